@@ -17,8 +17,8 @@ import { buildCachesOf, imagesOf, usageOf, userStorage } from '../image/store/us
 import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
 import { pruneRoots } from '../jobs/mock/root/root.ts';
 import { removeBuildCaches, rootsBuildCaches } from '../jobs/rpmbuild/buildroot/caches.ts';
+import { needed } from '../options/kind.ts';
 import { sizeInBytes, timeInMilliseconds } from '../options/measures.ts';
-import { read } from '../options/words.ts';
 import { BUILD_CACHES } from '../packages/repository/cache.ts';
 import {
   cacheUsage,
@@ -69,12 +69,12 @@ export function gcCommand(caller: Caller): KilnCommand {
       '--max-age <time>',
       'remove images, packages and downloads unused for this time, such as 4w, and sandboxes kept longer',
       // 0: all of them.
-      (text) => read(timeInMilliseconds(text), 'not a duration: write it as 90s, 10m or 1h30m.'),
+      (text) => needed(timeInMilliseconds(text), 'not a duration: write it as 90s, 10m or 1h30m.'),
     )
     .option(
       '--max-size <size>',
       'remove the least recently used images, packages and downloads until the rest is this small',
-      (text) => read(sizeInBytes(text), 'not a size: write it as 512M or 2G.'),
+      (text) => needed(sizeInBytes(text), 'not a size: write it as 512M or 2G.'),
     )
     .option(
       '--verify',

@@ -5,8 +5,8 @@ import { KilnError } from '../errors.ts';
 import { sizeText } from '../host/calls/system-error.ts';
 import { requireState, type StatePaths, statePaths } from '../host/state/paths.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import { count } from '../options/numbers.ts';
 import { quiet } from '../options/sandbox.ts';
-import { parseCount } from '../options/words.ts';
 import { allEnds } from '../promise.ts';
 import { destroySandbox } from '../sandbox/domain/destroy.ts';
 import { type EndlessProcess, endlessProcesses, whyEndless } from '../sandbox/domain/ending.ts';
@@ -222,7 +222,7 @@ export function parkCommand(caller: Caller): KilnCommand {
     .option(
       '-n, --number <count>',
       'keep this many sandboxes parked; without -n, as many as before',
-      parseCount,
+      count.read,
     )
     .option('--none', 'destroy the parked sandboxes and start no more')
     .addOption(new RowOption('quiet', quiet))

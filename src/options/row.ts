@@ -1,8 +1,8 @@
-import { type Fields, fieldsOf, type Kind, NOWHERE } from './kinds.ts';
+import { type Fields, fieldsOf, type Kind, NOWHERE } from './kind.ts';
 import type { Rule } from './rules.ts';
 
-/** What an option has beside its kind, where it has any of it. */
 interface Facts {
+  readonly help: string;
   /** `v` for `-v`. */
   readonly short?: string;
   /** Its name in calls of the API and in requests, where that is another. */
@@ -30,18 +30,12 @@ export interface Row<Value = unknown> extends Facts {
   readonly kind: Kind<Value>;
   /** Whether users who are not root may give it. What it names is opened as the kind says. */
   readonly users: Rule;
-  readonly help: string;
 }
 
 export type Rows = Readonly<Record<string, Row>>;
 
-export function row<Value, const More extends Facts>(
-  kind: Kind<Value>,
-  users: Rule,
-  help: string,
-  more?: More,
-): { readonly kind: Kind<Value>; readonly users: Rule; readonly help: string } & More {
-  return { kind, users, help, ...(more as More) };
+export function row<Value, const More extends Facts>(kind: Kind<Value>, users: Rule, more: More) {
+  return { kind, users, ...more };
 }
 
 type One<Each> = Each extends { readonly kind: Kind<infer Value> } ? Value : never;

@@ -1,6 +1,6 @@
 import type { RecipeRequest } from '../jobs/recipe/request.ts';
 import type { BuildRequest } from '../jobs/rpmbuild/request.ts';
-import { type Fields, fieldsOf } from '../options/kinds.ts';
+import { type Fields, fieldsOf } from '../options/kind.ts';
 import { wordsAgain } from '../options/row.ts';
 import { SANDBOX } from '../options/sandbox.ts';
 import type { Result } from '../result/schema.ts';

@@ -24,7 +24,7 @@ import type { StatePaths } from '../host/state/paths.ts';
 import { openExistingImage } from '../image/open.ts';
 import type { Results } from '../jobs/run/collect.ts';
 import { callerIds } from '../jobs/run/request.ts';
-import { isProfileFile } from '../options/kinds.ts';
+import { isProfileFile } from '../options/places.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { allowedMissing } from '../sandbox/policy/layers.ts';
 import { requireSameAccount } from '../users/account.ts';

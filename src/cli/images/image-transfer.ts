@@ -13,8 +13,9 @@ import { hostArchitecture } from '../../image/key.ts';
 import { openImage } from '../../image/open.ts';
 import { isImageId } from '../../image/store/manifest.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
+import { needed } from '../../options/kind.ts';
+import { size } from '../../options/numbers.ts';
 import { allowHost, quiet } from '../../options/sandbox.ts';
-import { parseSize, read } from '../../options/words.ts';
 import { lastName } from '../../users/caller-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
 import type { Caller } from '../caller/caller.ts';
@@ -67,7 +68,7 @@ interface ImportOptions {
 function parseName(text: string): string {
   const how =
     'write up to 200 letters, digits and _.+@:~-, and no .yaml or .json at its end; 64 hexadecimal digits are an id.';
-  return read(isImageName(text) && !isImageId(text) ? text : undefined, how);
+  return needed(isImageName(text) && !isImageId(text) ? text : undefined, how);
 }
 
 export function addTransferCommands(image: KilnCommand, caller: Caller): void {
@@ -95,7 +96,7 @@ export function addTransferCommands(image: KilnCommand, caller: Caller): void {
     )
     .option('--digest <digest>', 'refuse any other content: sha256:…')
     .option('--name <name>', 'give the image this name', parseName)
-    .option('--disk <size>', 'refuse to unpack more than this, 16G by default', parseSize)
+    .option('--disk <size>', 'refuse to unpack more than this, 16G by default', size.read)
     .option('--json', 'print the manifest of the image as JSON instead of its id')
     .addHelpText('after', PULL_EXAMPLES)
     .action((reference: string, options: PullOptions) => pullImage(reference, options, caller));
@@ -104,7 +105,7 @@ export function addTransferCommands(image: KilnCommand, caller: Caller): void {
     .description('Make an image from an OCI layout or a tar archive (plain, gzip or zstd).')
     .argument('<path>', 'the folder of an OCI layout, or a tar archive')
     .option('--name <name>', 'give the image this name', parseName)
-    .option('--disk <size>', 'refuse to unpack more than this, 16G by default', parseSize)
+    .option('--disk <size>', 'refuse to unpack more than this, 16G by default', size.read)
     .option('--json', 'print the manifest of the image as JSON instead of its id')
     .addHelpText('after', IMPORT_EXAMPLES)
     .action((path: string, options: ImportOptions) => importPath(path, options, caller));

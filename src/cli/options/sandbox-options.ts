@@ -1,6 +1,6 @@
 import { defined } from '../../defined.ts';
 import type { RunRequest } from '../../jobs/run/request.ts';
-import type { Source } from '../../options/kinds.ts';
+import type { Source } from '../../options/kind.ts';
 import { SANDBOX, type SandboxOptions } from '../../options/sandbox.ts';
 import { type LibvirtNetwork, parseLibvirtNetwork } from '../../sandbox/domain/domain-xml.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';

@@ -1,5 +1,5 @@
 import { Option } from 'commander';
-import { NOWHERE, type Source } from '../../options/kinds.ts';
+import { NOWHERE, type Source } from '../../options/kind.ts';
 import { flagOf, type Row, type Rows } from '../../options/row.ts';
 import type { KilnCommand } from './command.ts';
 

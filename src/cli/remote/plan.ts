@@ -2,7 +2,7 @@
 import { basename, dirname, isAbsolute, join, normalize, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { asideName } from '../../host/process/own-node.ts';
-import type { Kind } from '../../options/kinds.ts';
+import type { Kind } from '../../options/kind.ts';
 import { RecipeDocument, readRecipeText } from '../../recipe/document.ts';
 import { INPUTS } from '../../remote/far.ts';
 import type { Packer } from '../../remote/pack.ts';

@@ -1,5 +1,5 @@
 import { defined } from '../../defined.ts';
-import { parseSize } from '../../options/words.ts';
+import { size } from '../../options/numbers.ts';
 import { formatEvr } from '../../packages/rpm/dependency.ts';
 import { digestFaults } from '../../packages/rpm/digests.ts';
 import { showName } from '../../packages/rpm/filename.ts';
@@ -56,7 +56,7 @@ function unpackCommand(caller: Caller): KilnCommand {
       'refuse packages that no key in this file signed (repeatable)',
       collect,
     )
-    .option('--max-size <size>', 'refuse packages that unpack to more', parseSize)
+    .option('--max-size <size>', 'refuse packages that unpack to more', size.read)
     .option('--json', 'print one JSON object per file')
     .addHelpText(
       'after',

@@ -9,21 +9,22 @@ import {
   type NetworkPhase,
 } from '../../jobs/rpmbuild/request.ts';
 import { VARIATIONS, type Variation } from '../../jobs/verify/verify.ts';
-import type { Source } from '../../options/kinds.ts';
+import { needed, type Source } from '../../options/kind.ts';
+import { count, size as sizes } from '../../options/numbers.ts';
 import {
   allowHost,
   allowHostWrite,
+  bind,
   image,
   keep,
   LIMITS,
   type LimitValues,
   quiet,
+  SANDBOX,
 } from '../../options/sandbox.ts';
-import { parseBind, parseCount, parseEgress, parseSize, read } from '../../options/words.ts';
 import { CI_CHOICES, type CiChoice } from '../../report/ci/provider.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { shellWords } from '../../shell-words.ts';
-import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { RowOption, repeated } from '../options/shared-options.ts';
 
@@ -67,23 +68,23 @@ function parsePhases(text: string): NetworkPhase[] {
   const how = `there are the phases ${NETWORK_PHASES.join(', ')}.`;
   return text.split(',').map((name) => {
     const found = NETWORK_PHASES.find((phase) => phase === name);
-    return read(found, how);
+    return needed(found, how);
   });
 }
 
 function parseCache(text: string): CacheMount {
   const [name = '', size, ...more] = text.split(':');
   if (name === '' || more.length > 0) throw new InvalidArgumentError('write it as NAME[:SIZE].');
-  return { name, bytes: size === undefined ? CACHE_BYTES : parseSize(size) };
+  return { name, bytes: size === undefined ? CACHE_BYTES : sizes.read(size) };
 }
 
 function parseDefinition(text: string): string {
-  return read(macroDefinition(text), "write it as 'NAME VALUE'.");
+  return needed(macroDefinition(text), "write it as 'NAME VALUE'.");
 }
 
 function parseVariation(text: string): Variation {
   const found = VARIATIONS.find((name) => name === text);
-  return read(found, `it can be ${VARIATIONS.join(', ')}.`);
+  return needed(found, `it can be ${VARIATIONS.join(', ')}.`);
 }
 
 function parseWords(text: string, before: string[] | undefined): string[] {
@@ -122,11 +123,10 @@ export function addBuildOptions(command: KilnCommand, caller: Source): KilnComma
       '--network <network>',
       'choose the network for --enable-network: host, or a libvirt network as in `kiln run`',
     ).default('host'),
-    repeated(
-      '--egress <host[:port]>',
-      'let these phases reach only this host, through an HTTP proxy',
-      parseEgress,
-    ),
+    new RowOption('egress', {
+      ...SANDBOX.egress,
+      help: 'let these phases reach only this host, through an HTTP proxy',
+    }),
     repeated('--additional-package <package>', 'install this package, too', String),
     repeated('--addrepo <repository>', 'take packages from this folder or URL, too', String),
     repeated(
@@ -197,7 +197,7 @@ export function addChainOptions(command: KilnCommand): KilnCommand {
     .option('--chain', 'build several source packages; each can use the results of the others')
     .addOption(
       new Option('-j, --jobs <number>', 'with --chain: run this many builds at a time')
-        .argParser(parseCount)
+        .argParser(count.read)
         .default(JOBS, 'half of the processors, at most 4'),
     )
     .option('-c, --continue', 'with --chain: continue after a failed build')
@@ -225,18 +225,14 @@ Recipes:
   kiln build --schema                               # the JSON Schema of YAML recipes
 `;
 
-export function addRecipeOptions(command: KilnCommand, caller: Pick<Caller, 'cwd'>): KilnCommand {
+export function addRecipeOptions(command: KilnCommand, caller: Source): KilnCommand {
   const options = [
     repeated(
       '--param <name=value>',
       'recipes: set a parameter of a TypeScript recipe',
       parseParameter,
     ),
-    repeated(
-      '--bind <src:dst[:ro|rw][,z|Z][,nolinks]>',
-      'recipes: bind-mount a host path',
-      (text) => parseBind(text, caller.cwd()),
-    ),
+    new RowOption('bind', bind('recipes: bind-mount a host path'), caller),
     new RowOption(
       'allowHost',
       allowHost('recipes: allow $host, binds and the network of the host; of any image: '),

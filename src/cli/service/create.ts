@@ -2,8 +2,8 @@ import { resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { isImageName } from '../../image/find.ts';
-import { allowHost, allowHostWrite, env, image, quiet } from '../../options/sandbox.ts';
-import { parseBind, parseSize } from '../../options/words.ts';
+import { size } from '../../options/numbers.ts';
+import { allowHost, allowHostWrite, bind, env, image, quiet } from '../../options/sandbox.ts';
 import { knownKeys } from '../../recipe/problem.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type ServiceFile, serviceSchema } from '../../service/definition/definition.ts';
@@ -73,10 +73,14 @@ export function createCommand(caller: Caller): KilnCommand {
     .option('--boot', 'boot systemd of the image, and let it run the units')
     .addOption(publishOption('forward this port of the host to a port of the service'))
     .addOption(
-      repeated(
-        '-m, --mount <src:dst[:ro]>',
-        'bind-mount a host path; z or Z relabels it for SELinux',
-        (text) => parseBind(text, caller.cwd()),
+      new RowOption(
+        'mount',
+        {
+          ...bind('bind-mount a host path; z or Z relabels it for SELinux'),
+          short: 'm',
+          term: 'src:dst[:ro]',
+        },
+        caller,
       ),
     )
     .addOption(new RowOption('env', env('set an environment variable'), caller))
@@ -97,7 +101,7 @@ export function createCommand(caller: Caller): KilnCommand {
       ),
     )
     .option('-C, --copy', 'copy the files that the image has in /var of these packages')
-    .option('-i, --image-size <size>', 'keep /var in an ext4 image of this size', parseSize)
+    .option('-i, --image-size <size>', 'keep /var in an ext4 image of this size', size.read)
     .addOption(labelOption())
     .option('--file <file>', 'start from this service file, such as recipes/services/apache.yaml')
     .option('--from <file>', 'take settings from a .sandbox file of virt-sandbox-service')

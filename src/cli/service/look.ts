@@ -1,4 +1,4 @@
-import { parseCount } from '../../options/words.ts';
+import { count } from '../../options/numbers.ts';
 import { formatPublish } from '../../service/definition/definition.ts';
 import { instanceFiles, readService, serviceFiles } from '../../service/lifecycle/store.ts';
 import { followLog, readLog } from '../../service/log-file.ts';
@@ -96,7 +96,7 @@ export function statusCommand(caller: Caller): KilnCommand {
       'Show how services are: state, since when, restarts, memory, ports, units, and the last lines of the log.',
     )
     .argument('<service...>', 'names of services')
-    .option('-n, --lines <number>', 'show this many lines of the log', parseCount, 10)
+    .option('-n, --lines <number>', 'show this many lines of the log', count.read, 10)
     .option('--json', 'print one JSON array instead of text')
     .addHelpText(
       'after',
@@ -166,7 +166,7 @@ export function logsCommand(caller: Caller): KilnCommand {
     .description('Show the log of a service: what its units wrote, and messages of kiln.')
     .argument('<service>', 'the name of the service')
     .option('-f, --follow', 'also show new lines until Ctrl-C')
-    .option('-n, --lines <number>', 'show this many lines', parseCount, 200)
+    .option('-n, --lines <number>', 'show this many lines', count.read, 200)
     .examples('kiln service logs apache1', 'kiln service logs -f -n 20 apache1')
     .action(async (name: string, options: { follow?: boolean; lines: number }) => {
       await using engine = caller.openEngine();

@@ -1,7 +1,8 @@
 import type { Option } from 'commander';
 import { defined } from '../../defined.ts';
+import { needed } from '../../options/kind.ts';
+import { size } from '../../options/numbers.ts';
 import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
-import { parseSize, read } from '../../options/words.ts';
 import { keysOfLimits } from '../../recipe/limit-keys.ts';
 import { parseLabelRequest } from '../../sandbox/labels/labels.ts';
 import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
@@ -15,7 +16,7 @@ import { addOptions, parsed, repeated, some } from '../options/shared-options.ts
 
 export function publishOption(description: string): Option {
   return repeated('-p, --publish <[addr:]port:port>', description, (text) => {
-    read(parsePublish(text), 'write it as [ADDRESS:]HOSTPORT:PORT, as 8081:80; TCP only.');
+    needed(parsePublish(text), 'write it as [ADDRESS:]HOSTPORT:PORT, as 8081:80; TCP only.');
     return text;
   });
 }
@@ -23,7 +24,7 @@ export function publishOption(description: string): Option {
 export function networkOption(description: string): Option {
   const how = 'write it as NAME,dhcp or NAME,address=192.168.122.7/24,gateway=192.168.122.1.';
   return parsed('-N, --network <name[,option…]>', description, (text) =>
-    read(parseNetwork(text), how),
+    needed(parseNetwork(text), how),
   );
 }
 
@@ -53,7 +54,7 @@ export function addSettingOptions(command: KilnCommand): KilnCommand {
   return addOptions(command, SANDBOX_LIMITS).option(
     '--disk <size>',
     'limit the size of each of /tmp, /run and the like',
-    parseSize,
+    size.read,
   );
 }
 

@@ -12,7 +12,7 @@ import { listImages, removeIdleImage } from '../../image/store/images.ts';
 import { ownersOf, ROOT } from '../../image/store/manifest.ts';
 import { rootFolder, rootNames, userStorage } from '../../image/store/user-storage.ts';
 import { MockRoot } from '../../jobs/mock/root/root.ts';
-import { read } from '../../options/words.ts';
+import { needed } from '../../options/kind.ts';
 import { allEnds } from '../../promise.ts';
 import { destroySandbox } from '../../sandbox/domain/destroy.ts';
 import { listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
@@ -26,7 +26,7 @@ const UID = 'the number of the user, as `kiln user ls` shows it';
 
 function parseUid(text: string): number {
   const uid = /^[1-9]\d{0,9}$/.test(text) ? Number(text) : undefined;
-  return read(uid, 'not the number of a user; root is none.');
+  return needed(uid, 'not the number of a user; root is none.');
 }
 
 export function command(caller: Caller): KilnCommand {

@@ -23,7 +23,7 @@ import { buildPackage } from '../../jobs/rpmbuild/build.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { verifyBuild } from '../../jobs/verify/verify.ts';
-import { hostPath } from '../../options/kinds.ts';
+import { hostPath } from '../../options/places.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { Answer, CallContext } from './methods.ts';

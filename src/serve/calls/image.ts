@@ -4,7 +4,7 @@ import { lockRecipe } from '../../image/lock-recipe.ts';
 import { noting, renewImage } from '../../image/open.ts';
 import { visibleImages } from '../../image/store/images.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
-import { hostImage, hostPath } from '../../options/kinds.ts';
+import { hostImage, hostPath } from '../../options/places.ts';
 import type { Answer } from './methods.ts';
 import { admittedImage } from './options.ts';
 

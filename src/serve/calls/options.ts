@@ -8,10 +8,10 @@ import { RowOption } from '../../cli/options/shared-options.ts';
 import { admit, check, fetchImage } from '../../cli/users/user-guard.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { hostImage } from '../../options/kinds.ts';
+import { hostImage } from '../../options/places.ts';
 import { optionFromJson, type Row } from '../../options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../options/sandbox.ts';
-import { VARIABLE } from '../../options/words.ts';
+import { VARIABLE } from '../../options/texts.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { CallContext, OptionCaller } from './methods.ts';
 

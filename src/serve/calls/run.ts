@@ -10,7 +10,7 @@ import type { RunRequest } from '../../jobs/run/request.ts';
 import { resultOfFailure, resultOfRun } from '../../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../../jobs/run/run.ts';
 import { Timeline } from '../../jobs/run/timeline.ts';
-import { isProfileFile } from '../../options/kinds.ts';
+import { isProfileFile } from '../../options/places.ts';
 import { deferred } from '../../promise.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Ended } from '../../sandbox/door/io.ts';

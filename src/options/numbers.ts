@@ -1,0 +1,67 @@
+/** Kinds of numbers. */
+import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
+import { type Kind, needed } from './kind.ts';
+import { sizeInBytes, timeInMilliseconds } from './measures.ts';
+
+interface NumberKind extends Kind<number> {
+  readonly read: (word: string) => number;
+  readonly fromJson: (json: number) => number;
+}
+
+/** What no word has the digits for. */
+const NUMBER_END = 1e15;
+
+function measure(
+  term: string,
+  numberIn: (word: string) => number | undefined,
+  how: string,
+  least = Number.MIN_VALUE,
+): NumberKind {
+  const check = (value = 0) => needed(value >= least ? value : undefined, how);
+  return {
+    term,
+    read: (word) => check(numberIn(word)),
+    fromJson: (json) => check(json < NUMBER_END ? json : 0),
+  };
+}
+
+/** Bytes of `512M`: powers of 1024. Not 0, which is no limit to some who are told it. */
+export const size = measure('size', sizeInBytes, 'not a size: write it as 512M or 2G.');
+
+function enough(bytes: number): number {
+  const how = 'less than a sandbox takes: give 4M or more.';
+  return needed(bytes >= MINIMUM_MEMORY ? bytes : undefined, how);
+}
+
+export const memory: NumberKind = {
+  ...size,
+  read: (word) => enough(size.read(word)),
+  fromJson: (json) => enough(size.fromJson(json)),
+};
+
+/** Bytes a second. */
+export const rate = measure(
+  'rate',
+  sizeInBytes,
+  'not a rate: write bytes per second as 10M or 512K.',
+);
+
+/** Milliseconds of `90s`, `10m`, `1h30m`, `500ms`; a plain number is seconds. */
+export const time: NumberKind = {
+  ...measure('time', timeInMilliseconds, 'not a duration: write it as 90s, 10m or 1h30m.'),
+  word: (asked) => (typeof asked === 'number' ? `${asked / 1000}s` : undefined),
+};
+
+export const count = measure(
+  'number',
+  (word) => (/^[1-9]\d{0,9}$/.test(word) ? Number(word) : undefined),
+  'not a positive number.',
+);
+
+/** From the smallest share that the kernel can give: thousandths of a second of each tenth. */
+export const cpus = measure(
+  'number',
+  (word) => (/^\d+(\.\d+)?$/.test(word) ? Number(word) : undefined),
+  'not a number of processors from 0.01: write it as 2 or 0.5.',
+  0.01,
+);
