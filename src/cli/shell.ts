@@ -51,7 +51,8 @@ export function command(caller: Caller): KilnCommand {
     .action(async (id: string | undefined, options: SandboxOptions) => {
       if (id !== undefined) refuseOptions(it.given(), `the sandbox ${id}`, AS_MADE);
       const tty = hasTerminal(caller);
-      if (id === undefined) await runCommand(SHELL, { ...options, tty }, it, ownContext(caller));
+      if (id === undefined)
+        await runCommand(SHELL, { ...options, tty, samples: true }, it, ownContext(caller));
       else await enter(id, SHELL, { tty, env: [], copyIn: [] }, caller);
     });
 }

@@ -30,6 +30,8 @@ export interface Kind<Value = unknown> {
    * What has none is text or a number.
    */
   readonly word?: (asked: unknown) => string | undefined;
+  /** A word has several values. */
+  readonly lists?: true;
   readonly choices?: readonly string[];
   /** A flag for what is so without it: `--no-NAME`. */
   readonly negates?: true;

@@ -8,7 +8,7 @@ import type { HeldPath } from '../host/files/held.ts';
 import type { Bind, Tmpfs, WantedBind } from '../sandbox/policy/specification.ts';
 import { fieldsOf, type Kind, needed, text } from './kind.ts';
 import { size as sizes } from './numbers.ts';
-import { path } from './rules.ts';
+import { path, type Rule } from './rules.ts';
 
 /** @throws KilnError E_ARGUMENT */
 export function hostPath(field: string, path: string): string;
@@ -154,11 +154,10 @@ export const secret: Kind<{ readonly name: string; readonly file: HeldPath }> = 
   pathIn: (word) => [word.indexOf('=') + 1, word.length],
 };
 
-export const results: Kind<string> = {
-  ...text('dir'),
-  fromJson: (folder: string, field) => hostPath(field, folder),
-  opens: path('results'),
-};
+/** A path that is opened so. */
+export function opened<Value>(term: string, opens: Rule): Kind<Value> {
+  return { term, read: String, fromJson: (path: string, field) => hostPath(field, path), opens };
+}
 
 export function isProfileFile(nameOrPath: string): boolean {
   return /[./]/.test(nameOrPath);

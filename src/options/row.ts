@@ -17,6 +17,8 @@ interface Facts {
   readonly many?: true;
   /** What it is unless given. */
   readonly usual?: unknown;
+  /** How help says that. */
+  readonly usually?: string;
   /** The variable that says what it is unless given. */
   readonly variable?: string;
   /** The commands for which kiln.yaml may have a default. */
@@ -68,7 +70,8 @@ export function optionFromJson({ kind, many }: Row, json: unknown, field: string
       ? kind.read(String(each), NOWHERE)
       : kind.fromJson(each as never, field);
   if (!many) return one(json);
-  return (Array.isArray(json) ? json : Object.entries(json as object)).map(one);
+  const values = (Array.isArray(json) ? json : Object.entries(json as object)).map(one);
+  return kind.lists ? values.flat() : values;
 }
 
 /** The words of a command line that ask for what a request asks for. */

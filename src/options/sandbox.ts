@@ -12,6 +12,7 @@ import {
   EGRESS,
   every,
   NETWORK,
+  path,
   root,
   SHIPPED_PROFILES,
   setting,
@@ -234,7 +235,7 @@ export const SANDBOX = {
     many: true,
     field: 'artifacts',
   }),
-  resultdir: row(places.results, 'open', {
+  resultdir: row(places.opened<string>('dir', path('results')), 'open', {
     help: 'write artifacts and result.json to this directory',
     field: 'resultDirectory',
   }),
@@ -269,7 +270,10 @@ export const RUN = {
   explain: row(flag, 'open', {
     help: 'print which layers of protection the command would have; run nothing',
   }),
-  samples: row(negation, 'open', { help: 'do not record resource use over time in result.json' }),
+  samples: row(negation, 'open', {
+    help: 'do not record resource use over time in result.json',
+    usual: true,
+  }),
 };
 
 export type RunOptions = ValuesOf<typeof RUN>;

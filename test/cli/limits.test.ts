@@ -3,10 +3,11 @@ import test from 'ava';
 import type { RunParameters } from '../../src/api/io-kiln.ts';
 import { KilnCommand } from '../../src/cli/options/command.ts';
 import { addSandboxOptions, runRequest } from '../../src/cli/options/sandbox-options.ts';
-import { addBuildOptions, type BuildOptions } from '../../src/cli/rpmbuild/build-options.ts';
+import { addOptions } from '../../src/cli/options/shared-options.ts';
 import { buildRequest, refuseUnused } from '../../src/cli/rpmbuild/build-request.ts';
 import { addSettingOptions, givenSettings } from '../../src/cli/service/options.ts';
 import { ownPath } from '../../src/host/files/held.ts';
+import { BUILD, type BuildOptions } from '../../src/options/build.ts';
 import { flagOf, type Row } from '../../src/options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../src/options/sandbox.ts';
 import { limitKeys, limitsOfKeys } from '../../src/recipe/limit-keys.ts';
@@ -135,7 +136,7 @@ test('kiln run passes on every limit', (t) => {
 });
 
 test('kiln build passes on every limit', (t) => {
-  const command = addBuildOptions(new KilnCommand('build').argument('[source]'), caller);
+  const command = addOptions(new KilnCommand('build').argument('[source]'), BUILD, caller);
   command.parse(['-r', 'image', ...GIVEN, 'a.src.rpm'], { from: 'user' });
   const options = command.opts<BuildOptions>();
   t.notThrows(() => refuseUnused('package', command));

@@ -5,21 +5,22 @@ import test from 'ava';
 import { ELSEWHERE } from '../../src/cli/caller/elsewhere.ts';
 import { KilnCommand } from '../../src/cli/options/command.ts';
 import { addSandboxOptions, runRequest } from '../../src/cli/options/sandbox-options.ts';
+import { addOptions } from '../../src/cli/options/shared-options.ts';
 import { chainRequest } from '../../src/cli/rpmbuild/build-chain.ts';
-import {
-  addBuildOptions,
-  addChainOptions,
-  addRecipeOptions,
-  type BuildOptions,
-  type ChainOptions,
-  type RecipeOptions,
-} from '../../src/cli/rpmbuild/build-options.ts';
 import { recipeRequest } from '../../src/cli/rpmbuild/build-recipe.ts';
 import { buildRequest } from '../../src/cli/rpmbuild/build-request.ts';
 import { type HeldPath, ownPath } from '../../src/host/files/held.ts';
 import { chainJson } from '../../src/jobs/chain/request.ts';
 import { askedFor, resultOfFailedRecipe } from '../../src/jobs/recipe/request.ts';
 import { Timeline } from '../../src/jobs/run/timeline.ts';
+import {
+  BUILD,
+  type BuildOptions,
+  CHAIN,
+  type ChainOptions,
+  RECIPE,
+  type RecipeOptions,
+} from '../../src/options/build.ts';
 import { flagOf } from '../../src/options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../src/options/sandbox.ts';
 import { replayChain, replayCommand } from '../../src/report/replay.ts';
@@ -45,7 +46,7 @@ function runRequestOf(words: readonly string[]) {
 }
 
 function buildRequestOf(words: readonly string[]) {
-  const command = addBuildOptions(new KilnCommand('build').argument('[source]'), caller);
+  const command = addOptions(new KilnCommand('build').argument('[source]'), BUILD, caller);
   command.parse([...words], { from: 'user' });
   const options = command.opts<BuildOptions>();
   const request = buildRequest(command.args.map(ownPath)[0], options, command, caller);
@@ -166,7 +167,7 @@ const RECIPES: readonly (readonly string[])[] = [
 
 function recipeRequestOf(words: readonly string[]) {
   const command = new KilnCommand('build').argument('[source]');
-  addRecipeOptions(addBuildOptions(command, caller), caller).parse([...words], { from: 'user' });
+  addOptions(command, { ...BUILD, ...RECIPE }, caller).parse([...words], { from: 'user' });
   const options = command.opts<BuildOptions & RecipeOptions>();
   const { host: _, ...request } = recipeRequest(command.args[0] ?? '', options, {
     ...caller,
@@ -201,7 +202,7 @@ const MEMBER = {
 
 function chainRequestOf(words: readonly string[]) {
   const command = new KilnCommand('build').argument('[source...]');
-  addChainOptions(addBuildOptions(command, caller)).parse([...words], { from: 'user' });
+  addOptions(command, { ...BUILD, ...CHAIN }, caller).parse([...words], { from: 'user' });
   const options = command.opts<BuildOptions & ChainOptions>();
   const request = chainRequest(command.args.map(ownPath), options, command, {
     ...caller,

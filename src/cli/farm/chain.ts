@@ -13,7 +13,7 @@ import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import { isImageName } from '../../image/find.ts';
 import { type ChainRequest, chainJson } from '../../jobs/chain/request.ts';
-import type { CiChoice } from '../../report/ci/provider.ts';
+import type { BuildOptions, ChainOptions, CiChoice } from '../../options/build.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { type KilnCommand, refuseOptions } from '../options/command.ts';
@@ -26,7 +26,6 @@ import {
   tellChain,
   type UnbuiltChain,
 } from '../rpmbuild/build-chain.ts';
-import type { BuildOptions, ChainOptions } from '../rpmbuild/build-options.ts';
 
 export async function runFarmChain(
   sources: readonly string[],

@@ -14,11 +14,12 @@ export function repeated(flags: string, description: string, parse: Parse<unknow
   return repeating(new Option(flags, description), parse);
 }
 
-function repeating(option: Option, parse: Parse<unknown>): Option {
+function repeating(option: Option, parse: Parse<unknown>, lists = false): Option {
   return option
     .argParser((text: string, before: unknown[] = []) => {
       const value = parse(text);
-      return value === undefined ? before : [...before, value];
+      if (value === undefined) return before;
+      return lists && Array.isArray(value) ? [...before, ...value] : [...before, value];
     })
     .default([], 'none');
 }
@@ -33,14 +34,14 @@ export class RowOption extends Option {
 
   /** @param from left out for a kind that needs none */
   constructor(name: string, row: Row, from = NOWHERE) {
-    const { kind, short, many, help, usual, variable, preset, term = kind.term } = row;
+    const { kind, short, many, help, usual, usually, variable, preset, term = kind.term } = row;
     const value = term && (preset === undefined ? ` <${term}>` : ` [${term}]`);
     super(`${short ? `-${short}, ` : ''}${flagOf(name, row)}${value ?? ''}`, help);
     this.row = row;
     if (term === undefined) return;
     const read = (text: string) => kind.read(text, from);
-    if (many) repeating(this, read);
-    else this.argParser(read).default((variable && from.env[variable]) || usual);
+    if (many) repeating(this, read, kind.lists);
+    else this.argParser(read).default((variable && from.env[variable]) || usual, usually);
     if (preset !== undefined) this.preset(preset);
     if (kind.choices !== undefined) this.argChoices = [...kind.choices];
   }

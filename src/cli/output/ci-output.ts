@@ -6,11 +6,11 @@ import type { ChainMemberReport } from '../../jobs/chain/request.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
 import { mayBeginPart, partBegunBy } from '../../jobs/rpmbuild/rpmbuild.ts';
+import type { CiChoice } from '../../options/build.ts';
 import { codeQuality, LogReader } from '../../report/ci/findings.ts';
 import {
   ANNOTATIONS_MAX,
   type ChainCase,
-  type CiChoice,
   type CiProvider,
   chainSummary,
   ciProvider,

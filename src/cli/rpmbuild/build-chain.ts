@@ -14,6 +14,7 @@ import {
   type ToldChain,
 } from '../../jobs/chain/request.ts';
 import { buildStatus } from '../../jobs/rpmbuild/outcome/outcome.ts';
+import type { BuildOptions, ChainOptions, RecipeOptions } from '../../options/build.ts';
 import { writeChainResult } from '../../report/write.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
@@ -29,7 +30,6 @@ import {
   progressText,
 } from '../output/progress.ts';
 import { printTable } from '../output/table.ts';
-import type { BuildOptions, ChainOptions, RecipeOptions } from './build-options.ts';
 import { isAtWork, printWhereToLook } from './build-output.ts';
 import { buildRequest } from './build-request.ts';
 

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { KilnError } from '../../errors.ts';
 import type { BuildHooks, BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
-import type { CiChoice } from '../../report/ci/provider.ts';
+import type { CiChoice } from '../../options/build.ts';
 import type { Caller } from '../caller/caller.ts';
 import { CiOutput } from '../output/ci-output.ts';
 import { printEgressRefusals, printError, printWarning } from '../output/errors.ts';

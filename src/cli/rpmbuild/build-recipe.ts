@@ -15,6 +15,7 @@ import {
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
 import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { lengthOf, Timeline } from '../../jobs/run/timeline.ts';
+import type { BuildOptions, RecipeOptions } from '../../options/build.ts';
 import type { LimitValues } from '../../options/sandbox.ts';
 import { buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
@@ -32,7 +33,6 @@ import { LogView, printJson, printLines } from '../output/print.ts';
 import { imageProgress } from '../output/progress.ts';
 import { reportResult } from '../run.ts';
 import { admitRecipe } from '../users/user-guard.ts';
-import type { BuildOptions, RecipeOptions } from './build-options.ts';
 import { printWhereToLook } from './build-output.ts';
 
 export type SharedOptions = Pick<

@@ -7,12 +7,12 @@ import {
   type BuildRequest,
   type BuildSource,
 } from '../../jobs/rpmbuild/request.ts';
+import type { BuildOptions, ChainOptions, RecipeOptions } from '../../options/build.ts';
 import type { DetachOptions } from '../../options/sandbox.ts';
 import { LIMIT_NAMES, limitsOf } from '../../sandbox/policy/limits.ts';
 import type { Caller } from '../caller/caller.ts';
 import { type KilnCommand, refuseOptions } from '../options/command.ts';
 import { libvirtNetwork } from '../options/sandbox-options.ts';
-import type { BuildOptions, ChainOptions, RecipeOptions } from './build-options.ts';
 
 export function resumedRequest(
   srpm: string | undefined,

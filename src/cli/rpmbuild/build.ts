@@ -6,7 +6,13 @@ import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../../jobs/rpmbuild/request.ts';
 import { verifyBuild } from '../../jobs/verify/verify.ts';
-import { DETACH, type DetachOptions } from '../../options/sandbox.ts';
+import {
+  BUILDS,
+  type BuildOptions,
+  type ChainOptions,
+  type RecipeOptions,
+} from '../../options/build.ts';
+import type { DetachOptions } from '../../options/sandbox.ts';
 import { findSandbox } from '../../sandbox/domain/sandbox-record.ts';
 import { LIMIT_NAMES } from '../../sandbox/policy/limits.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
@@ -16,16 +22,6 @@ import { exitStatusHelp } from '../options/exit-statuses.ts';
 import { addOptions } from '../options/shared-options.ts';
 import { specPath } from '../output/ci-output.ts';
 import { printJson } from '../output/print.ts';
-import {
-  addBuildOptions,
-  addChainOptions,
-  addRecipeOptions,
-  type BuildOptions,
-  CHAIN_EXAMPLES,
-  type ChainOptions,
-  RECIPE_EXAMPLES,
-  type RecipeOptions,
-} from './build-options.ts';
 import { buildOutput } from './build-output.ts';
 import { buildMode, buildRequest, refuseUnused, resumedRequest } from './build-request.ts';
 
@@ -38,6 +34,23 @@ Examples:
   kiln build -r debian-build --keep hello-2.12-1.src.rpm; kiln shell 3fa9c1d2e4
   kiln build --lock out/lock.json --offline hello-2.12-1.src.rpm`;
 
+const RECIPE_EXAMPLES = `
+
+Recipes:
+  kiln build recipes/builds/hello.yaml --resultdir out
+  kiln build zlib --sources ~/tarballs --offline    # one of recipes/builds; nothing is downloaded
+  kiln build ./release.ts --param version=1.2
+  kiln build --schema                               # the JSON Schema of YAML recipes
+`;
+
+const CHAIN_EXAMPLES = `
+Several packages that require each other (see docs/chains.md):
+  kiln build --chain -r debian-build --resultdir out a.src.rpm b.src.rpm c.src.rpm
+  kiln build --chain -j 4 --continue -r debian-build --resultdir out *.src.rpm
+  kiln build --chain --farm -r debian-build --resultdir out *.src.rpm   # on a pool: docs/farm.md
+  With the same --resultdir a chain continues where it stopped: a package whose inputs have not changed
+  is not built again.`;
+
 type AllOptions = BuildOptions & RecipeOptions & ChainOptions & DetachOptions;
 
 export function command(caller: Caller): KilnCommand {
@@ -45,9 +58,7 @@ export function command(caller: Caller): KilnCommand {
     .description('Build RPM packages, or what a recipe describes, in a new sandbox.')
     .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
     .argument('[source...]', 'a source package, or the name or path of a recipe (.yaml, .ts)');
-  addOptions(addChainOptions(addRecipeOptions(addBuildOptions(it, caller), caller)), DETACH);
-  return it
-    .option('--json', 'print the result as JSON, as the last line of stderr')
+  return addOptions(it, BUILDS, caller)
     .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)
     .action(async (sources: HeldPath[], given: AllOptions) => {
       const [source] = sources;

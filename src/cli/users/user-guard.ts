@@ -5,6 +5,7 @@ import { KilnError } from '../../errors.ts';
 import { below, type HeldPath } from '../../host/files/held.ts';
 import { isImageName } from '../../image/find.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
+import type { RecipeOptions } from '../../options/build.ts';
 import { inUnits } from '../../options/measures.ts';
 import {
   EGRESS,
@@ -20,7 +21,6 @@ import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import { type Caller, RunElsewhere } from '../caller/caller.ts';
 import { wordsOf } from '../options/command.ts';
-import type { RecipeOptions } from '../rpmbuild/build-options.ts';
 import type { SharedOptions } from '../rpmbuild/build-recipe.ts';
 import { type CommandRules, isOwnImageRecipe, ROOT_COMMANDS, USER_COMMANDS } from './user-rules.ts';
 

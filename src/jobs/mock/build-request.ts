@@ -4,15 +4,10 @@ import { KilnError } from '../../errors.ts';
 import { type HeldPath, openedPath } from '../../host/files/held.ts';
 import { readUserText } from '../../host/files/user-file.ts';
 import { hostArchitecture } from '../../image/key.ts';
+import { macroDefinition, NETWORK_PHASES } from '../../options/build.ts';
 import { sizeInBytes } from '../../options/measures.ts';
 import { shellWords } from '../../shell-words.ts';
-import {
-  type BuildRequest,
-  type BuildSource,
-  macroDefinition,
-  NETWORK_PHASES,
-  type ShortCircuit,
-} from '../rpmbuild/request.ts';
+import type { BuildRequest, BuildSource, ShortCircuit } from '../rpmbuild/request.ts';
 import type { Chroot } from './chroot.ts';
 import { configError } from './config/values.ts';
 import { usageError } from './outcome.ts';

@@ -2,6 +2,7 @@ import type { Artifact } from '../../artifacts/manifest.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { EgressLog } from '../../egress/rule.ts';
 import { describeProgress, type ImageProgress } from '../../image/progress.ts';
+import type { NetworkPhase } from '../../options/build.ts';
 import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import type { Executed } from '../../sandbox/door/io.ts';
 import type { Engine } from '../../sandbox/open.ts';
@@ -10,7 +11,7 @@ import type { BuildCommand, BuildEgress, BuildSandbox } from './build-sandbox.ts
 import type { CollectedPackages } from './outcome/collect.ts';
 import type { BuildHooks, BuildPhase, BuildReport, LogName } from './outcome/report.ts';
 import { logTime, type ResultFiles } from './outcome/result-files.ts';
-import { type BuildRequest, egressIn, type NetworkPhase } from './request.ts';
+import { type BuildRequest, egressIn } from './request.ts';
 import { commandLine } from './rpmbuild.ts';
 
 export class BuildRun {

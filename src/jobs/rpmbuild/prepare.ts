@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
 import { discard } from '../../image/store/work-directory.ts';
+import type { NetworkPhase } from '../../options/build.ts';
 import type { RepositorySet } from '../../packages/repository/open.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import type { BuildRun } from './build-run.ts';
@@ -16,7 +17,7 @@ import {
 } from './buildroot/layer.ts';
 import { type BuildInput, dynamicRequires, inputFiles, knownRequires, makeSrpm } from './input.ts';
 import { leaveSandbox } from './keep.ts';
-import { egressIn, type NetworkPhase, networkIn } from './request.ts';
+import { egressIn, networkIn } from './request.ts';
 
 const MAX_ROUNDS = 20;
 

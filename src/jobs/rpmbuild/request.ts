@@ -3,14 +3,12 @@ import { resolve } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import type { ImageLock } from '../../image/lock.ts';
+import type { CacheMount, NetworkPhase } from '../../options/build.ts';
 import { type Repository, resolveRepository } from '../../packages/repository/configuration.ts';
 import { repositorySchema } from '../../packages/repository/configuration-schema.ts';
 import type { SigningKeyFiles } from '../../packages/rpm/signature/signing-key.ts';
 import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
-
-export const NETWORK_PHASES = ['buildrequires', 'build', 'postinstall'] as const;
-export type NetworkPhase = (typeof NETWORK_PHASES)[number];
 
 export type BuildSource =
   | {
@@ -24,12 +22,6 @@ export type BuildSource =
       readonly spec?: undefined;
       readonly sources?: HeldPath;
     };
-
-export interface CacheMount {
-  readonly name: string;
-  /** Size in bytes; the files used longest ago go when there is more. */
-  readonly bytes: number;
-}
 
 type BuildStop = 'srpm' | 'dependencies';
 
@@ -119,11 +111,6 @@ export function egressIn(
 ): readonly string[] | undefined {
   if (network?.phases.includes(phase) !== true || network.use === 'host') return undefined;
   return 'egress' in network.use ? network.use.egress : undefined;
-}
-
-export function macroDefinition(text: string): string | undefined {
-  const match = /^\s*%?([A-Za-z_]\w*(?:\(.*?\))?)\s+([\s\S]*)$/.exec(text);
-  return match === null ? undefined : `${match[1]} ${match[2]}`;
 }
 
 /**

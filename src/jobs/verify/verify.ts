@@ -5,6 +5,7 @@ import { KilnError } from '../../errors.ts';
 import { below, ownPath } from '../../host/files/held.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
+import type { Variation } from '../../options/build.ts';
 import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Engine } from '../../sandbox/open.ts';
@@ -29,9 +30,6 @@ const OTHERWISE = {
 } as const;
 
 /** Varied only on request: distributions pin it. */
-export const VARIATIONS = ['path'] as const;
-export type Variation = (typeof VARIATIONS)[number];
-
 const OTHER_TOP = `${BUILD_HOME}/another/build/directory`;
 
 /**

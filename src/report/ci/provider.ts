@@ -1,9 +1,7 @@
+import type { CiChoice } from '../../options/build.ts';
 import type { Result } from '../../result/schema.ts';
 import { type Html, html } from '../html.ts';
 import type { CheckedTest, Finding } from './findings.ts';
-
-export const CI_CHOICES = ['auto', 'github', 'gitlab', 'none'] as const;
-export type CiChoice = (typeof CI_CHOICES)[number];
 
 /** Every text ends with a line end. */
 export interface CiProvider {

@@ -1,15 +1,7 @@
 import { join } from 'node:path';
 import type { BuildParameters, BuildReply, BuildResult } from '../../api/io-kiln.ts';
-import { KilnCommand } from '../../cli/options/command.ts';
+import type { KilnCommand } from '../../cli/options/command.ts';
 import { chainRequest, writeChain } from '../../cli/rpmbuild/build-chain.ts';
-import {
-  addBuildOptions,
-  addChainOptions,
-  addRecipeOptions,
-  type BuildOptions,
-  type ChainOptions,
-  type RecipeOptions,
-} from '../../cli/rpmbuild/build-options.ts';
 import { recipeRequest, recipeStatus } from '../../cli/rpmbuild/build-recipe.ts';
 import { buildMode, buildRequest, refuseUnused } from '../../cli/rpmbuild/build-request.ts';
 import { isBuiltFile } from '../../cli/users/user-rules.ts';
@@ -23,11 +15,17 @@ import { buildPackage } from '../../jobs/rpmbuild/build.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { verifyBuild } from '../../jobs/verify/verify.ts';
+import {
+  BUILDS,
+  type BuildOptions,
+  type ChainOptions,
+  type RecipeOptions,
+} from '../../options/build.ts';
 import { hostPath } from '../../options/places.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { Answer, CallContext } from './methods.ts';
-import { admitOptions, OptionSetter } from './options.ts';
+import { admitOptions, calledCommand, setOptions } from './options.ts';
 import { failureOf, filesOf } from './run.ts';
 
 type Options = BuildOptions & ChainOptions & RecipeOptions;
@@ -65,30 +63,8 @@ function optionsOf(
   parameters: BuildParameters,
   { caller }: CallContext,
 ): Pick<Job, 'options' | 'command'> {
-  const command = addChainOptions(
-    addRecipeOptions(addBuildOptions(new KilnCommand('build'), caller), caller),
-  );
-  const { sources, sourceDirectory, resultDirectory, ...others } = parameters;
-  const { defines, networkPhases, packages, repositories, caches, ...more } = others;
-  const { parameters: given, ...same } = more;
-  new OptionSetter(command).set({
-    ...same,
-    chain: sources.length > 1,
-    sources: hostPath('sourceDirectory', sourceDirectory),
-    resultdir: hostPath('resultDirectory', resultDirectory),
-    define: defines,
-    enableNetwork: networkPhases?.join(','),
-    additionalPackage: packages,
-    addrepo: repositories?.map((text) =>
-      /^[a-z]+:\/\//.test(text) ? text : hostPath('repositories', text),
-    ),
-    cache: caches,
-    lock: hostPath('lock', same.lock),
-    signKey: hostPath('signKey', same.signKey),
-    signPassphraseFile: hostPath('signPassphraseFile', same.signPassphraseFile),
-    provenanceKey: hostPath('provenanceKey', same.provenanceKey),
-    param: Object.entries(given ?? {}).map(([name, value]) => `${name}=${value}`),
-  });
+  const command = calledCommand('build', BUILDS, caller);
+  setOptions(command, BUILDS, { ...parameters, chain: parameters.sources.length > 1 });
   return { options: command.opts<Options>(), command };
 }
 

@@ -3,13 +3,13 @@
 import { InvalidArgumentError } from 'commander';
 import type { RunParameters } from '../../api/io-kiln.ts';
 import { KilnCommand } from '../../cli/options/command.ts';
-import { addSandboxOptions } from '../../cli/options/sandbox-options.ts';
-import { RowOption } from '../../cli/options/shared-options.ts';
+import { addOptions } from '../../cli/options/shared-options.ts';
 import { admit, check, fetchImage } from '../../cli/users/user-guard.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import type { Fields } from '../../options/kind.ts';
 import { hostImage } from '../../options/places.ts';
-import { optionFromJson, type Row } from '../../options/row.ts';
+import { optionFromJson, type Rows } from '../../options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../options/sandbox.ts';
 import { VARIABLE } from '../../options/texts.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
@@ -18,51 +18,28 @@ import type { CallContext, OptionCaller } from './methods.ts';
 /** A hint. */
 export const FIELDS = 'docs/reference/api.md leads to what each field is';
 
-export class OptionSetter {
-  readonly #command: KilnCommand;
-
-  constructor(command: KilnCommand) {
-    this.#command = command.exitOverride().configureOutput({ writeErr: () => undefined });
-  }
-
-  set(values: Readonly<Record<string, unknown>>): this {
-    for (const [name, value] of Object.entries(values)) {
-      const isNothing = value === undefined || value === false;
-      if (isNothing || (Array.isArray(value) && value.length === 0)) continue;
-      const option = this.#command.options.find((each) => each.attributeName() === name);
-      if (value === true) this.#give(name, true);
-      else if (option instanceof RowOption) {
-        const field = option.row.field ?? name;
-        this.#parse(name, field, () => optionFromJson(option.row, value, field));
-      } else for (const text of Array.isArray(value) ? value : [value]) this.#word(name, `${text}`);
-    }
-    return this;
-  }
-
-  #word(name: string, text: string): void {
-    const option = this.#command.options.find((each) => each.attributeName() === name);
-    const parse = option?.parseArg;
-    const before: unknown = this.#command.getOptionValue(name);
-    if (parse === undefined) this.#give(name, text);
-    else this.#parse(name, name, () => parse(text, before));
-  }
-
-  #parse(name: string, field: string, parse: () => unknown): void {
+/** Gives options the values of a call, by the names that it has for them. @throws KilnError E_ARGUMENT */
+export function setOptions(command: KilnCommand, rows: Rows, given: Fields): void {
+  for (const [name, row] of Object.entries(rows)) {
+    const field = row.field ?? name;
+    const json = given[field];
+    const isNothing = json === undefined || json === false;
+    if (isNothing || (Array.isArray(json) && json.length === 0)) continue;
     try {
-      this.#give(name, parse());
+      command.setOptionValueWithSource(name, optionFromJson(row, json, field), 'cli');
     } catch (error) {
       if (!(error instanceof InvalidArgumentError)) throw error;
       // How it is written on a command line is nothing to a caller whose numbers are JSON's.
       const what = error.message.replace(/: write .*$/, '');
-      throw new KilnError('E_ARGUMENT', `${field}: ${what}`, {
-        hint: FIELDS,
-      });
+      throw new KilnError('E_ARGUMENT', `${field}: ${what}`, { hint: FIELDS });
     }
   }
+}
 
-  #give(name: string, value: unknown): void {
-    this.#command.setOptionValueWithSource(name, value, 'cli');
-  }
+/** A command that nobody reads words for. */
+export function calledCommand(name: string, rows: Rows, caller: OptionCaller): KilnCommand {
+  const command = new KilnCommand(name).exitOverride();
+  return addOptions(command.configureOutput({ writeErr: () => undefined }), rows, caller);
 }
 
 /** @throws KilnError E_ARGUMENT for what the command line has no such time for */
@@ -124,18 +101,13 @@ export function sandboxOptions(
   { surroundings, image: _, ...others }: Partial<RunParameters>,
   caller: OptionCaller,
 ): { readonly options: SandboxOptions; readonly command: KilnCommand } {
-  const command = addSandboxOptions(new KilnCommand('run'), caller);
+  const command = calledCommand('run', SANDBOX, caller);
   const { artifacts = [], resultDirectory } = others;
   if (artifacts.length > 0 && resultDirectory === undefined) {
     throw new KilnError('E_ARGUMENT', 'artifacts: there is no resultDirectory for them', {
       hint: 'name the folder where they go',
     });
   }
-  const given: Readonly<Record<string, unknown>> = { ...surroundings, ...others };
-  const values = Object.entries<Row>(SANDBOX).map(([name, row]) => [
-    name,
-    given[row.field ?? name],
-  ]);
-  new OptionSetter(command).set(Object.fromEntries(values));
+  setOptions(command, SANDBOX, { ...surroundings, ...others });
   return { options: command.opts<SandboxOptions>(), command };
 }

@@ -13,12 +13,12 @@ import { DiskWatch } from '../../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
 import { buildCachesOf, storageLeft } from '../../../image/store/user-storage.ts';
 import { discard } from '../../../image/store/work-directory.ts';
+import type { CacheMount } from '../../../options/build.ts';
 import { BUILD_CACHES } from '../../../packages/repository/cache.ts';
 import type { Pruned, PruneOptions } from '../../../packages/repository/prune.ts';
 import type { Bind } from '../../../sandbox/policy/specification.ts';
 import type { BuildRun } from '../build-run.ts';
 import type { BuildSandbox } from '../build-sandbox.ts';
-import type { CacheMount } from '../request.ts';
 import { BUILD_HOME } from '../rpmbuild.ts';
 import { MAX_ENTRIES, thinOut } from './cache-tree.ts';
 

@@ -1,0 +1,304 @@
+/** The options of `kiln build`: a row for each, in the order of help. */
+import { availableParallelism } from 'node:os';
+import { InvalidArgumentError } from 'commander';
+import type { HeldPath } from '../host/files/held.ts';
+import { shellWords } from '../shell-words.ts';
+import { flag, type Kind, needed, negation, text } from './kind.ts';
+import { SIZES, TIMES } from './measures.ts';
+import { count, size as sizes } from './numbers.ts';
+import { hostPath, opened } from './places.ts';
+import { row, type ValuesOf } from './row.ts';
+import { every, NETWORK, path, root, setting } from './rules.ts';
+import {
+  allowHost,
+  allowHostWrite,
+  bind,
+  DETACH,
+  image,
+  keep,
+  LIMITS,
+  quiet,
+  SANDBOX,
+} from './sandbox.ts';
+import { choice, network } from './texts.ts';
+
+export const NETWORK_PHASES = ['buildrequires', 'build', 'postinstall'] as const;
+export type NetworkPhase = (typeof NETWORK_PHASES)[number];
+
+const VARIATIONS = ['path'] as const;
+export type Variation = (typeof VARIATIONS)[number];
+
+const CI_CHOICES = ['auto', 'github', 'gitlab', 'none'] as const;
+export type CiChoice = (typeof CI_CHOICES)[number];
+
+export interface CacheMount {
+  readonly name: string;
+  /** Size in bytes; the files used longest ago go when there is more. */
+  readonly bytes: number;
+}
+
+/** The default size of a cache, bytes: ccache's own default. */
+const CACHE_BYTES = 5 * 2 ** 30;
+
+const cache: Kind<CacheMount> = {
+  term: 'name[:size]',
+  read: (word): CacheMount => {
+    const [name = '', size, ...more] = word.split(':');
+    if (name === '' || more.length > 0) throw new InvalidArgumentError('write it as NAME[:SIZE].');
+    return { name, bytes: size === undefined ? CACHE_BYTES : sizes.read(size) };
+  },
+};
+
+function bytesOf(value: unknown): number {
+  if (!Array.isArray(value)) return Number.POSITIVE_INFINITY;
+  return value.reduce((sum, { bytes }: { readonly bytes: number }) => sum + bytes, 0);
+}
+
+function phasesOf(names: readonly string[]): NetworkPhase[] {
+  const how = `there are the phases ${NETWORK_PHASES.join(', ')}.`;
+  return names.map((name) =>
+    needed(
+      NETWORK_PHASES.find((phase) => phase === name),
+      how,
+    ),
+  );
+}
+
+const phases: Kind<readonly NetworkPhase[]> = {
+  term: 'phases',
+  read: (word) => phasesOf(word.split(',')),
+  fromJson: phasesOf,
+};
+
+export function macroDefinition(text: string): string | undefined {
+  const match = /^\s*%?([A-Za-z_]\w*(?:\(.*?\))?)\s+([\s\S]*)$/.exec(text);
+  return match === null ? undefined : `${match[1]} ${match[2]}`;
+}
+
+const definition: Kind<string> = {
+  term: 'name value',
+  read: (word) => needed(macroDefinition(word), "write it as 'NAME VALUE'."),
+};
+
+const variation: Kind<Variation> = {
+  term: 'what',
+  read: (word) =>
+    needed(
+      VARIATIONS.find((name) => name === word),
+      `it can be ${VARIATIONS.join(', ')}.`,
+    ),
+};
+
+const repository: Kind<string> = {
+  ...text('repository'),
+  fromJson: (place: string, field) => (/^[a-z]+:\/\//.test(place) ? place : hostPath(field, place)),
+};
+
+const parameter: Kind<readonly [name: string, value: string]> = {
+  term: 'name=value',
+  read: (word) => {
+    const equals = word.indexOf('=');
+    if (equals < 1) throw new InvalidArgumentError('write it as NAME=VALUE.');
+    return [word.slice(0, equals), word.slice(equals + 1)];
+  },
+  fromJson: (pair: readonly [string, string]) => pair,
+};
+
+const key = opened<HeldPath>('file', path('content'));
+
+const SERVERS = root('kilnd itself would ask whatever server it names');
+
+export const BUILD = {
+  image: image('build in'),
+  spec: row(opened<HeldPath>('file', path('text')), 'open', {
+    help: 'build from this spec file instead of a source package',
+  }),
+  sources: row(opened<HeldPath>('dir', path('sources')), 'open', {
+    help: 'take the files that the spec names as Source and Patch from this directory',
+    field: 'sourceDirectory',
+  }),
+  resultdir: row(opened<string>('dir', path('lone results')), 'open', {
+    help: 'write packages and logs to this directory',
+    usual: 'result',
+    field: 'resultDirectory',
+  }),
+  define: row(definition, 'open', {
+    help: 'define an rpm macro',
+    short: 'D',
+    many: true,
+    field: 'defines',
+  }),
+  with: row(text('condition'), 'open', {
+    help: 'enable a condition (%bcond) of the spec',
+    many: true,
+  }),
+  without: row(text('condition'), 'open', {
+    help: 'disable a condition (%bcond) of the spec',
+    many: true,
+  }),
+  nocheck: row(flag, 'open', { help: 'skip %check' }),
+  target: row(text('arch'), 'open', { help: 'build for this architecture (rpmbuild --target)' }),
+  rpmbuildOpts: row({ term: 'options', read: shellWords, lists: true } as Kind<string>, 'open', {
+    help: 'pass more options to rpmbuild',
+    many: true,
+  }),
+  shortCircuit: row(choice('stage', ['build', 'install', 'binary']), 'open', {
+    help: 'start rpmbuild at this stage',
+  }),
+  enableNetwork: row(
+    phases,
+    {
+      kind: 'setting',
+      setting: 'users.egress, and --egress HOST for what the build may reach',
+      // --egress has a rule of its own; without it, --network decides.
+      allows: (_, { networks }, { egress, network }) =>
+        (Array.isArray(egress) && egress.length > 0) || networks.some((name) => name === network),
+    },
+    {
+      help: `allow the network during the build, or only in these phases: ${NETWORK_PHASES.join(', ')}`,
+      preset: NETWORK_PHASES.join(','),
+      field: 'networkPhases',
+    },
+  ),
+  network: row(network, NETWORK, {
+    help: 'choose the network for --enable-network: host, or a libvirt network as in `kiln run`',
+    usual: 'host',
+  }),
+  egress: {
+    ...SANDBOX.egress,
+    help: 'let these phases reach only this host, through an HTTP proxy',
+  },
+  additionalPackage: row(
+    text('package'),
+    {
+      kind: 'setting',
+      instead: 'users name packages, not files',
+      allows: (value) => every<string>(value, (name) => /^[^/-][^/]*$/.test(name)),
+    },
+    { help: 'install this package, too', many: true, field: 'packages' },
+  ),
+  addrepo: row(repository, SERVERS, {
+    help: 'take packages from this folder or URL, too',
+    many: true,
+    field: 'repositories',
+  }),
+  cache: row(
+    cache,
+    setting(
+      'limits.disk, and no --keep',
+      (value, { limits }, { keep }) => {
+        // What is done in a kept sandbox has no watch on what it writes to a cache.
+        return keep === undefined && bytesOf(value) <= limits.disk;
+      },
+      SIZES,
+    ),
+    {
+      help: 'keep ~/.cache/NAME for later builds (size: 5G by default)',
+      many: true,
+      field: 'caches',
+    },
+  ),
+  ...LIMITS,
+  keep: {
+    ...keep('keep the sandbox of a failed build for this time, 1h by default'),
+    users: setting(
+      'limits.keep, and no --chain',
+      (value, { limits }, { chain }) => {
+        // Every package of a chain would keep a sandbox.
+        return chain !== true && Number(value) <= limits.keep;
+      },
+      TIMES,
+    ),
+  },
+  lock: row(opened<HeldPath>('file', path('text')), SERVERS, {
+    help: 'build in exactly the image of an earlier build, named by its lock.json',
+  }),
+  verify: row(flag, 'open', {
+    help: 'build twice in different surroundings and compare the results',
+  }),
+  vary: row(variation, 'open', {
+    help: 'with --verify: also vary this between the two builds',
+    many: true,
+  }),
+  postinstall: row(flag, 'open', { help: 'install the built packages in a new sandbox' }),
+  // Ids of others' sandboxes mean nothing to their own.
+  resume: row(text('id'), 'open', { help: 'continue a build in its kept sandbox' }),
+  provenanceKey: row(key, 'open', { help: 'sign the provenance with this private key (PEM)' }),
+  signKey: row(key, 'open', {
+    help: 'sign the packages with this OpenPGP secret key (armored)',
+  }),
+  signPassphraseFile: row(key, 'open', {
+    help: 'read the passphrase of that key from this file instead of KILN_SIGN_PASSPHRASE',
+  }),
+  builderId: row(text('uri'), 'open', {
+    help: 'name this builder in the provenance',
+    variable: 'KILN_BUILDER_ID',
+    usually: 'KILN_BUILDER_ID',
+  }),
+  offline: row(flag, 'open', { help: 'use only what was downloaded before' }),
+  update: row(flag, 'open', { help: 'build the image again if its repositories have changed' }),
+  ci: row(choice('service', CI_CHOICES), 'open', {
+    help: 'format output for a CI service: groups, annotations, junit.xml; see docs/ci.md',
+    usual: 'auto',
+  }),
+  samples: row(negation, 'open', {
+    help: 'do not record resource use over time in result.json',
+    usual: true,
+  }),
+  quiet,
+};
+
+export type BuildOptions = ValuesOf<typeof BUILD & typeof OUTPUT>;
+
+export const RECIPE = {
+  param: row(parameter, 'open', {
+    help: 'recipes: set a parameter of a TypeScript recipe',
+    many: true,
+    field: 'parameters',
+  }),
+  bind: bind('recipes: bind-mount a host path'),
+  allowHost: allowHost('recipes: allow $host, binds and the network of the host; of any image: '),
+  allowHostWrite: allowHostWrite('recipes: '),
+  schema: row(flag, 'open', { help: 'print the JSON Schema of YAML recipes and exit' }),
+};
+
+export type RecipeOptions = ValuesOf<typeof RECIPE>;
+
+/** Half of the processors, because a build uses several itself (make -j). */
+const JOBS = Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2)));
+
+export const CHAIN = {
+  chain: row(flag, 'open', {
+    help: 'build several source packages; each can use the results of the others',
+  }),
+  jobs: row(
+    count,
+    // Each counts as a sandbox, and starts when there is room for it.
+    setting('limits.sandboxes', (value, { limits }) => Number(value) <= limits.sandboxes),
+    {
+      help: 'with --chain: run this many builds at a time',
+      short: 'j',
+      usual: JOBS,
+      usually: 'half of the processors, at most 4',
+    },
+  ),
+  continue: row(flag, 'open', {
+    help: 'with --chain: continue after a failed build',
+    short: 'c',
+  }),
+  recurse: row(flag, 'open', {
+    help: 'with --chain: try failed builds again with newer results; packages may need each other',
+  }),
+  farm: row(flag, root('your own kiln talks to a pool, not the daemon', false), {
+    help: 'with --chain: build on a pool of machines (HTCondor)',
+  }),
+};
+
+export type ChainOptions = ValuesOf<typeof CHAIN>;
+
+const OUTPUT = {
+  json: row(flag, 'open', { help: 'print the result as JSON, as the last line of stderr' }),
+};
+
+/** All of them. */
+export const BUILDS = { ...BUILD, ...RECIPE, ...CHAIN, ...DETACH, ...OUTPUT };
