@@ -2,8 +2,8 @@
 import { availableParallelism } from 'node:os';
 import { InvalidArgumentError } from 'commander';
 import type { HeldPath } from '../host/files/held.ts';
-import { shellWords } from '../shell-words.ts';
-import { flag, type Kind, needed, negation, text } from './kind.ts';
+import { shellWord, shellWords } from '../shell-words.ts';
+import { type Fields, fieldsOf, flag, type Kind, needed, negation, text } from './kind.ts';
 import { SIZES, TIMES } from './measures.ts';
 import { count, size as sizes } from './numbers.ts';
 import { hostPath, opened } from './places.ts';
@@ -47,6 +47,7 @@ const cache: Kind<CacheMount> = {
     if (name === '' || more.length > 0) throw new InvalidArgumentError('write it as NAME[:SIZE].');
     return { name, bytes: size === undefined ? CACHE_BYTES : sizes.read(size) };
   },
+  word: (asked) => `${fieldsOf(asked).name}:${fieldsOf(asked).bytes}`,
 };
 
 function bytesOf(value: unknown): number {
@@ -68,6 +69,7 @@ const phases: Kind<readonly NetworkPhase[]> = {
   term: 'phases',
   read: (word) => phasesOf(word.split(',')),
   fromJson: phasesOf,
+  word: (asked) => (Array.isArray(asked) ? asked.join(',') : undefined),
 };
 
 export function macroDefinition(text: string): string | undefined {
@@ -92,6 +94,12 @@ const variation: Kind<Variation> = {
 const repository: Kind<string> = {
   ...text('repository'),
   fromJson: (place: string, field) => (/^[a-z]+:\/\//.test(place) ? place : hostPath(field, place)),
+  word: (asked) => {
+    const { source, gpgkey } = fieldsOf(asked);
+    const { path, urls } = fieldsOf(source);
+    const keys: unknown[] = Array.isArray(gpgkey) ? gpgkey : [];
+    return [path ?? (Array.isArray(urls) ? urls[0] : ''), ...keys].join(',gpgkey=');
+  },
 };
 
 const parameter: Kind<readonly [name: string, value: string]> = {
@@ -104,18 +112,32 @@ const parameter: Kind<readonly [name: string, value: string]> = {
   fromJson: (pair: readonly [string, string]) => pair,
 };
 
+const rpmbuildWords: Kind<string> = {
+  term: 'options',
+  read: shellWords,
+  lists: true,
+  word: (asked) => shellWord(String(asked)),
+};
+
 const key = opened<HeldPath>('file', path('content'));
 
 const SERVERS = root('kilnd itself would ask whatever server it names');
+
+/** Of its kinds of network, the one that has a name. */
+function libvirtNetwork(use: unknown): unknown {
+  return fieldsOf(use).name === undefined ? undefined : use;
+}
 
 export const BUILD = {
   image: image('build in'),
   spec: row(opened<HeldPath>('file', path('text')), 'open', {
     help: 'build from this spec file instead of a source package',
+    asked: ({ source }) => (fieldsOf(source).kind === 'spec' ? fieldsOf(source).path : undefined),
   }),
   sources: row(opened<HeldPath>('dir', path('sources')), 'open', {
     help: 'take the files that the spec names as Source and Patch from this directory',
     field: 'sourceDirectory',
+    asked: ({ source }) => fieldsOf(source).sources,
   }),
   resultdir: row(opened<string>('dir', path('lone results')), 'open', {
     help: 'write packages and logs to this directory',
@@ -138,9 +160,10 @@ export const BUILD = {
   }),
   nocheck: row(flag, 'open', { help: 'skip %check' }),
   target: row(text('arch'), 'open', { help: 'build for this architecture (rpmbuild --target)' }),
-  rpmbuildOpts: row({ term: 'options', read: shellWords, lists: true } as Kind<string>, 'open', {
+  rpmbuildOpts: row(rpmbuildWords, 'open', {
     help: 'pass more options to rpmbuild',
     many: true,
+    asked: ({ rpmbuildOptions }) => rpmbuildOptions,
   }),
   shortCircuit: row(choice('stage', ['build', 'install', 'binary']), 'open', {
     help: 'start rpmbuild at this stage',
@@ -158,15 +181,18 @@ export const BUILD = {
       help: `allow the network during the build, or only in these phases: ${NETWORK_PHASES.join(', ')}`,
       preset: NETWORK_PHASES.join(','),
       field: 'networkPhases',
+      asked: ({ network }) => fieldsOf(network).phases,
     },
   ),
   network: row(network, NETWORK, {
     help: 'choose the network for --enable-network: host, or a libvirt network as in `kiln run`',
     usual: 'host',
+    asked: ({ network }) => libvirtNetwork(fieldsOf(network).use),
   }),
   egress: {
     ...SANDBOX.egress,
     help: 'let these phases reach only this host, through an HTTP proxy',
+    asked: ({ network }: Fields) => fieldsOf(fieldsOf(network).use).egress,
   },
   additionalPackage: row(
     text('package'),
@@ -175,7 +201,12 @@ export const BUILD = {
       instead: 'users name packages, not files',
       allows: (value) => every<string>(value, (name) => /^[^/-][^/]*$/.test(name)),
     },
-    { help: 'install this package, too', many: true, field: 'packages' },
+    {
+      help: 'install this package, too',
+      many: true,
+      field: 'packages',
+      asked: ({ additionalPackages }) => additionalPackages,
+    },
   ),
   addrepo: row(repository, SERVERS, {
     help: 'take packages from this folder or URL, too',
@@ -223,17 +254,23 @@ export const BUILD = {
   postinstall: row(flag, 'open', { help: 'install the built packages in a new sandbox' }),
   // Ids of others' sandboxes mean nothing to their own.
   resume: row(text('id'), 'open', { help: 'continue a build in its kept sandbox' }),
-  provenanceKey: row(key, 'open', { help: 'sign the provenance with this private key (PEM)' }),
+  provenanceKey: row(key, 'open', {
+    help: 'sign the provenance with this private key (PEM)',
+    asked: ({ provenance }) => fieldsOf(provenance).key,
+  }),
   signKey: row(key, 'open', {
     help: 'sign the packages with this OpenPGP secret key (armored)',
+    asked: ({ signing }) => fieldsOf(signing).key,
   }),
   signPassphraseFile: row(key, 'open', {
     help: 'read the passphrase of that key from this file instead of KILN_SIGN_PASSPHRASE',
+    asked: ({ signing }) => fieldsOf(signing).passphraseFile,
   }),
   builderId: row(text('uri'), 'open', {
     help: 'name this builder in the provenance',
     variable: 'KILN_BUILDER_ID',
     usually: 'KILN_BUILDER_ID',
+    asked: ({ provenance }) => fieldsOf(provenance).builder,
   }),
   offline: row(flag, 'open', { help: 'use only what was downloaded before' }),
   update: row(flag, 'open', { help: 'build the image again if its repositories have changed' }),

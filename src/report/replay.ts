@@ -1,7 +1,7 @@
 import type { RecipeRequest } from '../jobs/recipe/request.ts';
-import type { BuildRequest } from '../jobs/rpmbuild/request.ts';
+import { BUILD } from '../options/build.ts';
 import { type Fields, fieldsOf } from '../options/kind.ts';
-import { wordsAgain } from '../options/row.ts';
+import { type Row, wordsAgain } from '../options/row.ts';
 import { SANDBOX } from '../options/sandbox.ts';
 import type { Result } from '../result/schema.ts';
 import { LIMIT_NAMES } from '../sandbox/policy/limits.ts';
@@ -26,13 +26,14 @@ export function replayCommand({ request, image: used }: Result): string | undefi
   if (Array.isArray(argv)) {
     const name = used?.name ?? request.image;
     if (typeof name !== 'string') return undefined;
-    const { image: _, ...rows } = SANDBOX;
-    const asked = Object.entries(rows).flatMap(([key, row]) => wordsAgain(key, row, request));
-    return command('run', [...image(name), ...asked, '--', ...argv.map(String)]);
+    const words = again(SANDBOX, { ...request, image: name });
+    return command('run', [...words, '--', ...argv.map(String)]);
   }
   if (typeof fieldsOf(request.source).path !== 'string') return undefined;
   if (typeof request.image !== 'string') return undefined;
-  return command('build', wordsOf(BUILD, request));
+  const { kind, path } = fieldsOf(request.source);
+  const source = kind === 'spec' ? [] : [String(path)];
+  return command('build', [...again(BUILD, request), ...source]);
 }
 
 /** As chain.json has it. */
@@ -44,7 +45,7 @@ interface ReplayedChain {
 
 /** The same of a chain, or undefined. */
 export function replayChain({ request, members, farm }: ReplayedChain): string | undefined {
-  const { image, jobs, build, resultDirectory } = request;
+  const { image: from, jobs, build, resultDirectory } = request;
   const sources = members.flatMap(({ source }) => source ?? []);
   const isWhole = sources.length > 0 && sources.length === members.length;
   if (build === undefined || !isWhole) return undefined;
@@ -54,13 +55,19 @@ export function replayChain({ request, members, farm }: ReplayedChain): string |
     ...(typeof jobs === 'number' && jobs > 0 ? ['--jobs', String(jobs)] : []),
     ...flag('--continue')(request.continue),
     ...flag('--recurse')(request.recurse),
-    ...wordsOf(BUILD, { ...fieldsOf(build), image, resultDirectory }),
+    ...again(BUILD, { ...fieldsOf(build), image: from, resultDirectory }),
     ...sources,
   ]);
 }
 
 function command(name: 'run' | 'build', words: readonly string[]): string {
   return ['kiln', name, ...words].map(shellWord).join(' ');
+}
+
+/** As -r, an image is what most people write. */
+function again({ image: _, ...rows }: typeof SANDBOX | typeof BUILD, request: Fields): string[] {
+  const asked = Object.entries<Row>(rows).flatMap(([name, row]) => wordsAgain(name, row, request));
+  return [...image(request.image), ...asked];
 }
 
 function wordsOf(table: Readonly<Record<string, Words>>, request: Fields): string[] {
@@ -82,75 +89,6 @@ const keep = said('keepSeconds', 'keep');
 const disk = said('disk', 'disk');
 const binds = said('binds', 'bind');
 const resultDirectory = said('resultDirectory', 'resultdir');
-
-/** A field that is missing here does not compile. Some are kiln-mock's alone. */
-const BUILD: Readonly<Record<keyof BuildRequest, Words>> = {
-  image,
-  imageLock: nothing,
-  source: (value) => {
-    const { kind, path, sources } = fieldsOf(value);
-    // Those of a chain are beside its request.
-    if (path === undefined) return [];
-    return kind === 'spec'
-      ? [...option('--spec')(path), ...option('--sources')(sources)]
-      : [String(path)];
-  },
-  defines: each('--define', String),
-  with: each('--with', String),
-  without: each('--without', String),
-  nocheck: flag('--nocheck'),
-  target: option('--target'),
-  rpmbuildOptions: (value) =>
-    Array.isArray(value) && value.length > 0
-      ? ['--rpmbuild-opts', value.map((word) => shellWord(String(word))).join(' ')]
-      : [],
-  shortCircuit: option('--short-circuit'),
-  network: (value) => {
-    const { use, phases } = fieldsOf(value);
-    if (!Array.isArray(phases)) return [];
-    const hosts = each('--egress', String)(fieldsOf(use).egress);
-    const named = typeof use === 'string' ? [] : said('network', 'network')(use);
-    return [`--enable-network=${phases.join(',')}`, ...hosts, ...named];
-  },
-  additionalPackages: each('--additional-package', String),
-  repositories: each('--addrepo', (value) => {
-    const { source, gpgkey } = fieldsOf(value);
-    const { path, urls } = fieldsOf(source);
-    return [
-      path ?? (Array.isArray(urls) ? urls[0] : ''),
-      ...(Array.isArray(gpgkey) ? gpgkey : []),
-    ].join(',gpgkey=');
-  }),
-  caches: each('--cache', (value) => `${fieldsOf(value).name}:${fieldsOf(value).bytes}`),
-  binds: nothing,
-  environment: nothing,
-  limits,
-  disk,
-  time,
-  hostname: nothing,
-  keepSeconds: keep,
-  offline: flag('--offline'),
-  update: flag('--update'),
-  lock: option('--lock'),
-  postinstall: flag('--postinstall'),
-  surroundings: nothing,
-  stopAfter: nothing,
-  scratch: nothing,
-  provenance: (value) => [
-    ...option('--provenance-key')(fieldsOf(value).key),
-    ...option('--builder-id')(fieldsOf(value).builder),
-  ],
-  signing: (value) => [
-    ...option('--sign-key')(fieldsOf(value).key),
-    ...option('--sign-passphrase-file')(fieldsOf(value).passphraseFile),
-  ],
-  omit: nothing,
-  scan: nothing,
-  shownAs: nothing,
-  logSharers: nothing,
-  resultDirectory,
-  caller: nothing,
-};
 
 /** A field that is missing here does not compile. Of parameters, results have the names only. */
 const RECIPE: Readonly<Record<keyof RecipeRequest, Words>> = {
