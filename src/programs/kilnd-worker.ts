@@ -9,6 +9,7 @@ import type { Caller } from '../cli/caller/caller.ts';
 import { loadCommands, runCommandLine } from '../cli/commands.ts';
 import { describeError, KILN_FAILED, printError, printWarning } from '../cli/output/errors.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
+import { AHEAD } from '../daemon/frames.ts';
 import { idsOf, type PeerIdentity } from '../daemon/peer.ts';
 import { ResultsServer } from '../daemon/results.ts';
 import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
@@ -17,8 +18,10 @@ import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { workingDirectoryError } from '../host/calls/system-error.ts';
 import { enterWorkGroup, workGroup } from '../host/cgroup/work-group.ts';
+import { endQueueChildren, startQueueChildren } from '../host/confine/queue.ts';
 import { heldLock } from '../host/files/flock.ts';
 import { type Opener, ownOpener } from '../host/files/opener.ts';
+import { ownArguments } from '../host/process/own-node.ts';
 import { takeCallersUmask } from '../host/process/own-umask.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
 import { hasEndedWaits, withWaits } from '../host/process/wait-for.ts';
@@ -57,6 +60,9 @@ const JOBS_MAX = 50;
 /** A larger worker serves nobody else, bytes: it gives its memory back by ending. */
 const MEMORY_MAX = 256 << 20;
 
+/** After this time without work, milliseconds, spare children are started. */
+const QUIET = 50;
+
 /** After this time, milliseconds, a spare worker loads all code. Where jobs come fast, each loads what it needs. */
 const LOADING = 2000;
 
@@ -74,6 +80,7 @@ const LAST_MOMENTS = 20_000;
 
 function runWorker(): void {
   const { root } = statePaths(process.env);
+  const isAhead = ownArguments().includes(AHEAD);
   let abort: (() => void) | undefined;
   let current: CommandLine | undefined;
   const results = new ResultsServer();
@@ -217,8 +224,15 @@ function runWorker(): void {
     current = undefined;
     abort = undefined;
     jobs++;
-    daemon.done(!hasEndedWaits() && jobs < JOBS_MAX && isSmall());
+    const again = !hasEndedWaits() && jobs < JOBS_MAX && isSmall();
+    daemon.done(again);
     closeLeft().catch((error) => writeSync(2, describeError(error)));
+    // A caller that read packages is likely to read more. Of a user's memory, spare children would take a part.
+    if (!isAhead || !again || served !== undefined) return;
+    setTimeout(() => {
+      // The next job may have been a user's, or be one.
+      if (abort === undefined && served === undefined) startQueueChildren();
+    }, QUIET);
   }
 
   async function sync(): Promise<void> {
@@ -267,6 +281,7 @@ function runWorker(): void {
     }
     const user = userOf(identity, configuration);
     const state = statePaths(process.env);
+    endQueueChildren();
     enterWorkGroup(workGroup(state, user.uid), workLimits(user.policy));
     const files = await CallerFiles.make(state, {
       ...{ ...place, owner: user, bytes: user.policy.limits.disk },

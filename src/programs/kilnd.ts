@@ -22,6 +22,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { outputOf } from '../cli/caller/caller.ts';
 import { describeError, KILN_FAILED, printError } from '../cli/output/errors.ts';
 import type { Call } from '../daemon/call.ts';
+import { AHEAD } from '../daemon/frames.ts';
 import { isTaken, passedSockets, startSuccessor } from '../daemon/listener.ts';
 import { ParkedSandboxes, Quiet } from '../daemon/parked.ts';
 import { WorkerResults } from '../daemon/results.ts';
@@ -130,6 +131,8 @@ async function main(): Promise<void> {
       // Other processors are for its children.
       options: ['--max-semi-space-size=8', '--single-threaded-gc'],
       program: join(packageRoot(), 'dist/kilnd-worker.cjs'),
+      // Whoever wants no parked sandboxes wants nothing else either that may not be needed.
+      words: usual > 0 ? [AHEAD] : [],
     }),
     env: {
       ...{ PATH: process.env.PATH ?? '', HOME: homedir(), KILN_STATE: state },
