@@ -99,8 +99,8 @@ test.serial('a report of forty packages has graph, states, critical path and lin
     'by time',
   );
   const [, again = ''] = /<pre class="command">(.*?)<\/pre>/s.exec(page) ?? [];
-  t.regex(again, /^kiln build --chain --jobs 4 --continue -r debian-build --define .*&lt;img/);
-  t.regex(again, / --resultdir \/out \/srv\/lib0-1-1\.src\.rpm .* \/srv\/lib39-1-1\.src\.rpm$/);
+  t.regex(again, /^kiln build --chain --jobs 4 --continue -r debian-build .*--define .*&lt;img/);
+  t.regex(again, / --resultdir \/out .* \/srv\/lib0-1-1\.src\.rpm .* \/srv\/lib39-1-1\.src\.rpm$/);
   const edges = page.match(/class="edge /g)?.length ?? 0;
   t.true(edges > 37 && edges < 78, `${edges} edges: those that others imply are left out`);
 });
