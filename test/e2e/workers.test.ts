@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import test from 'ava';
+import { attempt } from '../../src/host/calls/libc.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import { packages } from '../rpm/fixtures.ts';
 import {
@@ -131,8 +132,8 @@ test.serial('a worker that has made an image takes the next client', async (t) =
   };
   await workerOf(async (worker) => {
     // After the client was told the end, it waits for the disk, then leaves its caller's folder, or ends.
-    const rests = () =>
-      !existsSync(`/proc/${worker}`) || readlinkSync(`/proc/${worker}/cwd`) === '/';
+    const folder = () => attempt(() => readlinkSync(`/proc/${worker}/cwd`));
+    const rests = () => (folder() ?? '/') === '/';
     await kiln(['image', 'import', '--name', 'brought', archive]);
     await until(rests);
     const brought = (await images()).filter((id: string) => id !== IMAGE);
