@@ -119,7 +119,7 @@ const selinux: HostKind = {
   title: 'host B (SELinux, enforcing)',
   // Without the module, Debian's policy keeps Node from starting at all (execmem); without that type,
   // which a program has below /opt/kiln/bin, /usr/bin or /usr/local/bin, also in a unit (init_t).
-  prepare: 'semodule -i policy/kiln.cil && chcon -t bin_t bin/kiln',
+  prepare: 'semodule -i policy/kiln.cil && chcon -t bin_t bin/kiln bin/kilnd',
   boot: 'systemd.hostname=host-b security=selinux selinux=1',
 };
 

@@ -1,5 +1,4 @@
-import { mkdtempDisposable, readFile, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
@@ -39,25 +38,4 @@ test('every chunk of the bundle can be loaded, even those that are rarely needed
     reject: false,
   });
   t.is(exitCode, 0, stderr);
-});
-
-/** Loaded before a program: says at its end how often it has made a function of text. */
-const COUNT = `let made = 0;
-const construct = (...given) => (made++, Reflect.construct(...given));
-globalThis.Function = new Proxy(Function, { construct });
-process.on('exit', () => process._rawDebug('made ' + made));`;
-
-test('schemas are read without compiling them first, in the bundle as well', async (t) => {
-  await using folder = await mkdtempDisposable(join(tmpdir(), 'kiln-build-'));
-  const count = join(folder.path, 'count.cjs');
-  const configuration = join(folder.path, 'kiln.yaml');
-  await writeFile(count, COUNT);
-  await writeFile(configuration, 'defaults:\n  image: debian-build\n', { mode: 0o644 });
-  const { stdout, stderr } = await execa(
-    process.execPath,
-    ['--require', count, join(dist, 'kiln.cjs'), 'config', 'show'],
-    { env: { KILN_CONFIG: configuration } },
-  );
-  t.regex(stdout, /debian-build/);
-  t.is(stderr, 'made 0');
 });
