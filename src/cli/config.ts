@@ -37,11 +37,10 @@ const ENVIRONMENT: Readonly<Record<string, string>> = {
   parked: 'KILN_PARKED',
 };
 
-const BUILT_IN: Readonly<Record<string, unknown>> = {
-  disk: '8G',
-  network: 'private',
-  parked: usuallyParked(),
-};
+/** Asked for when it is shown: a machine without /proc is told so, and not while this module is loaded. */
+function builtIn(): Readonly<Record<string, unknown>> {
+  return { disk: '8G', network: 'private', parked: usuallyParked() };
+}
 
 /** The caller's own file comes first. @throws RecipeError for one with mistakes */
 function configurationsOf({ configuration: { file, own }, user }: Configured): Configuration[] {
@@ -128,7 +127,7 @@ function rowsOf(caller: Configured): Row[] {
     return { path, value, origin: isWritten ? placeOf(roots, path) : 'built in' };
   });
   const defaults = Object.keys(defaultsSchema.shape).map((key) =>
-    row(['defaults', key], BUILT_IN[key] ?? null, ENVIRONMENT[key] ? [ENVIRONMENT[key]] : []),
+    row(['defaults', key], builtIn()[key] ?? null, ENVIRONMENT[key] ? [ENVIRONMENT[key]] : []),
   );
   const written = configurations.flatMap(({ written }) =>
     Object.keys(written(['repositories', 'mirrors']) ?? {}),
