@@ -57,7 +57,8 @@ async function readResults(disk: string, target: string): Promise<void> {
   const half = `${target}.${process.pid}`;
   await mkdir(half, { recursive: true });
   try {
-    await execa('debugfs', ['-R', `rdump /results ${half}`, disk]);
+    // debugfs takes a blank in a path for the next word.
+    await execa('debugfs', ['-R', 'rdump /results .', disk], { cwd: half });
     await rm(target, { recursive: true, force: true });
     await rename(join(half, 'results'), target);
   } finally {
