@@ -27,8 +27,8 @@ export interface Check {
   /** Stable, for scripts: lower case, words joined by `-`. */
   readonly name: string;
   /**
-   * What it finds is true without root and without /proc, too. Of any other check such a finding only says that
-   * the host cannot be judged, and to run it as root.
+   * What it finds is true without root and without /proc, too. Without root any other finding only says that
+   * the host cannot be judged, and to run it as root; without /proc no other check is made.
    */
   readonly isForAnybody?: true;
   /** Never throws for a fault of the host, which is a finding. */

@@ -58,17 +58,20 @@ export function runChecks(
   return Promise.all(chosen.map((check) => runCheck(check, context)));
 }
 
-/** Without root or /proc most checks fail for that reason alone. */
+/** Without root most checks fail for that reason alone. */
 function judged(check: Check, finding: Finding): Finding {
-  if (finding.status === 'ok' || check.isForAnybody === true) return finding;
-  const problem = (what: string) => `this cannot be judged without ${what}`;
-  if (!hasProc()) return { ...finding, problem: problem('/proc'), mend: installation.MOUNT_PROC };
-  if (process.geteuid?.() === 0) return finding;
+  if (finding.status === 'ok' || check.isForAnybody === true || process.geteuid?.() === 0)
+    return finding;
   const mend = 'run `kiln doctor` as root';
-  return { ...finding, status: 'warn', problem: problem('root'), mend };
+  return { ...finding, status: 'warn', problem: 'this cannot be judged without root', mend };
 }
 
 async function runCheck(check: Check, context: CheckContext): Promise<CheckResult> {
+  const { name, isForAnybody = false } = check;
+  if (!isForAnybody && !hasProc()) {
+    const problem = 'this cannot be judged without /proc';
+    return { name, ...fail('/proc is not mounted', problem, installation.MOUNT_PROC) };
+  }
   const finding = await check
     .run(context)
     .catch((error: unknown) =>
@@ -78,5 +81,5 @@ async function runCheck(check: Check, context: CheckContext): Promise<CheckResul
         'report it, with the output of kiln doctor --json',
       ),
     );
-  return { name: check.name, ...judged(check, finding) };
+  return { name, ...judged(check, finding) };
 }

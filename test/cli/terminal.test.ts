@@ -117,6 +117,21 @@ test.serial('messages of kiln give GitHub no commands, on either output', async 
   }
 });
 
+test.serial('what a detached job writes gives GitHub no commands, on either output', async (t) => {
+  const { kiln, env } = workshop.state;
+  const script = 'echo ::add-mask::a; echo ::add-path::b >&2; echo ::set-env::c; echo ::d::e >&2';
+  const started = await kiln(['run', '--detach', '-r', BUSYBOX, '--', 'sh', '-c', script]);
+  const id = String(started.stdout).trim();
+  await kiln(['wait', id]);
+  const { stdout, stderr } = await kiln(['logs', id], { env: { ...env, GITHUB_ACTIONS: 'true' } });
+  t.is(stderr, '', 'the runner reads it in no order with the other');
+  const runner = new GithubRunner().read(String(stdout));
+  t.deepEqual(runner.executed, []);
+  t.false(runner.isStopped);
+  for (const order of ['add-mask', 'add-path', 'set-env', 'd'])
+    t.true(String(stdout).includes(`::${order}::`), order);
+});
+
 test.serial('JSON output is plain ASCII, with its content unchanged', async (t) => {
   const text = 'x\u009b2J\u007f\u202e\u{e0041}##[error]';
   const script = `import { printJson } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/output/print.ts'))};

@@ -15,7 +15,7 @@ import { type StatePaths, statePaths } from '../../host/state/paths.ts';
 import { deferred } from '../../promise.ts';
 import { roomIn } from '../../remote/wire.ts';
 import { noResultError, renewReport } from '../../report/write.ts';
-import { type Caller, listenForInterruption } from '../caller/caller.ts';
+import { type Caller, listenForInterruption, type TextOutput } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { LogView } from '../output/print.ts';
 
@@ -57,20 +57,21 @@ export function logsCommand(caller: Caller): KilnCommand {
 
 /** Where a job's output goes: as it is, but on a terminal without what a terminal acts on. */
 class JobOutput implements Disposable {
-  readonly #caller: Caller;
-  readonly #views = {
-    1: new LogView(() => this.#caller.stdout),
-    2: new LogView(() => this.#caller.stderr),
-  };
+  readonly #to: { readonly 1: TextOutput; readonly 2: TextOutput };
+  readonly #views: { readonly 1: LogView; readonly 2: LogView };
   #held: (readonly [1 | 2, Buffer])[] | undefined;
 
-  constructor(caller: Caller) {
-    this.#caller = caller;
+  constructor({ stdout, stderr }: Caller) {
+    const view = new LogView(() => stdout);
+    // GitHub's runner reads two pipes: what resumes its commands could come before the end of the other one's text.
+    const isOne = stdout.service === 'github';
+    this.#to = { 1: stdout, 2: isOne ? stdout : stderr };
+    this.#views = { 1: view, 2: isOne ? view : new LogView(() => stderr) };
   }
 
   async write(output: 1 | 2, bytes: Buffer): Promise<void> {
     this.#views[output].write(bytes);
-    const { stream } = output === 1 ? this.#caller.stdout : this.#caller.stderr;
+    const { stream } = this.#to[output];
     if (stream.writableNeedDrain) await roomIn(stream);
   }
 
@@ -79,7 +80,7 @@ class JobOutput implements Disposable {
       this.#held.push([output, bytes]);
       return;
     }
-    const { stream } = output === 1 ? this.#caller.stdout : this.#caller.stderr;
+    const { stream } = this.#to[output];
     this.#views[output].write(bytes);
     if (!stream.writableNeedDrain || follower === undefined) return;
     follower.paused = true;
