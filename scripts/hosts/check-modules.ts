@@ -36,7 +36,8 @@ export async function checkModules(state: BusyboxState): Promise<void> {
   for (const [options, runner] of SANDBOXES) {
     const run = ['run', '-r', IMAGE, ...options, '--'];
     // A sandbox may itself be the first to need one, as overlayfs.
-    assert.equal((await state.kiln([...run, ...runner, 'true'])).exitCode, 0);
+    const first = await state.kiln([...run, ...runner, 'true']);
+    assert.equal(first.exitCode, 0, `${[...options, ...runner].join(' ')}: ${first.stderr}`);
     const before = await modules();
     const { exitCode, stdout, stderr } = await state.kiln([
       ...run,
