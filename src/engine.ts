@@ -1,11 +1,35 @@
 import { KilnError } from './errors.ts';
 import type { Connection } from './host/libvirt/connection.ts';
 import { pickEngine } from './host/libvirt/pick-engine.ts';
+import type { SandboxHost, SandboxOwner } from './host/libvirt/sandbox-host.ts';
 import { waitFor, withWaits } from './host/process/wait-for.ts';
 import { requireState, statePaths } from './host/state/paths.ts';
 import { awaitedLater } from './promise.ts';
-import type { Engine } from './sandbox/open.ts';
-import { allowedMissing } from './sandbox/policy/layers.ts';
+import type { RecipeFiles } from './recipe/folder.ts';
+import { allowedMissing, type OptionalLayer } from './sandbox/policy/layers.ts';
+
+/** A {@link SandboxHost}, and what jobs know of their caller. */
+export interface Engine extends SandboxHost {
+  readonly owner: EngineOwner | undefined;
+  cwd(): string;
+  /** A value for the caller's eyes: with the caller's names for what kiln holds open. */
+  renamed<Value>(value: Value): Value;
+  /** Layers that may be missing on this host, unless a job says otherwise. Throws E_ARGUMENT. */
+  allowMissing(): readonly OptionalLayer[];
+  /** Whether recipes and locks may name files of the host that lie elsewhere: `--allow-host`. */
+  allowHost(): boolean;
+  signingPassphrase(): string | undefined;
+}
+
+export interface EngineOwner extends SandboxOwner, ImageViewer {
+  readonly files: RecipeFiles | undefined;
+}
+
+/** Who looks at images, and which of root's that user may see. */
+export interface ImageViewer {
+  readonly uid: number;
+  seesOfRoot(image: { readonly name: string; readonly private: boolean }): boolean;
+}
 
 export interface EngineOptions extends Pick<Partial<Engine>, 'takeTurn' | 'owner' | 'renamed'> {
   /**

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Option } from 'commander';
 import { defined } from '../defined.ts';
 import { removeOldJobs } from '../detached/record.ts';
+import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { sizeText } from '../host/calls/system-error.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
@@ -29,7 +30,6 @@ import {
 import { destroySandbox } from '../sandbox/domain/destroy.ts';
 import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import { sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
-import type { Engine } from '../sandbox/open.ts';
 import { instanceFiles, serviceNames } from '../service/lifecycle/store.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import { sweepJobs } from '../users/job-folder.ts';

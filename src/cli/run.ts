@@ -1,5 +1,5 @@
 import { InvalidArgumentError, Option } from 'commander';
-import type { OwnEngine } from '../engine.ts';
+import type { Engine, OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { findStoredImage } from '../image/find.ts';
 import type { LeasedImage } from '../image/store/images.ts';
@@ -19,7 +19,6 @@ import { timeInMilliseconds } from '../options/measures.ts';
 import { RUN, type RunOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
 import type { Result } from '../result/schema.ts';
-import type { Engine } from '../sandbox/open.ts';
 import { shellWord } from '../shell-words.ts';
 import { connectCommand } from './attach.ts';
 import { type Caller, listenForInterruption, RunElsewhere } from './caller/caller.ts';

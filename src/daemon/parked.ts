@@ -2,11 +2,11 @@
 import { writeFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
+import type { Engine } from '../engine.ts';
 import { readText } from '../host/calls/libc.ts';
 import { makeRunFolder, type StatePaths } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
 import { type ParkedSandbox, ParkingLot } from '../sandbox/domain/parking.ts';
-import type { Engine } from '../sandbox/open.ts';
 
 /** What must stay free beside parked sandboxes, and the estimate for one of them, bytes. */
 const SPARE_MEMORY = 512 << 20;

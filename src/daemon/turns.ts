@@ -1,5 +1,5 @@
 /** Who may start a sandbox now: libvirt starts a few at a time, and those that wait would use up their patience. */
-import type { Turn, WantedTurn } from '../sandbox/open.ts';
+import type { Turn, WantedTurn } from '../host/libvirt/sandbox-host.ts';
 import { UserJobs } from '../users/queue.ts';
 import type { ParkedSandboxes } from './parked.ts';
 

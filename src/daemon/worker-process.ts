@@ -1,5 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
 import { addAbortListener } from 'node:events';
+import { basename } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
@@ -311,7 +312,7 @@ export class Worker {
     this.#options.turns.take({ uid: job.uid, isParkable, signal: job.over.signal }).then(
       (turn) => {
         if (turn.parked !== undefined) {
-          give(turn.parked.record.id, [turn.parked.lock.descriptor]);
+          give(basename(turn.parked.directory), [turn.parked.lock.descriptor]);
           return;
         }
         // The job may have ended meanwhile.

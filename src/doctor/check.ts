@@ -1,6 +1,6 @@
+import type { Engine } from '../engine.ts';
 import { reasonOf } from '../errors.ts';
 import type { StatePaths } from '../host/state/paths.ts';
-import type { Engine } from '../sandbox/open.ts';
 import type { Host } from './host.ts';
 
 /** `fail`: no job can run. `warn`: a part of kiln does not work, or soon will not. */

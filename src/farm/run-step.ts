@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Owner } from '../artifacts/destination.ts';
 import { writeText } from '../artifacts/staging.ts';
+import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import type { HeldPath } from '../host/files/held.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
@@ -22,7 +23,6 @@ import type { BuildRequest } from '../jobs/rpmbuild/request.ts';
 import { lengthOf } from '../jobs/run/timeline.ts';
 import { publishRepository } from '../packages/repository/publish/snapshot.ts';
 import { isAbsoluteUrl } from '../packages/repository/transport/location.ts';
-import type { Engine } from '../sandbox/open.ts';
 import {
   type BuildOutcome,
   type KnownBuild,

@@ -1,5 +1,6 @@
 import { constants, futimesSync, lstatSync, mkdirSync, openSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { unlessErrno } from '../host/calls/libc.ts';
@@ -7,7 +8,6 @@ import { AT_FDCWD, existsInTree, openDirectory, openInTree, unlinkat } from '../
 import { span } from '../host/trace/trace.ts';
 import { encodeName } from '../packages/rpm/filename.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
-import type { Engine } from '../sandbox/open.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { StoredPackage } from './store/entry.ts';
 import type { LeasedImage } from './store/images.ts';

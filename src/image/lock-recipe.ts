@@ -1,9 +1,9 @@
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import type { HeldPath } from '../host/files/held.ts';
 import { writeUserFile } from '../host/files/user-file.ts';
-import type { Engine } from '../sandbox/open.ts';
 import { forbidden } from '../users/configuration.ts';
 import { resolveImage } from './find.ts';
 import { askedDigest, imageLock } from './lock.ts';

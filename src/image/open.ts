@@ -1,6 +1,6 @@
+import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { DamagedFileError } from '../host/state/damage.ts';
-import type { Engine } from '../sandbox/open.ts';
 import { type NamedImage, resolveImage } from './find.ts';
 import type { OnImageProgress } from './progress.ts';
 import { currentReference } from './reference.ts';

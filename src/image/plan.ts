@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import type { StatePaths } from '../host/state/paths.ts';
@@ -11,7 +12,6 @@ import type { RecipeFiles } from '../recipe/folder.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import { recipeOf } from '../recipe/named.ts';
 import { requireInit } from '../sandbox/domain/skeleton.ts';
-import type { Engine } from '../sandbox/open.ts';
 import { ensureImage, type ImageSettings } from './build.ts';
 import { imageNameOf, type NamedImage } from './find.ts';
 import type { OpenImageOptions } from './open.ts';

@@ -1,10 +1,11 @@
 /** Reads the recipe of an image, and what it puts into the image. */
+
+import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { isWithin, readUserFile } from '../host/files/user-file.ts';
 import type { RecipeFiles } from '../recipe/folder.ts';
 import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-recipe.ts';
 import { findRecipe, isTrusted } from '../recipe/named.ts';
-import type { Engine } from '../sandbox/open.ts';
 import type { ImageSettings } from './build.ts';
 import { hostArchitecture } from './key.ts';
 import type { FileToWrite } from './tree/customize.ts';

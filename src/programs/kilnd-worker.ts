@@ -14,6 +14,7 @@ import { idsOf, type PeerIdentity } from '../daemon/peer.ts';
 import { ResultsServer } from '../daemon/results.ts';
 import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
 import { DetachedJob } from '../detached/job.ts';
+import type { Engine } from '../engine.ts';
 import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { workingDirectoryError } from '../host/calls/system-error.ts';
@@ -21,6 +22,7 @@ import { enterWorkGroup, workGroup } from '../host/cgroup/work-group.ts';
 import { endQueueChildren, startQueueChildren } from '../host/confine/queue.ts';
 import { heldLock } from '../host/files/flock.ts';
 import { type Opener, ownOpener } from '../host/files/opener.ts';
+import type { Turn, WantedTurn } from '../host/libvirt/sandbox-host.ts';
 import { ownArguments } from '../host/process/own-node.ts';
 import { takeCallersUmask } from '../host/process/own-umask.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
@@ -31,8 +33,6 @@ import { syncStore } from '../image/store/durability.ts';
 import { callerIds, type RunRequest } from '../jobs/run/request.ts';
 import { setDownloadWays } from '../packages/repository/transport/reach.ts';
 import { awaitedLater } from '../promise.ts';
-import { readSandboxRecord } from '../sandbox/domain/sandbox-record.ts';
-import type { Engine, Turn, WantedTurn } from '../sandbox/open.ts';
 import { type AnsweringProcess, answerAlone } from '../serve/calls/answer.ts';
 import { answerClient, isClientOfCalls } from '../serve/calls/client.ts';
 import { ClientCaller, type ServingProcess } from '../serve/client-caller.ts';
@@ -297,15 +297,10 @@ function runWorker(): void {
   }
 
   async function takeTurn(paths: StatePaths, { isParkable, signal }: WantedTurn): Promise<Turn> {
-    for (;;) {
-      const { parked, ...turn } = await daemon.takeTurn(isParkable, signal);
-      if (parked === undefined) return turn;
-      const lock = heldLock(parked.lock);
-      const directory = join(paths.sandboxes, parked.id);
-      const record = readSandboxRecord(directory);
-      if (record !== undefined) return { ...turn, parked: { directory, record, lock } };
-      await lock.release();
-    }
+    const { parked, ...turn } = await daemon.takeTurn(isParkable, signal);
+    if (parked === undefined) return turn;
+    const directory = join(paths.sandboxes, parked.id);
+    return { ...turn, parked: { directory, lock: heldLock(parked.lock) } };
   }
 
   function isSmall(): boolean {

@@ -4,15 +4,10 @@ import { KilnError } from '../errors.ts';
 import { delegateCgroup } from '../host/cgroup/cgroup.ts';
 import { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
 import { lockUnlessHeld } from '../host/files/flock.ts';
-import type { Connection } from '../host/libvirt/connection.ts';
-import type { UserIds } from '../host/process/user-namespace.ts';
+import type { HeldSandbox, SandboxHost, SandboxOwner, Turn } from '../host/libvirt/sandbox-host.ts';
 import { sayAfter, sayWaiting } from '../host/process/wait-for.ts';
-import type { StatePaths } from '../host/state/paths.ts';
 import { span } from '../host/trace/trace.ts';
-import type { ImageViewer } from '../image/store/manifest.ts';
-import type { RecipeFiles } from '../recipe/folder.ts';
 import { randomMac } from './domain/domain-xml.ts';
-import type { ParkedSandbox } from './domain/parking.ts';
 import { SandboxDomain } from './domain/sandbox-domain.ts';
 import { readSandboxRecord, sandboxFiles } from './domain/sandbox-record.ts';
 import { knownSkeleton } from './domain/skeleton.ts';
@@ -20,48 +15,9 @@ import { startDomain } from './domain/start-domain.ts';
 import { sweepSandboxes } from './domain/sweep.ts';
 import { labelsInside, requirePolicy } from './labels/labels.ts';
 import type { BindOwners } from './policy/filesystem.ts';
-import type { OptionalLayer } from './policy/layers.ts';
-import { limitSandbox, type SandboxLimits } from './policy/limits.ts';
+import { limitSandbox } from './policy/limits.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
 import { Sandbox } from './sandbox.ts';
-
-export interface SandboxOwner extends UserIds, ImageViewer {
-  readonly files: RecipeFiles | undefined;
-  readonly share: Required<Pick<SandboxLimits, 'memory' | 'pids'>> &
-    Pick<SandboxLimits, 'cpus'> & {
-      readonly disk: number;
-      /** Bytes of all that the user keeps in kiln's state. */
-      readonly storage: number;
-    };
-}
-
-export interface WantedTurn {
-  readonly uid: number;
-  readonly isParkable: boolean;
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** Leave to start a sandbox, until disposed of; or one that was parked, which takes no time to start. */
-export interface Turn extends Disposable {
-  readonly parked?: ParkedSandbox;
-}
-
-export interface Engine {
-  readonly paths: StatePaths;
-  readonly owner: SandboxOwner | undefined;
-  /** Always the same connection. Called only when libvirt is needed: a parked sandbox is claimed without it. */
-  readonly connect: () => Promise<Connection>;
-  cwd(): string;
-  /** A value for the caller's eyes: with the caller's names for what kiln holds open. */
-  renamed<Value>(value: Value): Value;
-  /** Layers that may be missing on this host, unless a job says otherwise. Throws E_ARGUMENT. */
-  allowMissing(): readonly OptionalLayer[];
-  /** Whether recipes and locks may name files of the host that lie elsewhere: `--allow-host`. */
-  allowHost(): boolean;
-  signingPassphrase(): string | undefined;
-  /** Of a daemon, which starts a few at a time for all of its callers. @throws the reason of an abort */
-  readonly takeTurn?: ((wanted: WantedTurn) => Promise<Turn>) | undefined;
-}
 
 export interface SandboxUse extends Omit<BindOwners, 'groups'> {
   readonly command?: readonly string[];
@@ -69,21 +25,21 @@ export interface SandboxUse extends Omit<BindOwners, 'groups'> {
 }
 
 export async function openSandbox(
-  engine: Engine,
+  host: SandboxHost,
   wanted: SandboxSpecification,
   use: SandboxUse,
 ): Promise<Sandbox> {
   const specification = {
-    ...withinShare(wanted, engine.owner),
+    ...withinShare(wanted, host.owner),
     network: knownInterface(wanted.network),
   };
-  const sandbox = await takeSandbox(engine, specification, use.signal);
+  const sandbox = await takeSandbox(host, specification, use.signal);
   const { labels } = sandbox.record;
   const mounts = specification.nested || specification.boot;
   sandbox.describe({
     // One that was parked waited for this: its age, by which `kiln gc` removes kept ones, is its command's.
     created: Date.now(),
-    ...defined({ image: specification.image, command: use.command, owner: engine.owner?.uid }),
+    ...defined({ image: specification.image, command: use.command, owner: host.owner?.uid }),
     ...(labels === undefined ? {} : { labels: labelsInside(labels, mounts) }),
   });
   try {
@@ -94,7 +50,7 @@ export async function openSandbox(
     await sandbox.destroy();
     throw error;
   }
-  const owners = { ...use, groups: engine.owner?.groups ?? [] };
+  const owners = { ...use, groups: host.owner?.groups ?? [] };
   return await Sandbox.open(sandbox, specification, owners, use.signal);
 }
 
@@ -127,7 +83,7 @@ function knownInterface(network: SandboxSpecification['network']): SandboxSpecif
 }
 
 async function takeSandbox(
-  engine: Engine,
+  host: SandboxHost,
   { network, label, boot }: Pick<SandboxSpecification, 'network' | 'label' | 'boot'>,
   signal: AbortSignal | undefined,
 ): Promise<SandboxDomain> {
@@ -135,15 +91,15 @@ async function takeSandbox(
   // A parked sandbox has the host's default label and knows its cgroups, which differ for a booted system.
   const isParkable = network === 'private' && label.kind === 'auto' && !boot;
   for (;;) {
-    using turn = await takeTurn(engine, isParkable, signal);
-    if (turn?.parked === undefined) return await startSandbox(engine, { network, label });
-    const claimed = await claim(engine, turn.parked);
+    using turn = await takeTurn(host, isParkable, signal);
+    if (turn?.parked === undefined) return await startSandbox(host, { network, label });
+    const claimed = await claim(host, turn.parked);
     if (claimed !== undefined) return claimed;
   }
 }
 
 async function takeTurn(
-  { takeTurn, owner }: Engine,
+  { takeTurn, owner }: SandboxHost,
   isParkable: boolean,
   signal: AbortSignal | undefined,
 ): Promise<Turn | undefined> {
@@ -160,32 +116,33 @@ async function takeTurn(
 }
 
 async function startSandbox(
-  engine: Engine,
+  host: SandboxHost,
   wanted: Pick<SandboxSpecification, 'network' | 'label'>,
 ): Promise<SandboxDomain> {
-  const connection = await engine.connect();
+  const connection = await host.connect();
   // libvirt moves the new init into a cgroup 20 ms from now, and need not wait for the kernel then.
   ProcessCgroups.primeMove().catch(() => undefined);
-  const started = await startDomain(engine.paths, connection, wanted);
-  const sandbox = await SandboxDomain.create(engine.paths, started, engine.connect);
+  const started = await startDomain(host.paths, connection, wanted);
+  const sandbox = await SandboxDomain.create(host.paths, started, host.connect);
   // The daemon, which has the parked ones, sweeps when nothing starts. Others do it here, in the background.
-  if (engine.takeTurn === undefined) {
-    sweepSandboxes(engine.paths, engine.connect).catch(() => undefined);
+  if (host.takeTurn === undefined) {
+    sweepSandboxes(host.paths, host.connect).catch(() => undefined);
   }
   return sandbox;
 }
 
 /** A sandbox that does not work is left to the sweep: undefined then. */
 async function claim(
-  { paths, connect }: Engine,
-  { directory, lock, record: found }: ParkedSandbox,
+  { paths, connect }: SandboxHost,
+  { directory, lock }: HeldSandbox,
 ): Promise<SandboxDomain | undefined> {
   using _ = span('claim a parked sandbox');
-  const { parked: _waits, ...record } = found;
-  if (record.skeleton !== knownSkeleton(paths)) {
+  const found = readSandboxRecord(directory);
+  if (found === undefined || found.skeleton !== knownSkeleton(paths)) {
     await lock.release();
     return undefined;
   }
+  const { parked: _waits, ...record } = found;
   try {
     return await SandboxDomain.attach(paths, { directory, record, lock }, connect);
   } catch {
@@ -194,8 +151,8 @@ async function claim(
   }
 }
 
-export async function reopenSandbox(engine: Engine, id: string) {
-  const directory = join(engine.paths.sandboxes, id);
+export async function reopenSandbox(host: SandboxHost, id: string) {
+  const directory = join(host.paths.sandboxes, id);
   const record = readSandboxRecord(directory);
   const { session, keepUntil } = record ?? {};
   if (record === undefined || session === undefined || keepUntil === undefined) {
@@ -209,10 +166,6 @@ export async function reopenSandbox(engine: Engine, id: string) {
       hint: 'wait until that command has ended',
     });
   }
-  const sandbox = await SandboxDomain.attach(
-    engine.paths,
-    { directory, record, lock },
-    engine.connect,
-  );
+  const sandbox = await SandboxDomain.attach(host.paths, { directory, record, lock }, host.connect);
   return { sandbox: Sandbox.reopen(sandbox, session), session, keepUntil };
 }

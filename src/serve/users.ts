@@ -1,11 +1,11 @@
 import { totalmem } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PeerIdentity } from '../daemon/peer.ts';
+import type { Engine, EngineOwner } from '../engine.ts';
 import type { CgroupLimits } from '../host/cgroup/cgroup-files.ts';
 import { awaitedLater } from '../promise.ts';
 import { hasProcesses } from '../sandbox/domain/ending.ts';
 import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
-import type { Engine, SandboxOwner } from '../sandbox/open.ts';
 import { listedGroups } from '../users/account.ts';
 import {
   type CallerUser,
@@ -24,8 +24,8 @@ export function userOf({ uid, gid, groups }: PeerIdentity, configuration: string
   return { uid, gid, groups, policy, files: undefined, process: undefined };
 }
 
-export function ownerOf({ uid, gid, groups, policy, files }: CallerUser): SandboxOwner {
-  const seesOfRoot: SandboxOwner['seesOfRoot'] = (image) => seesImage(policy, image);
+export function ownerOf({ uid, gid, groups, policy, files }: CallerUser): EngineOwner {
+  const seesOfRoot: EngineOwner['seesOfRoot'] = (image) => seesImage(policy, image);
   return { uid, gid, groups, files, seesOfRoot, share: shareOf(policy) };
 }
 

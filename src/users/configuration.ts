@@ -8,13 +8,13 @@ import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { attempt, hasErrno } from '../host/calls/libc.ts';
 import { openUserFile } from '../host/files/user-file.ts';
+import type { UserShare } from '../host/libvirt/sandbox-host.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
 import { ROOTS_FILE } from '../host/state/paths.ts';
 import { inUnits, SIZES, TIMES } from '../options/measures.ts';
 import { RecipeDocument } from '../recipe/document.ts';
 import { limitKeys, size, time } from '../recipe/limit-keys.ts';
 import { RecipeError } from '../recipe/problem.ts';
-import type { SandboxOwner } from '../sandbox/open.ts';
 import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
 import { parseCapability } from '../sandbox/policy/specification.ts';
 import type { CallerFiles } from './caller-files.ts';
@@ -227,7 +227,7 @@ function matches(name: string, pattern: string): boolean {
 }
 
 /** Equal shares: no sandbox can take another's, and nothing need be counted. */
-export function shareOf({ limits }: UserPolicy): SandboxOwner['share'] {
+export function shareOf({ limits }: UserPolicy): UserShare {
   const { sandboxes, memory, cpus, pids, disk, storage } = limits;
   return {
     memory: Math.max(MINIMUM_MEMORY, Math.floor(memory / sandboxes)),

@@ -131,7 +131,7 @@ test('only the door makes policies and opens, starts, supervises or fills sandbo
 test('the import scanner finds every form, and skips type-only imports', (t) => {
   const text = `
     import type { Sandbox } from '../sandbox/sandbox.ts';
-    import { type Engine, openSandbox as enter } from '../sandbox/open.ts';
+    import { type SandboxUse, openSandbox as enter } from '../sandbox/open.ts';
     import * as policy from '../sandbox/policy.ts';
     export { copyIn } from '../artifacts/copy-in.ts';
     const { openEgress } = await import('../../src/egress/open.ts');

@@ -1,4 +1,4 @@
-import type { Engine } from '../../src/sandbox/open.ts';
+import type { Engine } from '../../src/engine.ts';
 import { allowedMissing } from '../../src/sandbox/policy/layers.ts';
 
 /** What an engine knows of its caller, where that is the test. */

@@ -1,10 +1,10 @@
 /** What kiln is at: lines that change in place on a terminal, drawn by log-update, and plain lines elsewhere. */
 import { styleText } from 'node:util';
 import type { createLogUpdate } from 'log-update';
+import type { Engine } from '../../engine.ts';
 import { pickImage } from '../../image/open.ts';
 import { describeProgress, type ImageProgress, progressCounts } from '../../image/progress.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import type { Caller, TextOutput } from '../caller/caller.ts';
 import { aligned } from './table.ts';
 

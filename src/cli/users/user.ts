@@ -2,6 +2,7 @@
 import { statSync } from 'node:fs';
 import { Follower } from '../../detached/follow.ts';
 import { listJobs, removeOldJobs } from '../../detached/record.ts';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { sizeText } from '../../host/calls/system-error.ts';
@@ -16,7 +17,6 @@ import { needed } from '../../options/kind.ts';
 import { allEnds } from '../../promise.ts';
 import { destroySandbox } from '../../sandbox/domain/destroy.ts';
 import { listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import { accountOf, findAccount, knownUids, noteAccount, userFolder } from '../../users/account.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';

@@ -3,6 +3,7 @@ import { readdirSync, utimesSync } from 'node:fs';
 import { readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { ImageViewer } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { attempt, hasErrno } from '../../host/calls/libc.ts';
 import {
@@ -20,7 +21,6 @@ import { settleDamage } from './damage.ts';
 import {
   disownImage,
   type ImageManifest,
-  type ImageViewer,
   imageDirectory,
   imageFiles,
   imageIds,

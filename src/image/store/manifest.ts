@@ -1,5 +1,6 @@
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ImageViewer } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { attempt, unlessErrno } from '../../host/calls/libc.ts';
 import {
@@ -135,11 +136,6 @@ export interface ImageOwner {
   readonly private: boolean;
   /** kiln made it for a build of a user's, and makes it again: it may go when the user needs room. */
   readonly forBuilds?: boolean;
-}
-
-export interface ImageViewer {
-  readonly uid: number;
-  seesOfRoot(image: ImageOwner): boolean;
 }
 
 const FILE = /^owner-(\d+)\.json$/;

@@ -1,6 +1,7 @@
 import { chmodSync, copyFileSync, linkSync, mkdirSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Engine } from '../../engine.ts';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
@@ -12,7 +13,6 @@ import { MORE_DISK } from '../../packages/rpm/payload/plan.ts';
 import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { labelForImages } from '../../sandbox/labels/relabel.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import { TRANSACTION_CAPABILITIES } from '../../sandbox/policy/specification.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 

@@ -1,12 +1,12 @@
 import { basename, dirname, join } from 'node:path';
 import { resultDirectoryError } from '../../artifacts/destination.ts';
 import { writeText } from '../../artifacts/staging.ts';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { Folder } from '../../host/files/folder.ts';
 import { digestOf } from '../../image/key.ts';
 import { readContents } from '../../image/store/manifest.ts';
 import type { RepositoryFile } from '../../packages/repository/publish/snapshot.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import { againIfKilled, buildPackage } from '../rpmbuild/build.ts';
 import type { BuildBase } from '../rpmbuild/buildroot/base.ts';
 import { buildRepositories, solveLayer } from '../rpmbuild/buildroot/layer.ts';

@@ -1,8 +1,8 @@
 import { join } from 'node:path';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { below } from '../../host/files/held.ts';
 import type { RepositoryFile } from '../../packages/repository/publish/snapshot.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import { packageSigner } from '../provenance/sign.ts';
 import { type BuildBase, openBase } from '../rpmbuild/buildroot/base.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';

@@ -1,3 +1,4 @@
+import type { Engine } from '../../engine.ts';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { openedPath } from '../../host/files/held.ts';
@@ -5,7 +6,6 @@ import { digestOf } from '../../image/key.ts';
 import { sha256Of } from '../../packages/repository/cache.ts';
 import { formatDependency, formatEvr } from '../../packages/rpm/dependency.ts';
 import { readRpms } from '../../packages/rpm/read.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import { BuildSandbox } from '../rpmbuild/build-sandbox.ts';
 import type { BuildBase } from '../rpmbuild/buildroot/base.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';

@@ -2,6 +2,7 @@ import { hash } from 'node:crypto';
 import { chmod, mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { readText } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
@@ -11,7 +12,6 @@ import { resolveImage } from '../../image/find.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { type RecipePlace, readRecipe } from '../../image/read-recipe.ts';
 import type { LoadedImageRecipe } from '../../recipe/load-image-recipe.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import type { ConfigChange } from './config/evaluate.ts';
 import { leftOutPlugins } from './config/left-out.ts';
 import {

@@ -3,6 +3,7 @@
 import { closeSync, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import { type Owner, resultDirectoryError } from '../../artifacts/destination.ts';
 import { openStaging } from '../../artifacts/staging.ts';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { aboutFile } from '../../host/confine/frame.ts';
@@ -11,7 +12,6 @@ import { type HeldPath, openFolder } from '../../host/files/held.ts';
 import { MAX_FDS } from '../../packages/rpm/package.ts';
 import { takeApart, writeSigned } from '../../packages/rpm/signature/sign.ts';
 import { openSigningKey, type PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import type { BuildRun } from '../rpmbuild/build-run.ts';
 import type { BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';

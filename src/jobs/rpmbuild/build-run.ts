@@ -1,11 +1,11 @@
 import type { Artifact } from '../../artifacts/manifest.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { EgressLog } from '../../egress/rule.ts';
+import type { Engine } from '../../engine.ts';
 import { describeProgress, type ImageProgress } from '../../image/progress.ts';
 import type { NetworkPhase } from '../../options/build.ts';
 import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import type { Executed } from '../../sandbox/door/io.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { BuildCommand, BuildEgress, BuildSandbox } from './build-sandbox.ts';
 import type { CollectedPackages } from './outcome/collect.ts';

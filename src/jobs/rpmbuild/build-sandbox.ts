@@ -1,12 +1,12 @@
 import { chmod, chown, mkdir } from 'node:fs/promises';
 import type { EgressLog } from '../../egress/rule.ts';
+import type { Engine } from '../../engine.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
 import type { CommandIo, Executed, UsageWatcher } from '../../sandbox/door/io.ts';
 import { type CommandUser, commandUser, planSandbox } from '../../sandbox/door/plan.ts';
 import { type KeptCommand, PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import {
   type Bind,
   type SandboxSpecification,

@@ -1,7 +1,7 @@
 import { defined } from '../../defined.ts';
+import type { Engine } from '../../engine.ts';
 import { isKilnCode } from '../../errors.ts';
 import { awaitedLater } from '../../promise.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import { packageSigner, signCollected } from '../provenance/sign.ts';
 import { signingKey } from '../provenance/write.ts';
 import { BuildRun } from './build-run.ts';

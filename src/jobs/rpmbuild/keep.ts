@@ -1,6 +1,7 @@
 import { constants, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { defined } from '../../defined.ts';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { openInTree } from '../../host/files/at.ts';
@@ -8,7 +9,6 @@ import { readRecord, withFields, writeRecord } from '../../host/state/checked-fi
 import type { StatePaths } from '../../host/state/paths.ts';
 import { readManifest } from '../../image/store/manifest.ts';
 import { readSandboxRecord } from '../../sandbox/domain/sandbox-record.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import { packageSigner, signCollected } from '../provenance/sign.ts';
 import { BuildRun } from './build-run.ts';
 import { BuildSandbox } from './build-sandbox.ts';

@@ -1,8 +1,8 @@
 import { open } from 'node:fs/promises';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { type Plan, planCommand } from '../../sandbox/door/plan.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import type { Secret } from '../../sandbox/policy/specification.ts';
 import type { RunRequest } from './request.ts';
 

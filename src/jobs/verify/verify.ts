@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { below, ownPath } from '../../host/files/held.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
@@ -8,7 +9,6 @@ import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import type { Variation } from '../../options/build.ts';
 import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import { writeResult } from '../../report/write.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import { packageSigner, signBuilt } from '../provenance/sign.ts';
 import { writeProvenance } from '../provenance/write.ts';
 import { buildPackage } from '../rpmbuild/build.ts';

@@ -2,11 +2,11 @@ import { existsSync } from 'node:fs';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
 import { isListedNow } from '../../host/libvirt/controllers.ts';
+import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
 import { allEnds, deferred } from '../../promise.ts';
 import { labelOperation } from '../labels/labels.ts';
-import type { Engine } from '../open.ts';
 import { procOperations } from '../policy/filesystem.ts';
 import { encodeRequest } from '../wire/encode.ts';
 import { destroySandbox, endDomain } from './destroy.ts';
@@ -29,12 +29,12 @@ const AT_ONCE = 2;
 export type ParkedSandbox = Omit<StartedDomain, 'domain'>;
 
 export class ParkingLot {
-  readonly #starter: Pick<Engine, 'paths' | 'connect'>;
+  readonly #starter: SandboxHost;
   #parked: ParkedSandbox[] = [];
   #starting = 0;
   readonly #takers: PromiseWithResolvers<ParkedSandbox | undefined>[] = [];
 
-  constructor(starter: Pick<Engine, 'paths' | 'connect'>) {
+  constructor(starter: SandboxHost) {
     this.#starter = starter;
   }
 

@@ -16,7 +16,6 @@ import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
-import type { Engine, SandboxOwner } from '../open.ts';
 import type { Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
 import { controllerOf, isEnding, memberOf, type SandboxInit } from './ending.ts';
@@ -137,10 +136,14 @@ export interface ListedSandbox {
   readonly record: SandboxRecord;
 }
 
+interface Viewer {
+  readonly uid: number;
+}
+
 /** Those of the owner, oldest first; root sees all. Reads files only. */
 export async function listSandboxes(
   paths: StatePaths,
-  { owner }: { readonly owner: Pick<SandboxOwner, 'uid'> | undefined },
+  { owner }: { readonly owner: Viewer | undefined },
 ): Promise<ListedSandbox[]> {
   const sandboxes: ListedSandbox[] = [];
   for (const id of await readdir(paths.sandboxes).catch(() => [])) {
@@ -182,7 +185,7 @@ async function stateOf(directory: string, record: SandboxRecord): Promise<Sandbo
 }
 
 export async function findSandbox(
-  { paths, owner }: Pick<Engine, 'paths' | 'owner'>,
+  { paths, owner }: { readonly paths: StatePaths; readonly owner: Viewer | undefined },
   id: string,
 ): Promise<ListedSandbox> {
   return sandboxCalled(await listSandboxes(paths, { owner }), id);

@@ -5,6 +5,7 @@ import { chainRequest, writeChain } from '../../cli/rpmbuild/build-chain.ts';
 import { recipeRequest, recipeStatus } from '../../cli/rpmbuild/build-recipe.ts';
 import { buildMode, buildRequest, refuseUnused } from '../../cli/rpmbuild/build-request.ts';
 import { isBuiltFile } from '../../cli/users/user-rules.ts';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { type HeldPath, openedPath } from '../../host/files/held.ts';
 import { buildChain } from '../../jobs/chain/chain.ts';
@@ -23,7 +24,6 @@ import {
 } from '../../options/build.ts';
 import { hostPath } from '../../options/places.ts';
 import { writeResult } from '../../report/write.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import type { Answer, CallContext } from './methods.ts';
 import { admitOptions, calledCommand, setOptions } from './options.ts';
 import { failureOf, filesOf } from './run.ts';

@@ -1,9 +1,9 @@
 import type { Service } from '../../api/io-kiln.ts';
 import { defined } from '../../defined.ts';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { pickImage } from '../../image/open.ts';
 import { hostImage } from '../../options/places.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import type { ServiceFile } from '../../service/definition/definition.ts';
 import { createService } from '../../service/lifecycle/create.ts';
 import {

@@ -1,8 +1,8 @@
 import { defined } from '../../defined.ts';
+import type { Engine } from '../../engine.ts';
 import { KilnError, reasonOf } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { INTERFACE, type LeasedAddress, leaseAddress } from '../../sandbox/network/dhcp-client.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import { parseCapability } from '../../sandbox/policy/specification.ts';
 import { unitManager } from '../definition/service-units.ts';

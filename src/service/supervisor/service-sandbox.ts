@@ -1,4 +1,5 @@
 import { defined } from '../../defined.ts';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -8,7 +9,6 @@ import { limitsOfKeys } from '../../recipe/limit-keys.ts';
 import type { LibvirtNetwork } from '../../sandbox/domain/domain-xml.ts';
 import { planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import { LIMITS } from '../../sandbox/policy/limits.ts';
 import { systemFiles } from '../boot/booted-system.ts';
 import type { ServiceNetwork } from '../definition/definition.ts';

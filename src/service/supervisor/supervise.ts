@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Engine } from '../../engine.ts';
 import type { ErrorCode } from '../../error-codes.ts';
 import { isKilnCode, KilnError, reasonOf } from '../../errors.ts';
 import { lockUnlessHeld } from '../../host/files/flock.ts';
@@ -8,7 +9,6 @@ import { withWaits } from '../../host/process/wait-for.ts';
 import { notifyManager } from '../../host/sockets/service-manager.ts';
 import { makeRunFolder } from '../../host/state/paths.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import type { Engine } from '../../sandbox/open.ts';
 import {
   type InstanceFiles,
   instanceFiles,

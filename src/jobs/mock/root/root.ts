@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import type { Engine } from '../../../engine.ts';
 import { isKilnCode, KilnError } from '../../../errors.ts';
 import { type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { readRecordOrSetAside, withFields, writeRecord } from '../../../host/state/checked-file.ts';
@@ -19,7 +20,6 @@ import {
 } from '../../../image/store/work-directory.ts';
 import type { LockedPackage } from '../../../packages/repository/lock/lock.ts';
 import { sweepSandboxes } from '../../../sandbox/domain/sweep.ts';
-import type { Engine } from '../../../sandbox/open.ts';
 import { pruneRecipes } from '../chroot.ts';
 
 /** A valid name: it is also a folder, and part of a lock's name. Root names users' roots with their owner. */

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Engine } from '../../../engine.ts';
 import { KilnError } from '../../../errors.ts';
 import { SmallCache } from '../../../host/state/checked-file.ts';
 import { KILN_VERSION, type StatePaths } from '../../../host/state/paths.ts';
@@ -17,7 +18,6 @@ import { Cache } from '../../../packages/repository/cache.ts';
 import type { Repository } from '../../../packages/repository/configuration.ts';
 import type { Lock, LockedPackage } from '../../../packages/repository/lock/lock.ts';
 import type { ImageModules } from '../../../recipe/load-image-recipe.ts';
-import type { Engine } from '../../../sandbox/open.ts';
 
 export interface BaseDescription {
   /** Empty for an image that is known by its id only. */

@@ -1,3 +1,4 @@
+import type { Engine } from '../../../engine.ts';
 import { isKilnCode, KilnError } from '../../../errors.ts';
 import { ensureImage, requestedImage } from '../../../image/build.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
@@ -7,7 +8,6 @@ import { readManifest } from '../../../image/store/manifest.ts';
 import type { Lock } from '../../../packages/repository/lock/lock.ts';
 import { openRepositories, type RepositorySet } from '../../../packages/repository/open.ts';
 import { type Solution, solve } from '../../../packages/solver/solve.ts';
-import type { Engine } from '../../../sandbox/open.ts';
 import type { BuildRequest } from '../request.ts';
 import { assertCached, type BuildBase } from './base.ts';
 
