@@ -1,6 +1,7 @@
 /** Accounts of the host that end, change and leave the group: what kiln keeps of a number, and for whom. */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
 import { until } from '../support/eventually.ts';
@@ -54,13 +55,18 @@ async function kept({ kiln }: UserState): Promise<Record<string, number>> {
 }
 
 /** Answers of the API to a process of the account. */
-async function callOf({ run, paths }: UserState): Promise<string> {
+async function callOf(
+  { run, paths }: UserState,
+  method = 'ListSandboxes',
+  parameters: Record<string, unknown> = {},
+): Promise<string> {
   const script = `import socket, sys
 peer = socket.socket(socket.AF_UNIX)
 peer.connect(sys.argv[1])
-peer.sendall(b'{"method":"io.kiln.ListSandboxes","parameters":{}}\\0')
+peer.sendall(sys.argv[2].encode() + b'\\0')
 print(peer.recv(65536).decode())`;
-  const argv = ['/usr/bin/python3', '-c', script, join(paths.root, 'io.kiln')];
+  const call = JSON.stringify({ method: `io.kiln.${method}`, parameters });
+  const argv = ['/usr/bin/python3', '-c', script, join(paths.root, 'io.kiln'), call];
   return String((await run(ACCOUNT, argv)).stdout);
 }
 
@@ -135,7 +141,7 @@ test.serial('the commands for accounts are root’s', async (t) => {
   }
 });
 
-test.serial('a user who leaves the group while a command waits is then refused', async (t) => {
+test.serial('a user who leaves the group while commands wait is then refused', async (t) => {
   const { as, kiln, config } = t.context;
   writeConfig(config, '  limits: { sandboxes: 1 }\n');
   const [first, second] = [ownSeconds(), ownSeconds()];
@@ -147,11 +153,17 @@ test.serial('a user who leaves the group while a command waits is then refused',
     said += text;
   });
   t.true(await until(() => said.includes('waiting until one of your 1 sandboxes ends')), said);
+  const called = callOf(t.context, 'Run', { image: 'busybox', argv: ['sleep', second] });
+  await sleep(500);
   await execa('gpasswd', ['--delete', `${NAME}-c`, NAME]);
   await kiln(['kill', '--all']);
   await runs;
   const ended = await waits;
   t.is(ended.exitCode, 125, String(ended.stderr));
   t.regex(String(ended.stderr), /you have left the group that may use it \[E_FORBIDDEN\]/);
+  t.regex(
+    await called,
+    /you have left the group that may use it.*E_FORBIDDEN|E_FORBIDDEN.*you have left/s,
+  );
   t.deepEqual(processesCalled('sleep', second), []);
 });
