@@ -17,6 +17,14 @@ export async function checkLabels(state: BusyboxState): Promise<void> {
     await checkCategories(state);
     await checkRequests(state);
   }
+  await checkNested(state);
+}
+
+/** A sandbox for sandboxes makes a user namespace, and mounts in it. */
+async function checkNested(state: BusyboxState): Promise<void> {
+  const mount = ['unshare', '-U', '-r', '-m', 'mount', '-t', 'tmpfs', 'tmpfs', '/tmp'];
+  const run = await state.kiln(['run', '-r', IMAGE, '--profile', 'nested', '--', ...mount]);
+  assert.equal(run.exitCode, 0, String(run.stderr));
 }
 
 /** A mount is refused by the profile where neither seccomp nor a capability does so, and logged. */

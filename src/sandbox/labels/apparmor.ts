@@ -29,11 +29,17 @@ export async function ensureProfiles(label?: string) {
   return label === undefined ? names : { ...names, command: label, nested: label };
 }
 
+/** Without it AppArmor 4 refuses new user namespaces. */
+const USER_NAMESPACES = '  userns,\n';
+
 async function load(text: string): Promise<void> {
-  const { failure } = await runTool('apparmor_parser', ['--replace', '--quiet'], {
-    input: text,
-    timeout: PARSER_TIMEOUT,
-  });
+  const parse = async (input: string) => {
+    const options = { input, timeout: PARSER_TIMEOUT };
+    return (await runTool('apparmor_parser', ['--replace', '--quiet'], options)).failure;
+  };
+  let failure = await parse(text);
+  // A parser before AppArmor 4 does not know the rule, and what it compiles leaves user namespaces alone.
+  if (failure !== undefined) failure = await parse(text.replace(USER_NAMESPACES, ''));
   if (failure === undefined) return;
   throw missingError(
     'AppArmor is this host’s security module, but kiln’s profiles cannot be loaded',
@@ -116,7 +122,7 @@ export function profileSet(target?: string) {
       `@{init}=${init}`,
       initRules(init, [command, nested, ...(target === undefined ? [] : [target])]),
       commandRules(command, ''),
-      commandRules(nested, '  mount,\n  remount,\n  umount,\n  pivot_root,\n'),
+      commandRules(nested, `  mount,\n  remount,\n  umount,\n  pivot_root,\n${USER_NAMESPACES}`),
       '',
     ].join('\n');
   const digest = hash('sha256', build('i', 'c', 'n')).slice(0, 8);
