@@ -12,7 +12,7 @@ const CGROUPS = '/sys/fs/cgroup';
 /**
  * Id ranges and pairs of categories in use, a file each, which names the folder of its sandbox. A test that deletes
  * a state just when its daemon was ended has deleted what would have given back the reservations: whoever needs one
- * takes it then (src/sandbox/domain/reservation.ts).
+ * takes it then (src/host/state/reservation.ts).
  */
 const RESERVATIONS = ['ranges', 'mcs'].map((name) => join(RUN, name));
 

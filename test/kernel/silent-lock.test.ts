@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { acquireLock, lockHolder, tryLock } from '../../src/host/files/flock.ts';
-import { releaseReservation, reserve } from '../../src/sandbox/domain/reservation.ts';
+import { releaseReservation, reserve } from '../../src/host/state/reservation.ts';
 import { stopped } from '../support/stopped.ts';
 
 process.env.KILN_PATIENCE = '1';

@@ -10,7 +10,7 @@ import {
   idBlock,
   RANGE_SIZE,
   releaseRange,
-} from '../../src/sandbox/domain/reservation.ts';
+} from '../../src/host/state/reservation.ts';
 
 async function privatePaths(): Promise<StatePaths & AsyncDisposable> {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-ranges-'));
@@ -25,7 +25,7 @@ async function privatePaths(): Promise<StatePaths & AsyncDisposable> {
 test('many processes at once never get the same range', async (t) => {
   await using paths = await privatePaths();
   const source = `
-    import { allocateRange } from '${join(import.meta.dirname, '../../src/sandbox/domain/reservation.ts')}';
+    import { allocateRange } from '${join(import.meta.dirname, '../../src/host/state/reservation.ts')}';
     const paths = JSON.parse(process.argv[1]);
     for (let i = 0; i < 5; i++) console.log((await allocateRange(paths, paths.hostRun)).base);`;
   const children = Array.from({ length: 6 }, () =>
@@ -56,7 +56,7 @@ test('containers of one boot begin to search for a range at different places', (
 test('in a pid namespace of its own, kiln can have all ranges, each once', async (t) => {
   await using paths = await privatePaths();
   const source = `
-    import { allocateRange } from '${join(import.meta.dirname, '../../src/sandbox/domain/reservation.ts')}';
+    import { allocateRange } from '${join(import.meta.dirname, '../../src/host/state/reservation.ts')}';
     const paths = JSON.parse(process.argv[1]);
     for (let i = 0; i < 9; i++) console.log((await allocateRange(paths, paths.hostRun)).base);
     await allocateRange(paths, paths.hostRun).catch(({ code }) => console.log(code));`;
@@ -103,7 +103,7 @@ test('a dead sandbox’s range goes to one of many that find it at once', async 
     await writeFile(join(ranges, base), join(paths.hostRun, 'gone'));
   }
   const source = `
-    import { allocateRange } from '${join(import.meta.dirname, '../../src/sandbox/domain/reservation.ts')}';
+    import { allocateRange } from '${join(import.meta.dirname, '../../src/host/state/reservation.ts')}';
     const paths = JSON.parse(process.argv[1]);
     const all = Array.from({ length: 10 }, () => allocateRange(paths, paths.hostRun));
     for (const range of all) console.log((await range).base);`;

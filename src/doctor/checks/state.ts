@@ -25,9 +25,9 @@ import { runTool } from '../../host/process/child-process.ts';
 import { createUserNamespace } from '../../host/process/user-namespace.ts';
 import { findDamage } from '../../host/state/kinds.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { idBlock, RANGE_SIZE } from '../../host/state/reservation.ts';
 import { sourceOf } from '../../image/reference.ts';
 import { type HeldImages, heldImages } from '../../image/store/images.ts';
-import { idBlock, RANGE_SIZE } from '../../sandbox/domain/reservation.ts';
 import { shellWord } from '../../shell-words.ts';
 import { type Check, fail, ok, reason, warn } from '../check.ts';
 

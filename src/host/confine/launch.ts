@@ -20,7 +20,7 @@ import { packageRoot, programPath } from '../state/paths.ts';
 import { USER_NAMESPACE_FD } from './task.ts';
 
 /**
- * systemd's UIDS-GIDS document leaves these ids of the host unused; src/sandbox/domain/reservation.ts reserves them. Children
+ * systemd's UIDS-GIDS document leaves these ids of the host unused; src/host/state/reservation.ts reserves them. Children
  * share them: each has a user and pid namespace of its own.
  */
 const ID_BASE = 1879048192;

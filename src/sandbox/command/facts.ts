@@ -1,6 +1,6 @@
 import { readlinkSync } from 'node:fs';
 import type { Capability } from '../../host/process/process.ts';
-import type { IdRange } from '../domain/reservation.ts';
+import type { IdRange } from '../../host/state/reservation.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from '../labels/module.ts';
 import { layerMissingError } from '../policy/layers.ts';

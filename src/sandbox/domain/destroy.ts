@@ -13,11 +13,15 @@ import { daemonPid, embeddedFiles } from '../../host/libvirt/embedded/files.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
 import { childrenOf, waitForDeath } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import {
+  rangeDirectory,
+  releaseRange,
+  releaseReservationsOf,
+} from '../../host/state/reservation.ts';
 import { span } from '../../host/trace/trace.ts';
 import { releaseLabels } from '../labels/labels.ts';
 import { pairDirectory } from '../labels/selinux.ts';
 import { controllerOf, hasProcesses, SYSTEM_DOMAIN_RUN, whyEndless } from './ending.ts';
-import { rangeDirectory, releaseRange, releaseReservationsOf } from './reservation.ts';
 import { domainOf, findSandboxRecord, type SandboxRecord, sandboxOwner } from './sandbox-record.ts';
 
 /** How long libvirt may fail to end a domain, ms. */

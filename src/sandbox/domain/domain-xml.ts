@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { isIP, isIPv6 } from 'node:net';
 import { totalmem } from 'node:os';
 import { KilnError } from '../../errors.ts';
-import type { IdRange } from './reservation.ts';
+import type { IdRange } from '../../host/state/reservation.ts';
 import { INIT_PATH } from './skeleton.ts';
 
 /** An interface on a libvirt network. libvirt sets a fixed address before the sandbox's init runs. */

@@ -6,6 +6,7 @@ import type { HeldLock } from '../../host/files/flock.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
 import { shareOpenFiles } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import type { IdRange } from '../../host/state/reservation.ts';
 import { span } from '../../host/trace/trace.ts';
 import { awaitedLater } from '../../promise.ts';
 import { type Channel, openChannel } from '../command/channel.ts';
@@ -13,7 +14,6 @@ import { setupError } from '../command/failures.ts';
 import { lowerOwnRange } from '../labels/relabel.ts';
 import { endDomain, removeSandbox } from './destroy.ts';
 import { initOf } from './ending.ts';
-import type { IdRange } from './reservation.ts';
 import { type SandboxRecord, sandboxFiles, writeSandboxRecord } from './sandbox-record.ts';
 import type { StartedDomain } from './start-domain.ts';
 

@@ -14,12 +14,12 @@ import {
 } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import type { IdRange, Owner } from '../../host/state/reservation.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
 import type { Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
 import { controllerOf, isEnding, memberOf, type SandboxInit } from './ending.ts';
-import type { IdRange, Owner } from './reservation.ts';
 
 /** sandbox.json: what is known of a sandbox without asking libvirt. Times are milliseconds since the epoch. */
 export interface SandboxRecord {

@@ -8,6 +8,7 @@ import { removeTree } from '../../host/files/remove-tree.ts';
 import type { Connection, Domain } from '../../host/libvirt/connection.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
 import { makeRunFolder, type StatePaths } from '../../host/state/paths.ts';
+import { allocateRange, releaseRange } from '../../host/state/reservation.ts';
 import { span } from '../../host/trace/trace.ts';
 import { awaitedLater } from '../../promise.ts';
 import {
@@ -18,7 +19,6 @@ import {
 } from '../labels/labels.ts';
 import { ensureStoreContext, labelFile } from '../labels/relabel.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
-import { allocateRange, releaseRange } from './reservation.ts';
 import {
   domainPrefix,
   type SandboxRecord,

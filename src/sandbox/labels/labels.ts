@@ -2,7 +2,7 @@ import { openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { type Owner, releaseReservation, reserve } from '../domain/reservation.ts';
+import { type Owner, releaseReservation, reserve } from '../../host/state/reservation.ts';
 import type { PrepareOperation } from '../wire/table.ts';
 import { ensureProfiles } from './apparmor.ts';
 import { ownLabel, type SecurityModule, securityModule, selinuxEnforces } from './module.ts';

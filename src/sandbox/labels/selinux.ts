@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { packageRoot, type StatePaths } from '../../host/state/paths.ts';
+import { type Owner, reserve } from '../../host/state/reservation.ts';
 import { shellWord } from '../../shell-words.ts';
-import { type Owner, reserve } from '../domain/reservation.ts';
 
 /**
  * The types of kiln's policy module, policy/kiln.cil. `init` may mount and become one of the others. `command`

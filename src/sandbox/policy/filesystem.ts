@@ -12,12 +12,12 @@ import {
 } from '../../host/files/mount.ts';
 import { createUserNamespace } from '../../host/process/user-namespace.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import type { IdRange } from '../../host/state/reservation.ts';
 import { tooManyMountsError } from '../command/failures.ts';
-import type { IdRange } from '../domain/reservation.ts';
-import { hostResolver, hostsFile, networkResolver } from '../network/hosts.ts';
 import type { ProcRule } from '../wire/encode.ts';
 import { type PrepareOperation, type SetupOperation, WIRE } from '../wire/table.ts';
 import { openBind, refuseHostWrite } from './host-write.ts';
+import { hostResolver, hostsFile, networkResolver } from './hosts.ts';
 import type { Bind, SandboxSpecification } from './specification.ts';
 import { userLimits } from './user-limits.ts';
 

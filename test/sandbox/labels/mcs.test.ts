@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { type StatePaths, statePaths } from '../../../src/host/state/paths.ts';
-import { releaseReservation, reserve } from '../../../src/sandbox/domain/reservation.ts';
+import { releaseReservation, reserve } from '../../../src/host/state/reservation.ts';
 import { allocatePair, pairDirectory, pairOf } from '../../../src/sandbox/labels/selinux.ts';
 
 const module = join(import.meta.dirname, '../../../src/sandbox/labels/selinux.ts');

@@ -11,10 +11,10 @@ import {
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { attempt, hasErrno, readText, succeeds } from '../../host/calls/libc.ts';
-import { withLock } from '../../host/files/flock.ts';
-import { HOST_PIDS, pidNamespace } from '../../host/process/process.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
+import { attempt, hasErrno, readText, succeeds } from '../calls/libc.ts';
+import { withLock } from '../files/flock.ts';
+import { HOST_PIDS, pidNamespace } from '../process/process.ts';
+import type { StatePaths } from './paths.ts';
 
 /** How long a maker may take to write the owner into its reservation, ms. */
 const WRITING = 10_000;

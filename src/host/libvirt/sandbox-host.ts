@@ -1,0 +1,46 @@
+/** What a sandbox is opened on: kiln's state, libvirt, whose it is, and when it may start. */
+import type { HeldLock } from '../files/flock.ts';
+import type { UserIds } from '../process/user-namespace.ts';
+import type { StatePaths } from '../state/paths.ts';
+import type { Connection } from './connection.ts';
+
+export interface SandboxHost {
+  readonly paths: StatePaths;
+  readonly owner: SandboxOwner | undefined;
+  /** Always the same connection. Called only when libvirt is needed: a parked sandbox is claimed without it. */
+  readonly connect: () => Promise<Connection>;
+  /** Of a daemon, which starts a few at a time for all of its callers. @throws the reason of an abort */
+  readonly takeTurn?: ((wanted: WantedTurn) => Promise<Turn>) | undefined;
+}
+
+/** A user whose sandboxes they are. */
+export interface SandboxOwner extends UserIds {
+  readonly share: UserShare;
+}
+
+/** What each sandbox of a user may take; sizes are bytes. */
+export interface UserShare {
+  readonly memory: number;
+  readonly pids: number;
+  readonly cpus?: number;
+  readonly disk: number;
+  /** Of all that the user keeps in kiln's state. */
+  readonly storage: number;
+}
+
+export interface WantedTurn {
+  readonly uid: number;
+  readonly isParkable: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Leave to start a sandbox, until disposed of; or one that was parked, which takes no time to start. */
+export interface Turn extends Disposable {
+  readonly parked?: HeldSandbox;
+}
+
+/** A sandbox that runs, by its folder, and the lock that says who has it. */
+export interface HeldSandbox {
+  readonly directory: string;
+  readonly lock: HeldLock;
+}
