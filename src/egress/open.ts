@@ -9,7 +9,6 @@ import { nodeCommand } from '../host/process/own-node.ts';
 import { listenLoopback } from '../host/sockets/unix-socket.ts';
 import { programPath } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
-import type { Sandbox } from '../sandbox/sandbox.ts';
 import { type EgressEntry, EgressLog, MAX_ENTRIES, parseEgressRules } from './rule.ts';
 
 const PORT = 3128;
@@ -27,10 +26,9 @@ export interface Egress {
 
 /**
  * For a sandbox without a network: a socket that the sandbox's init made listens on the sandbox's loopback, and an
- * unprivileged process of the host accepts there. Throws E_EGRESS.
+ * unprivileged process of the host accepts there. Closes the socket. Throws E_EGRESS.
  */
-export async function openEgress(sandbox: Sandbox, rules: readonly string[]): Promise<Egress> {
-  const fd = await sandbox.control().socket('ipv4');
+export async function openEgress(fd: number, rules: readonly string[]): Promise<Egress> {
   try {
     listenLoopback(fd, PORT);
     return await start(fd, rules);

@@ -2,7 +2,6 @@ import { BlockList, isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { domainToASCII } from 'node:url';
 import { KilnError } from '../errors.ts';
-import type { SandboxSpecification } from '../sandbox/policy/specification.ts';
 
 const USUAL_PORTS: readonly number[] = [80, 443];
 
@@ -67,7 +66,7 @@ export function isListed(rules: readonly EgressRule[], host: string, port: numbe
 
 export function checkEgress(request: {
   readonly egress?: readonly string[] | undefined;
-  readonly network: SandboxSpecification['network'];
+  readonly network: string | object;
   readonly seccomp: string;
 }): void {
   const { egress, network, seccomp } = request;

@@ -2,7 +2,7 @@
 import { InvalidArgumentError } from 'commander';
 import { parseEgressRule } from '../egress/rule.ts';
 import type { Capability } from '../host/process/process.ts';
-import { type LabelRequest, parseLabelRequest } from '../sandbox/labels/labels.ts';
+import { type LabelRequest, parseLabelRequest } from '../sandbox/policy/label-request.ts';
 import { type OptionalLayer, parseLayer } from '../sandbox/policy/layers.ts';
 import { parseCapability } from '../sandbox/policy/specification.ts';
 import { fieldsOf, type Kind, needed, text } from './kind.ts';

@@ -7,7 +7,7 @@ import { lockUnlessHeld } from '../host/files/flock.ts';
 import type { HeldSandbox, SandboxHost, SandboxOwner, Turn } from '../host/libvirt/sandbox-host.ts';
 import { sayAfter, sayWaiting } from '../host/process/wait-for.ts';
 import { span } from '../host/trace/trace.ts';
-import { randomMac } from './domain/domain-xml.ts';
+import { limitSandbox } from './domain/limit-sandbox.ts';
 import { SandboxDomain } from './domain/sandbox-domain.ts';
 import { readSandboxRecord, sandboxFiles } from './domain/sandbox-record.ts';
 import { knownSkeleton } from './domain/skeleton.ts';
@@ -15,7 +15,7 @@ import { startDomain } from './domain/start-domain.ts';
 import { sweepSandboxes } from './domain/sweep.ts';
 import { labelsInside, requirePolicy } from './labels/labels.ts';
 import type { BindOwners } from './policy/filesystem.ts';
-import { limitSandbox } from './policy/limits.ts';
+import { randomMac } from './policy/network.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
 import { Sandbox } from './sandbox.ts';
 

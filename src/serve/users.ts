@@ -173,7 +173,7 @@ async function roomFor(user: CallerUser, { paths }: Pick<Engine, 'paths'>): Prom
   );
   // Nobody has these any more, but their processes are there, and their memory.
   const left = sandboxes.filter(
-    ({ state, record }) => (state === 'ending' || isOver(state)) && hasProcesses(record),
+    ({ state, record }) => (state === 'ending' || isOver(state)) && hasProcesses(record.init),
   );
   const room = user.policy.limits.sandboxes - kept.length;
   if (room > 0) return room - left.length;

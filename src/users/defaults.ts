@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { HOST_PIDS, pidNamespace } from '../host/process/process.ts';
 import { limitKeys, size, time } from '../recipe/limit-keys.ts';
-import { parseLibvirtNetwork } from '../sandbox/domain/domain-xml.ts';
+import { parseLibvirtNetwork } from '../sandbox/policy/network.ts';
 
 /** A folder that a file is read in has no meaning for a default: the caller may be anywhere. */
 const image = z

@@ -7,10 +7,11 @@ import type { Capability } from '../../src/host/process/process.ts';
 import { failureWords } from '../../src/sandbox/command/failures.ts';
 import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
 import { startDomain } from '../../src/sandbox/domain/start-domain.ts';
-import { type LabelRequest, labelOperation } from '../../src/sandbox/labels/labels.ts';
+import { labelOperation } from '../../src/sandbox/labels/labels.ts';
 import { securityModule } from '../../src/sandbox/labels/module.ts';
 import { labelFile } from '../../src/sandbox/labels/relabel.ts';
 import { planFilesystem } from '../../src/sandbox/policy/filesystem.ts';
+import type { LabelRequest } from '../../src/sandbox/policy/label-request.ts';
 import { capabilityMask, capabilityNames } from '../../src/sandbox/policy/specification.ts';
 import type { SeccompFilter } from '../../src/sandbox/seccomp/profile.ts';
 import {

@@ -4,7 +4,7 @@ import { needed } from '../../options/kind.ts';
 import { size } from '../../options/numbers.ts';
 import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
 import { keysOfLimits } from '../../recipe/limit-keys.ts';
-import { parseLabelRequest } from '../../sandbox/labels/labels.ts';
+import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
 import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import {
   parseNetwork,

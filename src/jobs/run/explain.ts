@@ -1,8 +1,8 @@
 import type { Engine } from '../../engine.ts';
 import { landlockAbi } from '../../host/process/process.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
-import type { LabelRequest } from '../../sandbox/labels/labels.ts';
 import { securityModule, selinuxEnforces } from '../../sandbox/labels/module.ts';
+import type { LabelRequest } from '../../sandbox/policy/label-request.ts';
 import { type OptionalLayer, whyUnavailable } from '../../sandbox/policy/layers.ts';
 import {
   DEFAULT_PIDS,

@@ -1,7 +1,7 @@
 import type { HeldPath } from '../../host/files/held.ts';
 import type { Capability } from '../../host/process/process.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
-import type { LabelRequest } from '../../sandbox/labels/labels.ts';
+import type { LabelRequest } from '../../sandbox/policy/label-request.ts';
 import type { OptionalLayer } from '../../sandbox/policy/layers.ts';
 import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';

@@ -6,12 +6,18 @@ import { KilnError } from '../../errors.ts';
 import { closeDescriptor, createPipe, type Pipe } from '../../host/calls/descriptor.ts';
 import { tryCall } from '../../host/calls/system-call.ts';
 import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
-import type { SandboxDomain } from '../domain/sandbox-domain.ts';
-import type { CommandStdio } from '../door/io.ts';
+import type { IdRange } from '../../host/state/reservation.ts';
+import type { SandboxLabels } from '../labels/module.ts';
 import { PROC_RULES } from '../policy/filesystem.ts';
 import { type CommandPolicy, capabilityMask } from '../policy/specification.ts';
 import { encodeExec, type ResourceLimit } from '../wire/encode.ts';
+import type { Channel } from './channel.ts';
 import { type CommandFacts, type CommandPlan, readCommandFacts } from './facts.ts';
+
+export interface CommandStdio {
+  readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
+  readonly handOver?: HandOver | undefined;
+}
 
 export interface SpawnOptions extends CommandStdio {
   readonly policy: CommandPolicy;
@@ -55,18 +61,25 @@ function resourceLimits(asked: readonly ResourceLimit[] = []): ResourceLimit[] {
 /** systemd's own search path, too (systemd.exec(5), ExecSearchPath=). */
 export const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
+/** The sandbox of a command. */
+export interface CommandPlace {
+  readonly channel: Channel;
+  readonly range: IdRange;
+  readonly record: { readonly labels?: SandboxLabels };
+}
+
 export class CommandRequest implements Disposable {
   readonly id: number;
   readonly argv: readonly string[];
   readonly options: SpawnOptions;
-  readonly #sandbox: SandboxDomain;
+  readonly #sandbox: CommandPlace;
   readonly #message: Buffer;
   readonly #wanted: Omit<CommandPlan, 'labels'>;
   readonly #stdio: Stdio;
   #streams: CommandStreams | undefined;
   #ended = false;
 
-  constructor(sandbox: SandboxDomain, id: number, argv: readonly string[], options: SpawnOptions) {
+  constructor(sandbox: CommandPlace, id: number, argv: readonly string[], options: SpawnOptions) {
     this.id = id;
     this.argv = argv;
     this.options = options;

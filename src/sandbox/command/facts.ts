@@ -1,7 +1,7 @@
 import { readlinkSync } from 'node:fs';
 import type { Capability } from '../../host/process/process.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
-import type { SandboxLabels } from '../labels/labels.ts';
+import type { SandboxLabels } from '../labels/module.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from '../labels/module.ts';
 import { layerMissingError } from '../policy/layers.ts';
 import { capabilityNames } from '../policy/specification.ts';

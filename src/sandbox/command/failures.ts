@@ -1,10 +1,11 @@
 import { KilnError } from '../../errors.ts';
 import { errnoName } from '../../host/calls/libc.ts';
-import type { SandboxLabels } from '../labels/labels.ts';
+import type { SandboxLabels } from '../labels/module.ts';
 import { contextAt } from '../labels/relabel.ts';
+import { tooManyMountsError } from '../policy/filesystem.ts';
 import { layerMissingError } from '../policy/layers.ts';
 import type { Bind } from '../policy/specification.ts';
-import { type AnswerOf, FAILURES, type FailureRow, WIRE } from '../wire/table.ts';
+import { type AnswerOf, FAILURES, type FailureRow } from '../wire/table.ts';
 
 export interface SetupContent {
   readonly sources: readonly string[];
@@ -70,14 +71,6 @@ function mountError(
           'name another DST (--bind SRC:DST): a folder goes on a folder, a file on a file',
         ];
   return new KilnError('E_BIND', message, { hint, details: { errno, target } });
-}
-
-export function tooManyMountsError(source: string): KilnError {
-  return new KilnError(
-    'E_BIND',
-    `cannot bind ${source}: a sandbox takes ${WIRE.descriptors} mounts at most`,
-    { hint: 'bind a folder that they are all in', details: { errno: 'EMFILE', source } },
-  );
 }
 
 function keptBackError(

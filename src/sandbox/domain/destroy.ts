@@ -69,7 +69,7 @@ export async function endDomain(
   const init = record?.init;
   const controller = controllerOf(paths, domain);
   const pids = new Set(controller === undefined ? [] : childrenOf(controller));
-  if (init !== undefined && hasProcesses({ init })) pids.add(init.pid);
+  if (init !== undefined && hasProcesses(init)) pids.add(init.pid);
   await releaseController(paths, domain).catch(() => undefined);
   const areDead = async () => {
     using _ = span('wait for the init’s death');

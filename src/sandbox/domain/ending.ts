@@ -7,7 +7,6 @@ import { controllerPid } from '../../host/libvirt/controllers.ts';
 import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
 import { childrenOf, isDead, startOf, statOf } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import type { SandboxRecord } from './sandbox-record.ts';
 
 /** The init of a sandbox, by the host's pids. */
 export interface SandboxInit {
@@ -25,14 +24,13 @@ export function initOf(pid: number): SandboxInit | undefined {
 }
 
 /** Whether a process of the sandbox is left: the kernel lets go of the init last. */
-export function hasProcesses({ init }: Pick<SandboxRecord, 'init'>): boolean {
+export function hasProcesses(init: SandboxInit | undefined): boolean {
   return init !== undefined && startOf(init.pid) === init.start && !isDead(init.pid);
 }
 
 /** Whether its init has died, and waits for processes that have not. */
-export function isEnding(record: Pick<SandboxRecord, 'init'>): boolean {
-  if (record.init === undefined || !hasProcesses(record)) return false;
-  return isExiting(record.init.pid);
+export function isEnding(init: SandboxInit | undefined): boolean {
+  return init !== undefined && hasProcesses(init) && isExiting(init.pid);
 }
 
 function isExiting(pid: number): boolean {
@@ -41,7 +39,7 @@ function isExiting(pid: number): boolean {
 
 /** A process in the sandbox's control group; libvirt's controller is moved out of it before the end. */
 export function memberOf(init: SandboxInit): number | undefined {
-  if (!isEnding({ init })) return init.pid;
+  if (!isEnding(init)) return init.pid;
   // Those that are about to be gone are in no group any more.
   return processesOf(init.pid).find((pid) => !isExiting(pid));
 }

@@ -16,7 +16,7 @@ import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange, Owner } from '../../host/state/reservation.ts';
 import type { SandboxFacts } from '../command/facts.ts';
-import type { SandboxLabels } from '../labels/labels.ts';
+import type { SandboxLabels } from '../labels/module.ts';
 import type { Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
 import { controllerOf, isEnding, memberOf, type SandboxInit } from './ending.ts';
@@ -173,7 +173,7 @@ export function sandboxUsage(paths: StatePaths, { domain, init }: SandboxRecord)
 }
 
 async function stateOf(directory: string, record: SandboxRecord): Promise<SandboxState> {
-  if (isEnding(record)) return 'ending';
+  if (isEnding(record.init)) return 'ending';
   const lock = await tryLock(sandboxFiles.lock(directory), { shared: true }).catch(() => undefined);
   if (lock === undefined) {
     if (record.parked === undefined) return 'running';

@@ -11,13 +11,10 @@ import { makeRunFolder, type StatePaths } from '../../host/state/paths.ts';
 import { allocateRange, releaseRange } from '../../host/state/reservation.ts';
 import { span } from '../../host/trace/trace.ts';
 import { awaitedLater } from '../../promise.ts';
-import {
-  type LabelRequest,
-  releaseLabels,
-  reserveLabels,
-  type SandboxLabels,
-} from '../labels/labels.ts';
+import { releaseLabels, reserveLabels } from '../labels/labels.ts';
+import type { SandboxLabels } from '../labels/module.ts';
 import { ensureStoreContext, labelFile } from '../labels/relabel.ts';
+import type { LabelRequest } from '../policy/label-request.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
 import {
   domainPrefix,

@@ -68,7 +68,7 @@ async function sweepSandbox(
     record !== undefined && isKept(record, now) && record.created >= keptSince;
   const found = findSandboxRecord(directory).value;
   // Not looked at under the lock: whoever lists sandboxes would take a kept one for one that runs.
-  if (stays(found) || (found !== undefined && isEnding(found))) return false;
+  if (stays(found) || isEnding(found?.init)) return false;
   const lock = await tryLock(sandboxFiles.lock(directory)).catch(() => undefined);
   if (lock === undefined) return false;
   await using _lock = lock;

@@ -1,5 +1,4 @@
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
-import type { HandOver } from '../command/command-request.ts';
 import type { CommandFacts, SandboxFacts } from '../command/facts.ts';
 import type { RefusedCall, SandboxProcess } from '../command/process.ts';
 import type { Secret } from '../policy/specification.ts';
@@ -16,11 +15,6 @@ export interface OpenIo {
 
 export interface UsageWatcher {
   watch(read: () => CgroupUsage): Disposable;
-}
-
-export interface CommandStdio {
-  readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
-  readonly handOver?: HandOver | undefined;
 }
 
 export interface CommandIo {

@@ -3,7 +3,6 @@ import { defined } from '../../defined.ts';
 import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import type { Capability } from '../../host/process/process.ts';
-import type { ImageManifest } from '../../image/store/manifest.ts';
 import { type PolicyRequest, userCapabilities } from '../policy/policy.ts';
 import { type SandboxSpecification, surroundingsOf } from '../policy/specification.ts';
 import { chosenProfile } from '../seccomp/profile.ts';
@@ -49,6 +48,16 @@ export interface PlannedImage {
   readonly tree: string;
   readonly id: string | undefined;
   readonly environment: Readonly<Record<string, string>>;
+}
+
+/** What a plan needs to know of an image and its accounts. */
+export interface CommandImage {
+  readonly id: string;
+  readonly name: string;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly workdir: string;
+  readonly user: Owner;
+  readonly accounts: readonly (Owner & { readonly name: string })[];
 }
 
 /** A planned sandbox: frozen and serialisable. Secrets are not in the plan; they come with the opening. */
@@ -115,7 +124,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
 
 export function planCommand(
   job: CommandJob,
-  { tree, manifest }: { readonly tree: string; readonly manifest: ImageManifest },
+  { tree, manifest }: { readonly tree: string; readonly manifest: CommandImage },
 ): Plan {
   const { argv, env, workdir, user: wanted, capAdd, seccomp, time, ...sandbox } = job;
   checkEgress({ egress: job.egress, network: job.network, seccomp });
@@ -159,7 +168,7 @@ export interface CommandUser extends Owner {
 }
 
 /** By the accounts that the image had when it was built; by default its own user. Throws E_NO_USER. */
-export function commandUser(manifest: ImageManifest, wanted: string | undefined): CommandUser {
+export function commandUser(manifest: CommandImage, wanted: string | undefined): CommandUser {
   if (wanted === undefined) return user(manifest.user.uid, manifest.user.gid);
   const [name = '', group, ...more] = wanted.split(':');
   const account = manifest.accounts.find(

@@ -9,17 +9,17 @@ import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
-import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno, SyscallError } from '../../host/calls/libc.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { mountLoopImage } from '../../host/files/mount.ts';
+import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import type { UserIds } from '../../host/process/user-namespace.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
-import type { HandOver } from '../command/command-request.ts';
+import type { CommandStdio, HandOver } from '../command/command-request.ts';
 import type { SandboxControl } from '../command/control.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxProcess } from '../command/process.ts';
@@ -30,7 +30,6 @@ import { type CommandPolicy, type Surroundings, surroundingsOf } from '../policy
 import type { Sandbox } from '../sandbox.ts';
 import {
   type CommandIo,
-  type CommandStdio,
   type Executed,
   KEPT,
   type LimitHit,
@@ -75,11 +74,11 @@ export class PlannedSandbox implements AsyncDisposable {
    * and making a policy throw, and E_EGRESS; nothing is left then.
    */
   static async open(
-    engine: Engine,
+    host: SandboxHost,
     plan: SandboxPlan | Plan,
     { secrets = [], samples, ...io }: OpenIo = {},
   ): Promise<PlannedSandbox> {
-    const policies = policiesOf(engine.paths, surroundingsOf(plan.sandbox));
+    const policies = policiesOf(host.paths, surroundingsOf(plan.sandbox));
     if ('command' in plan) await policies(plan.command.policy);
     const volumes = plan.sandbox.volumes.map(({ source, target }) => ({
       source: typeof source === 'string' ? source : mountImage(source.image),
@@ -87,11 +86,11 @@ export class PlannedSandbox implements AsyncDisposable {
     }));
     const specification = { ...plan.sandbox, secrets, volumes };
     const { owner: user, caller, shownAs: command } = plan;
-    const sandbox = await openSandbox(engine, specification, {
+    const sandbox = await openSandbox(host, specification, {
       ...{ user, caller, command },
       ...io,
     });
-    const opened = new PlannedSandbox(engine.paths, sandbox, policies, plan);
+    const opened = new PlannedSandbox(host.paths, sandbox, policies, plan);
     opened.#samples = samples;
     try {
       await opened.#openEgress();
@@ -102,14 +101,14 @@ export class PlannedSandbox implements AsyncDisposable {
     }
   }
 
-  static async reopen(engine: Engine, id: string) {
-    const { sandbox, session, keepUntil } = await reopenSandbox(engine, id);
+  static async reopen(host: SandboxHost, id: string) {
+    const { sandbox, session, keepUntil } = await reopenSandbox(host, id);
     const { user, capabilities, seccomp, env, workdir, egress } = session;
     const [uid = 0, gid = 0] = user.split(':').map(Number);
-    const policies = policiesOf(engine.paths, session.surroundings);
+    const policies = policiesOf(host.paths, session.surroundings);
     const plan = { owner: { uid, gid }, environment: {}, egress };
     const kept: KeptCommand = { policy: { user, capabilities, seccomp }, env, workdir };
-    const reopened = new PlannedSandbox(engine.paths, sandbox, policies, plan);
+    const reopened = new PlannedSandbox(host.paths, sandbox, policies, plan);
     try {
       await reopened.#openEgress();
       return { sandbox: reopened, kept, keepUntil };
@@ -124,7 +123,7 @@ export class PlannedSandbox implements AsyncDisposable {
     if (egress === undefined) return;
     // Loaded here, because few sandboxes have a proxy.
     const { openEgress } = await import('../../egress/open.ts');
-    this.#egress = await openEgress(this.#sandbox, egress);
+    this.#egress = await openEgress(await this.control().socket('ipv4'), egress);
   }
 
   get id(): string {

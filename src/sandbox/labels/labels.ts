@@ -3,50 +3,21 @@ import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { type Owner, releaseReservation, reserve } from '../../host/state/reservation.ts';
+import type { LabelRequest } from '../policy/label-request.ts';
 import type { PrepareOperation } from '../wire/table.ts';
 import { ensureProfiles } from './apparmor.ts';
-import { ownLabel, type SecurityModule, securityModule, selinuxEnforces } from './module.ts';
+import { ownLabel, type SandboxLabels, securityModule, selinuxEnforces } from './module.ts';
 import {
   allocatePair,
   atLevel,
   CONTROLLER,
   fileContext,
   levelOf,
-  type Pair,
   pairDirectory,
   pairOf,
   processContext,
   requireContext,
 } from './selinux.ts';
-
-/** As in virt-sandbox; `auto` is `dynamic` where the host has labels, `none` what libvirt's domains have. */
-export type LabelRequest =
-  | { readonly kind: 'auto' | 'inherit' | 'none' }
-  /** SELinux: kiln's types, or those of `label`, with a pair of categories that no other sandbox has. */
-  | { readonly kind: 'dynamic'; readonly label?: string }
-  | { readonly kind: 'static'; readonly label: string };
-
-const LABEL = /^[\x21-\x7e]{1,1000}$/;
-
-export function parseLabelRequest(text: string): LabelRequest {
-  if (text === 'auto' || text === 'inherit' || text === 'none') return { kind: text };
-  if (text === 'dynamic') return { kind: 'dynamic' };
-  const [, kind, label = ''] = /^(dynamic|static):(.*)$/.exec(text) ?? [];
-  if ((kind === 'dynamic' || kind === 'static') && LABEL.test(label)) return { kind, label };
-  throw new KilnError('E_ARGUMENT', `not a label: ${JSON.stringify(text)}`, {
-    hint: 'give auto, dynamic, dynamic:LABEL, static:LABEL, inherit or none',
-  });
-}
-
-export interface SandboxLabels {
-  readonly module: SecurityModule;
-  readonly init: string;
-  readonly command: string;
-  readonly nested: string;
-  /** SELinux: the context of the sandbox's own files, and of binds with `Z`. */
-  readonly files?: string;
-  readonly pair?: Pair;
-}
 
 function missingError(what: string, hint: string): KilnError {
   return new KilnError('E_LAYER_MISSING', what, { hint, details: { layer: 'label' } });

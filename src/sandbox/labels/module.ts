@@ -1,8 +1,17 @@
 import { readText } from '../../host/calls/libc.ts';
 import { layerMissingError } from '../policy/layers.ts';
-import type { SandboxLabels } from './labels.ts';
 
 export type SecurityModule = 'selinux' | 'apparmor';
+
+export interface SandboxLabels {
+  readonly module: SecurityModule;
+  readonly init: string;
+  readonly command: string;
+  readonly nested: string;
+  /** SELinux: the context of the sandbox's own files, and of binds with `Z`. */
+  readonly files?: string;
+  readonly pair?: string;
+}
 
 const SELINUX = '/sys/fs/selinux';
 const APPARMOR_ENABLED = '/sys/module/apparmor/parameters/enabled';

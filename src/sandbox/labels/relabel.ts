@@ -28,7 +28,7 @@ import {
 import type { StatePaths } from '../../host/state/paths.ts';
 import { layerMissingError } from '../policy/layers.ts';
 import type { SandboxSpecification } from '../policy/specification.ts';
-import type { SandboxLabels } from './labels.ts';
+import type { SandboxLabels } from './module.ts';
 import { securityModule } from './module.ts';
 import { fileContext, IMAGE_CONTEXT } from './selinux.ts';
 

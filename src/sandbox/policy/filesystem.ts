@@ -13,7 +13,7 @@ import {
 import { createUserNamespace } from '../../host/process/user-namespace.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
-import { tooManyMountsError } from '../command/failures.ts';
+
 import type { ProcRule } from '../wire/encode.ts';
 import { type PrepareOperation, type SetupOperation, WIRE } from '../wire/table.ts';
 import { openBind, refuseHostWrite } from './host-write.ts';
@@ -249,5 +249,13 @@ function bindNamespace(range: IdRange, { user, caller, groups }: BindOwners): nu
       { inside: caller.gid, outside: range.base + user.gid, count: 1 },
       ...others.map((gid) => ({ inside: gid, outside: range.base + gid, count: 1 })),
     ],
+  );
+}
+
+export function tooManyMountsError(source: string): KilnError {
+  return new KilnError(
+    'E_BIND',
+    `cannot bind ${source}: a sandbox takes ${WIRE.descriptors} mounts at most`,
+    { hint: 'bind a folder that they are all in', details: { errno: 'EMFILE', source } },
   );
 }

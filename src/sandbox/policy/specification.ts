@@ -2,12 +2,12 @@ import { resolve } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { CAPABILITIES, type Capability } from '../../host/process/process.ts';
-import type { LibvirtNetwork } from '../domain/domain-xml.ts';
-import type { LabelRequest } from '../labels/labels.ts';
 import type { SeccompFilter } from '../seccomp/profile.ts';
 import type { LandlockWall } from '../wire/encode.ts';
+import type { LabelRequest } from './label-request.ts';
 import type { OptionalLayer } from './layers.ts';
 import type { SandboxLimits } from './limits.ts';
+import type { LibvirtNetwork } from './network.ts';
 
 /** As somebody has written it. */
 export interface WantedBind {

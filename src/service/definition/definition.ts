@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { defined } from '../../defined.ts';
 import { ownPath } from '../../host/files/held.ts';
 import { limitKeys, size, time } from '../../recipe/limit-keys.ts';
-import { parseLabelRequest } from '../../sandbox/labels/labels.ts';
+import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 
 const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');

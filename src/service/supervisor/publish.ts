@@ -10,7 +10,7 @@ import { openat2, RESOLVE_IN_ROOT } from '../../host/files/at.ts';
 import { connectLoopback } from '../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { SandboxControl } from '../../sandbox/command/control.ts';
-import { virtualMac } from '../../sandbox/domain/domain-xml.ts';
+import { virtualMac } from '../../sandbox/policy/network.ts';
 import type { PublishedPort, ServiceNetwork } from '../definition/definition.ts';
 import { replaceFileIn } from '../definition/definition-file.ts';
 import type { InstanceFiles } from '../lifecycle/store.ts';

@@ -5,8 +5,8 @@ import test from 'ava';
 import { execa } from 'execa';
 import { domainXml } from '../../../src/sandbox/domain/domain-xml.ts';
 import { profileSet } from '../../../src/sandbox/labels/apparmor.ts';
-import { parseLabelRequest } from '../../../src/sandbox/labels/labels.ts';
 import { measuredLabel } from '../../../src/sandbox/labels/module.ts';
+import { parseLabelRequest } from '../../../src/sandbox/policy/label-request.ts';
 import { busyboxState, IMAGE } from '../../support/busybox-state.ts';
 
 test('labels are written as virt-sandbox had them', (t) => {

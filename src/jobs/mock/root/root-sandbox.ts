@@ -1,5 +1,6 @@
 import type { Owner } from '../../../artifacts/destination.ts';
-import type { CommandIo, CommandStdio, RunningCommand } from '../../../sandbox/door/io.ts';
+import type { CommandStdio } from '../../../sandbox/command/command-request.ts';
+import type { CommandIo, RunningCommand } from '../../../sandbox/door/io.ts';
 import { type CommandPlan, commandUser, planSandbox } from '../../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
