@@ -1,10 +1,8 @@
-import { once } from 'node:events';
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
-import { hasErrno } from '../host/calls/libc.ts';
+import { connectFrames } from '../host/sockets/frame-server.ts';
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../host/sockets/frames.ts';
-import { NOBODY_LISTENS } from '../host/sockets/unix-socket.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { deferred } from '../promise.ts';
 import type { JobControl, JobMessage } from './job.ts';
@@ -46,13 +44,8 @@ export class Follower implements Disposable {
     id: string,
     output?: FollowedOutput,
   ): Promise<Follower | undefined> {
-    const socket = connect(jobFiles.socket(paths, id));
-    try {
-      await once(socket, 'connect');
-    } catch (error) {
-      if (hasErrno(error, ...NOBODY_LISTENS)) return undefined;
-      throw error;
-    }
+    const socket = await connectFrames(jobFiles.socket(paths, id));
+    if (socket === undefined) return undefined;
     const follower = new Follower(socket, output);
     if (output !== undefined) follower.control({ do: 'follow' });
     return follower;

@@ -1,16 +1,16 @@
-import { EventEmitter, once } from 'node:events';
-import { mkdirSync, rmSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
+import { EventEmitter } from 'node:events';
+import { mkdirSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { PassThrough } from 'node:stream';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { DISK_FULL, isDiskFull, namingFullDisk } from '../host/calls/system-error.ts';
 import type { HeldLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
-import { encodeFrame, FRAME, onFrames, sendMessage } from '../host/sockets/frames.ts';
+import { FrameServer } from '../host/sockets/frame-server.ts';
+import { encodeFrame, FRAME, type ReceivedFrame, sendMessage } from '../host/sockets/frames.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { JobLog, PIECE } from './log.ts';
 import {
@@ -68,14 +68,13 @@ export class DetachedJob extends EventEmitter<JobEvents> {
   readonly #paths: StatePaths;
   readonly #lock: HeldLock;
   readonly #log: JobLog;
-  readonly #clients = new Set<Socket>();
   readonly #followers = new Map<Socket, { omitted: number }>();
   record: JobRecord;
   windowSize: { readonly rows: number; readonly columns: number };
   #lost = false;
   /** Its output has no room: the job is ended for that, and no more of it is kept. */
   #isFull = false;
-  #server: Server | undefined;
+  #server: FrameServer | undefined;
   readonly input = new PassThrough({ highWaterMark: INPUT_MAX });
 
   private constructor(
@@ -139,9 +138,7 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     const socket = jobFiles.socket(this.#paths, this.record.id);
     // Only root enters the folder.
     mkdirSync(dirname(socket), { recursive: true, mode: 0o700 });
-    this.#server = createServer((client) => this.#serve(client));
-    this.#server.once('error', () => this.end());
-    this.#server.listen(socket);
+    this.#server = new FrameServer(socket, (client) => this.#serve(client));
     this.record = { ...this.record, ...defined({ sandbox }), began: Date.now() };
     writeJob(this.folder, this.record);
     this.emit('begun');
@@ -187,19 +184,14 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     }
   }
 
-  #serve(client: Socket): void {
-    this.#clients.add(client);
-    client.on('error', () => client.destroy());
-    client.on('close', () => {
-      this.#clients.delete(client);
-      this.#followers.delete(client);
-    });
-    onFrames(client, ({ kind, body }) => {
+  #serve(client: Socket): (frame: ReceivedFrame) => void {
+    client.once('close', () => this.#followers.delete(client));
+    return ({ kind, body }) => {
       if (kind === FRAME.data) this.#forwardInput(client, body);
       else if (kind === FRAME.control) {
         this.#control(client, JSON.parse(body.toString()) as JobControl);
       }
-    });
+    };
   }
 
   #forwardInput(client: Socket, body: Buffer): void {
@@ -246,18 +238,13 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     }
     this.#log[Symbol.dispose]();
     this.#server?.close();
-    rmSync(jobFiles.socket(this.#paths, this.record.id), { force: true });
     await this.#lock.release();
     // This process may end next, and with it what a slow reader has not taken yet.
-    const leave = async (client: Socket) => {
+    for (const client of this.#server?.clients ?? []) {
       if (!lost) say(client, { ended: status });
       client.end();
-      await once(client, 'close');
-    };
-    await Promise.race([
-      Promise.allSettled([...this.#clients].map(leave)),
-      sleep(LAST_WORDS, undefined, { ref: false }),
-    ]);
+    }
+    await this.#server?.left(LAST_WORDS);
   }
 }
 

@@ -10,7 +10,7 @@ import { isDead } from '../../src/host/process/process.ts';
 import { instanceFiles } from '../../src/service/lifecycle/store.ts';
 import { hasPrevious } from '../../src/service/lifecycle/upgrade.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
-import { SupervisorServer } from '../../src/service/supervisor/supervisor-server.ts';
+import { serveSupervised } from '../../src/service/supervisor/supervisor-server.ts';
 import { processesWith } from '../libvirt/private-state.ts';
 import {
   type BusyboxState,
@@ -137,13 +137,13 @@ test.serial('a start that a stop has cancelled does not count as running', async
   const stop = () => {
     stopping = true;
   };
-  const server = new SupervisorServer(files.socket, {
+  const server = serveSupervised(files.socket, {
     instance: () => undefined,
     started: new Promise(() => undefined),
     ...{ stop, isStopping: () => stopping },
   });
   t.teardown(async () => {
-    await server.close();
+    server.close();
     await lock.release();
   });
   t.is((await service('start', 'one')).stdout, 'one runs already');

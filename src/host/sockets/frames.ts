@@ -35,7 +35,7 @@ export function sendMessage(to: Writable, message: unknown, kind?: number): void
   to.write(encodeMessage(message, kind));
 }
 
-interface ReceivedFrame {
+export interface ReceivedFrame {
   readonly kind: number;
   readonly body: Buffer;
 }

@@ -9,17 +9,18 @@ import { dirname } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
+import { FrameServer } from '../../host/sockets/frame-server.ts';
 import {
   encodeMessage,
   FRAME,
   firstFrame,
   onFrames,
+  type ReceivedFrame,
   sendMessage,
   unwired,
   type WiredError,
   wired,
 } from '../../host/sockets/frames.ts';
-import { Listener } from '../../host/sockets/listener.ts';
 import { nextPacket, sendPacket } from '../../host/sockets/unix-socket.ts';
 import { MessageSender } from '../../host/sockets/watch.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
@@ -55,8 +56,7 @@ export interface ExecuteMessage {
 type Start = (request: ExecuteRequest, handOver: HandOver) => Promise<SandboxProcess>;
 
 export class Visitors {
-  #listener: Listener | undefined;
-  readonly #clients = new Set<Socket>();
+  #server: FrameServer | undefined;
   #isOpen = true;
 
   constructor(path: string, start: Start) {
@@ -67,7 +67,7 @@ export class Visitors {
       if (!hasErrno(error, 'EEXIST')) return;
     }
     try {
-      this.#listener = Listener.open(path, (fd) => this.#serve(fd, start));
+      this.#server = new FrameServer(path, (client, fd) => serve(client, fd, start));
     } catch {
       // Nobody visits then; the sandbox's own command goes on.
       this.close();
@@ -79,38 +79,30 @@ export class Visitors {
   }
 
   get count(): number {
-    return this.#clients.size;
+    return this.#server?.clients.size ?? 0;
   }
 
   /** Lets nobody in any more. Commands that run go on. */
   close(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    this.#listener?.[Symbol.dispose]();
+    this.#server?.close();
   }
 
   async left(): Promise<void> {
-    await Promise.all(
-      [...this.#clients].map(
-        (client) => new Promise<void>((resolve) => client.once('close', () => resolve())),
-      ),
-    );
+    await this.#server?.left();
   }
+}
 
-  #serve(fd: number, start: Start): void {
-    const client = new Socket({ fd, readable: true, writable: true });
-    this.#clients.add(client);
-    client.on('error', () => client.destroy());
-    client.once('close', () => this.#clients.delete(client));
-    let attached: ReturnType<typeof attend> | undefined;
-    onFrames(client, ({ kind, body }) => {
-      if (attached !== undefined) attached(kind, body);
-      else if (kind === FRAME.message) {
-        const { command } = JSON.parse(body.toString('utf8')) as ExecuteMessage;
-        attached = attend(client, fd, (handOver) => start(command, handOver));
-      }
-    });
-  }
+function serve(client: Socket, fd: number, start: Start): (frame: ReceivedFrame) => void {
+  let attached: ReturnType<typeof attend> | undefined;
+  return (frame) => {
+    if (attached !== undefined) attached(frame);
+    else if (frame.kind === FRAME.message) {
+      const { command } = JSON.parse(frame.body.toString('utf8')) as ExecuteMessage;
+      attached = attend(client, fd, (handOver) => start(command, handOver));
+    }
+  };
 }
 
 /** What a command whose client is gone has to end by itself, milliseconds. */
@@ -124,7 +116,7 @@ export function attend(
   client: Socket,
   fd: number,
   start: (handOver: HandOver) => Promise<SandboxProcess>,
-): (kind: number, body: Buffer) => void {
+): (frame: ReceivedFrame) => void {
   let command: SandboxProcess | undefined;
   let isTold = false;
   const stdio: number[] = [];
@@ -158,7 +150,7 @@ export function attend(
       else client.end(encodeMessage({ error: wired(error) } satisfies ExecuteAnswer));
     })
     .finally(() => stdio.forEach(closeDescriptor));
-  return (kind, body) => {
+  return ({ kind, body }) => {
     if (kind !== FRAME.control || command === undefined) return;
     const control = JSON.parse(body.toString()) as ExecuteControl;
     if ('signal' in control) command.kill(control.signal);

@@ -6,6 +6,7 @@ import type { ErrorCode } from '../../error-codes.ts';
 import { isKilnCode, KilnError, reasonOf } from '../../errors.ts';
 import { lockUnlessHeld } from '../../host/files/flock.ts';
 import { withWaits } from '../../host/process/wait-for.ts';
+import type { FrameServer } from '../../host/sockets/frame-server.ts';
 import { notifyManager } from '../../host/sockets/service-manager.ts';
 import { makeRunFolder } from '../../host/state/paths.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
@@ -20,7 +21,7 @@ import { LogFile } from '../log-file.ts';
 import { writeOutcome } from '../status.ts';
 import { Instance } from './instance.ts';
 import { isSupervised } from './supervisor-client.ts';
-import { SupervisorServer } from './supervisor-server.ts';
+import { serveSupervised } from './supervisor-server.ts';
 
 /** Only `again` asks the guardian for a restart. */
 const SUPERVISOR_EXIT = { done: 0, failed: 78, again: 1 } as const;
@@ -41,6 +42,9 @@ export interface SuperviseOptions {
   /** A guardian started it: it runs only while the file `wanted` exists. */
   readonly whileWanted: boolean;
 }
+
+/** How long those who were answered last may take to hang up, ms. */
+const LAST_ANSWERS = 1000;
 
 /** How long a cancelled opening of a sandbox may take to be undone, ms. */
 const UNDO_PATIENCE = 10_000;
@@ -113,7 +117,7 @@ async function superviseLocked(
   }
   log.write('kiln', `starting ${name}`);
   let instance: Instance | undefined;
-  let server: SupervisorServer | undefined;
+  let server: FrameServer | undefined;
   const over = new AbortController();
   const stopped = deferred<'stopped'>();
   const stopping = new AbortController();
@@ -128,7 +132,7 @@ async function superviseLocked(
     process.once('SIGINT', stop);
     // Listens before the sandbox opens, so that requests to stop are heard from the beginning.
     const isStopping = () => stopping.signal.aborted;
-    server = new SupervisorServer(files.socket, {
+    server = serveSupervised(files.socket, {
       instance: () => instance,
       ...{ started, stop, isStopping },
     });
@@ -176,7 +180,8 @@ async function superviseLocked(
     const last = instance;
     instance = undefined;
     firstStart.resolve();
-    await server?.close();
+    server?.close();
+    await server?.left(LAST_ANSWERS);
     await last?.close().catch(() => undefined);
   }
 }

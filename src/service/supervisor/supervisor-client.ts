@@ -1,11 +1,12 @@
 import { once } from 'node:events';
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { basename } from 'node:path';
 import { defined } from '../../defined.ts';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { hasErrno, unlessErrno } from '../../host/calls/libc.ts';
 import { lockHolder, tryLock } from '../../host/files/flock.ts';
 import { type Awaited, patience, waitFor } from '../../host/process/wait-for.ts';
+import { connectFrames } from '../../host/sockets/frame-server.ts';
 import {
   FRAME,
   onFrames,
@@ -41,12 +42,9 @@ export async function connectSupervisor(files: InstanceFiles): Promise<number | 
 }
 
 async function openSocket(files: InstanceFiles): Promise<Socket | undefined> {
-  const socket = connect(files.socket);
   try {
-    await once(socket, 'connect');
-    return socket;
+    return await connectFrames(files.socket);
   } catch (error) {
-    if (hasErrno(error, ...NOBODY_LISTENS)) return undefined;
     if (!hasErrno(error, 'EAGAIN')) throw error;
     const { name, pid } = supervisorOf(files);
     throw new KilnError('E_SERVICE_SILENT', `the supervisor of ${name} accepts no connections`, {

@@ -1,9 +1,6 @@
-import { once } from 'node:events';
-import { Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { FRAME, onFrames, sendMessage, wired } from '../../host/sockets/frames.ts';
-import { Listener } from '../../host/sockets/listener.ts';
-import { awaitedLater } from '../../promise.ts';
+import type { Socket } from 'node:net';
+import { FrameServer } from '../../host/sockets/frame-server.ts';
+import { FRAME, type ReceivedFrame, sendMessage, wired } from '../../host/sockets/frames.ts';
 import type { HandOver } from '../../sandbox/command/command-request.ts';
 import type { SandboxProcess } from '../../sandbox/command/process.ts';
 import { attend, type ExecuteMessage, type ExecuteRequest } from '../../sandbox/door/visitors.ts';
@@ -33,42 +30,20 @@ export type SupervisorPong = { readonly stopping: boolean };
 /** Returned instead of an answer: without a sandbox, a service counts as not running. */
 const NO_SANDBOX = Symbol('no sandbox');
 
-/** How long those who were answered last may take to hang up, ms. */
-const LAST_ANSWERS = 1000;
-
-/** Only root can reach the socket, because its folder is root's. */
-export class SupervisorServer {
-  readonly #listener: Listener;
-  readonly #clients = new Set<Socket>();
-
-  constructor(path: string, supervised: Supervised) {
-    this.#listener = Listener.open(path, (fd) => {
-      const client = new Socket({ fd, readable: true, writable: true });
-      this.#clients.add(client);
-      client.once('close', () => this.#clients.delete(client));
-      serve(client, fd, supervised);
-    });
-  }
-
-  async close(): Promise<void> {
-    this.#listener[Symbol.dispose]();
-    const hangUp = async (client: Socket) => void (await once(client, 'close'));
-    const closed = awaitedLater(Promise.all([...this.#clients].map(hangUp)));
-    await Promise.race([closed, sleep(LAST_ANSWERS, undefined, { ref: false })]);
-  }
+export function serveSupervised(path: string, supervised: Supervised): FrameServer {
+  return new FrameServer(path, (client, fd) => serve(client, fd, supervised));
 }
 
-function serve(client: Socket, fd: number, supervised: Supervised): void {
-  client.on('error', () => client.destroy());
+function serve(client: Socket, fd: number, supervised: Supervised): (frame: ReceivedFrame) => void {
   const reply = (message: unknown) => {
     sendMessage(client, message);
     client.end();
   };
   let attached: ReturnType<typeof attend> | undefined;
-  onFrames(client, ({ kind, body }) => {
-    if (attached !== undefined) return attached(kind, body);
-    if (kind !== FRAME.message) return;
-    const request = JSON.parse(body.toString('utf8')) as SupervisorRequest;
+  return (frame) => {
+    if (attached !== undefined) return attached(frame);
+    if (frame.kind !== FRAME.message) return;
+    const request = JSON.parse(frame.body.toString('utf8')) as SupervisorRequest;
     if (request.do === 'ping' || request.do === 'stop') {
       if (request.do === 'stop') supervised.stop();
       return reply({ ok: { stopping: supervised.isStopping() } satisfies SupervisorPong });
@@ -86,7 +61,7 @@ function serve(client: Socket, fd: number, supervised: Supervised): void {
       (ok) => (ok === NO_SANDBOX ? client.end() : reply({ ok: ok ?? null })),
       (error: unknown) => reply({ error: wired(error) }),
     );
-  });
+  };
 }
 
 async function answer(
