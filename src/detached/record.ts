@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { hasErrno } from '../host/calls/libc.ts';
 import { acquireLock, type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
-import { findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
 import { bytesFor, filesFor } from '../host/state/disk-watch.ts';
+import { longLived } from '../host/state/long-lived.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { onlyOne } from '../sandbox/domain/sandbox-record.ts';
 
@@ -65,9 +67,9 @@ export interface ListedJob {
 
 type Owner = { readonly uid: number } | undefined;
 
+const RECORD = { record: 'job.json', lock: 'lock' };
+
 export const jobFiles = {
-  record: (folder: string) => join(folder, 'job.json'),
-  lock: (folder: string) => join(folder, 'lock'),
   results: (folder: string) => join(folder, 'results'),
   /** Short: a socket's path may have 107 bytes. */
   socket: ({ run }: Pick<StatePaths, 'run'>, id: string) => join(run, 'jobs', id),
@@ -77,26 +79,13 @@ function folderOfAll({ root }: Pick<StatePaths, 'root'>): string {
   return join(root, 'detached');
 }
 
-function foldersOf(paths: Pick<StatePaths, 'root'>): string[] {
-  const all = folderOfAll(paths);
-  try {
-    return readdirSync(all).map((id) => join(all, id));
-  } catch {
-    return [];
-  }
-}
-
-const takeRecord = withFields<JobRecord>({
-  ...({ id: 'string', command: 'array', created: 'number', tty: 'boolean' } as const),
+const jobFolders = longLived<JobRecord>({
+  ...RECORD,
+  fields: { id: 'string', command: 'array', created: 'number', tty: 'boolean' },
+  damaged: () => 'nobody finds this job any more, and `kiln gc` removes it',
 });
 
-export function writeJob(folder: string, record: JobRecord): void {
-  writeRecord(jobFiles.record(folder), record);
-}
-
-function readJob(folder: string): JobRecord | undefined {
-  return findRecord(jobFiles.record(folder), takeRecord).value;
-}
+export const writeJob = jobFolders.write;
 
 export async function lockNames(paths: Pick<StatePaths, 'root'>): Promise<HeldLock> {
   mkdirSync(folderOfAll(paths), { recursive: true, mode: 0o700 });
@@ -112,42 +101,30 @@ export async function makeJobFolder(
     const folder = join(folderOfAll(paths), id);
     mkdirSync(folderOfAll(paths), { recursive: true, mode: 0o700 });
     mkdirSync(folder, { mode: 0o700 });
-    const lock = await tryLock(jobFiles.lock(folder));
-    // Somebody who sweeps may have been faster.
+    // Somebody who sweeps may have been faster, and have removed it.
+    const lock = await tryLock(join(folder, RECORD.lock)).catch((error) => {
+      if (!hasErrno(error, 'ENOENT')) throw error;
+    });
     if (lock !== undefined) return { id, folder, lock };
   }
-}
-
-async function isFree(folder: string): Promise<boolean> {
-  const how = { shared: true, existing: true };
-  const lock = await tryLock(jobFiles.lock(folder), how).catch(() => undefined);
-  await lock?.release();
-  return lock !== undefined;
 }
 
 export async function listJobs(
   paths: Pick<StatePaths, 'root'>,
   owner: Owner,
 ): Promise<ListedJob[]> {
-  const jobs: ListedJob[] = [];
-  for (const folder of foldersOf(paths)) {
-    const record = readJob(folder);
-    if (record === undefined || (owner !== undefined && record.owner !== owner.uid)) continue;
-    const job = await stateOf(folder, record);
-    if (job !== undefined) jobs.push(job);
-  }
-  return jobs.sort((a, b) => a.record.created - b.record.created);
+  const found = await jobFolders.list(folderOfAll(paths), owner);
+  return found.map(({ folder, record, isHeld }) => ({
+    state: stateOf(record, isHeld),
+    folder,
+    record,
+  }));
 }
 
-async function stateOf(folder: string, before: JobRecord): Promise<ListedJob | undefined> {
-  if (before.ended !== undefined) return { state: 'ended', folder, record: before };
-  if (!(await isFree(folder))) {
-    return { state: before.began === undefined ? 'starting' : 'running', folder, record: before };
-  }
-  // It may have ended since it was read; one that did not begin is removed.
-  const record = readJob(folder);
-  if (record === undefined) return undefined;
-  return { state: record.ended === undefined ? 'lost' : 'ended', folder, record };
+function stateOf({ began, ended }: JobRecord, isHeld: boolean): JobState {
+  if (ended !== undefined) return 'ended';
+  if (!isHeld) return 'lost';
+  return began === undefined ? 'starting' : 'running';
 }
 
 /**
@@ -219,12 +196,10 @@ export async function removeOldJobs(
 }
 
 async function removeUnbegun(paths: Pick<StatePaths, 'root'>): Promise<void> {
-  for (const folder of foldersOf(paths)) {
-    // Not looked at under the lock: whoever lists jobs would take a lost one for one that runs.
-    if (readJob(folder)?.began !== undefined) continue;
-    const lock = await tryLock(jobFiles.lock(folder), { existing: true }).catch(() => undefined);
-    if (lock === undefined) continue;
-    if (readJob(folder)?.began === undefined) await removeTree(folder);
-    await lock.release();
+  const all = folderOfAll(paths);
+  for (const id of await readdir(all).catch(() => [])) {
+    const folder = join(all, id);
+    const hasBegun = (record: JobRecord | undefined) => record?.began !== undefined;
+    await jobFolders.sweep(folder, hasBegun, () => removeTree(folder));
   }
 }

@@ -77,7 +77,7 @@ export function readRecord<Value>(
   }
 }
 
-type FieldKind = 'string' | 'number' | 'boolean' | 'object' | 'array';
+export type FieldKind = 'string' | 'number' | 'boolean' | 'object' | 'array';
 
 export function withFields<Value>(
   fields: Readonly<Partial<Record<keyof Value & string, FieldKind>>>,

@@ -1,18 +1,10 @@
-import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
-import { tryLock } from '../../host/files/flock.ts';
 import type { Capability } from '../../host/process/process.ts';
-import {
-  type FoundRecord,
-  findRecord,
-  withFields,
-  writeRecord,
-} from '../../host/state/checked-file.ts';
-import { tellDamage } from '../../host/state/damage.ts';
+import { type Found, longLived } from '../../host/state/long-lived.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange, Owner } from '../../host/state/reservation.ts';
 import type { SandboxFacts } from '../command/facts.ts';
@@ -53,9 +45,11 @@ export interface SandboxSession {
   readonly facts: SandboxFacts;
 }
 
+const RECORD = { record: 'sandbox.json', lock: 'owner.lock' };
+
 export const sandboxFiles = {
-  record: (directory: string) => join(directory, 'sandbox.json'),
-  lock: (directory: string) => join(directory, 'owner.lock'),
+  record: (directory: string) => join(directory, RECORD.record),
+  lock: (directory: string) => join(directory, RECORD.lock),
   /**
    * Belongs to the sandbox's root. Before the claim it is the only folder of the host that the sandbox sees.
    */
@@ -69,25 +63,20 @@ export function domainPrefix(paths: StatePaths): string {
   return `kiln-${basename(paths.run)}-`;
 }
 
-const takeRecord = withFields<SandboxRecord>({
-  id: 'string',
-  domain: 'string',
-  range: 'object',
-  created: 'number',
-  skeleton: 'string',
+export const sandboxFolders = longLived<SandboxRecord>({
+  ...RECORD,
+  fields: {
+    ...({ id: 'string', domain: 'string', range: 'object' } as const),
+    ...({ created: 'number', skeleton: 'string' } as const),
+  },
+  damaged: (id) => `nobody can use the sandbox ${id} any more, and it goes when its command ends`,
 });
 
-export function findSandboxRecord(directory: string): FoundRecord<SandboxRecord> {
-  return findRecord(sandboxFiles.record(directory), takeRecord);
-}
-
-export function readSandboxRecord(directory: string): SandboxRecord | undefined {
-  const { value, damage } = findSandboxRecord(directory);
-  if (damage === undefined) return value;
-  const done = `nobody can use the sandbox ${basename(directory)} any more, and it goes when its command ends`;
-  tellDamage({ path: damage.path, why: damage.why, done });
-  return undefined;
-}
+export const {
+  find: findSandboxRecord,
+  read: readSandboxRecord,
+  write: writeSandboxRecord,
+} = sandboxFolders;
 
 export function domainOf(paths: StatePaths, directory: string): string {
   return `${domainPrefix(paths)}${basename(directory)}`;
@@ -106,11 +95,6 @@ export function isExpired(record: SandboxRecord, now: number): boolean {
 
 export function isKept({ keepUntil }: SandboxRecord, now: number): boolean {
   return keepUntil !== undefined && keepUntil > now;
-}
-
-/** Only root can read it: it contains arguments and variables of commands. */
-export function writeSandboxRecord(directory: string, record: SandboxRecord): void {
-  writeRecord(sandboxFiles.record(directory), record);
 }
 
 export function sandboxOwner(paths: StatePaths, id: string): Owner {
@@ -145,15 +129,10 @@ export async function listSandboxes(
   paths: StatePaths,
   { owner }: { readonly owner: Viewer | undefined },
 ): Promise<ListedSandbox[]> {
-  const sandboxes: ListedSandbox[] = [];
-  for (const id of await readdir(paths.sandboxes).catch(() => [])) {
-    const directory = join(paths.sandboxes, id);
-    const record = readSandboxRecord(directory);
-    if (record === undefined) continue;
-    if (owner !== undefined && record.owner !== owner.uid) continue;
-    sandboxes.push({ id, state: await stateOf(directory, record), directory, record });
-  }
-  return sandboxes.sort((a, b) => a.record.created - b.record.created);
+  const found = await sandboxFolders.list(paths.sandboxes, owner);
+  return found.map((one) => ({
+    ...{ id: one.id, state: stateOf(one), directory: one.folder, record: one.record },
+  }));
 }
 
 export interface SandboxUsage {
@@ -172,14 +151,12 @@ export function sandboxUsage(paths: StatePaths, { domain, init }: SandboxRecord)
   return defined({ memoryBytes: cgroups?.memoryBytes(), sizeBytes: cgroups?.sharedBytes() });
 }
 
-async function stateOf(directory: string, record: SandboxRecord): Promise<SandboxState> {
+function stateOf({ record, isHeld }: Found<SandboxRecord>): SandboxState {
   if (isEnding(record.init)) return 'ending';
-  const lock = await tryLock(sandboxFiles.lock(directory), { shared: true }).catch(() => undefined);
-  if (lock === undefined) {
+  if (isHeld) {
     if (record.parked === undefined) return 'running';
     return isExpired(record, Date.now()) ? 'abandoned' : 'parked';
   }
-  await lock.release();
   if (isKept(record, Date.now())) return 'kept';
   return record.keepUntil === undefined ? 'abandoned' : 'expired';
 }

@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { tryLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
 import { removeDomainGroups } from '../../host/libvirt/embedded/cgroups.ts';
@@ -12,14 +11,7 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import { allEnds } from '../../promise.ts';
 import { destroySandbox, endDomain, removeDomainFiles, removedDirectory } from './destroy.ts';
 import { isEnding } from './ending.ts';
-import {
-  domainPrefix,
-  findSandboxRecord,
-  isKept,
-  readSandboxRecord,
-  type SandboxRecord,
-  sandboxFiles,
-} from './sandbox-record.ts';
+import { domainPrefix, isKept, type SandboxRecord, sandboxFolders } from './sandbox-record.ts';
 import { newDirectory } from './start-domain.ts';
 
 /** Longer than a maker needs to lock its folder, milliseconds. */
@@ -44,7 +36,14 @@ export async function sweepSandboxes(
   await sweepNew(paths, now);
   const ids = await readdir(paths.sandboxes).catch(() => []);
   // One that does not end keeps nobody waiting.
-  const swept = await allEnds(ids.map((id) => sweepSandbox(paths, id, connect, now, keptSince)));
+  const stays = (record: SandboxRecord | undefined) =>
+    record !== undefined &&
+    (isEnding(record.init) || (isKept(record, now) && record.created >= keptSince));
+  const sweep = async (directory: string) =>
+    await sandboxFolders.sweep(directory, stays, (record) =>
+      destroySandbox(paths, directory, record, connect),
+    );
+  const swept = await allEnds(ids.map((id) => sweep(join(paths.sandboxes, id))));
   return ids.filter((_, index) => swept[index]);
 }
 
@@ -54,28 +53,6 @@ async function sweepNew(paths: StatePaths, now: number): Promise<void> {
     const made = await stat(folder).catch(() => undefined);
     if (made !== undefined && now - made.ctimeMs > MAKING) await removeTree(folder);
   }
-}
-
-async function sweepSandbox(
-  paths: StatePaths,
-  id: string,
-  connect: () => Promise<Connection>,
-  now: number,
-  keptSince: number,
-): Promise<boolean> {
-  const directory = join(paths.sandboxes, id);
-  const stays = (record: SandboxRecord | undefined) =>
-    record !== undefined && isKept(record, now) && record.created >= keptSince;
-  const found = findSandboxRecord(directory).value;
-  // Not looked at under the lock: whoever lists sandboxes would take a kept one for one that runs.
-  if (stays(found) || isEnding(found?.init)) return false;
-  const lock = await tryLock(sandboxFiles.lock(directory)).catch(() => undefined);
-  if (lock === undefined) return false;
-  await using _lock = lock;
-  const record = readSandboxRecord(directory);
-  if (stays(record)) return false;
-  await destroySandbox(paths, directory, record, connect);
-  return true;
 }
 
 /**

@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import { defined } from '../../defined.ts';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { hasErrno, unlessErrno } from '../../host/calls/libc.ts';
-import { lockHolder, tryLock } from '../../host/files/flock.ts';
+import { lockHolder } from '../../host/files/flock.ts';
 import { type Awaited, patience, waitFor } from '../../host/process/wait-for.ts';
 import { connectFrames } from '../../host/sockets/frame-server.ts';
 import {
@@ -15,6 +15,7 @@ import {
   type WiredError,
 } from '../../host/sockets/frames.ts';
 import { connectUnixSocket, NOBODY_LISTENS } from '../../host/sockets/unix-socket.ts';
+import { isHeld } from '../../host/state/long-lived.ts';
 import { deferred } from '../../promise.ts';
 import { Output } from '../../sandbox/door/io.ts';
 import { type ExecuteRequest, visit } from '../../sandbox/door/visitors.ts';
@@ -125,16 +126,8 @@ export function notRunningError(name: string): KilnError {
   });
 }
 
-export async function isSupervised(files: InstanceFiles): Promise<boolean> {
-  try {
-    // Shared: two that look at once must not take each other for a supervisor.
-    const lock = await tryLock(files.supervisorLock, { shared: true });
-    await lock?.release();
-    return lock === undefined;
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return false;
-    throw error;
-  }
+export async function isSupervised({ supervisorLock }: InstanceFiles): Promise<boolean> {
+  return await isHeld(supervisorLock);
 }
 
 /** How long units may take to reopen their logs, ms. */
