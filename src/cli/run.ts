@@ -128,7 +128,8 @@ export async function runCommand(
   let attachment: Disposable | undefined;
   const timeline = new Timeline();
   const json = options.json === true;
-  timeline.samples.isOn = options.samples !== false && (json || options.resultdir !== undefined);
+  timeline.samples.isOn =
+    options.samples !== false && (json || options.resultDirectory !== undefined);
   // Until the command has started, a signal is for kiln itself.
   const interruption = listenForInterruption(caller);
   let collecting: ReturnType<typeof listenForInterruption> | undefined;

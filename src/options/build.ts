@@ -134,21 +134,21 @@ export const BUILD = {
     help: 'build from this spec file instead of a source package',
     asked: ({ source }) => (fieldsOf(source).kind === 'spec' ? fieldsOf(source).path : undefined),
   }),
-  sources: row(opened<HeldPath>('dir', path('sources')), 'open', {
+  sourceDirectory: row(opened<HeldPath>('dir', path('sources')), 'open', {
     help: 'take the files that the spec names as Source and Patch from this directory',
-    field: 'sourceDirectory',
+    flag: 'sources',
     asked: ({ source }) => fieldsOf(source).sources,
   }),
-  resultdir: row(opened<string>('dir', path('lone results')), 'open', {
+  resultDirectory: row(opened<string>('dir', path('lone results')), 'open', {
     help: 'write packages and logs to this directory',
     usual: 'result',
-    field: 'resultDirectory',
+    flag: 'resultdir',
   }),
-  define: row(definition, 'open', {
+  defines: row(definition, 'open', {
     help: 'define an rpm macro',
     short: 'D',
     many: true,
-    field: 'defines',
+    flag: 'define',
   }),
   with: row(text('condition'), 'open', {
     help: 'enable a condition (%bcond) of the spec',
@@ -160,15 +160,15 @@ export const BUILD = {
   }),
   nocheck: row(flag, 'open', { help: 'skip %check' }),
   target: row(text('arch'), 'open', { help: 'build for this architecture (rpmbuild --target)' }),
-  rpmbuildOpts: row(rpmbuildWords, 'open', {
+  rpmbuildOptions: row(rpmbuildWords, 'open', {
     help: 'pass more options to rpmbuild',
     many: true,
-    asked: ({ rpmbuildOptions }) => rpmbuildOptions,
+    flag: 'rpmbuildOpts',
   }),
   shortCircuit: row(choice('stage', ['build', 'install', 'binary']), 'open', {
     help: 'start rpmbuild at this stage',
   }),
-  enableNetwork: row(
+  networkPhases: row(
     phases,
     {
       kind: 'setting',
@@ -180,7 +180,7 @@ export const BUILD = {
     {
       help: `allow the network during the build, or only in these phases: ${NETWORK_PHASES.join(', ')}`,
       preset: NETWORK_PHASES.join(','),
-      field: 'networkPhases',
+      flag: 'enableNetwork',
       asked: ({ network }) => fieldsOf(network).phases,
     },
   ),
@@ -194,7 +194,7 @@ export const BUILD = {
     help: 'let these phases reach only this host, through an HTTP proxy',
     asked: ({ network }: Fields) => fieldsOf(fieldsOf(network).use).egress,
   },
-  additionalPackage: row(
+  packages: row(
     text('package'),
     {
       kind: 'setting',
@@ -204,16 +204,16 @@ export const BUILD = {
     {
       help: 'install this package, too',
       many: true,
-      field: 'packages',
+      flag: 'additionalPackage',
       asked: ({ additionalPackages }) => additionalPackages,
     },
   ),
-  addrepo: row(repository, SERVERS, {
+  repositories: row(repository, SERVERS, {
     help: 'take packages from this folder or URL, too',
     many: true,
-    field: 'repositories',
+    flag: 'addrepo',
   }),
-  cache: row(
+  caches: row(
     cache,
     setting(
       'limits.disk, and no --keep',
@@ -226,7 +226,7 @@ export const BUILD = {
     {
       help: 'keep ~/.cache/NAME for later builds (size: 5G by default)',
       many: true,
-      field: 'caches',
+      flag: 'cache',
     },
   ),
   ...LIMITS,
@@ -288,12 +288,12 @@ export const BUILD = {
 export type BuildOptions = ValuesOf<typeof BUILD & typeof OUTPUT>;
 
 export const RECIPE = {
-  param: row(parameter, 'open', {
+  parameters: row(parameter, 'open', {
     help: 'recipes: set a parameter of a TypeScript recipe',
     many: true,
-    field: 'parameters',
+    flag: 'param',
   }),
-  bind: bind('recipes: bind-mount a host path'),
+  binds: bind('recipes: bind-mount a host path'),
   allowHost: allowHost('recipes: allow $host, binds and the network of the host; of any image: '),
   allowHostWrite: allowHostWrite('recipes: '),
   schema: row(flag, 'open', { help: 'print the JSON Schema of YAML recipes and exit' }),

@@ -5,8 +5,8 @@ interface Facts {
   readonly help: string;
   /** `v` for `-v`. */
   readonly short?: string;
-  /** Its name in calls of the API and in requests, where that is another. */
-  readonly field?: string;
+  /** What words call it, where that is not its name: one value of several, or something shorter. */
+  readonly flag?: string;
   /** In which part of a request it is, where it is in one. */
   readonly part?: 'limits' | 'time';
   /** What a request has of it, where that is not its field. */
@@ -27,7 +27,7 @@ interface Facts {
   readonly preset?: string;
 }
 
-/** An option of a command. Its name is its key in the table of the command. */
+/** An option of a command. Its name, in requests and calls of the API as well, is its key in the table of the command. */
 export interface Row<Value = unknown> extends Facts {
   readonly kind: Kind<Value>;
   /** Whether users who are not root may give it. What it names is opened as the kind says. */
@@ -58,8 +58,8 @@ export type ValuesOf<Table extends Rows> = {
 };
 
 /** `stallTimeout` is `--stall-timeout`. */
-export function flagOf(name: string, { kind }: Pick<Row, 'kind'>): string {
-  const words = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+export function flagOf(name: string, { kind, flag = name }: Row): string {
+  const words = flag.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
   return `--${kind.negates ? 'no-' : ''}${words}`;
 }
 
@@ -76,10 +76,10 @@ export function optionFromJson({ kind, many }: Row, json: unknown, field: string
 
 /** The words of a command line that ask for what a request asks for. */
 export function wordsAgain(name: string, row: Row, request: Fields): string[] {
-  const { kind, many = false, preset, part, field = name } = row;
+  const { kind, many = false, preset, part } = row;
   const flag = flagOf(name, row);
   const fields = part === undefined ? request : fieldsOf(request[part]);
-  const asked = row.asked === undefined ? fields[field] : row.asked(request);
+  const asked = row.asked === undefined ? fields[name] : row.asked(request);
   const values: unknown[] = many ? (Array.isArray(asked) ? asked : []) : [asked];
   if (kind.term === undefined) return asked === true ? [flag] : [];
   return values.flatMap((value) => {

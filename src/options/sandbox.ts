@@ -98,7 +98,7 @@ export function allowHostWrite(where = '') {
 }
 
 export function bind(help: string) {
-  return row(places.bind, 'open', { help, many: true, field: 'binds' });
+  return row(places.bind, 'open', { help, many: true, flag: 'bind' });
 }
 
 export function env(help: string) {
@@ -135,7 +135,7 @@ const interactive = row(flag, 'open', {
 /** Of `kiln run` and `kiln shell`. A recipe's `sandbox:` has the same names; docs/recipes.md says which it lacks. */
 export const SANDBOX = {
   image: image('use'),
-  bind: {
+  binds: {
     ...bind(
       'bind-mount a host path; z or Z relabels it for SELinux, see docs/labels.md; nolinks refuses one with symbolic links in it',
     ),
@@ -183,7 +183,7 @@ export const SANDBOX = {
     asked: ({ network }) => network === 'host',
   }),
   ...LIMITS,
-  capAdd: row(
+  capabilities: row(
     texts.capability,
     setting('capabilities', (value, { capabilities }) =>
       every(value, (name) => capabilities.some((allowed) => allowed === name)),
@@ -191,7 +191,7 @@ export const SANDBOX = {
     {
       help: 'give the command one more capability, such as NET_BIND_SERVICE',
       many: true,
-      field: 'capabilities',
+      flag: 'capAdd',
       asked: ({ capAdd }) => capAdd,
     },
   ),
@@ -221,23 +221,23 @@ export const SANDBOX = {
   label: row(texts.label, root('a label says what the host’s security module lets it do'), {
     help: 'choose the SELinux or AppArmor label: auto, dynamic[:LABEL], static:LABEL, inherit or none',
   }),
-  secret: row(places.secret, 'open', {
+  secrets: row(places.secret, 'open', {
     help: 'put a file of the host at /run/secrets/NAME, readable by the user of the command only',
     many: true,
-    field: 'secrets',
+    flag: 'secret',
   }),
   allowMissing: row(texts.layer, root('it takes a layer of the isolation away'), {
     help: `run without this layer of protection if the host does not support it: ${OPTIONAL_LAYERS.join(', ')}`,
     many: true,
   }),
-  artifact: row(text('glob'), 'open', {
+  artifacts: row(text('glob'), 'open', {
     help: 'copy the files that match this pattern to --resultdir afterwards',
     many: true,
-    field: 'artifacts',
+    flag: 'artifact',
   }),
-  resultdir: row(places.opened<string>('dir', path('results')), 'open', {
+  resultDirectory: row(places.opened<string>('dir', path('results')), 'open', {
     help: 'write artifacts and result.json to this directory',
-    field: 'resultDirectory',
+    flag: 'resultdir',
   }),
   keep: keep('keep the sandbox afterwards for this time, 1h by default; `kiln shell ID` enters it'),
   quiet,

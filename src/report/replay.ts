@@ -87,8 +87,8 @@ const limits = said('limits', ...LIMIT_NAMES);
 const time = said('time', 'timeout', 'stallTimeout');
 const keep = said('keepSeconds', 'keep');
 const disk = said('disk', 'disk');
-const binds = said('binds', 'bind');
-const resultDirectory = said('resultDirectory', 'resultdir');
+const binds = said('binds', 'binds');
+const resultDirectory = said('resultDirectory', 'resultDirectory');
 
 /** A field that is missing here does not compile. Of parameters, results have the names only. */
 const RECIPE: Readonly<Record<keyof RecipeRequest, Words>> = {

@@ -265,7 +265,7 @@ async function runHere(
       // A profile of the caller's must be read, maybe from a pipe, and compiled.
       if (isLong || isProfileFile(options.seccomp)) throw new RunElsewhere();
       // The list of artifacts may be long, so it stays in the worker that collects them.
-      if (options.json === true && options.artifact.length > 0) throw new RunElsewhere();
+      if (options.json === true && options.artifacts.length > 0) throw new RunElsewhere();
     });
     prepare(command, caller);
     fillDefaults(command, caller);

@@ -22,7 +22,7 @@ const GIVEN = LIMIT_NAMES.flatMap((name) => [`--${LIMITS[name].key}`, String(VAL
 const WANTED = Object.fromEntries(LIMIT_NAMES.map((name) => [name, VALUE]));
 
 /** What becomes of them beside the request: the image that is looked for, what its recipe may name, what is said, the folder. */
-const BEFORE = ['allowHost', 'image', 'quiet', 'resultdir'];
+const BEFORE = ['allowHost', 'image', 'quiet', 'resultDirectory'];
 
 test('every option of a sandbox reaches the request', (t) => {
   const command = addSandboxOptions(new KilnCommand('run'), caller);

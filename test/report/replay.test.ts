@@ -42,7 +42,7 @@ function runRequestOf(words: readonly string[]) {
   command.passThroughOptions().parse([...words], { from: 'user' });
   const options = command.opts<SandboxOptions>();
   const request = runRequest(options, options.image ?? '', command.args, command, caller);
-  return { ...request, ...results(options.resultdir) };
+  return { ...request, ...results(options.resultDirectory) };
 }
 
 function buildRequestOf(words: readonly string[]) {
@@ -50,7 +50,7 @@ function buildRequestOf(words: readonly string[]) {
   command.parse([...words], { from: 'user' });
   const options = command.opts<BuildOptions>();
   const request = buildRequest(command.args.map(ownPath)[0], options, command, caller);
-  return { ...request, ...results(options.resultdir) };
+  return { ...request, ...results(options.resultDirectory) };
 }
 
 function replayed(request: object): string[] {
@@ -174,7 +174,7 @@ function recipeRequestOf(words: readonly string[]) {
     environment: {},
     paths: ELSEWHERE,
   });
-  return { ...request, ...results(options.resultdir) };
+  return { ...request, ...results(options.resultDirectory) };
 }
 
 test('kiln build of a recipe is repeated with the same request', (t) => {
@@ -208,7 +208,7 @@ function chainRequestOf(words: readonly string[]) {
     ...caller,
     paths: ELSEWHERE,
   });
-  return { farm: options.farm, request: { ...request, ...results(options.resultdir) } };
+  return { farm: options.farm, request: { ...request, ...results(options.resultDirectory) } };
 }
 
 test('kiln build --chain is repeated with the same request, also on a farm', (t) => {

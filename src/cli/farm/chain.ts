@@ -36,7 +36,7 @@ export async function runFarmChain(
   // Names, which nobody has opened: HTCondor's tools take them, also when the chain is resumed.
   const names = sources.map((path) => ownPath(resolve(path)));
   const asked = chainRequest(names, options, command, caller);
-  const request = { ...asked, resultDirectory: resolve(options.resultdir) };
+  const request = { ...asked, resultDirectory: resolve(options.resultDirectory) };
   refuseWhatStays(command);
   const jobs = command.isGiven('jobs') ? options.jobs : null;
   const { ci, samples, json = false } = options;
@@ -45,8 +45,8 @@ export async function runFarmChain(
 
 /** Options whose files, keys and networks exist only on this machine. */
 const STAYS = [
-  ...['signKey', 'signPassphraseFile', 'provenanceKey', 'enableNetwork', 'network', 'egress'],
-  ...['addrepo', 'cache', 'keep', 'allowHost'],
+  ...['signKey', 'signPassphraseFile', 'provenanceKey', 'networkPhases', 'network', 'egress'],
+  ...['repositories', 'caches', 'keep', 'allowHost'],
 ];
 
 function refuseWhatStays(command: KilnCommand): void {

@@ -193,5 +193,5 @@ function readStep(path: string, shown: string): Step {
 function optionsOf({ options }: Step): Readonly<Record<string, unknown>> {
   const { limits, time, disk, additionalPackages, provenance } = options;
   const builderId = provenance?.builder;
-  return { ...limits, ...time, disk, additionalPackage: additionalPackages, builderId };
+  return { ...limits, ...time, disk, packages: additionalPackages, builderId };
 }

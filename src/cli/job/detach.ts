@@ -20,7 +20,7 @@ interface Detaching<Options> {
  * @throws KilnError E_ARGUMENT, E_JOB_NAME, E_NO_DAEMON
  */
 export async function detach<
-  Options extends DetachOptions & { readonly resultdir?: string; readonly tty?: boolean },
+  Options extends DetachOptions & { readonly resultDirectory?: string; readonly tty?: boolean },
 >(options: Options, command: KilnCommand, caller: Caller): Promise<Detaching<Options>> {
   const { name, tty = false } = options;
   if (options.detach !== true) {
@@ -37,7 +37,7 @@ export async function detach<
       hint: 'call kiln without KILN_FROM_SOURCE, in the mount namespace of the daemon',
     });
   }
-  const given = command.isGiven('resultdir') ? options.resultdir : undefined;
+  const given = command.isGiven('resultDirectory') ? options.resultDirectory : undefined;
   if (caller.user !== undefined) await checkRoom(caller.user, statePaths(caller.env));
   const job = await caller.detach({
     name,
@@ -53,7 +53,7 @@ export async function detach<
   // Written with a user's rights; nobody but root comes by its path.
   if (caller.user !== undefined) chownSync(folder, caller.user.uid, caller.user.gid);
   const fd = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
-  return { options: { ...options, resultdir: caller.paths.resultsTo(fd, 'results') }, begin };
+  return { options: { ...options, resultDirectory: caller.paths.resultsTo(fd, 'results') }, begin };
 }
 
 /** What is kept of a user's jobs counts together as what one of them may write. @throws KilnError E_FORBIDDEN */

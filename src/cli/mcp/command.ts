@@ -19,7 +19,7 @@ import { type Ended, FILE_MAX, Kiln, listed, type McpOptions } from './calls.ts'
 /** Options of `kiln run` that whoever starts the server may give: an assistant can change none of them. */
 const FIXED = [
   ...['memory', 'cpus', 'pids', 'ioRead', 'ioWrite', 'disk', 'timeout', 'network', 'egress'],
-  ...['bind', 'copyIn', 'tmpfs', 'env', 'user', 'seccomp'],
+  ...['binds', 'copyIn', 'tmpfs', 'env', 'user', 'seccomp'],
 ];
 
 const EXAMPLES = `

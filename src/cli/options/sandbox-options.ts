@@ -35,10 +35,10 @@ type RequestCaller = Pick<Caller, 'env' | 'ids'>;
 
 /** Opened by the caller. @throws KilnError E_RESULTDIR */
 export async function heldResults(
-  { resultdir }: Pick<SandboxOptions, 'resultdir'>,
+  { resultDirectory }: Pick<SandboxOptions, 'resultDirectory'>,
   { paths }: Pick<Caller, 'paths'>,
 ): Promise<Pick<RunRequest, 'resultDirectory'>> {
-  return resultdir ? { resultDirectory: await paths.results(resultdir) } : {};
+  return resultDirectory ? { resultDirectory: await paths.results(resultDirectory) } : {};
 }
 
 export function runRequest(
@@ -48,12 +48,21 @@ export function runRequest(
   command: KilnCommand,
   caller: RequestCaller,
 ): RunRequest {
-  if (options.artifact.length > 0 && options.resultdir === undefined) {
+  if (options.artifacts.length > 0 && options.resultDirectory === undefined) {
     command.error('kiln: --artifact needs --resultdir DIR, where the files go');
   }
   const nested = options.profile === 'nested';
-  const { timeout, stallTimeout, capAdd, tmpfs, copyIn, label, allowHostWrite, disk } = options;
-  const twice = sharedTarget([...options.bind, ...tmpfs]);
+  const {
+    timeout,
+    stallTimeout,
+    capabilities: capAdd,
+    tmpfs,
+    copyIn,
+    label,
+    allowHostWrite,
+    disk,
+  } = options;
+  const twice = sharedTarget([...options.binds, ...tmpfs]);
   if (twice !== undefined) {
     command.error(`kiln: two mounts are for ${twice}: the second would hide the first`);
   }
@@ -63,17 +72,17 @@ export function runRequest(
     seccomp: nested && options.seccomp === 'default' ? 'nested' : options.seccomp,
     allowMissing: some(options.allowMissing) ?? allowedMissing(caller.env),
     network: network(options, command),
-    binds: options.bind,
+    binds: options.binds,
     limits: limitsOf(options),
     time: defined({ timeout, stallTimeout }),
-    artifacts: options.artifact,
+    artifacts: options.artifacts,
     caller: caller.ids,
     ...defined({
       ...{ label, allowHostWrite, disk },
       nested: nested || undefined,
       workdir: options.workdir || undefined,
       user: options.user || undefined,
-      secrets: some(options.secret),
+      secrets: some(options.secrets),
       egress: some(options.egress),
       hostname: options.hostname || undefined,
       keepSeconds: options.keep && options.keep / 1000,

@@ -31,6 +31,7 @@ export function some<Value>(values: readonly Value[]): Value[] | undefined {
 /** An option as its row says. */
 export class RowOption extends Option {
   readonly row: Row;
+  readonly #name: string;
 
   /** @param from left out for a kind that needs none */
   constructor(name: string, row: Row, from = NOWHERE) {
@@ -38,12 +39,17 @@ export class RowOption extends Option {
     const value = term && (preset === undefined ? ` <${term}>` : ` [${term}]`);
     super(`${short ? `-${short}, ` : ''}${flagOf(name, row)}${value ?? ''}`, help);
     this.row = row;
+    this.#name = name;
     if (term === undefined) return;
     const read = (text: string) => kind.read(text, from);
     if (many) repeating(this, read, kind.lists);
     else this.argParser(read).default((variable && from.env[variable]) || usual, usually);
     if (preset !== undefined) this.preset(preset);
     if (kind.choices !== undefined) this.argChoices = [...kind.choices];
+  }
+
+  override attributeName(): string {
+    return this.#name;
   }
 }
 

@@ -39,7 +39,7 @@ export async function planRemote(
   // Among the words, others on that machine could read the values of variables.
   const env: Record<string, string> = {};
   for (const { flag, attribute, text, pathIn } of given) {
-    if (detaches && attribute === 'resultdir') {
+    if (detaches && attribute === 'resultDirectory') {
       throw refused(
         '--resultdir with --detach',
         `results wait there: \`kiln --host … results ID DIR\` fetches them`,
@@ -58,9 +58,9 @@ export async function planRemote(
   }
   // What is so by default names a folder here as well, or an image.
   const isGiven = (attribute: string) => given.some((option) => option.attribute === attribute);
-  if (name === 'build' && !isGiven('resultdir') && !detaches && options.schema !== true) {
+  if (name === 'build' && !isGiven('resultDirectory') && !detaches && options.schema !== true) {
     argv.push(
-      `--resultdir=${await plan.word('--resultdir', { path: 'results' }, options.resultdir)}`,
+      `--resultdir=${await plan.word('--resultdir', { path: 'results' }, options.resultDirectory)}`,
     );
   }
   if (typeof options.image === 'string' && !isGiven('image')) {

@@ -22,11 +22,11 @@ const BIND = CANNOT(
 /** What only a look at the value tells, and what the rules for users say nothing of. */
 const OPTIONS: Readonly<Record<string, (value: unknown) => Way>> = {
   ci: () => CANNOT('what it writes for a CI service lies on the other machine'),
-  addrepo: (value) =>
+  repositories: (value) =>
     list(value).every((item) => /^https?:/.test(item))
       ? 'as it is'
       : CANNOT('a repository in a folder does not travel: name its URL'),
-  additionalPackage: (value) =>
+  packages: (value) =>
     list(value).some((item) => item.includes('/'))
       ? CANNOT('packages in files do not travel: name them, or build a chain')
       : 'as it is',

@@ -96,7 +96,7 @@ export async function runChain(
   begin: () => void,
 ): Promise<void> {
   const asked = chainRequest(sources, options, command, caller);
-  const directory = await caller.paths.loneResults(options.resultdir);
+  const directory = await caller.paths.loneResults(options.resultDirectory);
   const request: ChainRequest = { ...asked, resultDirectory: directory };
   const paths = sources.map((path) => caller.paths.renamed<string>(path));
   for (const path of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {

@@ -39,8 +39,8 @@ export type SharedOptions = Pick<
   BuildOptions,
   | keyof LimitValues
   | 'image'
-  | 'sources'
-  | 'resultdir'
+  | 'sourceDirectory'
+  | 'resultDirectory'
   | 'keep'
   | 'offline'
   | 'json'
@@ -62,7 +62,7 @@ export async function buildRecipe(
   begin: () => void,
 ): Promise<void> {
   const path = await findBuildRecipe(name, caller.user?.files?.folder ?? caller.cwd());
-  if (options.param.length > 0 && !isScript(path)) {
+  if (options.parameters.length > 0 && !isScript(path)) {
     throw new KilnError('E_ARGUMENT', `a recipe in YAML takes no --param: ${path}`, {
       hint: 'a TypeScript recipe finds them in `parameters`; see docs/recipes.md',
     });
@@ -76,7 +76,7 @@ export async function buildRecipe(
   const json = options.json === true;
   using held = new DisposableStack();
   try {
-    const resultDirectory = await caller.paths.loneResults(options.resultdir);
+    const resultDirectory = await caller.paths.loneResults(options.resultDirectory);
     request = { ...request, resultDirectory };
     held.use(await lockResults(resultDirectory, request.caller));
     const hooks = { ...output.hooks, signal: interruption.signal };
@@ -108,21 +108,21 @@ export function recipeRequest(
   options: SharedOptions & RecipeOptions,
   caller: RecipeCaller,
 ): RecipeRequest {
-  const { image, sources, disk, timeout, stallTimeout, usual } = options;
+  const { image, sourceDirectory, disk, timeout, stallTimeout, usual } = options;
   const { user, paths } = caller;
   return {
     path,
     admit: (recipe) => admitRecipe(recipe, { user, paths }, options),
-    parameters: Object.fromEntries(options.param),
+    parameters: Object.fromEntries(options.parameters),
     allowHost: options.allowHost === true,
     offline: options.offline === true,
-    binds: options.bind,
+    binds: options.binds,
     limits: limitsOf(options),
     time: defined({ timeout, stallTimeout }),
     caller: caller.ids,
     ...defined({
       ...{ image, disk, usual, allowHostWrite: options.allowHostWrite },
-      sources: sources === undefined ? undefined : resolve(sources),
+      sources: sourceDirectory === undefined ? undefined : resolve(sourceDirectory),
       keepSeconds: options.keep && options.keep / 1000,
       host: options.allowHost === true ? hostShell(path, caller) : undefined,
       // Of a recipe of the caller's, the folder is the caller's, of one that comes with kiln kiln's.

@@ -71,7 +71,7 @@ export function buildRequest(
   if (options.vary.length > 0 && options.verify !== true) {
     return command.error('kiln: --vary is for --verify: say what to compare');
   }
-  const phases = options.enableNetwork;
+  const phases = options.networkPhases;
   if (options.egress.length > 0 && phases === undefined) {
     return command.error('kiln: --egress is for the phases of --enable-network: name them');
   }
@@ -92,11 +92,11 @@ export function buildRequest(
     image: image ?? '',
     source: source(srpm, options, command),
     caller: caller.ids,
-    defines: options.define,
+    defines: options.defines,
     with: options.with,
     without: options.without,
     nocheck: options.nocheck === true,
-    rpmbuildOptions: options.rpmbuildOpts,
+    rpmbuildOptions: options.rpmbuildOptions,
     ...defined({
       ...{ target, shortCircuit, disk },
       lock: options.lock,
@@ -104,11 +104,11 @@ export function buildRequest(
       keepSeconds: options.keep && options.keep / 1000,
       signing: signing(options, command),
     }),
-    additionalPackages: options.additionalPackage,
-    repositories: options.addrepo.map((text, index) =>
+    additionalPackages: options.packages,
+    repositories: options.repositories.map((text, index) =>
       addedRepository(text, index, hostArchitecture(), caller.cwd()),
     ),
-    caches: options.cache,
+    caches: options.caches,
     limits: limitsOf(options),
     time: defined({ timeout, stallTimeout }),
     postinstall: options.postinstall === true,
@@ -127,7 +127,7 @@ function source(
   options: BuildOptions,
   command: KilnCommand,
 ): BuildSource {
-  const { spec, sources } = options;
+  const { spec, sourceDirectory: sources } = options;
   if (srpm?.endsWith('.spec') && spec === undefined) {
     return source(undefined, { ...options, spec: srpm }, command);
   }
@@ -143,7 +143,7 @@ export type BuildMode = 'package' | 'spec' | 'lock' | 'resume' | 'chain' | 'reci
 type Name = keyof (BuildOptions & ChainOptions & RecipeOptions & DetachOptions);
 
 const EVERY: readonly Name[] = [
-  ...(['resultdir', 'keep', 'json', 'quiet', 'samples', 'timeout', 'stallTimeout'] as const),
+  ...(['resultDirectory', 'keep', 'json', 'quiet', 'samples', 'timeout', 'stallTimeout'] as const),
   ...(['detach', 'name'] as const),
 ];
 
@@ -154,21 +154,24 @@ const SIGN: readonly Name[] = ['signKey', 'signPassphraseFile'];
 const PACKAGE: readonly Name[] = [
   ...SANDBOX,
   ...SIGN,
-  ...(['define', 'with', 'without', 'nocheck', 'target', 'rpmbuildOpts'] as const),
-  ...(['shortCircuit', 'enableNetwork', 'network', 'egress', 'addrepo', 'cache'] as const),
+  ...(['defines', 'with', 'without', 'nocheck', 'target', 'rpmbuildOptions'] as const),
+  ...(['shortCircuit', 'networkPhases', 'network', 'egress', 'repositories', 'caches'] as const),
   ...(['postinstall', 'provenanceKey', 'builderId', 'ci'] as const),
 ];
 
-const IMAGE: readonly Name[] = ['image', 'additionalPackage', 'update', 'allowHost'];
+const IMAGE: readonly Name[] = ['image', 'packages', 'update', 'allowHost'];
 
 const MODES: Readonly<
   Record<BuildMode, { readonly title: string; readonly uses: readonly Name[] }>
 > = {
   package: { title: 'a source package', uses: [...PACKAGE, ...IMAGE, 'verify', 'vary'] },
-  spec: { title: 'a spec', uses: [...PACKAGE, ...IMAGE, 'verify', 'vary', 'spec', 'sources'] },
+  spec: {
+    title: 'a spec',
+    uses: [...PACKAGE, ...IMAGE, 'verify', 'vary', 'spec', 'sourceDirectory'],
+  },
   lock: {
     title: 'a build by a lock',
-    uses: [...PACKAGE, 'verify', 'vary', 'spec', 'sources', 'lock', 'allowHost'],
+    uses: [...PACKAGE, 'verify', 'vary', 'spec', 'sourceDirectory', 'lock', 'allowHost'],
   },
   chain: {
     title: 'a chain',
@@ -180,7 +183,15 @@ const MODES: Readonly<
   },
   recipe: {
     title: 'a recipe',
-    uses: [...SANDBOX, 'image', 'sources', 'param', 'bind', 'allowHost', 'allowHostWrite'],
+    uses: [
+      ...SANDBOX,
+      'image',
+      'sourceDirectory',
+      'parameters',
+      'binds',
+      'allowHost',
+      'allowHostWrite',
+    ],
   },
   schema: { title: '--schema', uses: ['schema'] },
 };

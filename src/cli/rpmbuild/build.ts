@@ -116,16 +116,16 @@ async function build(
   if (options.resume !== undefined) {
     const changes = resumedRequest(source, options, it);
     const { id } = await findSandbox(engine, options.resume);
-    const named = it.isGiven('resultdir') ? options.resultdir : undefined;
+    const named = it.isGiven('resultDirectory') ? options.resultDirectory : undefined;
     // Of a user's build, what its start named means nothing now.
     const kept = caller.user === undefined ? keptFiles(engine, id, changes) : undefined;
     const again = kept && (await keysAgain(kept, changes, caller));
-    const to = named ?? kept?.resultDirectory ?? options.resultdir;
+    const to = named ?? kept?.resultDirectory ?? options.resultDirectory;
     const resultDirectory = await caller.paths.loneResults(to);
     report = await resumeBuild(engine, id, { ...changes, ...again, resultDirectory }, hooks);
   } else {
     const asked = buildRequest(source, options, it, caller);
-    const resultDirectory = await caller.paths.loneResults(options.resultdir);
+    const resultDirectory = await caller.paths.loneResults(options.resultDirectory);
     const request = { ...asked, resultDirectory };
     report =
       options.verify === true

@@ -77,6 +77,7 @@ export function createCommand(caller: Caller): KilnCommand {
         'mount',
         {
           ...bind('bind-mount a host path; z or Z relabels it for SELinux'),
+          flag: 'mount',
           short: 'm',
           term: 'src:dst[:ro]',
         },

@@ -82,7 +82,7 @@ async function packages(
   { engine, options, command, context }: Job,
 ): Promise<BuildReply> {
   const asked = buildRequest(source, options, command, context.caller);
-  const resultDirectory = await context.caller.paths.loneResults(options.resultdir);
+  const resultDirectory = await context.caller.paths.loneResults(options.resultDirectory);
   const request = { ...asked, resultDirectory };
   const build = options.verify === true ? verifyBuild : buildPackage;
   const { onOutput, ...hooks } = hooksOf(context);
@@ -105,7 +105,7 @@ async function packages(
 
 async function recipe(name: string, { engine, options, context }: Job): Promise<BuildReply> {
   const path = await findBuildRecipe(name, context.caller.user?.files?.folder ?? '/');
-  const resultDirectory = await context.caller.paths.loneResults(options.resultdir);
+  const resultDirectory = await context.caller.paths.loneResults(options.resultDirectory);
   const request = { ...recipeRequest(path, options, context.caller), resultDirectory };
   using _lock = await lockResults(resultDirectory, request.caller);
   const report = await runRecipe(engine, request, {
@@ -126,7 +126,7 @@ async function chain(
   { engine, options, command, context }: Job,
 ): Promise<BuildReply> {
   const { user, takeRoom, paths: own, ids } = context.caller;
-  const resultDirectory = await own.loneResults(options.resultdir);
+  const resultDirectory = await own.loneResults(options.resultDirectory);
   const asked = {
     ...chainRequest(sources, options, command, context.caller),
     resultDirectory,

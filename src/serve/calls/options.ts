@@ -21,17 +21,16 @@ export const FIELDS = 'docs/reference/api.md leads to what each field is';
 /** Gives options the values of a call, by the names that it has for them. @throws KilnError E_ARGUMENT */
 export function setOptions(command: KilnCommand, rows: Rows, given: Fields): void {
   for (const [name, row] of Object.entries(rows)) {
-    const field = row.field ?? name;
-    const json = given[field];
+    const json = given[name];
     const isNothing = json === undefined || json === false;
     if (isNothing || (Array.isArray(json) && json.length === 0)) continue;
     try {
-      command.setOptionValueWithSource(name, optionFromJson(row, json, field), 'cli');
+      command.setOptionValueWithSource(name, optionFromJson(row, json, name), 'cli');
     } catch (error) {
       if (!(error instanceof InvalidArgumentError)) throw error;
       // How it is written on a command line is nothing to a caller whose numbers are JSON's.
       const what = error.message.replace(/: write .*$/, '');
-      throw new KilnError('E_ARGUMENT', `${field}: ${what}`, { hint: FIELDS });
+      throw new KilnError('E_ARGUMENT', `${name}: ${what}`, { hint: FIELDS });
     }
   }
 }
