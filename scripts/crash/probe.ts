@@ -4,7 +4,6 @@
  * that somebody who watches can hit those that are over in less.
  */
 import { appendFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Timeline } from '../../src/jobs/run/timeline.ts';
 
 const file = process.env.CRASH_PHASES ?? '';
@@ -12,26 +11,17 @@ const file = process.env.CRASH_PHASES ?? '';
 /** Wait at either end of a phase, at most, ms. */
 const PAD = 12;
 
-const pad = () => sleep(Math.random() * PAD);
-const enter = (phase: string) => appendFileSync(file, `${performance.now()} ${phase}\n`);
-process.once('exit', () => enter('end'));
+const pad = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Math.random() * PAD);
+const tell = (phase: string) => appendFileSync(file, `${performance.now()} ${phase}\n`);
+process.once('exit', () => tell('end'));
 
-const measure = Timeline.prototype.measure;
-Timeline.prototype.measure = function measureSlowly<Result>(
-  this: Timeline,
-  name: string,
-  work: () => Promise<Result>,
-): Promise<Result> {
-  enter(name);
-  return measure.call(this, name, async () => {
-    await pad();
-    try {
-      return await work();
-    } finally {
-      // Whoever gets a process must listen to it at once, as with node:child_process.
-      if (name !== 'start') await pad();
-    }
-  }) as Promise<Result>;
+const { enter } = Timeline.prototype;
+Timeline.prototype.enter = function enterSlowly(this: Timeline, name: string): void {
+  // Of the phase before.
+  pad();
+  enter.call(this, name);
+  tell(name);
+  pad();
 };
 
 /** What `kiln image build` prints when it begins something, and the name of that. */
@@ -46,9 +36,9 @@ const write = process.stderr.write.bind(process.stderr);
 process.stderr.write = ((chunk: string | Uint8Array, ...rest: []) => {
   for (const [pattern, name] of STEPS) {
     if (!pattern.test(String(chunk))) continue;
-    enter(name);
+    tell(name);
     // What comes next may be over in a millisecond.
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Math.random() * PAD);
+    pad();
   }
   return write(chunk, ...rest);
 }) as typeof process.stderr.write;

@@ -192,13 +192,13 @@ function recipeOutput(path: string, quiet: boolean, begin: () => void, caller: C
     }
     if (failure !== undefined) {
       printError(failure, stderr);
-      printWhereToLook({ ...report, resultDirectory }, caller);
+      printWhereToLook({ sandbox, kept: kept !== undefined, failure, resultDirectory }, caller);
     }
     printEgressRefusals(report.egress ?? [], stderr);
     for (const { path: file, type } of collection?.artifacts ?? []) {
       if (type === 'file') stderr.say(`kiln: ${resultDirectory}/${file}\n`);
     }
-    if (kept) stderr.say(`kiln: kept as ${sandbox}: kiln shell ${sandbox}\n`);
+    if (kept !== undefined) stderr.say(`kiln: kept as ${sandbox}: kiln shell ${sandbox}\n`);
     if (failure === undefined && !quiet) {
       const seconds = (lengthOf(report.phases) / 1000).toFixed(1);
       stderr.say(`kiln: ${basename(path)}: done after ${seconds} s\n`);

@@ -1,18 +1,15 @@
 import { posix } from 'node:path';
-import type { Warning } from '../../artifacts/warning.ts';
 import { KilnError } from '../../errors.ts';
-import { ownPath } from '../../host/files/held.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { type Executed, type Measured, Output } from '../../sandbox/door/io.ts';
 import { type CommandPlan, commandUser, type Plan } from '../../sandbox/door/plan.ts';
-import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import type { KeptCommand, PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import { type PolicyRequest, userCapabilities } from '../../sandbox/policy/policy.ts';
 import { surroundingsOf } from '../../sandbox/policy/specification.ts';
 import type { SandboxShell } from './script-protocol.ts';
-import type { ReadySource } from './sources.ts';
 
-const SOURCES = '/sources';
+export const SOURCES = '/sources';
 
 /** Prints the path of the shell that steps are for: `command -v` of some shells has no path. */
 const FIND_SHELL = `IFS=:; for name in bash sh; do for directory in $PATH; do
@@ -48,18 +45,6 @@ export class RecipeSandbox {
 
   get environment(): Readonly<Record<string, string>> {
     return { ...this.#plan.environment, ...this.#plan.command.env };
-  }
-
-  async fill(
-    sources: readonly ReadySource[],
-    warn: (warning: Warning) => void,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const items = sources.map(({ path, name }) => ({
-      source: ownPath(path),
-      target: `${SOURCES}/${name}`,
-    }));
-    await this.sandbox.copyIn(items, warn, signal);
   }
 
   async findShell(): Promise<SandboxShell> {
@@ -98,9 +83,9 @@ export class RecipeSandbox {
     return { process, output };
   }
 
-  async keep(seconds: number): Promise<void> {
-    const { command } = this.#plan;
-    await this.sandbox.keep(seconds, { ...command, policy: this.#policy(undefined, false) });
+  /** For commands in a sandbox that is kept. */
+  get furtherCommand(): KeptCommand {
+    return { ...this.#plan.command, policy: this.#policy(undefined, false) };
   }
 
   #command({ argv, env, workdir, user, network }: RecipeCommandOptions): CommandPlan {

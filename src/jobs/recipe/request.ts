@@ -84,7 +84,6 @@ export interface RecipeReport extends RunReport {
   readonly recipe: BuildRecipe;
   readonly sources: readonly ReadySource[];
   readonly failedStep: FailedStep | undefined;
-  readonly kept: boolean;
   readonly request: RunRequest & { readonly recipe: Readonly<Record<string, unknown>> };
 }
 

@@ -1,11 +1,11 @@
 import { isIP } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { checkPatterns } from '../../artifacts/collect.ts';
-import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import { isPublicAddress, parseEgressRules } from '../../egress/rule.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
+import { ownPath } from '../../host/files/held.ts';
 import { pathsOfUser } from '../../host/state/paths.ts';
 import { isImageName, resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
@@ -14,14 +14,12 @@ import { type BuildRecipe, checkScriptRecipe, loadBuildRecipe } from '../../reci
 import { hostFolder } from '../../recipe/folder.ts';
 import { limitsOfKeys } from '../../recipe/limit-keys.ts';
 import { isTrusted } from '../../recipe/named.ts';
-import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
 import { LOCK, logLimits, ResultFiles } from '../rpmbuild/outcome/result-files.ts';
-import { collectorFor } from '../run/collect.ts';
-import { planRun } from '../run/plan.ts';
+import { runJob } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
-import { RecipeSandbox } from './recipe-sandbox.ts';
+import { RecipeSandbox, SOURCES } from './recipe-sandbox.ts';
 import {
   askedFor,
   isScript,
@@ -67,91 +65,61 @@ export async function runRecipe(
   await using session = isScript(path)
     ? new ScriptSession({ path, folder, parameters, hostCwd, signal, onLog: onOutput })
     : undefined;
-  const recipe = await timeline.measure('recipe', async () =>
+  timeline.enter('recipe');
+  const recipe =
     session === undefined
       ? await loadBuildRecipe(path)
-      : checkScriptRecipe(path, await session.load(time?.timeout ?? usual?.timeout)),
-  );
+      : checkScriptRecipe(path, await session.load(time?.timeout ?? usual?.timeout));
   const binds = await request.admit(recipe);
   if (resultDirectory !== undefined) checkPatterns(recipe.artifacts);
-  const sources = await timeline.measure('sources', async () =>
-    readySources(recipe.sources, {
-      paths: engine.owner === undefined ? engine.paths : pathsOfUser(engine.paths, engine.owner),
-      largest: engine.owner?.share.disk ?? Number.POSITIVE_INFINITY,
-      room: recipe.sources.length === 0 ? 0 : await storageLeft(engine.paths, engine.owner),
-      folder,
-      offered: request.sources,
-      offline: request.offline ?? false,
-      // kilnd itself would ask a server that only this host reaches.
-      allowHost: request.allowHost === true && engine.owner === undefined,
-      signal,
-      onProgress: hooks.onSourceProgress,
-    }),
-  );
+  timeline.enter('sources');
+  const sources = await readySources(recipe.sources, {
+    paths: engine.owner === undefined ? engine.paths : pathsOfUser(engine.paths, engine.owner),
+    largest: engine.owner?.share.disk ?? Number.POSITIVE_INFINITY,
+    room: recipe.sources.length === 0 ? 0 : await storageLeft(engine.paths, engine.owner),
+    folder,
+    offered: request.sources,
+    offline: request.offline ?? false,
+    // kilnd itself would ask a server that only this host reaches.
+    allowHost: request.allowHost === true && engine.owner === undefined,
+    signal,
+    onProgress: hooks.onSourceProgress,
+  });
+  timeline.enter('image');
   const name = await imageName(engine, request, recipe);
-  await using image = await timeline.measure('image', () =>
-    openImage(engine, name, { signal, onProgress: hooks.onImageProgress }),
-  );
+  await using image = await openImage(engine, name, { signal, onProgress: hooks.onImageProgress });
   const run = sandboxRequest(request, recipe, sources, binds, image.manifest.id);
-  const plan = planRun(engine, run, image);
-  const own = ['build.log', 'build.log.rest.gz', LOCK];
-  const collect = await collectorFor(run, undefined, engine.owner?.share.disk, own);
-  const sandbox = await timeline.measure('sandbox', () =>
-    PlannedSandbox.open(engine, plan, { signal, samples: timeline.samples }),
-  );
-  let kept = false;
-  try {
-    signal.throwIfAborted();
-    const warnings: Warning[] = [];
-    const warn = (warning: Warning) => {
-      warnings.push(warning);
-      hooks.onWarning(warning);
-    };
-    const recipeSandbox = new RecipeSandbox(plan, image.manifest, sandbox);
-    if (sources.length > 0) {
-      await timeline.measure('copy-in', () => recipeSandbox.fill(sources, warn, signal));
-    }
-    const { end, failedStep } = await runSteps(recipe, run.time, timeline, {
-      sandbox: recipeSandbox,
-      session,
-      onOutput,
-      onStep: hooks.onStep,
-      signal,
-      host,
-    });
-    const egress = await sandbox.closeEgress();
-    const usage = sandbox.usage();
-    const limitHit = sandbox.limitHit(end, usage);
-    const { collection, failure } = await timeline.measure('artifacts', () =>
-      collect(sandbox, recipeSandbox.workdir, warn, undefined),
-    );
-    if (request.keepSeconds !== undefined && failedStep !== undefined) {
-      await recipeSandbox.keep(request.keepSeconds);
-      kept = true;
-    }
+  const job = {
+    request: run,
+    image,
+    copyIn: sources.map((source) => ({
+      source: ownPath(source.path),
+      target: `${SOURCES}/${source.name}`,
+    })),
+    hooks: { signal, warning: hooks.onWarning },
+    timeline,
+    reserved: ['build.log', 'build.log.rest.gz', LOCK],
+  };
+  const report = await runJob(engine, job, async (opened, plan) => {
+    const sandbox = new RecipeSandbox(plan, image.manifest, opened);
+    const context = { sandbox, session, onOutput, onStep: hooks.onStep, signal, host };
+    const { end, failedStep } = await runSteps(recipe, run.time, timeline, context);
+    const usage = opened.usage();
+    const isKept = request.keepSeconds !== undefined && failedStep !== undefined;
     return {
-      sandbox: sandbox.id,
-      image: { id: image.manifest.id, name: image.manifest.name },
-      ...timeline.course,
       end,
-      limitHit,
+      limitHit: opened.limitHit(end, usage),
       usage,
       // The command that looked for a shell was measured, at least.
-      measured: { ...recipeSandbox.measured!, limits: sandbox.limits() },
-      collection,
-      // After a failed step, missing artifacts are no failure of their own.
-      failure: failedStep?.error ?? failure,
-      warnings,
-      recipe,
-      sources,
+      measured: sandbox.measured!,
+      kept: isKept ? sandbox.furtherCommand : undefined,
       failedStep,
-      ...defined({ egress }),
-      kept,
-      request: run,
     };
-  } finally {
-    if (!kept) await timeline.measure('destroy', () => sandbox.close());
-  }
+  });
+  await report.remove();
+  // After a failed step, missing artifacts are no failure of their own.
+  const failure = report.failedStep?.error ?? report.failure;
+  return { ...report, failure, recipe, sources, request: run };
 }
 
 /**

@@ -58,9 +58,9 @@ export async function runSteps(
     const limits = Number.isFinite(shortest)
       ? { timeout: shortest, stallTimeout }
       : { stallTimeout };
-    const { failure, ...end } = await timeline.measure(`step ${name}`, () =>
-      runStep({ ...context, step, index, limits }),
-    );
+    timeline.enter(`step ${name}`);
+    const { failure, ...end } = await runStep({ ...context, step, index, limits });
+    timeline.leave();
     const milliseconds = performance.now() - start;
     onStep?.({ ...event, event: failure === undefined ? 'finish' : 'fail', milliseconds });
     if (failure !== undefined) return { end, failedStep: failure };

@@ -83,7 +83,8 @@ export class BuildRun {
     this.#files?.state('Start', state);
     this.hooks.onPhase?.(name, 'start');
     try {
-      const result = await this.timeline.measure(name, work);
+      const from = performance.now();
+      const result = await work().finally(() => this.timeline.note(name, from));
       this.#files?.state('Finish', state);
       this.hooks.onPhase?.(name, 'finish');
       return result;

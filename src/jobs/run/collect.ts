@@ -25,51 +25,57 @@ interface Collected {
   readonly failure: KilnError | undefined;
 }
 
-type Collector = (
-  sandbox: PlannedSandbox,
-  workdir: string,
-  warn: (warning: Warning) => void,
-  interrupted: AbortSignal | undefined,
-) => Promise<Collected>;
-
 /** What kiln itself writes into the result directory of a run. */
 const OWN_FILES = ['result.json', 'report.html'];
 
-/**
- * Checks the patterns of a request; the answer collects what they name, up to `bytes` of it.
- * @param more further files of kiln's own in the result directory
- * @throws KilnError E_ARTIFACT_PATTERN
- */
-export async function collectorFor(
-  request: Pick<RunRequest, 'artifacts' | 'resultDirectory' | 'caller' | 'time'>,
-  results: Pick<Results, 'collect'> = ownResults,
-  bytes?: number,
-  more: readonly string[] = [],
-): Promise<Collector> {
-  const { artifacts: patterns, resultDirectory: destination, caller: owner } = request;
+/** @throws KilnError E_ARTIFACT_PATTERN */
+export function checkArtifacts({ artifacts, resultDirectory }: RunRequest): void {
+  if (resultDirectory !== undefined) checkPatterns(artifacts);
+}
+
+interface CollectOptions {
+  readonly workdir: string;
+  /** Bytes that may be collected. */
+  readonly bytes: number | undefined;
+  /** Further files of kiln's own in the result directory. */
+  readonly reserved: readonly string[] | undefined;
+  readonly warn: (warning: Warning) => void;
+  readonly interrupted: AbortSignal | undefined;
+  readonly results: Results | undefined;
+}
+
+/** Collects the artifacts of a request, if it has any, and ends what still runs in the sandbox. */
+export async function collect(
+  sandbox: PlannedSandbox,
+  { artifacts: patterns, resultDirectory: destination, caller: owner, time }: RunRequest,
+  { workdir, bytes, reserved = [], warn, interrupted, results = ownResults }: CollectOptions,
+): Promise<Collected> {
   const none = { collection: undefined, failure: undefined };
-  if (destination === undefined || patterns.length === 0) return async () => none;
-  checkPatterns(patterns);
-  return async (sandbox, workdir, onWarning, interrupted) => {
-    try {
-      const signal = collectionEnd(request.time.timeout, interrupted);
-      const reserved = [...OWN_FILES, ...more];
-      const to = { destination, reserved, owner, limits: defined({ bytes }) };
-      // Root decides which disk of root's is filled.
-      const check = (size: number) => refuseLowDisk(destination, size);
-      const room = bytes === undefined ? undefined : check;
-      const wanted = { patterns, workdir, ...to, ...defined({ room }) };
-      const collection = await sandbox.withRoot((rootFd) =>
-        results.collect({ ...wanted, rootFd, onWarning, signal }),
-      );
-      // With a sandbox's init its mounts go: what was read of its tree since then is not what was there.
-      await sandbox.killAll();
-      return { collection, failure: missingArtifacts(collection) };
-    } catch (error) {
-      if (error instanceof KilnError) return { ...none, failure: error };
-      throw error;
-    }
-  };
+  if (destination === undefined || patterns.length === 0) return none;
+  try {
+    // Root decides which disk of root's is filled.
+    const room = bytes && ((size: number) => refuseLowDisk(destination, size));
+    const collection = await sandbox.withRoot((rootFd) =>
+      results.collect({
+        rootFd,
+        patterns,
+        workdir,
+        destination,
+        reserved: [...OWN_FILES, ...reserved],
+        owner,
+        limits: defined({ bytes }),
+        ...(room && { room }),
+        signal: collectionEnd(time.timeout, interrupted),
+        onWarning: warn,
+      }),
+    );
+    // With a sandbox's init its mounts go: what was read of its tree since then is not what was there.
+    await sandbox.killAll();
+    return { collection, failure: missingArtifacts(collection) };
+  } catch (error) {
+    if (error instanceof KilnError) return { ...none, failure: error };
+    throw error;
+  }
 }
 
 function collectionEnd(

@@ -1,41 +1,65 @@
 import type { Collection } from '../../artifacts/collect.ts';
+import type { CopyInItem } from '../../artifacts/copy-in.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
+import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { sayAfter, withWaits } from '../../host/process/wait-for.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import type { CommandStdio } from '../../sandbox/command/command-request.ts';
-import type { SandboxProcess } from '../../sandbox/command/process.ts';
-import type { Ended, Measured } from '../../sandbox/door/io.ts';
-import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import type { RefusedCall, SandboxProcess } from '../../sandbox/command/process.ts';
+import type { LimitHit, Measured } from '../../sandbox/door/io.ts';
+import type { Plan } from '../../sandbox/door/plan.ts';
+import { type KeptCommand, PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
-import { collectorFor, type Results } from './collect.ts';
+import { checkArtifacts, collect, type Results } from './collect.ts';
 import { planRun, readSecrets } from './plan.ts';
 import type { RunRequest } from './request.ts';
 import { type Course, Timeline } from './timeline.ts';
 
-export interface RunHooks extends CommandStdio {
-  /** The command has just started: attach to its stdio, forward signals. `kill` ends everything in the sandbox. */
-  readonly started: (command: SandboxProcess, kill: () => void) => void;
-  /** The command has ended: signals go to the caller again. The answer aborts the collection of artifacts. */
-  readonly ended?: () => AbortSignal;
+interface JobHooks {
   readonly entered?: (sandbox: string) => void;
-  /** Aborts what comes before the start; afterwards signals go to the command. */
+  /** The steps have ended: signals go to the caller again. The answer aborts the collection of artifacts. */
+  readonly ended?: () => AbortSignal;
+  /** Aborts what comes before the steps. */
   readonly signal?: AbortSignal;
   readonly results?: Results;
   readonly warning: (warning: Warning) => void;
 }
 
-export interface RunReport
-  extends Pick<Ended, 'limitHit' | 'usage'>,
-    Partial<Pick<Ended, 'refused'>>,
-    Course {
+export interface RunHooks extends JobHooks, CommandStdio {
+  /** The command has just started: attach to its stdio, forward signals. `kill` ends everything in the sandbox. */
+  readonly started: (command: SandboxProcess, kill: () => void) => void;
+}
+
+/** One job in a sandbox of its own. */
+interface Job {
+  readonly request: RunRequest;
+  readonly image: LeasedImage;
+  readonly copyIn: readonly CopyInItem[];
+  readonly hooks: JobHooks;
+  readonly timeline: Timeline;
+  /** Names in the result directory that no artifact may have. */
+  readonly reserved?: readonly string[];
+}
+
+/** How the steps of a job ended. */
+interface StepsEnd {
+  readonly end: CommandEnd;
+  readonly limitHit: LimitHit | null;
+  readonly usage: CgroupUsage;
+  readonly measured: Measured;
+  readonly refused?: readonly RefusedCall[];
+  /** What further commands are like, if the sandbox is kept for them. */
+  readonly kept: KeptCommand | undefined;
+}
+
+export interface RunReport extends StepsEnd, Course {
   readonly sandbox: string;
   readonly image: { readonly id: string; readonly name: string };
-  readonly end: CommandEnd;
   readonly measured: Measured & { readonly limits?: CgroupLimits };
   readonly egress?: readonly EgressEntry[];
   readonly collection: Collection | undefined;
@@ -44,6 +68,7 @@ export interface RunReport
 }
 
 export interface FinishedRun extends RunReport {
+  /** Destroys the sandbox, unless it is kept. */
   readonly remove: () => Promise<void>;
 }
 
@@ -59,64 +84,88 @@ export async function run(
   timeline: Timeline = new Timeline(),
 ): Promise<FinishedRun> {
   const { signal, terminal, handOver } = hooks;
+  signal?.throwIfAborted();
+  checkArtifacts(request);
+  timeline.enter('image');
+  await using image = await takeImage(engine, request);
+  const { copyIn, keepSeconds } = request;
+  const job = { request, image, copyIn, hooks, timeline };
+  return await runJob(engine, job, async (sandbox, { command }) => {
+    timeline.enter('start');
+    const started = await sandbox.start(command, { terminal, handOver });
+    timeline.enter('command');
+    sandbox.receive(command, started.process);
+    hooks.started(started.process, () => void sandbox.killAll().catch(() => undefined));
+    const { exitCode, signal: endedBy, timeLimit, ...ended } = await started.ended();
+    const end = { exitCode, signal: endedBy, timeLimit };
+    return { ...ended, end, kept: keepSeconds === undefined ? undefined : command };
+  });
+}
+
+/** The one way of a job: its sandbox, files into it, `steps`, the artifacts out of it, the report. */
+export async function runJob<End extends StepsEnd>(
+  engine: Engine,
+  { request, image, copyIn, hooks, timeline, reserved }: Job,
+  steps: (sandbox: PlannedSandbox, plan: Plan, warn: (warning: Warning) => void) => Promise<End>,
+): Promise<End & FinishedRun> {
+  const { signal, results } = hooks;
   const warnings: Warning[] = [];
   const warn = (warning: Warning) => {
     warnings.push(warning);
     hooks.warning(warning);
   };
-
-  signal?.throwIfAborted();
-  // Binds do not count in the sandbox's own share, so the share limits the collection.
-  const collect = await collectorFor(request, hooks.results, engine.owner?.share.disk);
-  await using image = await timeline.measure('image', () => takeImage(engine, request));
-  const plan = planRun(engine, request, image);
-  const { command } = plan;
+  timeline.leave();
   const secrets = await readSecrets(request.secrets);
-  const sandbox = await timeline.measure('sandbox', () =>
-    withWaits({ endAfter: startLimit(request), signal }, () =>
-      PlannedSandbox.open(engine, plan, { secrets, signal, samples: timeline.samples }),
-    ),
+  const plan = planRun(engine, request, image);
+  timeline.enter('sandbox');
+  const sandbox = await withWaits({ endAfter: startLimit(request), signal }, () =>
+    PlannedSandbox.open(engine, plan, { secrets, signal, samples: timeline.samples }),
   );
-  const remove = () => timeline.measure('destroy', () => sandbox.close());
-  let finished = false;
+  const remove = async () => {
+    timeline.enter('destroy');
+    await sandbox.close();
+    timeline.leave();
+  };
   try {
     hooks.entered?.(sandbox.id);
     signal?.throwIfAborted();
-    if (request.copyIn.length > 0) {
-      await timeline.measure('copy-in', () => sandbox.copyIn(request.copyIn, warn, signal));
+    if (copyIn.length > 0) {
+      timeline.enter('copy-in');
+      await sandbox.copyIn(copyIn, warn, signal);
     }
-    const started = await timeline.measure('start', () =>
-      sandbox.start(command, { terminal, handOver }),
-    );
-    sandbox.receive(command, started.process);
-    hooks.started(started.process, () => void sandbox.killAll().catch(() => undefined));
-    const limits = sandbox.limits();
-    const ended = await timeline.measure('command', () => started.ended());
+    timeline.leave();
+    const ended = await steps(sandbox, plan, warn);
+    const { kept } = ended;
+    timeline.enter('artifacts');
     const interrupted = hooks.ended?.();
-    const { exitCode, signal: endedBy, timeLimit, limitHit, usage, measured, refused } = ended;
+    const limits = sandbox.limits();
     const egress = await sandbox.closeEgress();
-    const { collection, failure } = await timeline.measure('artifacts', () =>
-      collect(sandbox, command.workdir, warn, interrupted),
-    );
-    const { keepSeconds } = request;
-    if (keepSeconds !== undefined) await sandbox.keep(keepSeconds, command);
-    finished = true;
+    // Binds do not count in the sandbox's own share, so the share limits the collection.
+    const bytes = engine.owner?.share.disk;
+    const { workdir } = plan.command;
+    const where = { workdir, bytes, reserved, warn, interrupted, results };
+    const collected = await collect(sandbox, request, where);
+    timeline.leave();
+    if (kept !== undefined) await sandbox.keep(request.keepSeconds ?? 0, kept);
     return {
+      ...ended,
       sandbox: sandbox.id,
       image: { id: image.manifest.id, name: image.manifest.name },
       ...timeline.course,
-      end: { exitCode, signal: endedBy, timeLimit },
-      measured: { ...measured, limits },
-      ...{ limitHit, usage, refused, collection, failure, warnings },
-      remove: keepSeconds === undefined ? remove : async () => undefined,
+      measured: { ...ended.measured, limits },
+      ...collected,
+      warnings,
       ...defined({ egress }),
+      remove: kept === undefined ? remove : async () => undefined,
     };
-  } finally {
-    if (!finished) await remove();
+  } catch (error) {
+    timeline.fail();
+    await remove();
+    throw error;
   }
 }
 
-/** How long one process may keep a run from its start, ms: no longer than the run itself may take. */
+/** How long one process may keep a job from its start, ms: no longer than the job itself may take. */
 function startLimit({ time: { timeout } }: RunRequest): number | undefined {
   return timeout === undefined ? undefined : Math.max(timeout, sayAfter());
 }

@@ -20,16 +20,38 @@ export function lengthOf(phases: readonly Phase[]): number {
   return Math.max(0, ...phases.map(({ start, duration }) => start + duration));
 }
 
+/** The phases of a job, one after the other. */
 export class Timeline {
   readonly started = new Date();
   readonly phases: Phase[] = [];
   current = 'plan';
   failed: string | undefined;
+  #since: number | undefined;
   readonly #zero = performance.now();
   readonly samples = new UsageSamples(this.#zero);
 
+  /** Until now; phases that come later are added to its list. */
   get course(): Course {
+    this.leave();
     return { started: this.started, phases: this.phases, samples: this.samples.rows };
+  }
+
+  /** Begins a phase, which ends the one before. */
+  enter(name: string): void {
+    this.leave();
+    this.current = name;
+    this.#since = performance.now();
+  }
+
+  leave(): void {
+    if (this.#since !== undefined) this.note(this.current, this.#since);
+    this.#since = undefined;
+  }
+
+  /** The job has failed in this phase: what comes now is cleaning up. */
+  fail(phase: string = this.current): void {
+    this.leave();
+    this.failed ??= phase;
   }
 
   note(name: string, from: number): void {
@@ -39,19 +61,6 @@ export class Timeline {
       start: rounded(from - this.#zero),
       duration: rounded(performance.now() - from),
     });
-  }
-
-  async measure<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
-    this.current = name;
-    const start = performance.now();
-    try {
-      return await work();
-    } catch (error) {
-      this.failed ??= name;
-      throw error;
-    } finally {
-      this.note(name, start);
-    }
   }
 }
 
