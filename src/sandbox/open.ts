@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
-import { delegateCgroup } from '../host/cgroup/cgroup.ts';
 import { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
 import { lockUnlessHeld } from '../host/files/flock.ts';
 import type { HeldSandbox, SandboxHost, SandboxOwner, Turn } from '../host/libvirt/sandbox-host.ts';
@@ -13,11 +12,11 @@ import { readSandboxRecord, sandboxFiles } from './domain/sandbox-record.ts';
 import { knownSkeleton } from './domain/skeleton.ts';
 import { startDomain } from './domain/start-domain.ts';
 import { sweepSandboxes } from './domain/sweep.ts';
+import { type FilledSandbox, fillSandbox } from './fill.ts';
 import { labelsInside, requirePolicy } from './labels/labels.ts';
 import type { BindOwners } from './policy/filesystem.ts';
 import { randomMac } from './policy/network.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
-import { Sandbox } from './sandbox.ts';
 
 export interface SandboxUse extends Omit<BindOwners, 'groups'> {
   readonly command?: readonly string[];
@@ -28,7 +27,7 @@ export async function openSandbox(
   host: SandboxHost,
   wanted: SandboxSpecification,
   use: SandboxUse,
-): Promise<Sandbox> {
+): Promise<FilledSandbox> {
   const specification = {
     ...withinShare(wanted, host.owner),
     network: knownInterface(wanted.network),
@@ -43,15 +42,14 @@ export async function openSandbox(
     ...(labels === undefined ? {} : { labels: labelsInside(labels, mounts) }),
   });
   try {
-    await limitSandbox(sandbox, specification);
-    if (specification.boot)
-      delegateCgroup(sandbox.channel.initPid, sandbox.record.domain, sandbox.range.base);
+    limitSandbox(sandbox.container, specification);
+    if (specification.boot) sandbox.container.delegate(sandbox.range.base);
   } catch (error) {
     await sandbox.destroy();
     throw error;
   }
   const owners = { ...use, groups: host.owner?.groups ?? [] };
-  return await Sandbox.open(sandbox, specification, owners, use.signal);
+  return await fillSandbox(sandbox, specification, owners, use.signal);
 }
 
 function withinShare(
@@ -166,6 +164,6 @@ export async function reopenSandbox(host: SandboxHost, id: string) {
       hint: 'wait until that command has ended',
     });
   }
-  const sandbox = await SandboxDomain.attach(host.paths, { directory, record, lock }, host.connect);
-  return { sandbox: Sandbox.reopen(sandbox, session), session, keepUntil };
+  const domain = await SandboxDomain.attach(host.paths, { directory, record, lock }, host.connect);
+  return { domain, session, keepUntil };
 }

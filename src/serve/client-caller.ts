@@ -19,7 +19,7 @@ import { workingDirectoryError } from '../host/calls/system-error.ts';
 import { callersOwn } from '../host/process/own-node.ts';
 import { callerIds } from '../jobs/run/request.ts';
 import { awaitedLater } from '../promise.ts';
-import type { HandedStdio, HostStdio } from '../sandbox/command/command-request.ts';
+import type { HandedStdio, HostStdio } from '../sandbox/command/streams.ts';
 import { userEnvironment } from '../users/configuration.ts';
 
 /** The most bytes of text that may wait for the client before the writer must wait. */

@@ -22,29 +22,30 @@ const LOW_LEVEL: readonly {
     names: ['commandPolicy'],
     allowed: ['sandbox/door/planned-sandbox.ts'],
   },
-  { module: 'sandbox/sandbox.ts', names: ['Sandbox'], allowed: ['sandbox/open.ts'] },
+  { module: 'sandbox/fill.ts', names: ['fillSandbox'], allowed: ['sandbox/open.ts'] },
   {
-    module: 'sandbox/command/command-request.ts',
-    names: ['CommandRequest'],
-    allowed: ['sandbox/sandbox.ts'],
+    module: 'sandbox/command/start-command.ts',
+    names: ['startCommand'],
+    allowed: ['sandbox/door/planned-sandbox.ts'],
   },
   {
     module: 'sandbox/command/process.ts',
     names: ['SandboxProcess'],
-    allowed: ['sandbox/sandbox.ts', 'sandbox/door/visitors.ts'],
+    allowed: ['sandbox/command/start-command.ts', 'sandbox/door/visitors.ts'],
   },
   {
     module: 'sandbox/wire/encode.ts',
     names: ['encodeExec'],
-    allowed: ['sandbox/command/command-request.ts'],
+    allowed: ['sandbox/command/start-command.ts'],
   },
   {
     module: 'sandbox/wire/encode.ts',
     names: ['encodeRequest'],
     allowed: [
       'sandbox/command/control.ts',
+      'sandbox/command/start-command.ts',
       'sandbox/domain/parking.ts',
-      'sandbox/sandbox.ts',
+      'sandbox/fill.ts',
       'sandbox/wire/encode.ts',
     ],
   },
@@ -130,7 +131,7 @@ test('only the door makes policies and opens, starts, supervises or fills sandbo
 
 test('the import scanner finds every form, and skips type-only imports', (t) => {
   const text = `
-    import type { Sandbox } from '../sandbox/sandbox.ts';
+    import type { FilledSandbox } from '../sandbox/fill.ts';
     import { type SandboxUse, openSandbox as enter } from '../sandbox/open.ts';
     import * as policy from '../sandbox/policy.ts';
     export { copyIn } from '../artifacts/copy-in.ts';

@@ -7,10 +7,9 @@ import { planFromRecipe } from '../../src/image/plan.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
 import { readContents } from '../../src/image/store/manifest.ts';
 import { obtainPackages } from '../../src/image/store/packages.ts';
-import { openSandbox } from '../../src/sandbox/open.ts';
 import { rpmIn } from '../fixtures/roots.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
-import { asRoot } from '../support/plain-policy.ts';
+import { asRoot, PlainSandbox } from '../support/plain-sandbox.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
 import { differences, snapshotTree } from './tree-snapshot.ts';
@@ -68,10 +67,9 @@ test.serial('the tree is the one that rpm makes of the same packages', async (t)
 
 /** A command in the image as `kiln run` runs it, with nothing but the image. */
 async function inImage(command: readonly string[]) {
-  await using sandbox = await openSandbox(
+  await using sandbox = await PlainSandbox.open(
     state.engine,
     sandboxSpecification({ root: image.tree, image: image.manifest.id, privateTmp: false }),
-    { user: { uid: 0, gid: 0 }, caller: { uid: 0, gid: 0 } },
   );
   const child = await sandbox.spawn(command, await asRoot(state.engine.paths, sandbox));
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);

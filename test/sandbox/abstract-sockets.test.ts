@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { openSandbox } from '../../src/sandbox/open.ts';
 import {
   type AbstractSocket,
   abstractSocket,
@@ -10,7 +9,7 @@ import {
 } from '../support/abstract-socket.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
-import { asRoot } from '../support/plain-policy.ts';
+import { asRoot, PlainSandbox } from '../support/plain-sandbox.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 
 let state: BusyboxState;
@@ -59,10 +58,9 @@ test('behind the Landlock wall, mounts still work', async (t) => {
 
 test('the init starts no command without the wall that it must have', async (t) => {
   await using kiln = openKiln({ env: state.env });
-  const ids = { uid: 0, gid: 0 };
   for (const nested of [false, true]) {
     const specification = sandboxSpecification({ root: tree, network: 'host', nested });
-    await using sandbox = await openSandbox(kiln.engine, specification, { user: ids, caller: ids });
+    await using sandbox = await PlainSandbox.open(kiln.engine, specification);
     const { policy } = await asRoot(kiln.paths, sandbox);
     const landlock = policy.landlock.filter((wall) => wall !== 'abstract-sockets');
     await t.throwsAsync(sandbox.spawn(['true'], { policy: { ...policy, landlock } }), {

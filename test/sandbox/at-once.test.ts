@@ -3,10 +3,9 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import type { SandboxProcess } from '../../src/sandbox/command/process.ts';
-import { openSandbox } from '../../src/sandbox/open.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
-import { asRoot } from '../support/plain-policy.ts';
+import { asRoot, PlainSandbox } from '../support/plain-sandbox.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 
 let state: BusyboxState;
@@ -26,9 +25,8 @@ function descriptors(pid: number): string[] {
 test('commands that end while others start get reports of their own refused calls', async (t) => {
   await using kiln = openKiln({ env: state.env });
   const root = join(state.paths.images, IMAGE, 'tree');
-  const ids = { uid: 0, gid: 0 };
   const specification = sandboxSpecification({ root });
-  await using sandbox = await openSandbox(kiln.engine, specification, { user: ids, caller: ids });
+  await using sandbox = await PlainSandbox.open(kiln.engine, specification);
   const { initPid } = sandbox;
   const nested = Number(readFileSync(`/proc/${initPid}/task/${initPid}/children`, 'latin1'));
   const policy = await asRoot(kiln.paths, sandbox);

@@ -6,12 +6,10 @@ import type { Engine } from '../../src/engine.ts';
 import { cgroupHierarchies } from '../../src/host/cgroup/cgroup.ts';
 import { connect } from '../../src/host/libvirt/connection.ts';
 import type { SandboxProcess } from '../../src/sandbox/command/process.ts';
-import { openSandbox } from '../../src/sandbox/open.ts';
 import { ROOT_CAPABILITIES } from '../../src/sandbox/policy/specification.ts';
-import type { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { ownCaller } from '../support/own-caller.ts';
-import { asRoot } from '../support/plain-policy.ts';
+import { asRoot, PlainSandbox } from '../support/plain-sandbox.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 
 let state: BusyboxState;
@@ -27,14 +25,13 @@ test.after.always(async () => {
 });
 
 /** A sandbox whose command is, or is not, to be a system's pid 1. */
-function open(boot: boolean): Promise<Sandbox> {
+function open(boot: boolean): Promise<PlainSandbox> {
   const root = join(state.paths.images, IMAGE, 'tree');
-  const ids = { uid: 0, gid: 0 };
   const specification = sandboxSpecification({ root, boot, namespaces: 16 });
-  return openSandbox(engine, specification, { user: ids, caller: ids });
+  return PlainSandbox.open(engine, specification);
 }
 
-const root = (sandbox: Sandbox) => asRoot(state.paths, sandbox, ROOT_CAPABILITIES);
+const root = (sandbox: PlainSandbox) => asRoot(state.paths, sandbox, ROOT_CAPABILITIES);
 
 async function output(command: SandboxProcess): Promise<string> {
   command.stdin.end();

@@ -10,8 +10,8 @@ import { connect } from '../../src/host/libvirt/connection.ts';
 import { destroySandbox } from '../../src/sandbox/domain/destroy.ts';
 import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
 import { startDomain } from '../../src/sandbox/domain/start-domain.ts';
+import { fillSandbox } from '../../src/sandbox/fill.ts';
 import { securityModule, selinuxEnforces } from '../../src/sandbox/labels/module.ts';
-import { Sandbox } from '../../src/sandbox/sandbox.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -236,7 +236,7 @@ for (const domain of domains) {
     }
     const specification = sandboxSpecification({ root: join(paths.images, IMAGE, 'tree') });
     const ids = { uid: 0, gid: 0 };
-    const opened = Sandbox.open(await owned, specification, { user: ids, caller: ids, groups: [] });
+    const opened = fillSandbox(await owned, specification, { user: ids, caller: ids, groups: [] });
     const error = await t.throwsAsync(opened, { code });
     if (code === 'E_LAYER_MISSING') isFoundOut(t, error, lacks);
   });

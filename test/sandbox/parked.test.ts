@@ -29,14 +29,12 @@ import {
 } from '../../src/sandbox/domain/sandbox-record.ts';
 import { ensureSkeleton, INIT_PATH } from '../../src/sandbox/domain/skeleton.ts';
 import { sweepSandboxes } from '../../src/sandbox/domain/sweep.ts';
-import { openSandbox } from '../../src/sandbox/open.ts';
 import type { SandboxSpecification } from '../../src/sandbox/policy/specification.ts';
-import type { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { installFaultyInit } from '../support/faulty-init.ts';
 import { type Kiln, openKiln } from '../support/kiln.ts';
 import * as parking from '../support/parking.ts';
-import { asRoot } from '../support/plain-policy.ts';
+import { asRoot, PlainSandbox } from '../support/plain-sandbox.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 
 /** A parked sandbox has much of what it needs already: it must be no worse for it. */
@@ -62,14 +60,12 @@ const noneParked = () => parked.none();
 const oneParked = (lifetime?: number) => parked.one(lifetime);
 const domainNames = () => parking.domainNames(kiln);
 
-const ROOT = { uid: 0, gid: 0 };
-
-function open(different: Partial<SandboxSpecification> = {}): Promise<Sandbox> {
+function open(different: Partial<SandboxSpecification> = {}): Promise<PlainSandbox> {
   const specification = sandboxSpecification({ root: image, ...different });
-  return openSandbox(parked.engine, specification, { user: ROOT, caller: ROOT });
+  return PlainSandbox.open(parked.engine, specification);
 }
 
-async function said(sandbox: Sandbox, script: string): Promise<string> {
+async function said(sandbox: PlainSandbox, script: string): Promise<string> {
   const command = await sandbox.spawn(['sh', '-c', script], await asRoot(kiln.paths, sandbox));
   command.stdin.end();
   command.stderr.resume();

@@ -5,12 +5,11 @@ import test from 'ava';
 import { execa } from 'execa';
 import { ownPath } from '../../src/host/files/held.ts';
 import { library } from '../../src/host/process/seccomp.ts';
-import { openSandbox } from '../../src/sandbox/open.ts';
 import { seccompFilter } from '../../src/sandbox/seccomp/profile.ts';
 import { ABIS } from '../../src/sandbox/seccomp/program.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
-import { asRoot } from '../support/plain-policy.ts';
+import { asRoot, PlainSandbox } from '../support/plain-sandbox.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 
 let state: BusyboxState;
@@ -179,9 +178,8 @@ test('the init starts no command without the filter that it must have', async (t
   const folder = await hostFolder();
   const binds = [{ source: folder, place: ownPath(folder), target: '/b', readonly: false }];
   const root = join(state.paths.images, IMAGE, 'tree');
-  const ids = { uid: 0, gid: 0 };
   const specification = sandboxSpecification({ root, binds });
-  await using sandbox = await openSandbox(kiln.engine, specification, { user: ids, caller: ids });
+  await using sandbox = await PlainSandbox.open(kiln.engine, specification);
   const { policy } = await asRoot(kiln.paths, sandbox);
   const seccomp = await seccompFilter(kiln.paths, 'default', []);
   await t.throwsAsync(sandbox.spawn(['true'], { policy: { ...policy, seccomp } }), {

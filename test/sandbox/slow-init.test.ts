@@ -2,10 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { openSandbox } from '../../src/sandbox/open.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
-import { asRoot } from '../support/plain-policy.ts';
+import { asRoot, PlainSandbox } from '../support/plain-sandbox.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 import { stopped } from '../support/stopped.ts';
 
@@ -20,9 +19,8 @@ test.after.always(async () => {
 
 test('commands for a stopped init keep nobody waiting, and start later', async (t) => {
   await using kiln = openKiln({ env: state.env });
-  const ids = { uid: 0, gid: 0 };
   const specification = sandboxSpecification({ root: `${state.paths.images}/${IMAGE}/tree` });
-  await using sandbox = await openSandbox(kiln.engine, specification, { user: ids, caller: ids });
+  await using sandbox = await PlainSandbox.open(kiln.engine, specification);
   const { policy } = await asRoot(kiln.paths, sandbox);
   const started = [];
   {

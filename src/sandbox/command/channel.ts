@@ -36,6 +36,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
   readonly #sender: MessageSender;
   readonly #decoder = new AnswerDecoder();
   #ended = false;
+  #lastId = 0;
 
   constructor(fd: number) {
     super();
@@ -54,6 +55,11 @@ export class Channel extends EventEmitter<ChannelEvents> {
 
   get ended(): boolean {
     return this.#ended;
+  }
+
+  /** For a request or command that the init answers by its id. */
+  newId(): number {
+    return ++this.#lastId;
   }
 
   /**

@@ -4,23 +4,24 @@ import { signalNumber } from '../../host/process/process.ts';
 import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../promise.ts';
 import { encodeRequest, encodeSignal } from '../wire/encode.ts';
-import type { Parts, RequestField, RequestName } from '../wire/table.ts';
+import type { Parts, RequestField } from '../wire/table.ts';
 import type { Channel } from './channel.ts';
 import { operationError } from './failures.ts';
 
-type Asked = Exclude<
-  RequestName,
-  'prepare' | 'setup' | 'exec' | 'signal' | 'winsize' | 'kill-all' | 'keep'
->;
-
-/** Ids of requests lie above the ids by which a sandbox counts its commands. */
-const FIRST_ID = 2 ** 30;
+/** Requests that the init answers by their id. */
+type Asked =
+  | 'directory'
+  | 'socket'
+  | 'dhcp-socket'
+  | 'address'
+  | 'adopt'
+  | 'kill-session'
+  | 'notify-socket';
 
 export type SandboxDirectory = Parts<'directory'>;
 
 export class SandboxControl {
   readonly #channel: Channel;
-  #nextId = FIRST_ID;
 
   constructor(channel: Channel) {
     this.#channel = channel;
@@ -29,6 +30,17 @@ export class SandboxControl {
   get gone(): Promise<void> {
     if (this.#channel.ended) return Promise.resolve();
     return new Promise((resolve) => this.#channel.once('end', () => resolve()));
+  }
+
+  /** Ends every process in the sandbox. */
+  async killAll(): Promise<void> {
+    this.#channel.send(encodeRequest('kill-all', []));
+    await this.#channel.ask((answer) => (answer.type === 'quiet' ? true : undefined));
+  }
+
+  /** The init lives on without a connection for so long. */
+  keep(seconds: number): void {
+    this.#channel.send(encodeRequest('keep', [{ op: 'ttl', seconds }]));
   }
 
   async makeDirectories(directories: readonly SandboxDirectory[]): Promise<void> {
@@ -70,14 +82,14 @@ export class SandboxControl {
   }
 
   async adopt(pid: number) {
-    const id = this.#nextId;
-    // The id of the request below. Listen before sending: the process may end at once.
+    const id = this.#channel.newId();
+    // Listen before sending: the process may end at once.
     const ended = awaitedLater(
       this.#channel.wait((answer) =>
         answer.type === 'exited' && answer.id === id ? answer : undefined,
       ),
     );
-    const session = await this.#ask('adopt', [{ op: 'process', pid }]);
+    const session = await this.#ask('adopt', [{ op: 'process', pid }], [], id);
     const kill = (signal: NodeJS.Signals) =>
       this.#channel.send(encodeSignal(id, signalNumber(signal)));
     return { session, ended, kill };
@@ -104,8 +116,8 @@ export class SandboxControl {
     request: Asked,
     fields: readonly RequestField<Asked>[],
     fds: readonly number[] = [],
+    id = this.#channel.newId(),
   ): Promise<number> {
-    const id = this.#nextId++;
     const message = encodeRequest<Asked>(request, [{ op: 'id', id }, ...fields]);
     const answered = awaitedLater(
       this.#channel.ask((answer) => {

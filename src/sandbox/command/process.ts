@@ -4,8 +4,8 @@ import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { signalName, signalNumber } from '../../host/process/process.ts';
 import type { AnswerOf, Parts } from '../wire/table.ts';
-import type { CommandStreams } from './command-request.ts';
 import type { CommandFacts } from './facts.ts';
+import type { CommandStreams } from './streams.ts';
 
 export type ExitedAnswer = AnswerOf<'exited'>;
 

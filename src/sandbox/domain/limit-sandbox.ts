@@ -2,12 +2,12 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { sizeInWords } from '../../host/calls/system-error.ts';
-import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
+import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import { backingOf } from '../../host/cgroup/cgroup-usage.ts';
 import { layerMissingError, type OptionalLayer } from '../policy/layers.ts';
 import { DEFAULT_PIDS, MINIMUM_MEMORY } from '../policy/limits.ts';
 import type { SandboxSpecification } from '../policy/specification.ts';
-import type { SandboxDomain } from './sandbox-domain.ts';
+import type { Container } from './container.ts';
 
 function requireMemory(memory: number | undefined): void {
   if (memory === undefined || memory >= MINIMUM_MEMORY) return;
@@ -22,12 +22,8 @@ function requireMemory(memory: number | undefined): void {
 }
 
 /** libvirt reports no limit that it could not set, and a container may hide the group with the limit. */
-function requireDefaultMemory(
-  cgroups: ProcessCgroups,
-  group: string,
-  allowMissing: readonly OptionalLayer[],
-): void {
-  if (allowMissing.includes('memory-limit') || cgroups.limits(group).memory !== undefined) return;
+function requireDefaultMemory(container: Container, allowMissing: readonly OptionalLayer[]): void {
+  if (allowMissing.includes('memory-limit') || container.limits().memory !== undefined) return;
   throw layerMissingError(
     'memory-limit',
     'no group of the sandbox’s with the default limit is seen',
@@ -39,10 +35,7 @@ function isRefusedValue(error: unknown): error is KilnError {
   return error instanceof KilnError && hasErrno(error.cause, 'EINVAL', 'EBUSY', 'ERANGE');
 }
 
-export async function limitSandbox(
-  { record: { domain: group }, cgroups, channel: { initPid } }: SandboxDomain,
-  specification: SandboxSpecification,
-): Promise<void> {
+export function limitSandbox(container: Container, specification: SandboxSpecification): void {
   const { limits, allowMissing } = specification;
   requireMemory(limits.memory);
   const enforce = (layer: OptionalLayer, work: () => void) => {
@@ -59,13 +52,13 @@ export async function limitSandbox(
     }
   };
   const put = (layer: OptionalLayer, limit: () => CgroupLimits) =>
-    enforce(layer, () => cgroups.limit(initPid, group, limit()));
+    enforce(layer, () => container.limit(limit()));
   const { memory, cpus, pids, ioRead: read, ioWrite: write } = limits;
   if (memory !== undefined) put('memory-limit', () => ({ memory }));
   if (cpus !== undefined) put('cpu-limit', () => ({ cpus }));
   put('pids-limit', () => ({ pids: pids ?? DEFAULT_PIDS }));
-  if (memory === undefined) requireDefaultMemory(cgroups, group, allowMissing);
-  enforce('memory-limit', () => cgroups.limitSockets());
+  if (memory === undefined) requireDefaultMemory(container, allowMissing);
+  enforce('memory-limit', () => container.limitSockets());
   if (read === undefined && write === undefined) return;
   const rates = defined({ read, write });
   put('io-limit', () => ({

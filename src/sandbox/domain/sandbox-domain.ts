@@ -1,10 +1,8 @@
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
-import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { HeldLock } from '../../host/files/flock.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
-import { shareOpenFiles } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import { span } from '../../host/trace/trace.ts';
@@ -12,19 +10,11 @@ import { awaitedLater } from '../../promise.ts';
 import { type Channel, openChannel } from '../command/channel.ts';
 import { setupError } from '../command/failures.ts';
 import { lowerOwnRange } from '../labels/relabel.ts';
+import { Container } from './container.ts';
 import { endDomain, removeSandbox } from './destroy.ts';
 import { initOf } from './ending.ts';
 import { type SandboxRecord, sandboxFiles, writeSandboxRecord } from './sandbox-record.ts';
 import type { StartedDomain } from './start-domain.ts';
-
-async function moveToItsGroup(initPid: number, group: string): Promise<void> {
-  try {
-    // Uses fresh cgroups, because the sandbox's own are looked up once and the process moves now.
-    await ProcessCgroups.of(initPid).prepare(initPid, group);
-  } catch {
-    // Setting the limits tries again.
-  }
-}
 
 export class SandboxDomain {
   readonly id: string;
@@ -32,11 +22,11 @@ export class SandboxDomain {
   readonly directory: string;
   readonly range: IdRange;
   readonly channel: Channel;
+  readonly container: Container;
   record: SandboxRecord;
   readonly paths: StatePaths;
   readonly #lock: HeldLock;
   readonly #connect: () => Promise<Connection>;
-  #cgroups: ProcessCgroups | undefined;
   #destroyed: Promise<void> | undefined;
 
   constructor(
@@ -45,7 +35,9 @@ export class SandboxDomain {
     channel: Channel,
     connect: () => Promise<Connection>,
     prepared: boolean,
+    container = new Container(channel.initPid, record.domain),
   ) {
+    this.container = container;
     this.prepared = prepared;
     this.paths = paths;
     this.id = record.id;
@@ -72,10 +64,10 @@ export class SandboxDomain {
     let channel: Channel | undefined;
     try {
       channel = await openChannel(sandboxFiles.socket(directory), domain);
-      shareOpenFiles(channel.initPid);
-      await moveToItsGroup(channel.initPid, record.domain);
+      const container = new Container(channel.initPid, record.domain);
+      await container.settle();
       await domain;
-      return new SandboxDomain(paths, started, channel, connect, false);
+      return new SandboxDomain(paths, started, channel, connect, false, container);
     } catch (error) {
       await channel?.close();
       // If the domain failed to start, this throws the reason.
@@ -100,11 +92,6 @@ export class SandboxDomain {
       await found.lock.release();
       throw error;
     }
-  }
-
-  get cgroups(): ProcessCgroups {
-    this.#cgroups ??= ProcessCgroups.of(this.channel.initPid);
-    return this.#cgroups;
   }
 
   describe(

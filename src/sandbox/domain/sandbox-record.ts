@@ -33,7 +33,7 @@ export interface SandboxRecord {
   readonly session?: SandboxSession;
 }
 
-export interface SandboxSession {
+interface SandboxSession {
   readonly user: string;
   readonly capabilities: readonly Capability[];
   readonly seccomp: string;

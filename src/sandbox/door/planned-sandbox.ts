@@ -3,7 +3,7 @@
  * is put together here, and nowhere else.
  */
 import { addAbortListener } from 'node:events';
-import { join } from 'node:path';
+import { statfsSync } from 'node:fs';
 import type { CopyInItem, Send, Unmade, WrittenFile } from '../../artifacts/copy-in.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
@@ -11,23 +11,27 @@ import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno, SyscallError } from '../../host/calls/libc.ts';
-import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
+import { attempt, hasErrno, SyscallError } from '../../host/calls/libc.ts';
+import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
+import { O_PATH, openInTree } from '../../host/files/at.ts';
 import { mountLoopImage } from '../../host/files/mount.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import type { UserIds } from '../../host/process/user-namespace.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
-import type { CommandStdio, HandOver } from '../command/command-request.ts';
-import type { SandboxControl } from '../command/control.ts';
+import { SandboxControl } from '../command/control.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxProcess } from '../command/process.ts';
+import { startCommand } from '../command/start-command.ts';
+import type { CommandStdio, HandOver } from '../command/streams.ts';
+import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { sandboxFiles } from '../domain/sandbox-record.ts';
+import type { FilledSandbox } from '../fill.ts';
+import type { LeasedAddress } from '../network/dhcp-client.ts';
 import { openSandbox, reopenSandbox } from '../open.ts';
 import { commandPolicy, type PolicyRequest, userCapabilities } from '../policy/policy.ts';
 import { type CommandPolicy, type Surroundings, surroundingsOf } from '../policy/specification.ts';
-import type { Sandbox } from '../sandbox.ts';
 import {
   type CommandIo,
   type Executed,
@@ -48,23 +52,36 @@ import { type ExecuteRequest, Visitors } from './visitors.ts';
 export type KeptCommand = Pick<CommandPlan, 'policy' | 'env' | 'workdir'>;
 
 export class PlannedSandbox implements AsyncDisposable {
-  readonly #sandbox: Sandbox;
+  readonly id: string;
+  /** The name of its domain, and of its cgroups. */
+  readonly domain: string;
+  readonly initPid: number;
+  readonly facts: SandboxFacts;
+  readonly control: SandboxControl;
+  readonly #domain: SandboxDomain;
+  readonly #lease: LeasedAddress | undefined;
+  readonly #surroundings: Surroundings;
   readonly #policies: ReturnType<typeof policiesOf>;
   readonly #plan: Pick<SandboxPlan, 'owner' | 'environment' | 'egress'>;
-  readonly #directory: string;
   #visitors: Visitors | undefined;
   #egress: Egress | undefined;
   #samples: OpenIo['samples'];
   measured: Measured | undefined;
 
   private constructor(
-    { sandboxes }: StatePaths,
-    sandbox: Sandbox,
+    { domain, facts, lease }: FilledSandbox,
+    surroundings: Surroundings,
     policies: ReturnType<typeof policiesOf>,
     plan: Pick<SandboxPlan, 'owner' | 'environment' | 'egress'>,
   ) {
-    this.#directory = join(sandboxes, sandbox.id);
-    this.#sandbox = sandbox;
+    this.id = domain.id;
+    this.domain = domain.record.domain;
+    this.initPid = domain.channel.initPid;
+    this.facts = facts;
+    this.control = new SandboxControl(domain.channel);
+    this.#domain = domain;
+    this.#lease = lease;
+    this.#surroundings = surroundings;
     this.#policies = policies;
     this.#plan = plan;
   }
@@ -78,7 +95,8 @@ export class PlannedSandbox implements AsyncDisposable {
     plan: SandboxPlan | Plan,
     { secrets = [], samples, ...io }: OpenIo = {},
   ): Promise<PlannedSandbox> {
-    const policies = policiesOf(host.paths, surroundingsOf(plan.sandbox));
+    const surroundings = surroundingsOf(plan.sandbox);
+    const policies = policiesOf(host.paths, surroundings);
     if ('command' in plan) await policies(plan.command.policy);
     const volumes = plan.sandbox.volumes.map(({ source, target }) => ({
       source: typeof source === 'string' ? source : mountImage(source.image),
@@ -86,29 +104,29 @@ export class PlannedSandbox implements AsyncDisposable {
     }));
     const specification = { ...plan.sandbox, secrets, volumes };
     const { owner: user, caller, shownAs: command } = plan;
-    const sandbox = await openSandbox(host, specification, {
+    const filled = await openSandbox(host, specification, {
       ...{ user, caller, command },
       ...io,
     });
-    const opened = new PlannedSandbox(host.paths, sandbox, policies, plan);
+    const opened = new PlannedSandbox(filled, surroundings, policies, plan);
     opened.#samples = samples;
     try {
       await opened.#openEgress();
       return opened;
     } catch (error) {
-      await sandbox.close();
+      await opened.close();
       throw error;
     }
   }
 
   static async reopen(host: SandboxHost, id: string) {
-    const { sandbox, session, keepUntil } = await reopenSandbox(host, id);
-    const { user, capabilities, seccomp, env, workdir, egress } = session;
+    const { domain, session, keepUntil } = await reopenSandbox(host, id);
+    const { user, capabilities, seccomp, env, workdir, egress, facts, surroundings } = session;
     const [uid = 0, gid = 0] = user.split(':').map(Number);
-    const policies = policiesOf(host.paths, session.surroundings);
+    const policies = policiesOf(host.paths, surroundings);
     const plan = { owner: { uid, gid }, environment: {}, egress };
     const kept: KeptCommand = { policy: { user, capabilities, seccomp }, env, workdir };
-    const reopened = new PlannedSandbox(host.paths, sandbox, policies, plan);
+    const reopened = new PlannedSandbox({ domain, facts }, surroundings, policies, plan);
     try {
       await reopened.#openEgress();
       return { sandbox: reopened, kept, keepUntil };
@@ -123,39 +141,20 @@ export class PlannedSandbox implements AsyncDisposable {
     if (egress === undefined) return;
     // Loaded here, because few sandboxes have a proxy.
     const { openEgress } = await import('../../egress/open.ts');
-    this.#egress = await openEgress(await this.control().socket('ipv4'), egress);
-  }
-
-  get id(): string {
-    return this.#sandbox.id;
-  }
-
-  get domain(): string {
-    return this.#sandbox.domain;
-  }
-
-  get facts(): SandboxFacts {
-    return this.#sandbox.facts;
-  }
-
-  get initPid(): number {
-    return this.#sandbox.initPid;
-  }
-
-  get cgroups(): ProcessCgroups {
-    return this.#sandbox.cgroups;
+    this.#egress = await openEgress(await this.control.socket('ipv4'), egress);
   }
 
   limits(): CgroupLimits {
-    return this.cgroups.limits(this.#sandbox.domain);
+    return this.#domain.container.limits();
   }
 
   usage(): CgroupUsage {
-    return this.cgroups.usage(this.#sandbox.domain);
+    return this.#domain.container.usage();
   }
 
-  control(): SandboxControl {
-    return this.#sandbox.control();
+  /** A limit that is left out stays as it is. @throws KilnError E_LIMIT */
+  limit(limits: CgroupLimits): void {
+    this.#domain.container.limit(limits);
   }
 
   /**
@@ -166,7 +165,7 @@ export class PlannedSandbox implements AsyncDisposable {
   async start(plan: CommandPlan, stdio: CommandStdio = {}): Promise<RunningCommand> {
     const { argv, workdir, limits, umask, boot, online = true } = plan;
     const tells = online ? this.#egress?.environment : {};
-    const process = await this.#sandbox.spawn(argv, {
+    const process = await startCommand(this.#domain, argv, {
       policy: await this.#policies(plan.policy),
       env: { ...this.#plan.environment, ...tells, ...plan.env },
       ...{ workdir, limits, umask, boot, ...stdio },
@@ -190,7 +189,7 @@ export class PlannedSandbox implements AsyncDisposable {
    * `until`, to its end only: what is then in the sandbox is collected, and must not change.
    */
   receive(kept: KeptCommand, until?: SandboxProcess): Visitors {
-    const path = sandboxFiles.visit(this.#directory);
+    const path = sandboxFiles.visit(this.#domain.directory);
     const visitors = new Visitors(path, (request, handOver) =>
       this.#visit(request, kept, visitors, handOver),
     );
@@ -221,10 +220,9 @@ export class PlannedSandbox implements AsyncDisposable {
     { argv, user, env, workdir }: ExecuteRequest,
     { policy, ...kept }: KeptCommand,
   ): CommandPlan {
-    const { surroundings } = this.#sandbox;
     const rights = (spec: string) => ({
       user: spec,
-      capabilities: userCapabilities(Number(spec.split(':')[0]), [], surroundings),
+      capabilities: userCapabilities(Number(spec.split(':')[0]), [], this.#surroundings),
       seccomp: policy.seccomp,
     });
     return {
@@ -274,7 +272,17 @@ export class PlannedSandbox implements AsyncDisposable {
     if ((usage.pidsRefused ?? 0) > 0) return 'pids';
     // That a file system is full tells only of a command that failed what it failed of.
     if (end.exitCode === 0) return null;
-    return this.#sandbox.diskIsFull(disks) ? 'disk' : null;
+    return this.#diskIsFull(disks) ? 'disk' : null;
+  }
+
+  /** @param more mount points of the sandbox beside those that every one has */
+  #diskIsFull(more: readonly string[] = []): boolean {
+    const isAnyFull = () => {
+      using root = closing(this.openRoot());
+      return ['/', '/tmp', '/dev/shm', ...more].some((path) => isFull(root.fd, path));
+    };
+    // The sandbox may have ended.
+    return attempt(isAnyFull) ?? false;
   }
 
   async copyIn(
@@ -314,12 +322,12 @@ export class PlannedSandbox implements AsyncDisposable {
     const policy = { user: `${uid}:${gid}`, capabilities, seccomp: 'default' };
     const options = { policy: await this.#policies(policy), workdir: '/', unpacks: true } as const;
     signal?.throwIfAborted();
-    return await makeFiles(await this.#sandbox.spawn(['kiln-init'], options), write, signal);
+    return await makeFiles(await startCommand(this.#domain, ['kiln-init'], options), write, signal);
   }
 
   /** The command's user, as this host numbers it. */
   get hostUser(): UserIds {
-    const { uidMap, gidMap } = this.#sandbox.facts;
+    const { uidMap, gidMap } = this.facts;
     const { uid, gid } = this.#plan.owner;
     return { uid: uidMap[1] + uid, gid: gidMap[1] + gid, groups: [] };
   }
@@ -330,8 +338,9 @@ export class PlannedSandbox implements AsyncDisposable {
     return await act(root.fd);
   }
 
+  /** See {@link Channel.openRoot}. */
   openRoot(): number {
-    return this.#sandbox.openRoot();
+    return this.#domain.channel.openRoot();
   }
 
   /**
@@ -339,7 +348,7 @@ export class PlannedSandbox implements AsyncDisposable {
    * init is gone: its mounts go with it, and the tree that is read then is not the sandbox's.
    */
   async killAll(): Promise<void> {
-    await this.#sandbox.killAll();
+    await this.control.killAll();
   }
 
   async closeEgress(): Promise<readonly EgressEntry[] | undefined> {
@@ -347,26 +356,44 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   async keep(seconds: number, { policy, env, workdir }: KeptCommand): Promise<void> {
-    this.#visitors?.close();
-    await this.closeEgress();
+    await this.#leave();
     const { user, capabilities, seccomp } = policy;
-    const { egress } = this.#plan;
-    const session = { user, capabilities, seccomp, workdir, ...defined({ egress }) };
-    await this.#sandbox.keep(seconds, { ...session, env: { ...this.#plan.environment, ...env } });
+    const { egress, environment } = this.#plan;
+    this.#domain.describe({
+      keepUntil: Date.now() + seconds * 1000,
+      session: {
+        ...{ user, capabilities, seccomp, workdir, env: { ...environment, ...env } },
+        ...{ surroundings: this.#surroundings, facts: this.facts, ...defined({ egress }) },
+      },
+    });
+    this.#domain.writeRecord();
+    this.control.keep(seconds);
+    await this.#domain.abandon();
   }
 
   async close(): Promise<void> {
-    this.#visitors?.close();
     try {
-      await this.closeEgress();
+      await this.#leave();
     } finally {
-      await this.#sandbox.close();
+      await this.#domain.destroy();
     }
+  }
+
+  async #leave(): Promise<void> {
+    this.#visitors?.close();
+    this.#lease?.close();
+    await this.closeEgress();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** Whether a file system of the sandbox is full; a link on the way leads to none of the host's. */
+function isFull(root: number, path: string): boolean {
+  using found = openInTree(root, path, O_PATH);
+  return found !== undefined && statfsSync(`/proc/self/fd/${found.fd}`).bavail === 0;
 }
 
 function mountImage(path: string): number {

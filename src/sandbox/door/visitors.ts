@@ -24,8 +24,8 @@ import {
 import { nextPacket, sendPacket } from '../../host/sockets/unix-socket.ts';
 import { MessageSender } from '../../host/sockets/watch.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import { type HandOver, type HostStdio, streamsOf } from '../command/command-request.ts';
 import { endOf, type ProcessEnd, SandboxProcess, type StartedCommand } from '../command/process.ts';
+import { type HandOver, type HostStdio, streamsOf } from '../command/streams.ts';
 
 export interface ExecuteRequest {
   readonly argv: readonly string[];

@@ -48,10 +48,7 @@ export class OpenSandboxes {
     const forget = async () => {
       if (this.#all.get(sandbox.id) === entry) await this.#close(entry);
     };
-    sandbox
-      .control()
-      .gone.then(forget)
-      .catch(() => undefined);
+    sandbox.control.gone.then(forget).catch(() => undefined);
     return entry;
   }
 

@@ -44,7 +44,7 @@ export class Instance {
     try {
       const host: UnitHost = {
         sandbox,
-        control: sandbox.control(),
+        control: sandbox.control,
         tree,
         log,
         environment: { ...image.manifest.environment, ...service.definition.environment },
@@ -176,7 +176,7 @@ export class Instance {
 
   async limit(limits: LiveLimits): Promise<void> {
     const { sandbox } = this.host;
-    sandbox.cgroups.limit(sandbox.initPid, sandbox.domain, limits);
+    sandbox.limit(limits);
   }
 
   async status(): Promise<ServiceStatus> {
@@ -217,10 +217,10 @@ export class Instance {
 
   async #usage(): Promise<ServiceStatus['usage']> {
     const { sandbox } = this.host;
-    const { cpuMicroseconds, peakMemoryBytes, oomKills } = sandbox.usage();
+    const { cpuMicroseconds, memoryBytes, peakMemoryBytes, oomKills } = sandbox.usage();
     return defined({
       cpuMicroseconds,
-      memoryBytes: sandbox.cgroups.memoryBytes(),
+      memoryBytes,
       peakMemoryBytes,
       // While it is being stopped they may be gone, and their /proc with them.
       pids: attempt(() => sandboxProcesses(this.host).length),

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net';
 import { FrameServer } from '../../host/sockets/frame-server.ts';
 import { FRAME, type ReceivedFrame, sendMessage, wired } from '../../host/sockets/frames.ts';
-import type { HandOver } from '../../sandbox/command/command-request.ts';
 import type { SandboxProcess } from '../../sandbox/command/process.ts';
+import type { HandOver } from '../../sandbox/command/streams.ts';
 import { attend, type ExecuteMessage, type ExecuteRequest } from '../../sandbox/door/visitors.ts';
 import type { Instance, LiveLimits } from './instance.ts';
 import { isRoot, rootCapabilities, type UnitHost } from './unit-host.ts';

@@ -1,9 +1,9 @@
 import { isKilnCode, KilnError } from '../../errors.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import { DEFAULT_PATH } from '../../sandbox/command/command-request.ts';
 import type { SandboxControl } from '../../sandbox/command/control.ts';
 import { endOf, type ProcessEnd } from '../../sandbox/command/process.ts';
+import { DEFAULT_PATH } from '../../sandbox/command/start-command.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { PolicyRequest } from '../../sandbox/policy/policy.ts';
 import { ROOT_CAPABILITIES } from '../../sandbox/policy/specification.ts';

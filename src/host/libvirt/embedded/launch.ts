@@ -178,7 +178,7 @@ function inner(files: EmbeddedFiles, home: CgroupHome, libvirtd: string, idle: n
 const OPEN_FILES = 4096;
 
 /**
- * What sandboxes have of these counts as root's, too (command-request.ts), and all of them together can have what
+ * What sandboxes have of these counts as root's, too (start-command.ts), and all of them together can have what
  * libvirtd could when it made their user namespaces: half of it, so that the other half stays root's own.
  */
 const COUNTED = ['sigpending', 'msgqueue'] as const;
