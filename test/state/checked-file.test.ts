@@ -5,10 +5,8 @@ import test from 'ava';
 import {
   readRecord,
   readRecordOrSetAside,
-  readSealed,
   withFields,
   writeRecord,
-  writeSealed,
 } from '../../src/host/state/checked-file.ts';
 import { DamagedFileError } from '../../src/host/state/damage.ts';
 
@@ -53,17 +51,6 @@ test('a record with any changed byte is damaged', (t) => {
       continue;
     }
     t.deepEqual(found, RECORD, bytes.toString());
-  }
-});
-
-test('sealed bytes are read unchanged, or found damaged', (t) => {
-  const path = join(folder, 'sealed');
-  const content = Buffer.from([...'a\nkiln-check 0b'].map((c) => c.charCodeAt(0) % 256));
-  writeSealed(path, content);
-  t.deepEqual(readSealed(path), content);
-  for (const bytes of damaged(readFileSync(path))) {
-    writeFileSync(path, bytes);
-    t.throws(() => readSealed(path), { instanceOf: DamagedFileError });
   }
 });
 

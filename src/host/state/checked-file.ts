@@ -133,38 +133,6 @@ function putAside({ path, why }: DamagedFileError): void {
   }
 }
 
-const SEAL = '\nkiln-check ';
-
-/** As a whole or not at all. Not flushed: if the disk loses it, reading detects that. */
-export function writeSealed(path: string, content: string | Buffer): void {
-  const bytes = typeof content === 'string' ? Buffer.from(content) : content;
-  writeWholeSync(path, Buffer.concat([bytes, Buffer.from(`${SEAL}${shortHash(bytes)}`)]));
-}
-
-export function readSealed(path: string): Buffer | undefined {
-  const bytes = readIfThere(path);
-  if (bytes === undefined) return undefined;
-  if (bytes.length === 0) throw new DamagedFileError(path, 'it is empty');
-  const end = bytes.length - SEAL.length - 8;
-  if (end < 0 || bytes.toString('latin1', end, end + SEAL.length) !== SEAL) {
-    throw new DamagedFileError(path, 'its end is missing');
-  }
-  const content = bytes.subarray(0, end);
-  if (bytes.toString('latin1', end + SEAL.length) === shortHash(content)) return content;
-  throw new DamagedFileError(path, 'its checksum is another one');
-}
-
-/** A damaged one is deleted, reported, and counts as missing. */
-export function readCached(path: string): Buffer | undefined {
-  try {
-    return readSealed(path);
-  } catch (error) {
-    if (!(error instanceof DamagedFileError)) throw error;
-    drop(error);
-    return undefined;
-  }
-}
-
 /** @param done what becomes of it then */
 export function drop({ path, why }: DamagedFileError, done = 'it is made again'): void {
   const isGone = succeedsToRemove(path);
@@ -190,6 +158,8 @@ function readIfThere(path: string): Buffer | undefined {
   }
 }
 
+const takeText = withFields<{ readonly text: string }>({ text: 'string' });
+
 /**
  * Texts that are quicker to read than to compute, in files of one folder. One that cannot be read is computed
  * again, and one that cannot be written is not kept.
@@ -204,18 +174,17 @@ export class SmallCache {
   }
 
   async read(name: string): Promise<string | undefined> {
-    const path = join(this.#directory, name);
+    const path = join(this.#directory, `${name}.json`);
     const now = new Date();
-    const found = attempt(() => readCached(path));
+    const found = attempt(() => findCached(path, takeText));
     if (found !== undefined) await utimes(path, now, now).catch(() => undefined);
-    return found?.toString('utf8');
+    return found?.text;
   }
 
   async write(name: string, text: string): Promise<void> {
-    const path = join(this.#directory, name);
     try {
       await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-      writeSealed(path, text);
+      writeRecord(join(this.#directory, `${name}.json`), { text });
       await this.#prune();
     } catch {
       // The text is computed again.

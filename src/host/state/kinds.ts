@@ -7,19 +7,15 @@ import { join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { unlessErrno } from '../calls/libc.ts';
 import { shortHash } from '../process/short-hash.ts';
-import { drop, findRecord, readRecord, readSealed } from './checked-file.ts';
+import { drop, findRecord, readRecord } from './checked-file.ts';
 import { DamagedFileError, tellDamage } from './damage.ts';
 import type { StatePaths } from './paths.ts';
 
 type Care =
   | 'cached record'
-  /** Bytes with a checksum at the end: deleted when damaged, and made anew. */
-  | 'sealed'
   /** Compared with its digest at each use, and made anew if it differs. */
   | 'checked when used'
   | 'record'
-  /** A record that tells nothing any more when it is damaged: `kiln gc` removes it. */
-  | 'expendable'
   /** A record of damage that was found in what lies beside it. */
   | 'mark'
   /** A record, with the image's tree beside it. */
@@ -52,7 +48,7 @@ export const KINDS: readonly StateKind[] = [
     '(store|store/references|store/roots/[^/]+|services/[^/]+|skeleton/[^/]+|cache/(?!builds/).*)/[^/]+\\.(tmp|new)',
   ),
   kind('mark', `store/(packages|images)/[^/]+/damaged.json`, 'it is made again when it is needed'),
-  kind('expendable', 'store/damage.json', '`kiln gc --verify` finds again what it told of'),
+  kind('cached record', 'store/damage.json', '`kiln gc --verify` finds again what it told of'),
   kind('record', 'store/packages/[^/]+/package.json', UNPACKED_AGAIN),
   kind('header', 'store/packages/[^/]+/header.rpm', UNPACKED_AGAIN),
   kind('cached record', 'store/packages/[^/]+/checks.json'),
@@ -61,7 +57,7 @@ export const KINDS: readonly StateKind[] = [
   kind('image', `store/images/${HEX}/image.json`, 'the image is made again when it is needed'),
   kind('record', `store/images/${HEX}/contents.json`, '`kiln image build` writes it again'),
   kind(
-    'expendable',
+    'cached record',
     `store/images/${HEX}/owner-\\d+.json`,
     'whoever makes the image again owns it again',
   ),
@@ -77,10 +73,10 @@ export const KINDS: readonly StateKind[] = [
   kind('cached record', 'store/sync-points.json'),
   kind('no content', 'store/locks/.*'),
   kind('not read', 'store/(trash|work)/.*'),
-  kind('sealed', 'cache/(bases|names|requires|roots)/[^/]+'),
+  kind('cached record', 'cache/(bases|names|requires|roots)/[^/]+.json'),
+  kind('cached record', 'cache/seccomp/[^/]+.json'),
   kind('tree', 'cache/builds/.*'),
   kind('not read', 'mock/[^/]+/result/.*'),
-  kind('sealed', 'cache/seccomp/[^/]+.bpf'),
   kind('cached record', `cache/solutions/${HEX}.json`),
   kind('cached record', 'cache/solv/[^/]+.groups.json'),
   kind('checked when used', 'cache/solv/[^/]+.(?:solvx?|modules)'),
@@ -97,7 +93,7 @@ export const KINDS: readonly StateKind[] = [
     '`kiln service upgrade` gives the service an image again',
   ),
   kind(
-    'expendable',
+    'cached record',
     'services/[^/.][^/]*/outcome.json',
     'the next run of the service writes it again',
   ),
@@ -158,7 +154,7 @@ function* entries(root: string, folder: string): Generator<KnownEntry> {
   }
 }
 
-const CACHES: ReadonlySet<Care> = new Set(['cached record', 'sealed', 'checked when used']);
+const CACHES: ReadonlySet<Care> = new Set(['cached record', 'checked when used']);
 
 /** Milliseconds: then an unfinished file belongs to a killed process. */
 const ABANDONED = 24 * 60 * 60 * 1000;
@@ -175,8 +171,7 @@ export function mendDamage(paths: Pick<StatePaths, 'root'>): number {
   }
   const found = findDamage(paths);
   for (const { kind, error } of found) {
-    if (CACHES.has(kind.care)) drop(error);
-    else if (kind.care === 'expendable') drop(error, kind.mend);
+    if (CACHES.has(kind.care)) drop(error, kind.mend);
     else if (kind.mend !== undefined) {
       tellDamage({ path: error.path, why: error.why, done: kind.mend });
     }
@@ -191,7 +186,6 @@ function isTree(folder: string): boolean {
 
 function damageOf(care: Care, path: string, isDirectory: boolean): DamagedFileError | undefined {
   try {
-    if (care === 'sealed') readSealed(path);
     if (RECORDS.has(care)) readRecord(path);
     if (care === 'mark') return markedDamage(path);
     if (care === 'image') checkTree(path.replace(/image\.json$/, 'tree'));
@@ -206,7 +200,7 @@ function damageOf(care: Care, path: string, isDirectory: boolean): DamagedFileEr
   }
 }
 
-const RECORDS: ReadonlySet<Care> = new Set(['record', 'expendable', 'cached record', 'image']);
+const RECORDS: ReadonlySet<Care> = new Set(['record', 'cached record', 'image']);
 
 /** What a record of damage says; one that cannot be read is the damage. */
 function markedDamage(path: string): DamagedFileError | undefined {

@@ -1,12 +1,10 @@
 import { hash } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { attempt } from '../../host/calls/libc.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { shortHash } from '../../host/process/short-hash.ts';
-import { readCached, writeSealed } from '../../host/state/checked-file.ts';
+import { SmallCache } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { compileProfile } from './compile-profile.ts';
 import defaultProfile from './default.json' with { type: 'json' };
@@ -107,38 +105,35 @@ async function findFilter(
   capabilities: readonly Capability[],
 ): Promise<SeccompFilter> {
   const text = await load(nameOrPath);
-  const directory = join(paths.cache, 'seccomp');
-  const file = join(directory, cacheName(nameOrPath, text, capabilities));
-  const cached = readCached(file);
+  const cache = new SmallCache(join(paths.cache, 'seccomp'), KEPT);
+  const file = cacheName(nameOrPath, text, capabilities);
+  const cached = await cache.read(file);
   if (cached !== undefined) return { name: nameOrPath, ...unpack(cached) };
   const filter = compileProfile(text, nameOrPath, capabilities);
-  // Where it cannot be kept, it is compiled again next time.
-  attempt(() => {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-    writeSealed(file, pack(filter));
-  });
+  await cache.write(file, pack(filter));
   return { name: nameOrPath, ...filter };
 }
 
 function cacheName(nameOrPath: string, text: string, capabilities: readonly Capability[]): string {
   const inputs = JSON.stringify([CACHE_FORMAT, text, process.arch, [...capabilities].sort()]);
-  if (isShipped(nameOrPath)) return `${nameOrPath}-${shortHash(inputs)}.bpf`;
-  return `${hash('sha256', inputs, 'hex').slice(0, 32)}.bpf`;
+  if (isShipped(nameOrPath)) return `${nameOrPath}-${shortHash(inputs)}`;
+  return hash('sha256', inputs, 'hex').slice(0, 32);
 }
 
 const CACHE_FORMAT = 3;
 
+/** Filters that are cached: those of callers' own profiles may be many. */
+const KEPT = 200;
+
 type Programs = Omit<SeccompFilter, 'name'>;
 
-/** The length of `plain` (u32), `plain`, `asking`. */
-function pack({ plain, asking = Buffer.alloc(0) }: Programs): Buffer {
-  const head = Buffer.alloc(4);
-  head.writeUInt32LE(plain.length);
-  return Buffer.concat([head, plain, asking]);
+function pack({ plain, asking }: Programs): string {
+  return JSON.stringify([plain, asking].map((program) => program?.toString('base64')));
 }
 
-function unpack(bytes: Buffer): Programs {
-  const end = 4 + bytes.readUInt32LE(0);
-  const asking = bytes.subarray(end);
-  return { plain: bytes.subarray(4, end), ...(asking.length === 0 ? {} : { asking }) };
+function unpack(text: string): Programs {
+  const [plain, asking] = (JSON.parse(text) as (string | null)[]).map(
+    (program) => program && Buffer.from(program, 'base64'),
+  );
+  return { plain: plain || Buffer.alloc(0), ...(asking ? { asking } : {}) };
 }
