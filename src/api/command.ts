@@ -9,15 +9,24 @@ import type { Ended, ExecuteParameters } from './io-kiln.ts';
 /** Bytes of input in one call. */
 const PIECE = 256 << 10;
 
-export interface SpawnOptions {
+/** Of commands of every kind. */
+export interface CommandOptions {
   /** Added to the image's variables. */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
-  /** A terminal of this size instead of three pipes; `stdout` has all its output. */
-  readonly terminal?: { readonly rows: number; readonly columns: number };
   /** The time limit, milliseconds. */
   readonly timeout?: number;
   readonly signal?: AbortSignal;
+}
+
+export interface SpawnOptions extends CommandOptions {
+  /** A terminal of this size instead of three pipes; `stdout` has all its output. */
+  readonly terminal?: { readonly rows: number; readonly columns: number };
+}
+
+interface SpawnedCommand extends SpawnOptions {
+  readonly sandbox: string;
+  readonly argv: readonly string[];
 }
 
 interface SandboxCommandEvents {
@@ -48,10 +57,7 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
   #control: Promise<Connection> | undefined;
   #own: Connection | undefined;
 
-  constructor(
-    open: () => Promise<Connection>,
-    options: SpawnOptions & Pick<ExecuteParameters, 'sandbox' | 'argv'>,
-  ) {
+  constructor(open: () => Promise<Connection>, options: SpawnedCommand) {
     super();
     const { sandbox, argv, env, cwd, terminal, timeout, signal } = options;
     this.#open = open;

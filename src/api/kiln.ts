@@ -28,7 +28,10 @@ export interface JobOptions {
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
 
-/** One command: `image` (a name, recipe, lock or id) and `argv` are enough. Paths may be relative. */
+/**
+ * One command: `image` (a name, recipe, lock or id) and `argv` are enough. Paths may be relative. What the call has
+ * beside, io.kiln.varlink says: the library itself feeds its input.
+ */
 export interface RunOptions
   extends Omit<RunParameters, 'input' | 'interactive' | 'terminal'>,
     JobOptions {

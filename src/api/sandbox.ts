@@ -1,7 +1,7 @@
 import { addAbortListener, once } from 'node:events';
 import { isKilnCode } from '../errors.ts';
 import { awaitedLater, deferred } from '../promise.ts';
-import { SandboxCommand, type SpawnOptions } from './command.ts';
+import { type CommandOptions, SandboxCommand, type SpawnOptions } from './command.ts';
 import type { Connection } from './connect.ts';
 import { checkOptions, isContent, parameterError } from './interface.ts';
 import type { OpenSandboxParameters } from './io-kiln.ts';
@@ -10,7 +10,7 @@ import type { JobOptions } from './kiln.ts';
 /** The most bytes of a file or of input in one call: a message has 2 MiB at most where a user who is not root sends it. */
 export const PIECE = 1 << 20;
 
-export interface ExecOptions extends Omit<SpawnOptions, 'terminal'> {
+export interface ExecOptions extends CommandOptions {
   readonly input?: string | Uint8Array;
 }
 
@@ -40,8 +40,13 @@ export class ExecError extends Error implements ExecResult {
   }
 }
 
+interface Opened {
+  readonly id: string;
+  readonly image: { readonly id: string; readonly name: string };
+}
+
 /** Use `await using`, or call `close()`: nothing of the sandbox is left then. */
-export class Sandbox implements AsyncDisposable {
+export class Sandbox implements Opened, AsyncDisposable {
   readonly id: string;
   readonly image: { readonly id: string; readonly name: string };
   readonly #open: () => Promise<Connection>;
@@ -50,7 +55,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #gone: Promise<unknown>;
 
   private constructor(
-    opened: Pick<Sandbox, 'id' | 'image'>,
+    opened: Opened,
     open: () => Promise<Connection>,
     connection: Connection,
     own: Connection,
@@ -73,7 +78,7 @@ export class Sandbox implements AsyncDisposable {
     signal?.throwIfAborted();
     // The sandbox lives until this connection ends.
     const own = await open();
-    const opened = deferred<Pick<Sandbox, 'id' | 'image'>>();
+    const opened = deferred<Opened>();
     const abort = () => {
       opened.reject(signal?.reason);
       own.close();

@@ -8,7 +8,7 @@ import { removeTree } from '../host/files/remove-tree.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
 import { bytesFor, filesFor } from '../host/state/disk-watch.ts';
 import { longLived } from '../host/state/long-lived.ts';
-import type { StatePaths } from '../host/state/paths.ts';
+import type { StatePaths, StateRoot } from '../host/state/paths.ts';
 import { onlyOne } from '../sandbox/domain/sandbox-record.ts';
 
 /** How long an ended job is kept, milliseconds: a week, so that Friday's is there on Monday. */
@@ -43,7 +43,7 @@ export function shortened(words: readonly string[]): string[] {
 
 /** Counts to little more than `most`. A file counts as what a disk has for each, however little is in it. */
 export async function keptBytes(
-  paths: Pick<StatePaths, 'root'>,
+  paths: StateRoot,
   owner: { readonly uid: number },
   most: number,
 ): Promise<number> {
@@ -72,10 +72,10 @@ const RECORD = { record: 'job.json', lock: 'lock' };
 export const jobFiles = {
   results: (folder: string) => join(folder, 'results'),
   /** Short: a socket's path may have 107 bytes. */
-  socket: ({ run }: Pick<StatePaths, 'run'>, id: string) => join(run, 'jobs', id),
+  socket: ({ run }: StatePaths, id: string) => join(run, 'jobs', id),
 };
 
-function folderOfAll({ root }: Pick<StatePaths, 'root'>): string {
+function folderOfAll({ root }: StateRoot): string {
   return join(root, 'detached');
 }
 
@@ -87,14 +87,14 @@ const jobFolders = longLived<JobRecord>({
 
 export const writeJob = jobFolders.write;
 
-export async function lockNames(paths: Pick<StatePaths, 'root'>): Promise<HeldLock> {
+export async function lockNames(paths: StateRoot): Promise<HeldLock> {
   mkdirSync(folderOfAll(paths), { recursive: true, mode: 0o700 });
   return await acquireLock(`${folderOfAll(paths)}.lock`);
 }
 
 /** Only root enters the folder, which is locked. */
 export async function makeJobFolder(
-  paths: Pick<StatePaths, 'root'>,
+  paths: StateRoot,
 ): Promise<{ readonly id: string; readonly folder: string; readonly lock: HeldLock }> {
   for (;;) {
     const id = randomBytes(5).toString('hex');
@@ -109,10 +109,7 @@ export async function makeJobFolder(
   }
 }
 
-export async function listJobs(
-  paths: Pick<StatePaths, 'root'>,
-  owner: Owner,
-): Promise<ListedJob[]> {
+export async function listJobs(paths: StateRoot, owner: Owner): Promise<ListedJob[]> {
   const found = await jobFolders.list(folderOfAll(paths), owner);
   return found.map(({ folder, record, isHeld }) => ({
     state: stateOf(record, isHeld),
@@ -131,11 +128,7 @@ function stateOf({ began, ended }: JobRecord, isHeld: boolean): JobState {
  * By an id, the beginning of one, or a name (the newest that has it), among those that `owner` sees. @throws
  * KilnError E_NO_JOB
  */
-export async function findJob(
-  paths: Pick<StatePaths, 'root'>,
-  owner: Owner,
-  word: string,
-): Promise<ListedJob> {
+export async function findJob(paths: StateRoot, owner: Owner, word: string): Promise<ListedJob> {
   return jobCalled(await listJobs(paths, owner), word, owner);
 }
 
@@ -174,7 +167,7 @@ export function titleOf({ id, name }: JobRecord): string {
  * KEPT_JOBS} of each owner. Returns their ids.
  */
 export async function removeOldJobs(
-  paths: Pick<StatePaths, 'root'>,
+  paths: StateRoot,
   owner: Owner,
   maxAge: number = KEPT_MS,
 ): Promise<string[]> {
@@ -195,7 +188,7 @@ export async function removeOldJobs(
   return removed;
 }
 
-async function removeUnbegun(paths: Pick<StatePaths, 'root'>): Promise<void> {
+async function removeUnbegun(paths: StateRoot): Promise<void> {
   const all = folderOfAll(paths);
   for (const id of await readdir(all).catch(() => [])) {
     const folder = join(all, id);

@@ -1,7 +1,6 @@
 import { defined } from '../defined.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { isDiskFull } from '../host/calls/system-error.ts';
-import type { CgroupUsage } from '../host/cgroup/cgroup-usage.ts';
 import { readRecordOrSetAside, withFields, writeRecord } from '../host/state/checked-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { PublishedPort } from './definition/definition.ts';
@@ -56,10 +55,13 @@ export interface ServiceStatus {
   readonly usage: ServiceUsage;
 }
 
-type ServiceUsage = Pick<
-  CgroupUsage,
-  'cpuMicroseconds' | 'memoryBytes' | 'peakMemoryBytes' | 'oomKills'
-> & { readonly pids?: number };
+interface ServiceUsage {
+  readonly cpuMicroseconds?: number;
+  readonly memoryBytes?: number;
+  readonly peakMemoryBytes?: number;
+  readonly oomKills?: number;
+  readonly pids?: number;
+}
 
 interface Outcome {
   /** `stopped`: by a person. `finished`: its units are done. `failed`: its units cannot go on. */

@@ -25,7 +25,7 @@ import { below, type HeldPath, heldPath, ownPath } from '../host/files/held.ts';
 import { mountOf } from '../host/files/mount.ts';
 import type { Opener } from '../host/files/opener.ts';
 import { refuseLowDisk } from '../host/state/disk-watch.ts';
-import type { StatePaths } from '../host/state/paths.ts';
+import type { StateRoot } from '../host/state/paths.ts';
 import type { RecipeFolder } from '../recipe/folder.ts';
 import {
   type CallerPaths,
@@ -75,10 +75,7 @@ export class CallerFiles implements CallerPaths {
     this.#budgets = { in: new Budget(limits, undefined, room), out: new Budget(limits) };
   }
 
-  static async make(
-    paths: Pick<StatePaths, 'root'>,
-    options: CallerFilesOptions,
-  ): Promise<CallerFiles> {
+  static async make(paths: StateRoot, options: CallerFilesOptions): Promise<CallerFiles> {
     return new CallerFiles(await JobFolder.make(paths), options);
   }
 

@@ -5,9 +5,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
-import type { StatePaths } from '../host/state/paths.ts';
-
-type Place = Pick<StatePaths, 'root'>;
+import type { StateRoot } from '../host/state/paths.ts';
 
 const LOCKED = '.lock';
 
@@ -15,11 +13,11 @@ export function lockOf(folder: string): string {
   return `${folder}${LOCKED}`;
 }
 
-export function jobsFolder(paths: Place): string {
+export function jobsFolder(paths: StateRoot): string {
   return join(paths.root, 'jobs');
 }
 
-export async function sweepJobs(paths: Place): Promise<void> {
+export async function sweepJobs(paths: StateRoot): Promise<void> {
   const jobs = jobsFolder(paths);
   for (const name of await readdir(jobs).catch(() => [])) {
     if (!name.endsWith(LOCKED)) continue;
@@ -41,7 +39,7 @@ export class JobFolder implements AsyncDisposable {
     this.#lock = lock;
   }
 
-  static async make(paths: Place): Promise<JobFolder> {
+  static async make(paths: StateRoot): Promise<JobFolder> {
     const jobs = jobsFolder(paths);
     // Sandboxes pass what lies above it.
     mkdirSync(paths.root, { recursive: true, mode: 0o711 });

@@ -9,7 +9,7 @@ import { unlessErrno } from '../calls/libc.ts';
 import { shortHash } from '../process/short-hash.ts';
 import { drop, findRecord, readRecord } from './checked-file.ts';
 import { DamagedFileError, tellDamage } from './damage.ts';
-import type { StatePaths } from './paths.ts';
+import type { StateRoot } from './paths.ts';
 
 type Care =
   | 'cached record'
@@ -131,7 +131,7 @@ export function kindOf(path: string): StateKind | undefined {
 }
 
 /** `file` is kiln's own that tells of it, which `error` names, unless that tells of another. */
-export function findDamage(paths: Pick<StatePaths, 'root'>) {
+export function findDamage(paths: StateRoot) {
   return [...entries(paths.root, '')].flatMap(({ path: file, kind, isDirectory }) => {
     const error = damageOf(kind.care, file, isDirectory);
     return error === undefined ? [] : [{ kind, error, file }];
@@ -163,7 +163,7 @@ const ABANDONED = 24 * 60 * 60 * 1000;
  * Deletes damaged files of caches, and unfinished ones of killed processes; for others reports what mends them.
  * Returns how many are damaged.
  */
-export function mendDamage(paths: Pick<StatePaths, 'root'>): number {
+export function mendDamage(paths: StateRoot): number {
   for (const { path, kind, isDirectory } of entries(paths.root, '')) {
     if (kind.care !== 'half written' || isDirectory) continue;
     const written = statSync(path, { throwIfNoEntry: false })?.mtimeMs;

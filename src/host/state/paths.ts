@@ -66,6 +66,11 @@ export function statePaths(env: NodeJS.ProcessEnv) {
 
 export type StatePaths = Readonly<ReturnType<typeof statePaths>>;
 
+/** The folder of all of kiln's state. */
+export interface StateRoot {
+  readonly root: string;
+}
+
 /**
  * Gives the user a cache alone: nobody else can find, by its digest, what a user's recipes name or what servers
  * answer. Only root can enter `users`.

@@ -4,8 +4,9 @@ import type { StoredService } from '../lifecycle/store.ts';
 import type { Tree } from '../lifecycle/tree.ts';
 import type { UnitHost, UnitManager } from '../supervisor/unit-host.ts';
 import { UnitRunner } from '../supervisor/unit-runner.ts';
-import { listUnits, loadUnit, type UnitSurroundings, unitName } from '../unit/load-unit.ts';
+import { listUnits, loadUnit, unitName } from '../unit/load-unit.ts';
 import { readUnit, type ServiceUnit } from '../unit/read-unit.ts';
+import type { UnitSurroundings } from '../unit/values.ts';
 import type { ServiceDefinition } from './definition.ts';
 
 const COMMAND_UNIT = 'command.service';

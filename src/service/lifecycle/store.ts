@@ -57,13 +57,16 @@ export function filesIn(directory: string, run: string) {
   };
 }
 
-export interface StoredService {
-  readonly name: string;
-  readonly files: InstanceFiles;
-  readonly definition: ServiceDefinition;
+interface ServiceImage {
   readonly image: string | undefined;
   /** E_SERVICE_IMAGE: the service can be stopped and inspected, but not started. */
   readonly imageProblem: KilnError | undefined;
+}
+
+export interface StoredService extends ServiceImage {
+  readonly name: string;
+  readonly files: InstanceFiles;
+  readonly definition: ServiceDefinition;
 }
 
 export function checkServiceName(name: string): void {
@@ -108,7 +111,7 @@ export function findImageId(path: string): FoundRecord<{ image: string }> {
   return findRecord(path, takeImage);
 }
 
-function readImageId(name: string, path: string): Pick<StoredService, 'image' | 'imageProblem'> {
+function readImageId(name: string, path: string): ServiceImage {
   const { value, damage } = findImageId(path);
   if (value !== undefined) return { image: value.image, imageProblem: undefined };
   const text = `${name}: cannot read which image it has: ${path}`;
@@ -152,7 +155,10 @@ export async function sweepServices(paths: StatePaths): Promise<void> {
   }
 }
 
-type VarFiles = Pick<InstanceFiles, 'var' | 'varImage'>;
+interface VarFiles {
+  readonly var: string;
+  readonly varImage: string;
+}
 
 export function varVolume(files: VarFiles): PlannedVolume['source'] {
   return existsSync(files.varImage) ? { image: files.varImage } : files.var;

@@ -3,7 +3,6 @@ import type { Engine } from '../../engine.ts';
 import { KilnError, reasonOf } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { INTERFACE, type LeasedAddress, leaseAddress } from '../../sandbox/network/dhcp-client.ts';
-import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import { parseCapability } from '../../sandbox/policy/specification.ts';
 import { unitManager } from '../definition/service-units.ts';
 import { tmpfilesPlan } from '../lifecycle/owned-paths.ts';
@@ -18,7 +17,11 @@ import { NOTIFY_SOCKET, type RunningUnit, type UnitHost, type UnitManager } from
 import { sandboxProcesses } from './unit-processes.ts';
 
 /** The limits that can change while the sandbox runs. */
-export type LiveLimits = Pick<SandboxLimits, 'memory' | 'cpus' | 'pids'>;
+export interface LiveLimits {
+  readonly memory?: number;
+  readonly cpus?: number;
+  readonly pids?: number;
+}
 
 export class Instance {
   readonly #service: StoredService;

@@ -4,7 +4,7 @@ import { suggestion } from '../../suggest.ts';
 import type { Tree } from '../lifecycle/tree.ts';
 import { readUnit, type ServiceUnit } from './read-unit.ts';
 import { parseUnitFile, SettingList } from './unit-file.ts';
-import { type SpecifierContext, unitNameParts } from './values.ts';
+import { type UnitSurroundings, unitNameParts } from './values.ts';
 
 /** The folders of system units; the first file of a name counts (systemd.unit(5), "Unit file load path"). */
 const UNIT_FOLDERS = [
@@ -20,8 +20,6 @@ const UNIT_NAME = /^[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\-]*)?\.service$/;
 
 /** The tree may be hostile, so the number is bounded. */
 const DROP_INS_MAX = 100;
-
-export type UnitSurroundings = Pick<SpecifierContext, 'hostname' | 'machineId'>;
 
 export function unitName(text: string): string {
   const name = /\.[a-z]+$/.test(text) ? text : `${text}.service`;

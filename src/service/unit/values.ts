@@ -2,10 +2,13 @@ import { KilnError } from '../../errors.ts';
 import { plainWords, splitWords, type Word } from './unit-file.ts';
 
 /** The values of specifiers (systemd.unit(5), "Specifiers"). */
-export interface SpecifierContext {
-  readonly unit: string;
+export interface UnitSurroundings {
   readonly hostname: string;
   readonly machineId: string;
+}
+
+export interface SpecifierContext extends UnitSurroundings {
+  readonly unit: string;
   readonly user: { readonly name: string; readonly uid: number; readonly home: string };
   readonly group: { readonly name: string; readonly gid: number };
 }

@@ -5,7 +5,7 @@ import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
 import { attempt, hasErrno } from '../../../host/calls/libc.ts';
 import { openUserFile, readUserText } from '../../../host/files/user-file.ts';
-import type { StatePaths } from '../../../host/state/paths.ts';
+import type { StateRoot } from '../../../host/state/paths.ts';
 import {
   type ConfigChange,
   type ConfigJob,
@@ -32,7 +32,7 @@ export interface LoadedConfig extends EvaluatedConfig {
 
 /** Where configurations are, for one caller. */
 export interface ConfigPlace {
-  readonly paths: Pick<StatePaths, 'root'>;
+  readonly paths: StateRoot;
   readonly directory?: string | undefined;
   readonly arch: string;
   /** Where the caller's own configurations are; without it, none are read. */
@@ -42,7 +42,7 @@ export interface ConfigPlace {
 }
 
 /** The counterpart of /var/lib/mock, for result directories. */
-export function mockDirectory(paths: Pick<StatePaths, 'root'>): string {
+export function mockDirectory(paths: StateRoot): string {
   return join(paths.root, 'mock');
 }
 
