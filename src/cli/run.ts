@@ -21,7 +21,7 @@ import { recipeNames } from '../recipe/named.ts';
 import type { Result } from '../result/schema.ts';
 import { shellWord } from '../shell-words.ts';
 import { connectCommand } from './attach.ts';
-import { type Caller, listenForInterruption, RunElsewhere } from './caller/caller.ts';
+import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { detach } from './job/detach.ts';
 import { KilnCommand } from './options/command.ts';
 import { exitStatusHelp } from './options/exit-statuses.ts';
@@ -77,26 +77,37 @@ Examples:
   kiln run -r debian-build --detach --name nightly -- make; kiln logs -f nightly`;
 
 export function command(caller: Caller): KilnCommand {
-  return commandIn(ownContext(caller));
+  return commandFor(caller, (argv, given, it) => runGiven(argv, given, it, ownContext(caller)));
 }
 
-export function commandIn(context: RunContext): KilnCommand {
+/** The command that is `act`'s to do. */
+export function commandFor(
+  caller: Caller,
+  act: (argv: string[], given: RunOptions, it: KilnCommand) => Promise<void>,
+): KilnCommand {
   const it = new KilnCommand('run')
     .description('Run one command in a new sandbox; destroy the sandbox afterwards.')
     .usage('[options] [--] COMMAND [ARGUMENT…]')
     .argument('<command...>', 'the command and its arguments')
     .passThroughOptions();
-  return addOptions(it, RUN, context.caller)
+  return addOptions(it, RUN, caller)
     .addOption(publishOption())
     .addHelpText('after', EXAMPLES)
-    .action(async (argv: string[], given: RunOptions) => {
-      const { options, begin } = await detach(given, it, context.caller);
-      const started = (sandbox: string | undefined) => {
-        context.started?.(sandbox);
-        begin(sandbox);
-      };
-      await runCommand(argv, options, it, { ...context, started });
-    });
+    .action((argv: string[], given: RunOptions) => act(argv, given, it));
+}
+
+export async function runGiven(
+  argv: readonly string[],
+  given: RunOptions,
+  it: KilnCommand,
+  context: RunContext,
+): Promise<void> {
+  const { options, begin } = await detach(given, it, context.caller);
+  const started = (sandbox: string | undefined) => {
+    context.started?.(sandbox);
+    begin(sandbox);
+  };
+  await runCommand(argv, options, it, { ...context, started });
 }
 
 function publishOption(): Option {
@@ -174,7 +185,6 @@ export async function runCommand(
       reportResult(request, json, describe, caller, context.results),
     );
   } catch (error) {
-    if (error instanceof RunElsewhere) throw error;
     const mistaken = timeForCommand(error, options, argv);
     const told = mistaken ?? (it.isGiven('image') ? error : await imageFirst(error, engine, argv));
     printError(told, caller.stderr);

@@ -42,9 +42,6 @@ export function workLimits(policy: UserPolicy): CgroupLimits {
   };
 }
 
-/** Characters: a user's longer command line, or call, goes to a worker, because reading it may take long. */
-export const SHORT_TEXT = 128 * 1024;
-
 const WITHOUT_SANDBOX = ['ps', 'kill', 'gc', 'df', 'config', 'attach', 'wait', 'logs', 'results'];
 
 /** How long a wait may be that nobody is told of, ms. */

@@ -322,7 +322,7 @@ test.serial('a daemon without free descriptors says so to callers, and goes on',
   const set = (soft: number) => program('prlimit', ['--pid', pid, `--nofile=${soft}:`]);
   t.is((await set(first)).code, 0);
   raw.send('Doctor', { names: ['landlock'] });
-  raw.send('Run', { image, argv: ['true'], copyIn: [] });
+  raw.send('Run', { image, argv: ['true'], copyIn: [{ source: '/etc/hostname', target: '/x' }] });
   const replies = await raw.count(3);
   await set(1024);
   t.deepEqual(

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { ELSEWHERE } from '../../src/cli/caller/elsewhere.ts';
+import { NO_PATHS } from '../../src/cli/caller/no-paths.ts';
 import { hasColours, isLive } from '../../src/cli/output/progress.ts';
 import type { CommandLine } from '../../src/daemon/command-line.ts';
 import type { HandOver } from '../../src/sandbox/command/streams.ts';
@@ -24,7 +24,7 @@ function connection(gone: boolean, more = {}): CommandLine {
 
 const serving = { state: '/nowhere', interrupted: () => undefined } as unknown as ServingProcess;
 const handOverOf = (line: CommandLine): HandOver => {
-  const { handOver } = new ClientCaller(line, serving, { user: undefined, paths: ELSEWHERE });
+  const { handOver } = new ClientCaller(line, serving, { user: undefined, paths: NO_PATHS });
   if (handOver === undefined) throw new Error('this client takes nothing');
   return handOver;
 };
@@ -53,7 +53,7 @@ test('kiln waits until a client has its output, or is gone', async (t) => {
 test('lines change in place, in colours, if the client’s terminal can do it', (t) => {
   const on = (env: Record<string, string>, terminals = [true, true, true]) => {
     const line = connection(false, { env, terminals, rows: 9, columns: 44 });
-    const caller = new ClientCaller(line, serving, { user: undefined, paths: ELSEWHERE });
+    const caller = new ClientCaller(line, serving, { user: undefined, paths: NO_PATHS });
     return [isLive(caller), hasColours(caller.stderr, caller), caller.stderr.columns];
   };
   t.deepEqual(on({ TERM: 'xterm' }), [true, true, 44]);

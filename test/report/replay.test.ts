@@ -2,7 +2,7 @@
 
 import { resolve } from 'node:path';
 import test from 'ava';
-import { ELSEWHERE } from '../../src/cli/caller/elsewhere.ts';
+import { NO_PATHS } from '../../src/cli/caller/no-paths.ts';
 import { KilnCommand } from '../../src/cli/options/command.ts';
 import { addSandboxOptions, runRequest } from '../../src/cli/options/sandbox-options.ts';
 import { addOptions } from '../../src/cli/options/shared-options.ts';
@@ -172,7 +172,7 @@ function recipeRequestOf(words: readonly string[]) {
   const { host: _, ...request } = recipeRequest(command.args[0] ?? '', options, {
     ...caller,
     environment: {},
-    paths: ELSEWHERE,
+    paths: NO_PATHS,
   });
   return { ...request, ...results(options.resultDirectory) };
 }
@@ -206,7 +206,7 @@ function chainRequestOf(words: readonly string[]) {
   const options = command.opts<BuildOptions & ChainOptions>();
   const request = chainRequest(command.args.map(ownPath), options, command, {
     ...caller,
-    paths: ELSEWHERE,
+    paths: NO_PATHS,
   });
   return { farm: options.farm, request: { ...request, ...results(options.resultDirectory) } };
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { stringify } from 'yaml';
 import { RecipeError } from '../../src/recipe/problem.ts';
-import { isPlain } from '../../src/serve/command-lines.ts';
+import { isPlain } from '../../src/serve/short.ts';
 import { asConfigured, readConfiguration, shareOf } from '../../src/users/configuration.ts';
 
 const readUserPolicy = (file: string) => readConfiguration(file).policy;

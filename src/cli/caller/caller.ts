@@ -190,6 +190,3 @@ function lacksDaemon(env: Caller['env']): boolean {
   if (connection !== undefined) closeSync(connection);
   return connection === undefined;
 }
-
-/** Thrown before anything has happened: this run needs a process of its own. */
-export class RunElsewhere extends Error {}

@@ -1,7 +1,7 @@
 import { defined } from '../../defined.ts';
 import type { PathKind } from '../../options/rules.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
-import { ELSEWHERE } from '../caller/elsewhere.ts';
+import { NO_PATHS } from '../caller/no-paths.ts';
 import { fetchPath } from '../users/user-guard.ts';
 import { type CommandLine, commandLine } from './command-line.ts';
 import { type Mode, OPTIONS } from './option-table.ts';
@@ -167,5 +167,5 @@ async function argument(
 }
 
 async function fetched(kind: PathKind, path: string, user: CallerUser): Promise<string> {
-  return await fetchPath(kind, path, user.files ?? ELSEWHERE);
+  return await fetchPath(kind, path, user.files ?? NO_PATHS);
 }

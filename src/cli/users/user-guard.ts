@@ -19,7 +19,7 @@ import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
-import { type Caller, RunElsewhere } from '../caller/caller.ts';
+import type { Caller } from '../caller/caller.ts';
 import { wordsOf } from '../options/command.ts';
 import type { SharedOptions } from '../rpmbuild/build-recipe.ts';
 import { type CommandRules, isOwnImageRecipe, ROOT_COMMANDS, USER_COMMANDS } from './user-rules.ts';
@@ -39,7 +39,7 @@ export function guard(program: Command, caller: Admitting): void {
  * they name to be read. What is written is opened by the command, once it knows that there is something to do.
  * @param words the command's name, by which the rules know it
  * @returns the arguments, `processed` by their parsers, with what was opened
- * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND; RunElsewhere where this process takes no files
+ * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND
  */
 export async function admit<Processed>(
   action: Command,
@@ -116,13 +116,26 @@ interface Fetching {
 }
 
 function fetchingOf(rule: Rule | undefined, { user, paths }: Admitting): Fetching | undefined {
-  if (rule === 'image') return user && { fetch: (name) => fetchImage(name, user) };
+  if (rule === 'image') return user && { fetch: (name) => fetchImage(name, paths) };
   if (typeof rule !== 'object' || rule.kind !== 'path') return undefined;
   const { path: kind, where } = rule;
   if (OUTPUTS.includes(kind)) return undefined;
   const isPath = where ?? (() => true);
   const fetch = async (path: string) => (isPath(path) ? await fetchPath(kind, path, paths) : path);
   return { field: rule.field, fetch };
+}
+
+/** Whether options of a user's command name files, which only a process of the user's own opens. */
+export function namesFiles(words: string, options: Values): boolean {
+  const rules = USER_COMMANDS[words]?.options ?? {};
+  const isFile = (rule: Rule | undefined, value: unknown) => {
+    if (rule === 'image') return isOwnImageRecipe(String(value));
+    if (typeof rule !== 'object' || rule.kind !== 'path') return false;
+    return typeof value !== 'string' || (rule.where?.(value) ?? true);
+  };
+  return Object.entries(options).some(([name, value]) =>
+    [value ?? []].flat().some((each) => isFile(rules[name], each)),
+  );
 }
 
 export function admitOptions(words: string, options: Values, user: CallerUser): void {
@@ -200,10 +213,11 @@ async function fetchAll<Value>(value: Value, fetching: Fetching): Promise<Value>
   return { ...value, [isBind ? 'place' : field]: await fetch(path) };
 }
 
-export async function fetchImage(name: string, { files }: CallerUser): Promise<string> {
-  if (!isOwnImageRecipe(name)) return name;
-  if (files === undefined) throw new RunElsewhere();
-  return await files.recipe(name);
+export async function fetchImage(
+  name: string,
+  paths: Pick<CallerPaths, 'recipe'>,
+): Promise<string> {
+  return isOwnImageRecipe(name) ? await paths.recipe(name) : name;
 }
 
 export async function fetchPath(

@@ -10,8 +10,7 @@ import {
   interfaceText,
   kilnInterface,
 } from '../../api/interface.ts';
-import { RunElsewhere } from '../../cli/caller/caller.ts';
-import { ELSEWHERE } from '../../cli/caller/elsewhere.ts';
+import { NO_PATHS } from '../../cli/caller/no-paths.ts';
 import { reasonsOf } from '../../cli/output/errors.ts';
 import { type Call, SERVICE_ERROR } from '../../daemon/call.ts';
 import type { Engine, EngineOptions, OwnEngine } from '../../engine.ts';
@@ -28,8 +27,10 @@ import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import { HeldPaths } from '../../users/held-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
 import type { Shared } from '../command-lines.ts';
-import { beginJob, SHORT_TEXT, userOf } from '../users.ts';
+import { isShortCall } from '../short.ts';
+import { beginJob, userOf } from '../users.ts';
 import {
+  ANSWERED,
   type Answer,
   type CallContext,
   type DaemonState,
@@ -95,7 +96,7 @@ export interface AnsweringProcess {
 
 export interface AnsweringDaemon extends AnsweringProcess, Pick<Shared, 'users'> {
   readonly engine: Engine;
-  readonly state: Omit<DaemonState, 'makeImage'>;
+  readonly state: Omit<DaemonState, 'makeImage' | 'work'>;
   /** The caller is root, or a member of the group. */
   readonly isServed: boolean;
   work(call: Call): Promise<void>;
@@ -120,7 +121,7 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
     if (user !== undefined) await requireSameAccount(daemon.engine.paths, user.uid);
     const words = user === undefined ? [] : rulesOf(name);
     const parameters = checkedParameters(call, name);
-    const isShort = methods[name].isShort && (user === undefined || isBrief(call));
+    const isShort = isShortCall(name, call);
     if (user !== undefined && words.length > 0) {
       const say = (what: string) => {
         if (tells(name, 'progress')) call.reply({ progress: { what } });
@@ -131,8 +132,8 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
       user = userOf(identity, daemon.users.configuration);
     }
     const context = { user, hold: (until: Promise<void>) => void held.push(until) };
-    const isDone = isShort && (await answerHere(call, name, parameters, daemon, context));
-    if (!isDone) await daemon.work(call);
+    if (isShort) await answerHere(call, name, parameters, daemon, context);
+    else await daemon.work(call);
   } catch (error) {
     fail(call, error, daemon);
   } finally {
@@ -156,33 +157,24 @@ function refuseKept({ head: { parameters } }: Call): void {
   });
 }
 
-/** A user's longer call is read in a worker. What an open sandbox gets is bytes, which nobody reads here. */
-function isBrief({ head: { method, parameters } }: Call): boolean {
-  if (!['Run', 'OpenSandbox'].some((name) => method === `${KILN}.${name}`)) return true;
-  return JSON.stringify(parameters).length <= SHORT_TEXT;
-}
-
-/** False if a worker must answer; nothing has happened then. */
 async function answerHere(
   call: Call,
   name: keyof typeof methods,
   parameters: object,
   daemon: AnsweringDaemon,
   { user, hold }: Pick<CallContext, 'hold'> & { readonly user: CallerUser | undefined },
-): Promise<boolean> {
+): Promise<void> {
   const state: DaemonState = {
     ...daemon.state,
     makeImage: (of, image) => makeImage(of, image, daemon),
+    work: async (long) => {
+      await daemon.work(long);
+      return ANSWERED;
+    },
   };
-  try {
-    await using paths = user === undefined ? pathsOf(call, daemon.engine.paths) : ELSEWHERE;
-    const caller = callerOf(call, daemon, { user, paths });
-    await answer(call, name, parameters, { ...contextOf(call, daemon, caller, state), hold });
-    return true;
-  } catch (error) {
-    if (error instanceof RunElsewhere) return false;
-    throw error;
-  }
+  await using paths = user === undefined ? pathsOf(call, daemon.engine.paths) : NO_PATHS;
+  const caller = callerOf(call, daemon, { user, paths });
+  await answer(call, name, parameters, { ...contextOf(call, daemon, caller, state), hold });
 }
 
 /** Nobody else is there to open what root names on the socket. */
@@ -278,7 +270,7 @@ async function answer(
   // A process with other calls goes on waiting for those.
   const own = context.daemon === undefined ? { signal: call.signal } : {};
   const { paths } = context.caller;
-  let reply: object;
+  let reply: object | typeof ANSWERED;
   try {
     reply = await withWaits({ say: context.warn, ...own }, () =>
       method(parameters as never, context),
@@ -289,7 +281,7 @@ async function answer(
     throw error;
   }
   await paths.deliver();
-  call.end(paths.renamed(reply));
+  if (reply !== ANSWERED) call.end(paths.renamed(reply));
 }
 
 /** A caller without a client: whatever it names is named wholly. */
@@ -351,7 +343,7 @@ function fail(
   call: Call,
   error: unknown,
   place: Pick<AnsweringProcess, 'tell'>,
-  paths: Pick<OptionCaller['paths'], 'renamed'> = ELSEWHERE,
+  paths: Pick<OptionCaller['paths'], 'renamed'> = NO_PATHS,
 ): void {
   const rename = (text: string) => paths.renamed(text);
   if (error instanceof PartFailed) {

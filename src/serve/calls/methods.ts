@@ -14,6 +14,8 @@ export interface DaemonState {
   readonly sandboxes: OpenSandboxes;
   readonly calls: Map<string, Call>;
   makeImage(call: Call, image: string): Promise<void>;
+  /** Has a worker answer a call that is not short. */
+  work(call: Call): Promise<typeof ANSWERED>;
   /** When nothing else starts. */
   removeLater(remove: () => Promise<void>): void;
   /** Resolves when that is done, or takes long. */
@@ -43,7 +45,10 @@ export type Name = keyof Methods;
 export type Answer<Method extends Name> = (
   parameters: Methods[Method]['parameters'],
   context: CallContext,
-) => Promise<Methods[Method]['reply']>;
+) => Promise<Methods[Method]['reply'] | typeof ANSWERED>;
+
+/** A worker has answered the call. */
+export const ANSWERED = Symbol('answered');
 
 export function progressTo(call: Call): OnImageProgress {
   let last = '';
@@ -59,8 +64,6 @@ export function progressTo(call: Call): OnImageProgress {
 }
 
 interface Entry<Method extends Name> {
-  /** True if it is short enough for the daemon's own thread; it may still ask for a worker (RunElsewhere). */
-  readonly isShort: boolean;
   /**
    * The command whose rules hold for users (src/cli/users/user-rules.ts); no word where the caller owns the sandbox or
    * the command; undefined where the method is root's.
@@ -71,42 +74,38 @@ interface Entry<Method extends Name> {
 
 type Table = { readonly [Method in Exclude<Name, 'CommandLine'>]: Entry<Method> };
 
-const entry =
-  (isShort: boolean) =>
-  <Method extends Name>(rules: string | undefined, load: Entry<Method>['load']) => ({
-    ...{ isShort, rules, load },
-  });
-const short = entry(true);
-const long = entry(false);
+const entry = <Method extends Name>(rules: string | undefined, load: Entry<Method>['load']) => ({
+  ...{ rules, load },
+});
 
 export const methods: Table = {
-  GetVersion: short('', async () => async () => ({
+  GetVersion: entry('', async () => async () => ({
     kiln: KILN_VERSION,
     interface: INTERFACE_VERSION,
   })),
-  Run: short('run', async () => (await import('./run.ts')).answerRun),
-  OpenSandbox: short('shell', async () => (await import('./sandbox.ts')).answerOpen),
-  Execute: short('', async () => (await import('./sandbox.ts')).answerExecute),
-  SendInput: short('', async () => (await import('./sandbox.ts')).answerInput),
-  SendSignal: short('', async () => (await import('./sandbox.ts')).answerSignal),
-  ResizeTerminal: short('', async () => (await import('./sandbox.ts')).answerResize),
-  WriteFile: short('', async () => (await import('./sandbox.ts')).answerWrite),
-  ReadFile: short('', async () => (await import('./sandbox.ts')).answerRead),
-  CloseSandbox: short('', async () => (await import('./sandbox.ts')).answerClose),
-  Build: long('build', async () => (await import('./build.ts')).answerBuild),
-  BuildImage: long('image build', async () => (await import('./image.ts')).answerBuildImage),
-  LockImage: long('image lock', async () => (await import('./image.ts')).answerLockImage),
-  ListImages: long('image ls', async () => (await import('./image.ts')).answerListImages),
-  RemoveImage: long('image rm', async () => (await import('./image.ts')).answerRemoveImage),
-  ListSandboxes: short('ps', async () => (await import('./sandbox.ts')).answerListSandboxes),
-  KillSandbox: short('kill', async () => (await import('./sandbox.ts')).answerKillSandbox),
-  ListServices: long(undefined, async () => (await import('./service.ts')).answerListServices),
-  CreateService: long(undefined, async () => (await import('./service.ts')).answerCreateService),
-  RestartService: long(undefined, async () => (await import('./service.ts')).answerRestartService),
-  StartService: long(undefined, async () => (await import('./service.ts')).answerStartService),
-  StopService: long(undefined, async () => (await import('./service.ts')).answerStopService),
-  DeleteService: long(undefined, async () => (await import('./service.ts')).answerDeleteService),
-  Doctor: long('doctor', async () => {
+  Run: entry('run', async () => (await import('./run.ts')).answerRun),
+  OpenSandbox: entry('shell', async () => (await import('./sandbox.ts')).answerOpen),
+  Execute: entry('', async () => (await import('./sandbox.ts')).answerExecute),
+  SendInput: entry('', async () => (await import('./sandbox.ts')).answerInput),
+  SendSignal: entry('', async () => (await import('./sandbox.ts')).answerSignal),
+  ResizeTerminal: entry('', async () => (await import('./sandbox.ts')).answerResize),
+  WriteFile: entry('', async () => (await import('./sandbox.ts')).answerWrite),
+  ReadFile: entry('', async () => (await import('./sandbox.ts')).answerRead),
+  CloseSandbox: entry('', async () => (await import('./sandbox.ts')).answerClose),
+  Build: entry('build', async () => (await import('./build.ts')).answerBuild),
+  BuildImage: entry('image build', async () => (await import('./image.ts')).answerBuildImage),
+  LockImage: entry('image lock', async () => (await import('./image.ts')).answerLockImage),
+  ListImages: entry('image ls', async () => (await import('./image.ts')).answerListImages),
+  RemoveImage: entry('image rm', async () => (await import('./image.ts')).answerRemoveImage),
+  ListSandboxes: entry('ps', async () => (await import('./sandbox.ts')).answerListSandboxes),
+  KillSandbox: entry('kill', async () => (await import('./sandbox.ts')).answerKillSandbox),
+  ListServices: entry(undefined, async () => (await import('./service.ts')).answerListServices),
+  CreateService: entry(undefined, async () => (await import('./service.ts')).answerCreateService),
+  RestartService: entry(undefined, async () => (await import('./service.ts')).answerRestartService),
+  StartService: entry(undefined, async () => (await import('./service.ts')).answerStartService),
+  StopService: entry(undefined, async () => (await import('./service.ts')).answerStopService),
+  DeleteService: entry(undefined, async () => (await import('./service.ts')).answerDeleteService),
+  Doctor: entry('doctor', async () => {
     const { checkNames, runChecks } = await import('../../doctor/checks.ts');
     const { readHost } = await import('../../doctor/host.ts');
     return async ({ names = [] }, context) => {

@@ -86,13 +86,13 @@ export async function admitOptions(
 
 export async function admittedImage(
   image: string,
-  { caller: { user } }: Admitted,
+  { caller: { user, paths } }: Admitted,
   field = 'image',
 ): Promise<string> {
   hostImage(field, image);
   if (user === undefined) return image;
   check('image', 'image', image, user, {});
-  return await fetchImage(image, user);
+  return await fetchImage(image, paths);
 }
 
 /** The image is admitted apart. */

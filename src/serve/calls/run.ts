@@ -1,8 +1,8 @@
 import type { Ended as EndedReply, Failure, RunParameters, RunReply } from '../../api/io-kiln.ts';
-import { RunElsewhere } from '../../cli/caller/caller.ts';
 import { heldResults, runRequest } from '../../cli/options/sandbox-options.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from '../../cli/output/errors.ts';
 import type { Call } from '../../daemon/call.ts';
+import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { openExistingImage, pickImage } from '../../image/open.ts';
@@ -11,29 +11,29 @@ import type { RunRequest } from '../../jobs/run/request.ts';
 import { resultOfFailure, resultOfRun } from '../../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../../jobs/run/run.ts';
 import { Timeline } from '../../jobs/run/timeline.ts';
-import { isProfileFile } from '../../options/places.ts';
 import { deferred } from '../../promise.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Ended } from '../../sandbox/door/io.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
-import type { Answer, CallContext } from './methods.ts';
+import { isShortRun } from '../short.ts';
+import { ANSWERED, type Answer, type CallContext } from './methods.ts';
 import { admitOptions, admittedImage, checkBase64, sandboxOptions } from './options.ts';
 import { CommandStdio } from './stdio.ts';
 
-/** Runs one command. @throws RunElsewhere before anything has happened where it is work for a worker */
+/** Runs one command. */
 export const answerRun: Answer<'Run'> = async (parameters, context) => {
   const { call, caller, daemon } = context;
-  const { argv, terminal, surroundings } = parameters;
+  const { argv, terminal } = parameters;
   needCommand(argv);
   needMore(call, parameters);
   checkBase64('input', parameters.input);
-  const { copyIn, resultDirectory } = parameters;
-  const long = [copyIn, resultDirectory, surroundings?.egress];
-  if (daemon !== undefined && long.some((value) => value !== undefined)) throw new RunElsewhere();
   const { options, command } = sandboxOptions(parameters, caller);
+  const { image: named } = parameters;
+  const given = { ...options, ...defined({ image: named }) };
+  const isShort = given.resultDirectory === undefined && isShortRun(given, caller.user);
+  if (daemon !== undefined && !isShort) return await daemon.work(call);
   await admitOptions(command, 'run', context);
-  const wanted = parameters.image && (await admittedImage(parameters.image, context));
-  if (daemon !== undefined && isProfileFile(options.seccomp)) throw new RunElsewhere();
+  const wanted = named && (await admittedImage(named, context));
   let request = runRequest(options, '', argv, command, caller);
   await using engine = context.openEngine();
   const { renamed } = engine;
@@ -44,6 +44,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
   try {
     request = { ...request, ...(await heldResults(options, caller)) };
     await using image = await takeImage(engine, wanted, context);
+    if (image === undefined) return (await daemon?.work(call)) ?? ANSWERED;
     const { id, name } = image.manifest;
     used = { id, name };
     request = { ...request, image: id };
@@ -71,7 +72,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
     }
     return { ...stdio?.collected, result: await resultOf(request, report, renamed) };
   } catch (error) {
-    if (!(error instanceof RunElsewhere) && request.resultDirectory !== undefined) {
+    if (request.resultDirectory !== undefined) {
       const { course, current, failed: phase = current } = timeline;
       const failure = { error, ...course, phase, sandbox, image: used };
       const about = { request, exitStatus: exitStatus(error), renamed };
@@ -123,18 +124,17 @@ export function failureOf({ code, message, hint }: KilnError): Failure {
   return { code, message, hint };
 }
 
+/** Undefined where a worker must make it first. */
 export async function takeImage(
   engine: Engine,
   wanted: string | undefined,
   context: CallContext,
-): Promise<LeasedImage> {
+): Promise<LeasedImage | undefined> {
   if (context.daemon === undefined) {
     const { onProgress, call, storeChanged } = context;
     return await pickImage(engine, wanted, { onProgress, signal: call.signal, storeChanged });
   }
-  const image = wanted === undefined ? undefined : await openExistingImage(engine, wanted, '/');
-  if (image === undefined) throw new RunElsewhere();
-  return image;
+  return wanted === undefined ? undefined : await openExistingImage(engine, wanted, '/');
 }
 
 export function needCommand([program]: readonly string[]): void {

@@ -1,6 +1,7 @@
 import { addAbortListener } from 'node:events';
 import { fstatSync, readSync } from 'node:fs';
 import { runRequest } from '../../cli/options/sandbox-options.ts';
+import { namesFiles } from '../../cli/users/user-guard.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { openExistingImage } from '../../image/open.ts';
@@ -29,8 +30,12 @@ const READ_MAX = 1 << 20;
 export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => {
   const { call, caller } = context;
   const { options, command } = sandboxOptions(parameters, caller);
+  const { image: named } = parameters;
+  const isUsers = caller.user !== undefined && namesFiles('shell', { ...options, image: named });
+  // Whether they may be opened is a worker's to say.
+  if (isUsers && context.daemon !== undefined) return await context.daemon.work(call);
   await admitOptions(command, 'shell', context);
-  await admittedImage(parameters.image, context);
+  await admittedImage(named, context);
   const { sandboxes, makeImage } = daemonOf(context);
   await using engine = context.openEngine();
   const existing = async () => await openExistingImage(engine, parameters.image, '/');
