@@ -32,22 +32,20 @@ export interface ImageViewer {
 }
 
 export interface EngineOptions extends Pick<Partial<Engine>, 'takeTurn' | 'owner' | 'renamed'> {
-  /**
-   * The end is not to wait until libvirtd has put away what belonged to a sandbox: cgroups are there
-   * for a fifth of a second more.
-   */
-  readonly hurry?: boolean;
   readonly allowHost?: boolean | undefined;
 }
 
-export interface OwnEngine extends Engine, AsyncDisposable {}
+/** Its disposal leaves the connection to the end of this process: libvirtd may take 0.2 s to answer a close. */
+export interface OwnEngine extends Engine, AsyncDisposable {
+  close(): Promise<void>;
+}
 
 /**
  * The engine of one process: the state and the libvirt that `env` names (`KILN_STATE`, `KILN_URI`). Its one
  * connection is made when first needed. Throws E_STATE, and what {@link pickEngine} throws.
  */
 export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}): OwnEngine {
-  const { takeTurn, owner, hurry = false, allowHost = false } = options;
+  const { takeTurn, owner, allowHost = false } = options;
   const { renamed = (value) => value } = options;
   const paths = statePaths(env);
   requireState(paths.root);
@@ -64,6 +62,11 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
       connection = undefined;
       throw error;
     }
+  };
+
+  const ended = async () => {
+    unneeded.abort(new KilnError('E_INTERRUPTED', 'the call that waited for libvirt has ended'));
+    return await connection?.catch(() => undefined);
   };
 
   return {
@@ -85,10 +88,7 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
         endAfter: Number.POSITIVE_INFINITY,
       });
     },
-    [Symbol.asyncDispose]: async () => {
-      unneeded.abort(new KilnError('E_INTERRUPTED', 'the call that waited for libvirt has ended'));
-      const made = await connection?.catch(() => undefined);
-      await (hurry ? made?.leave() : made?.close());
-    },
+    close: async () => await (await ended())?.close(),
+    [Symbol.asyncDispose]: async () => await (await ended())?.leave(),
   };
 }

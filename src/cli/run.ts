@@ -126,7 +126,7 @@ export async function runCommand(
   context: RunContext,
 ): Promise<void> {
   const { caller } = context;
-  await using engine = caller.openEngine({ hurry: true, allowHost: options.allowHost });
+  await using engine = caller.openEngine({ allowHost: options.allowHost });
   const { TERM } = caller.env;
   const env =
     options.tty === true && TERM ? [['TERM', TERM] as const, ...options.env] : options.env;

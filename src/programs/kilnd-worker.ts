@@ -205,7 +205,7 @@ function runWorker(): void {
   function answering(env: Caller['env']): AnsweringProcess {
     return {
       env,
-      openEngine: (caller, options) => openWithoutWait(env, caller, { ...options, hurry: true }),
+      openEngine: (caller, options) => openWithoutWait(env, caller, options),
       storeChanged: () => {
         changed = true;
       },
@@ -250,12 +250,11 @@ function runWorker(): void {
     const renamed: Engine['renamed'] = (value) => caller.paths.renamed(value);
     // Where root's own files are is the daemon's to say, never a caller's.
     const { KILN_CONFIG } = process.env;
-    const own = openEngine({ ...env, KILN_CONFIG }, { ...options, hurry: false, owner, renamed });
+    const own = openEngine({ ...env, KILN_CONFIG }, { ...options, owner, renamed });
     // Parked sandboxes are domains of the daemon's own libvirt.
     const engine = env.KILN_URI
       ? own
       : { ...own, takeTurn: (wanted: WantedTurn) => takeTurn(own.paths, wanted) };
-    if (options.hurry !== true) return engine;
     return { ...engine, [Symbol.asyncDispose]: async () => void left.push(engine) };
   }
 
@@ -293,7 +292,7 @@ function runWorker(): void {
   }
 
   async function closeLeft(): Promise<void> {
-    for (const engine of left.splice(0)) await engine[Symbol.asyncDispose]();
+    for (const engine of left.splice(0)) await engine.close();
   }
 
   async function takeTurn(paths: StatePaths, { isParkable, signal }: WantedTurn): Promise<Turn> {

@@ -50,7 +50,7 @@ import { sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import { answerCall } from '../serve/calls/answer.ts';
 import { OpenSandboxes } from '../serve/calls/open-sandboxes.ts';
 import { type Shared, serveCommandLine } from '../serve/command-lines.ts';
-import { ownerOf } from '../serve/users.ts';
+import { engineFor } from '../serve/users.ts';
 import { type Configuration, groupNumber, readConfiguration } from '../users/configuration.ts';
 import { configurationFile } from '../users/configuration-file.ts';
 import { usuallyParked } from '../users/defaults.ts';
@@ -119,7 +119,7 @@ async function main(): Promise<void> {
   const usual = Number(process.env.KILN_PARKED || (configured?.defaults.parked ?? usuallyParked()));
   const engine = openEngine(
     { KILN_STATE: state, KILN_CONFIG: process.env.KILN_CONFIG },
-    { takeTurn: (wanted) => turns.take(wanted), hurry: true },
+    { takeTurn: (wanted) => turns.take(wanted) },
   );
   const errors = outputOf(process.stderr, { isTTY: false, columns: 80 });
   const tell = (error: unknown) => printError(error, errors);
@@ -228,12 +228,7 @@ async function main(): Promise<void> {
       using starting = quiet.begin();
       await answerCall(call, {
         env: { KILN_STATE: state },
-        openEngine: ({ user, paths: own }) => ({
-          ...engine,
-          owner: user && ownerOf(user),
-          renamed: (value) => own.renamed(value),
-          [Symbol.asyncDispose]: async () => undefined,
-        }),
+        openEngine: (caller) => engineFor(engine, { env: {}, ...caller }),
         storeChanged: () => undefined,
         ...{ engine, isServed, users: shared.users },
         tell,

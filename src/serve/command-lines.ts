@@ -27,7 +27,6 @@ import type { Results } from '../jobs/run/collect.ts';
 import { callerIds } from '../jobs/run/request.ts';
 import type { RunOptions } from '../options/sandbox.ts';
 import { awaitedLater } from '../promise.ts';
-import { allowedMissing } from '../sandbox/policy/layers.ts';
 import { requireSameAccount } from '../users/account.ts';
 import type { CallerPaths } from '../users/caller-paths.ts';
 import type { CallerUser } from '../users/configuration.ts';
@@ -36,7 +35,7 @@ import { JobFolder, jobsFolder } from '../users/job-folder.ts';
 import type { UserJobs } from '../users/queue.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
 import { environmentOfWorker, isShortLine, isShortRun } from './short.ts';
-import { beginJob, furtherRoom, ownerOf, userOf } from './users.ts';
+import { beginJob, engineFor, furtherRoom, userOf } from './users.ts';
 
 export interface Shared {
   readonly engine: Engine;
@@ -145,15 +144,9 @@ async function serveHere(
     isOnly: false,
     parking,
     openEngine: (own, options) => ({
-      ...engine,
-      renamed: (value) => own.paths.renamed(value),
+      ...engineFor(engine, own, options),
       // A user's paths are never resolved here.
       cwd: () => (user === undefined ? own.cwd() : jobsFolder(engine.paths)),
-      owner: user && ownerOf(user),
-      allowMissing: () => allowedMissing(own.env),
-      allowHost: () => options?.allowHost === true,
-      signingPassphrase: () => own.env.KILN_SIGN_PASSPHRASE,
-      [Symbol.asyncDispose]: async () => undefined,
     }),
     storeChanged: () => undefined,
     interrupted: () => undefined,

@@ -1,11 +1,13 @@
 import { totalmem } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Caller } from '../cli/caller/caller.ts';
 import type { PeerIdentity } from '../daemon/peer.ts';
-import type { Engine, EngineOwner } from '../engine.ts';
+import type { Engine, EngineOptions, EngineOwner, OwnEngine } from '../engine.ts';
 import type { CgroupLimits } from '../host/cgroup/cgroup-files.ts';
 import { awaitedLater } from '../promise.ts';
 import { hasProcesses } from '../sandbox/domain/ending.ts';
 import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
+import { allowedMissing } from '../sandbox/policy/layers.ts';
 import { listedGroups } from '../users/account.ts';
 import {
   type CallerUser,
@@ -27,6 +29,25 @@ export function userOf({ uid, gid, groups }: PeerIdentity, configuration: string
 export function ownerOf({ uid, gid, groups, policy, files }: CallerUser): EngineOwner {
   const seesOfRoot: EngineOwner['seesOfRoot'] = (image) => seesImage(policy, image);
   return { uid, gid, groups, files, seesOfRoot, share: shareOf(policy) };
+}
+
+/** The engine of one caller of several, who share this process's connection. */
+export function engineFor(
+  own: Engine,
+  { env, user, paths }: Pick<Caller, 'env' | 'user' | 'paths'>,
+  { allowHost = false }: EngineOptions = {},
+): OwnEngine {
+  return {
+    ...own,
+    owner: user && ownerOf(user),
+    renamed: (value) => paths.renamed(value),
+    allowMissing: () => allowedMissing(env),
+    allowHost: () => allowHost,
+    // Unlike arguments, the environment is the user's own.
+    signingPassphrase: () => env.KILN_SIGN_PASSPHRASE,
+    close: async () => undefined,
+    [Symbol.asyncDispose]: async () => undefined,
+  };
 }
 
 /** Least memory of the processes that work for a user: reading a distribution's packages takes a quarter. */

@@ -132,7 +132,7 @@ export class Kiln implements AsyncDisposable {
    */
   async close(): Promise<void> {
     const removals = await Promise.allSettled(this.#removals);
-    await this.engine[Symbol.asyncDispose]();
+    await this.engine.close();
     const failed = removals.find((one) => one.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
   }

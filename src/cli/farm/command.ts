@@ -89,7 +89,7 @@ function advertiseCommand(caller: Caller): KilnCommand {
     .examples('kiln farm advertise')
     .action(async () => {
       admitWorker('farm advertise', caller.user);
-      await using engine = caller.openEngine({ hurry: true });
+      await using engine = caller.openEngine();
       const images = (await visibleImages(engine)).map(({ manifest }) => manifest.id);
       const layers = OPTIONAL_LAYERS.filter((layer) => whyUnavailable(layer) === undefined);
       const list = (values: readonly string[]) => JSON.stringify(values.join());
@@ -157,7 +157,7 @@ async function attempt(file: string, options: StepOptions, caller: Caller): Prom
   const fetch = (kind: PathKind, path: string) => fetchPath(kind, path, caller.paths);
   const step = readStep(await fetch('text', file), file);
   if (caller.user !== undefined) admitOptions('build', optionsOf(step), caller.user);
-  await using engine = caller.openEngine({ hurry: true });
+  await using engine = caller.openEngine();
   const beside = (name: string) => join(dirname(file), name);
   const sources: HeldPath[] = [];
   for (const member of step.members) sources.push(await fetch('file', beside(member.file)));

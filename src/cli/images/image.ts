@@ -119,7 +119,7 @@ export function command(caller: Caller): KilnCommand {
 }
 
 async function build(name: string, options: BuildOptions, caller: Caller): Promise<void> {
-  await using engine = caller.openEngine({ hurry: true, allowHost: options.allowHost });
+  await using engine = caller.openEngine({ allowHost: options.allowHost });
   const started = Date.now();
   const update = options.update === true;
   await using image = await withProgress(caller, (onProgress) =>

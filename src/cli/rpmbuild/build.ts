@@ -103,7 +103,7 @@ async function build(
   caller: Caller,
   begin: () => void,
 ): Promise<void> {
-  await using engine = caller.openEngine({ hurry: true, allowHost: options.allowHost });
+  await using engine = caller.openEngine({ allowHost: options.allowHost });
   using interruption = listenForInterruption(caller);
   const given = options.spec ?? source ?? options.resume ?? '';
   const shown = specPath(caller.paths.renamed(given), caller);
