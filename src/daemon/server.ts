@@ -1,4 +1,6 @@
+import { EventEmitter } from 'node:events';
 import { Listener } from '../host/sockets/listener.ts';
+import type { Activity } from './activity.ts';
 import {
   Call,
   type CallMessage,
@@ -33,18 +35,17 @@ export interface ServerOptions {
   /** `isServed`: by root, or a member of the group. */
   readonly call: (call: Call, isServed: boolean) => Promise<void>;
   readonly failed: (error: unknown) => void;
-  readonly outdated: () => void;
-  readonly idle: (idle: boolean) => void;
+  readonly activity: Activity;
 }
 
-export class Server {
+/** `outdated`: a client of root's is of another build. */
+export class Server extends EventEmitter<{ outdated: [] }> {
   readonly #options: ServerOptions;
   readonly #listeners: Listener[] = [];
   readonly #peers = new Set<Peer>();
-  #running = 0;
-  #idle = false;
 
   constructor(options: ServerOptions) {
+    super();
     this.#options = options;
     try {
       const connected = (fd: number) => this.#connected(fd);
@@ -59,7 +60,6 @@ export class Server {
       this.stopListening();
       throw error;
     }
-    this.#tellIdle();
   }
 
   get isNamed(): boolean {
@@ -134,15 +134,15 @@ export class Server {
           this.#peers.delete(peer);
           line?.ended();
           call?.gone();
-          this.#tellIdle();
+          held[Symbol.dispose]();
         },
       },
       { trusted: 'root' },
     );
     const share = ThreadShare.of(peer.identity.uid);
     this.#peers.add(peer);
+    const held = this.#options.activity.hold();
     if (!this.#hasRoom(peer)) peer.destroy();
-    this.#tellIdle();
   }
 
   #serves({ identity: { uid, gid, groups } }: Peer): boolean {
@@ -169,7 +169,7 @@ export class Server {
       peer.send(encodeError(OTHER_BUILD, { build }));
       peer.end();
       // A user's client cannot make the daemon leave everybody else.
-      if (peer.identity.uid === 0) this.#options.outdated();
+      if (peer.identity.uid === 0) this.emit('outdated');
       return false;
     }
     if (upgrade) peer.send(encodeReply());
@@ -178,7 +178,7 @@ export class Server {
   }
 
   async #serve(line: CommandLine): Promise<void> {
-    using _busy = this.hold();
+    using _busy = this.#options.activity.hold();
     try {
       // It may have left while this line waited for room.
       if (!line.gone) await this.#options.serve(line);
@@ -188,27 +188,9 @@ export class Server {
   }
 
   async #call(call: Call, peer: Peer): Promise<void> {
-    using _busy = this.hold();
+    using _busy = this.#options.activity.hold();
     await this.#options.call(call, this.#serves(peer));
     // A caller that asks on without reading gets no more answers.
     await peer.sent();
-  }
-
-  hold(): Disposable {
-    this.#running++;
-    this.#tellIdle();
-    return {
-      [Symbol.dispose]: () => {
-        this.#running--;
-        this.#tellIdle();
-      },
-    };
-  }
-
-  #tellIdle(): void {
-    const idle = this.#peers.size === 0 && this.#running === 0;
-    if (idle === this.#idle) return;
-    this.#idle = idle;
-    this.#options.idle(idle);
   }
 }

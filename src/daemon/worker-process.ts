@@ -88,6 +88,8 @@ export class Worker {
   readonly over: Promise<void>;
   /** How many it has begun. */
   jobs = 0;
+  /** When it began its job, of performance.now(). */
+  begun = Number.NEGATIVE_INFINITY;
 
   constructor(options: WorkersOptions, env: Readonly<Record<string, string>>) {
     this.#options = options;
@@ -239,6 +241,7 @@ export class Worker {
   #begin(job: Job): Promise<boolean> {
     const done = deferred<boolean>();
     this.jobs++;
+    this.begun = performance.now();
     this.#job = {
       ...job,
       done,
@@ -344,6 +347,7 @@ export class Worker {
     const job = this.#job;
     if (job === undefined) return;
     this.#job = undefined;
+    this.begun = Number.NEGATIVE_INFINITY;
     for (const one of [...job.rooms, ...job.turns]) one[Symbol.dispose]();
     job.over.abort();
     job.done.resolve(again);

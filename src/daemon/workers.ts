@@ -16,6 +16,9 @@ const LAST_MOMENTS = 2000;
 /** How long a worker waits for the user it has served, ms: what it takes counts as that user's. */
 const KEPT = 10_000;
 
+/** So long after a job's begin, ms, nothing takes processors from it. */
+const BEGINNING = 5000;
+
 export class Workers {
   readonly #options: WorkersOptions;
   readonly #all = new Set<Worker>();
@@ -31,6 +34,12 @@ export class Workers {
 
   constructor(options: WorkersOptions) {
     this.#options = options;
+  }
+
+  /** A worker has just begun a job, such as making an image. */
+  get hasBegun(): boolean {
+    const since = performance.now() - BEGINNING;
+    return [...this.#all].some(({ begun }) => begun > since);
   }
 
   prepare(): void {

@@ -32,22 +32,16 @@ import type { CallerPaths } from '../users/caller-paths.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import { HeldPaths } from '../users/held-paths.ts';
 import { JobFolder, jobsFolder } from '../users/job-folder.ts';
-import type { UserJobs } from '../users/queue.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
 import { environmentOfWorker, isShortLine, isShortRun } from './short.ts';
-import { beginJob, engineFor, furtherRoom, userOf } from './users.ts';
+import { beginJob, engineFor, furtherRoom, type Shares, userOf } from './users.ts';
 
 export interface Shared {
   readonly engine: Engine;
   readonly parking: Parking;
   /** The inode of the daemon's mount namespace: in another one, a caller's paths mean other files. */
   readonly mountNamespace: number;
-  readonly users: {
-    readonly configuration: string;
-    readonly jobs: UserJobs;
-    readonly asides: UserJobs;
-    readonly visits: UserJobs;
-  };
+  readonly users: Shares;
   /** When nothing else starts. */
   removeLater(remove: () => Promise<void>): void;
   /** Resolves when that is done, or takes long. */

@@ -18,7 +18,35 @@ import {
   shareOf,
   type UserPolicy,
 } from '../users/configuration.ts';
-import type { Shared } from './command-lines.ts';
+import { UserJobs } from '../users/queue.ts';
+
+/** All users together may have so many workers at a time for commands that open no sandbox: some stay free for root. */
+const ALL_ASIDES = 16;
+/** And so many for further commands in sandboxes. */
+const ALL_VISITS = 8;
+
+/** How much of kiln users have at a time. */
+export interface Shares {
+  /** The path of root's kiln.yaml. */
+  readonly configuration: string;
+  readonly jobs: UserJobs;
+  readonly asides: UserJobs;
+  readonly visits: UserJobs;
+}
+
+export function sharesBy(configuration: string): Shares {
+  return {
+    configuration,
+    jobs: new UserJobs(),
+    asides: new UserJobs(ALL_ASIDES),
+    visits: new UserJobs(ALL_VISITS),
+  };
+}
+
+interface Place {
+  readonly engine: Pick<Engine, 'paths'>;
+  readonly users: Shares;
+}
 
 /** The caller as the kernel reports it. @throws RecipeError where root's configuration cannot be used */
 export function userOf({ uid, gid, groups }: PeerIdentity, configuration: string): CallerUser {
@@ -88,7 +116,7 @@ export async function beginJob(
   [name = '', ...words]: readonly string[],
   user: CallerUser,
   { isShort, signal, say }: JobCaller,
-  { engine, users }: Pick<Shared, 'engine' | 'users'>,
+  { engine, users }: Place,
 ): Promise<Disposable | undefined> {
   let timer: NodeJS.Timeout | undefined;
   let wasMember: Promise<boolean | undefined> | undefined;
@@ -124,7 +152,7 @@ async function turnOf(
     signal,
     waits,
   }: Pick<JobCaller, 'isShort' | 'signal'> & { readonly waits: (whom: string) => () => void },
-  { engine, users }: Pick<Shared, 'engine' | 'users'>,
+  { engine, users }: Place,
 ): Promise<Disposable | undefined> {
   const { uid, policy } = user;
   const { sandboxes } = policy.limits;
@@ -174,7 +202,7 @@ function entersOnly(name: string, words: readonly string[]): boolean {
 /** Room for a sandbox beside the one of a command; who waits for room comes first. @throws KilnError E_FORBIDDEN */
 export async function furtherRoom(
   user: CallerUser,
-  { engine, users }: Pick<Shared, 'engine' | 'users'>,
+  { engine, users }: Place,
 ): Promise<Disposable | undefined> {
   return users.jobs.tryBegin({ uid: user.uid, most: await roomFor(user, engine) });
 }

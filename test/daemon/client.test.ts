@@ -18,6 +18,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import { Activity } from '../../src/daemon/activity.ts';
 import type { CommandLine } from '../../src/daemon/command-line.ts';
 import { Server } from '../../src/daemon/server.ts';
 import { closeDescriptor, createPipe } from '../../src/host/calls/descriptor.ts';
@@ -34,20 +35,18 @@ function serve(t: ExecutionContext, handle: (line: CommandLine) => Promise<void>
   const state = mkdtempSync(join(tmpdir(), 'kiln-client-'));
   const idle: boolean[] = [];
   let outdated = 0;
+  const activity = new Activity();
+  activity.on('idle', (now) => void idle.push(now));
   const server = new Server({
+    activity,
     sockets: [join(state, 'io.kiln')],
     group: undefined,
     build,
     serve: handle,
     call: async (call) => call.fail('org.varlink.service.MethodNotFound'),
     failed: (error) => t.fail(String(error)),
-    outdated: () => {
-      outdated++;
-    },
-    idle: (now) => {
-      idle.push(now);
-    },
   });
+  server.on('outdated', () => outdated++);
   t.teardown(() => {
     server.stopListening();
     rmSync(state, { recursive: true });

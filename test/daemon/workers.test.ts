@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
+import { Activity } from '../../src/daemon/activity.ts';
 import { Call } from '../../src/daemon/call.ts';
 import { WorkerResults } from '../../src/daemon/results.ts';
 import { Server } from '../../src/daemon/server.ts';
@@ -96,6 +97,7 @@ test('a user is served even if the waiting worker and the spare one die', async 
       .map(Number);
   let before = (): void => undefined;
   const server = new Server({
+    activity: new Activity(),
     sockets: [join(root, 'io.kiln')],
     group: GROUP,
     build: readFileSync(join(DIST, 'build-id'), 'utf8').trim(),
@@ -109,8 +111,6 @@ test('a user is served even if the waiting worker and the spare one die', async 
       await workers.call(call);
     },
     failed: (error) => t.fail(String(error)),
-    outdated: () => undefined,
-    idle: () => undefined,
   });
   t.teardown(() => server.stopListening());
   let served = 0;
