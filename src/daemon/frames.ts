@@ -68,9 +68,6 @@ export const DAEMON_FD = 3;
 /** The longest frame to a worker: what a client has sent, with some words. */
 export const JOB_MAX = FRAME.max + (1 << 20);
 
-/** A word of a worker's command line: it starts children for the next client. */
-export const AHEAD = '--ahead';
-
 export const TO_WORKER = {
   /**
    * A client to serve: u32 length of its start's payload, that payload, the bytes after it. Descriptors: the

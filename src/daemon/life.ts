@@ -5,7 +5,6 @@ import { attempt } from '../host/calls/libc.ts';
 import { sweepWorkGroups } from '../host/cgroup/work-group.ts';
 import { type HeldLock, lockUnlessHeld } from '../host/files/flock.ts';
 import { makeRunFolder, removeEmptyRunFolder } from '../host/state/paths.ts';
-import type { OpenSandboxes } from '../serve/calls/open-sandboxes.ts';
 import type { Activity } from './activity.ts';
 import { startSuccessor } from './listener.ts';
 import type { Lull } from './lull.ts';
@@ -25,7 +24,7 @@ export interface LifeParts {
   readonly lull: Lull;
   readonly parked: ParkedSandboxes;
   readonly workers: Workers;
-  readonly sandboxes: OpenSandboxes;
+  readonly sandboxes: { closeAll(bound: boolean): Promise<void> };
   readonly removals: Removals;
   readonly server: Server;
   /** The path of the lock that says whose state it is, and the lock. */

@@ -1,6 +1,5 @@
-import { existsSync, mkdirSync, readFileSync, realpathSync, writeSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
-import { describeError } from '../cli/output/errors.ts';
 import { packageRoot, type StatePaths } from '../host/state/paths.ts';
 import { timeInMilliseconds } from '../options/measures.ts';
 import { type Configuration, groupNumber, readConfiguration } from '../users/configuration.ts';
@@ -31,11 +30,15 @@ export interface DaemonSettings {
 }
 
 /** @throws Node's own errors of the file system */
-export function readSettings(env: NodeJS.ProcessEnv, paths: StatePaths): DaemonSettings {
+export function readSettings(
+  env: NodeJS.ProcessEnv,
+  paths: StatePaths,
+  tell: (error: unknown) => void,
+): DaemonSettings {
   const state = realpathSync(paths.root);
   const names = [join(state, SOCKET)];
   const configuration = configurationFile(env);
-  const configured = configuredBy(configuration);
+  const configured = configuredBy(configuration, tell);
   const isDefault = existsSync(DEFAULT_STATE) && realpathSync(DEFAULT_STATE) === state;
   if (isDefault) {
     mkdirSync(paths.hostRun, { recursive: true, mode: 0o755 });
@@ -53,11 +56,11 @@ export function readSettings(env: NodeJS.ProcessEnv, paths: StatePaths): DaemonS
 }
 
 /** Where it has mistakes, only root is served, who can mend them. */
-function configuredBy(file: string): Configuration | undefined {
+function configuredBy(file: string, tell: (error: unknown) => void): Configuration | undefined {
   try {
     return readConfiguration(file);
   } catch (error) {
-    writeSync(2, describeError(error));
+    tell(error);
     return undefined;
   }
 }

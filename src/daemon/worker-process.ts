@@ -86,8 +86,6 @@ export class Worker {
   #asked: PromiseWithResolvers<Buffer | undefined> | undefined;
   #hasTaken = false;
   readonly over: Promise<void>;
-  /** How many it has begun. */
-  jobs = 0;
   /** When it began its job, of performance.now(). */
   begun = Number.NEGATIVE_INFINITY;
 
@@ -240,7 +238,6 @@ export class Worker {
 
   #begin(job: Job): Promise<boolean> {
     const done = deferred<boolean>();
-    this.jobs++;
     this.begun = performance.now();
     this.#job = {
       ...job,

@@ -142,9 +142,7 @@ export class Workers {
   }
 
   #put(worker: Worker, again: boolean, ids?: string): void {
-    // Of two for the same user the one that has served more: V8 has more of its code ready.
-    const before = this.#users?.ids === ids ? (this.#users?.worker.jobs ?? 0) : 0;
-    if (again && ids !== undefined && worker.jobs > before && !this.#ended) {
+    if (again && ids !== undefined && !this.#ended) {
       this.#endUsers();
       const timer = setTimeout(() => this.#endUsers(), KEPT);
       this.#users = { worker, ids, timer };

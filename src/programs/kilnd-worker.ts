@@ -9,7 +9,6 @@ import type { Caller } from '../cli/caller/caller.ts';
 import { loadCommands, runCommandLine } from '../cli/commands.ts';
 import { describeError, KILN_FAILED, printError, printWarning } from '../cli/output/errors.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
-import { AHEAD } from '../daemon/frames.ts';
 import { idsOf, type PeerIdentity } from '../daemon/peer.ts';
 import { ResultsServer } from '../daemon/results.ts';
 import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
@@ -19,11 +18,9 @@ import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { workingDirectoryError } from '../host/calls/system-error.ts';
 import { enterWorkGroup, workGroup } from '../host/cgroup/work-group.ts';
-import { endQueueChildren, startQueueChildren } from '../host/confine/queue.ts';
 import { heldLock } from '../host/files/flock.ts';
 import { type Opener, ownOpener } from '../host/files/opener.ts';
 import type { Turn, WantedTurn } from '../host/libvirt/sandbox-host.ts';
-import { ownArguments } from '../host/process/own-node.ts';
 import { takeCallersUmask } from '../host/process/own-umask.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
 import { hasEndedWaits, withWaits } from '../host/process/wait-for.ts';
@@ -55,13 +52,8 @@ interface JobPlace {
   readonly client?: number | undefined;
 }
 
-const JOBS_MAX = 50;
-
 /** A larger worker serves nobody else, bytes: it gives its memory back by ending. */
 const MEMORY_MAX = 256 << 20;
-
-/** After this time without work, milliseconds, spare children are started. */
-const QUIET = 50;
 
 /** After this time, milliseconds, a spare worker loads all code. Where jobs come fast, each loads what it needs. */
 const LOADING = 2000;
@@ -80,13 +72,11 @@ const LAST_MOMENTS = 20_000;
 
 function runWorker(): void {
   const { root } = statePaths(process.env);
-  const isAhead = ownArguments().includes(AHEAD);
   let abort: (() => void) | undefined;
   let current: CommandLine | undefined;
   const results = new ResultsServer();
   let putting = Promise.resolve();
   let syncing = Promise.resolve();
-  let jobs = 0;
   let changed = false;
   let paths: CallerPaths | undefined;
   let client: number | undefined;
@@ -223,16 +213,9 @@ function runWorker(): void {
     client = undefined;
     current = undefined;
     abort = undefined;
-    jobs++;
-    const again = !hasEndedWaits() && jobs < JOBS_MAX && isSmall();
+    const again = !hasEndedWaits() && isSmall();
     daemon.done(again);
     closeLeft().catch((error) => writeSync(2, describeError(error)));
-    // A caller that read packages is likely to read more. Of a user's memory, spare children would take a part.
-    if (!isAhead || !again || served !== undefined) return;
-    setTimeout(() => {
-      // The next job may have been a user's, or be one.
-      if (abort === undefined && served === undefined) startQueueChildren();
-    }, QUIET);
   }
 
   async function sync(): Promise<void> {
@@ -280,7 +263,6 @@ function runWorker(): void {
     }
     const user = userOf(identity, configuration);
     const state = statePaths(process.env);
-    endQueueChildren();
     enterWorkGroup(workGroup(state, user.uid), workLimits(user.policy));
     const files = await CallerFiles.make(state, {
       ...{ ...place, owner: user, bytes: user.policy.limits.disk },

@@ -9,7 +9,6 @@ import { join } from 'node:path';
 import { outputOf } from '../cli/caller/caller.ts';
 import { describeError, KILN_FAILED, printError } from '../cli/output/errors.ts';
 import { Activity } from '../daemon/activity.ts';
-import { AHEAD } from '../daemon/frames.ts';
 import { Life } from '../daemon/life.ts';
 import { isTaken, passedSockets } from '../daemon/listener.ts';
 import { Lull } from '../daemon/lull.ts';
@@ -50,14 +49,14 @@ async function main(): Promise<void> {
   const locked = join(paths.root, 'kilnd.lock');
   const lock = await (passed.length > 0 ? acquireLock : tryLock)(locked);
   if (lock === undefined) return sayReady(paths);
-  const settings = readSettings(env, paths);
+  const errors = outputOf(process.stderr, { isTTY: false, columns: 80 });
+  const tell = (error: unknown) => printError(error, errors);
+  const settings = readSettings(env, paths, tell);
   if (passed.length === 0 && settings.names.some(isTaken)) {
     // kiln.socket has just been started: systemd's sockets are not replaced.
     await lock.release();
     return sayReady(paths);
   }
-  const errors = outputOf(process.stderr, { isTTY: false, columns: 80 });
-  const tell = (error: unknown) => printError(error, errors);
   const own = openEngine({ KILN_STATE: settings.state, KILN_CONFIG: env.KILN_CONFIG });
   const parked = new ParkedSandboxes(own, settings.parked, tell);
   const turns = new Turns(parked);
@@ -108,7 +107,7 @@ async function main(): Promise<void> {
 }
 
 function workerProgram(
-  { state, parked }: DaemonSettings,
+  { state }: DaemonSettings,
   { PATH = '', KILN_CONFIG }: NodeJS.ProcessEnv,
 ): Pick<WorkersOptions, 'command' | 'env'> {
   return {
@@ -117,8 +116,6 @@ function workerProgram(
       // Other processors are for its children.
       options: ['--max-semi-space-size=8', '--single-threaded-gc'],
       program: join(packageRoot(), 'dist/kilnd-worker.cjs'),
-      // Whoever wants no parked sandboxes wants nothing else either that may not be needed.
-      words: parked > 0 ? [AHEAD] : [],
     }),
     env: {
       ...{ PATH, HOME: homedir(), KILN_STATE: state },

@@ -42,6 +42,9 @@ const METHODS: readonly Name[] = [
   ...(['ListSandboxes', 'KillSandbox'] as const),
 ];
 
+/** Of a call that a worker has answered. */
+export const ANSWERED = Symbol('answered');
+
 /** What a user's command line, or call, may have at most: reading more may take long. */
 const USERS_WORDS = 1000;
 const USERS_TEXT = 128 * 1024;

@@ -9,7 +9,6 @@ import { promisify } from 'node:util';
 import test from 'ava';
 import { attempt } from '../../src/host/calls/libc.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
-import { packages } from '../rpm/fixtures.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -150,28 +149,6 @@ test.serial('short commands are traced as well', async (t) => {
     await kiln(args, { env: { KILN_TRACE: file } });
     t.regex(readFileSync(file, 'utf8'), /"name":"process"/);
   }
-});
-
-test.serial('a reader of packages gets a confined child that waits, for itself', async (t) => {
-  const waiting = (worker: number) => startedBy(worker, processes(/^unshare .* :rpm-read $/));
-  // A daemon that parks nothing has no children wait either.
-  const env = { KILN_PARKED: '1' };
-  const query = async () => (await kiln(['rpm', 'query', '--json', ...packages], { env })).stdout;
-  const first = await query();
-  let before: number[] = [];
-  const worker = await workerOf(async (one) => {
-    t.true(await until(() => waiting(one).length > 0));
-    before = waiting(one);
-    t.is(await query(), first);
-  });
-  t.true(await until(() => waiting(worker).length === before.length));
-  t.deepEqual(
-    waiting(worker).filter((pid) => before.includes(pid)),
-    [],
-  );
-  const left = waiting(worker);
-  await endDaemon(state.paths.root);
-  for (const pid of left) t.true(await waitForDeath(pid, 5000 * PATIENCE));
 });
 
 test.serial('a worker keeps no descriptor open after its work', async (t) => {

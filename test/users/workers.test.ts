@@ -1,5 +1,5 @@
 /** Who gets the worker that has worked for a user. */
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
@@ -7,7 +7,6 @@ import { kilnGroup, knownHierarchies } from '../../src/host/cgroup/cgroup.ts';
 import { ProcessCgroups } from '../../src/host/cgroup/cgroup-files.ts';
 import { workGroup } from '../../src/host/cgroup/work-group.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
-import { fixture } from '../rpm/fixtures.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { workersFor } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
@@ -126,20 +125,4 @@ test.serial('a worker keeps nothing open after a job, and ends when nobody comes
   const group = workGroup(t.context.paths, USER.uid);
   const isGone = () => !knownHierarchies().some(({ path }) => existsSync(kilnGroup(path, group)));
   t.true(await until(isGone));
-});
-
-test.serial('a user’s worker starts no children that only root’s jobs need', async (t) => {
-  const { paths } = t.context;
-  await workerOf(t.context, OTHER);
-  // None of the variables with which root has a worker of its own.
-  const env = { PATH: process.env.PATH, KILN_STATE: paths.root, KILN_FROM_SOURCE: '' };
-  const read = await t.context.kiln(['rpm', 'query', fixture('RPMS-v4-rpm-basic')], {
-    env,
-    extendEnv: false,
-  });
-  t.is(read.exitCode, 0, String(read.stderr));
-  const worker = await workerOf(t.context, USER);
-  // They would come within 50 ms.
-  await sleep(500);
-  t.is(readFileSync(`/proc/${worker}/task/${worker}/children`, 'utf8'), '');
 });

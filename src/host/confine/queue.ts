@@ -8,7 +8,7 @@ import type { ChildProcess } from 'node:child_process';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
-import { attempt, unlessErrno } from '../calls/libc.ts';
+import { unlessErrno } from '../calls/libc.ts';
 import { unixPacketPair } from '../sockets/unix-socket.ts';
 import { span } from '../trace/trace.ts';
 import { aboutFile, rebuildError } from './frame.ts';
@@ -89,7 +89,7 @@ class Worker<Work, Output> implements AsyncDisposable {
   }
 
   #start(): ConfinedChild {
-    const { process, socket } = takeQueueChild(this.#options);
+    const { process, socket } = start(this.#options);
     this.#socket = socket;
     this.#isAtFirst = true;
     return new ConfinedChild({ ...this.#options, signal: this.#signal }, process, 1);
@@ -263,55 +263,9 @@ async function* mergeIterations<Value>(
   }
 }
 
-/*
- * Spare children are kept for queues, because starting one takes as long as reading hundreds of packages. A spare
- * child has its code loaded and has read no input; it serves one queue and ends with it.
- */
-
 interface QueueChild {
   readonly process: ChildProcess;
   readonly socket: number;
-}
-
-const tasks = new Map<string, { readonly spare: QueueChild[]; inUse: number; most: number }>();
-
-function takeQueueChild(options: Omit<LaunchOptions, 'fds'>): QueueChild {
-  const { task, destination, entry } = options;
-  if (destination !== undefined || entry !== undefined) return start(options);
-  const of = tasks.get(task) ?? { spare: [], inUse: 0, most: 0 };
-  tasks.set(task, of);
-  const child = of.spare.shift() ?? start({ task });
-  of.inUse++;
-  of.most = Math.max(of.most, of.inUse);
-  // The queue waits for the exit as well, so the next queue sees the child counted off.
-  child.process.once('exit', () => of.inUse--);
-  return child;
-}
-
-/** Starts spare children of each task, as many as were in use at the same time before. A failure is reported by the call that needs the child. */
-export function startQueueChildren(): void {
-  for (const [task, { spare, most }] of tasks) {
-    while (spare.length < most) {
-      const child = attempt(() => start({ task }));
-      if (child === undefined) return;
-      spare.push(child);
-      const forget = () => {
-        const at = spare.indexOf(child);
-        if (at === -1) return;
-        spare.splice(at, 1);
-        closeDescriptor(child.socket);
-      };
-      child.process.once('exit', forget).on('error', forget);
-    }
-  }
-}
-
-/** Ends the spare children: this process works for somebody else now, whose control group they are not in. */
-export function endQueueChildren(): void {
-  for (const child of [...tasks.values()].flatMap(({ spare }) => spare.splice(0))) {
-    child.process.kill('SIGKILL');
-    closeDescriptor(child.socket);
-  }
 }
 
 function start(options: Omit<LaunchOptions, 'fds'>): QueueChild {

@@ -27,10 +27,9 @@ import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import { HeldPaths } from '../../users/held-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
 import type { Shared } from '../command-lines.ts';
-import { isShortCall } from '../short.ts';
+import { ANSWERED, isShortCall } from '../short.ts';
 import { beginJob, userOf } from '../users.ts';
 import {
-  ANSWERED,
   type Answer,
   type CallContext,
   type DaemonState,

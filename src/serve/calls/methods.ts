@@ -6,6 +6,7 @@ import type { EngineOptions, OwnEngine } from '../../engine.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { describeProgress, type OnImageProgress, progressCounts } from '../../image/progress.ts';
 import { forbidden } from '../../users/configuration.ts';
+import type { ANSWERED } from '../short.ts';
 import type { OpenSandboxes } from './open-sandboxes.ts';
 
 const ROOTS_CHECK = 'state-files';
@@ -46,9 +47,6 @@ export type Answer<Method extends Name> = (
   parameters: Methods[Method]['parameters'],
   context: CallContext,
 ) => Promise<Methods[Method]['reply'] | typeof ANSWERED>;
-
-/** A worker has answered the call. */
-export const ANSWERED = Symbol('answered');
 
 export function progressTo(call: Call): OnImageProgress {
   let last = '';
