@@ -2,18 +2,11 @@ import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { DamagedFileError } from '../host/state/damage.ts';
 import { type NamedImage, resolveImage } from './find.ts';
-import type { OnImageProgress } from './progress.ts';
+import type { OpenImageOptions } from './plan.ts';
 import { currentReference } from './reference.ts';
 import { type ImagePlace, type LeasedImage, leaseImage, visibleImages } from './store/images.ts';
 import { findContents, imageDirectory, nameFor } from './store/manifest.ts';
 import { knownDamage } from './store/mark.ts';
-
-export interface OpenImageOptions {
-  readonly update?: boolean;
-  readonly offline?: boolean;
-  readonly onProgress?: OnImageProgress | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
 
 /**
  * Undefined unless there is one that is known to be current; builds nothing. Relative paths start at `cwd`.

@@ -14,11 +14,18 @@ import { recipeOf } from '../recipe/named.ts';
 import { requireInit } from '../sandbox/domain/skeleton.ts';
 import { ensureImage, type ImageSettings } from './build.ts';
 import { imageNameOf, type NamedImage } from './find.ts';
-import type { OpenImageOptions } from './open.ts';
+import type { OnImageProgress } from './progress.ts';
 import { type RecipePlace, readRecipe, settingsOf, usersFiles } from './read-recipe.ts';
 import { fingerprint, writeReference } from './reference.ts';
 import { type PackageUser, reachOf } from './store/entry.ts';
 import type { LeasedImage } from './store/images.ts';
+
+export interface OpenImageOptions {
+  readonly update?: boolean;
+  readonly offline?: boolean;
+  readonly onProgress?: OnImageProgress | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
 
 /**
  * Solves from today's repositories, even if a current image is known, unless there is a lock.

@@ -1,4 +1,4 @@
-import type { RepositoryProgress } from '../packages/repository/transport/download.ts';
+import type { RepositoryProgress } from '../packages/repository/transport/transfer.ts';
 
 export type ImageProgress =
   | RepositoryProgress

@@ -5,10 +5,10 @@ import { attempt } from '../host/calls/libc.ts';
 import type { Folder } from '../host/files/folder.ts';
 import { failuresOf, type LogFailures, readLog } from './ci/findings.ts';
 import { criticalPath, drawing, needsOf } from './graph.ts';
+import type { BrowserFiles } from './html.ts';
 import { bar, documentOf, duration, type Html, html } from './html.ts';
 import { causeLine, failureList } from './page.ts';
 import { replayChain } from './replay.ts';
-import type { BrowserFiles } from './write.ts';
 
 const RESULT_MAX = 64 << 20;
 /** Members whose log is read for what went wrong. */
@@ -48,7 +48,7 @@ const resultSchema = z.object({ startedAt: z.iso.datetime(), durationMs: z.numbe
 
 type Chain = z.output<typeof chainSchema>;
 
-export interface ChainMember extends z.output<typeof memberSchema> {
+interface ChainMember extends z.output<typeof memberSchema> {
   /** Milliseconds of its last build in this run; 0 where there was none. */
   readonly tookMs: number;
   /** Milliseconds from the start of the chain. */

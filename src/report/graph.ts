@@ -1,6 +1,5 @@
 /** The graph of a chain, drawn. dagre (https://github.com/dagrejs/dagre) finds the places of nodes and edges. */
 import { Graph, layout } from '@dagrejs/dagre';
-import type { ChainMember } from './chain.ts';
 import { duration, type Html, html } from './html.ts';
 
 /** Finding the places of so many takes about half a second; a person sees nothing in a larger drawing. */
@@ -10,9 +9,18 @@ const NODE = { width: 152, height: 40 };
 /** Characters of a name that fit into a node. */
 const NAME_MAX = 21;
 
+/** What is drawn of a member of a chain. */
+interface GraphMember {
+  readonly name: string;
+  readonly state: string;
+  readonly needs: readonly { readonly member: string }[];
+  readonly tookMs: number;
+  readonly page: string | undefined;
+}
+
 type Needs = ReadonlyMap<string, readonly string[]>;
 
-export function needsOf(members: readonly ChainMember[]): Needs {
+export function needsOf(members: readonly GraphMember[]): Needs {
   const names = new Set(members.map(({ name }) => name));
   return new Map(
     members.map(({ name, needs }) => {
@@ -74,7 +82,7 @@ function inOrder(needs: Needs): string[] {
  * as long.
  */
 export function criticalPath(
-  members: readonly ChainMember[],
+  members: readonly GraphMember[],
   needs: Needs,
 ): { readonly names: readonly string[]; readonly durationMs: number } {
   const took = new Map(members.map(({ name, tookMs }) => [name, tookMs]));
@@ -98,7 +106,7 @@ export function criticalPath(
 
 /** What is needed stands left of what needs it. @returns undefined for more than a person can see */
 export function drawing(
-  members: readonly ChainMember[],
+  members: readonly GraphMember[],
   needs: Needs,
   critical: readonly string[],
 ): Html | undefined {
@@ -140,7 +148,7 @@ ${nodes}
 }
 
 function node(
-  member: ChainMember,
+  member: GraphMember,
   key: string,
   x: number,
   y: number,

@@ -1,6 +1,5 @@
 /** HTML of values that strangers wrote, and what all reports have in common. */
 import { hash } from 'node:crypto';
-import type { BrowserFiles } from './write.ts';
 
 export interface Html {
   readonly html: string;
@@ -36,6 +35,14 @@ function rendered(value: Value): string {
 /** Values stand in elements or in quoted attributes, nowhere else; all but templates are escaped. */
 export function html(strings: TemplateStringsArray, ...values: readonly Value[]): Html {
   return { html: String.raw({ raw: strings }, ...values.map(rendered)) };
+}
+
+export interface BrowserFiles {
+  readonly script: string;
+  readonly style: string;
+  /** uPlot's, https://github.com/leeoniya/uPlot: only where there is something to plot. */
+  readonly plotScript: string;
+  readonly plotStyle: string;
 }
 
 interface Document {

@@ -2,9 +2,9 @@
 import { stripVTControlCharacters } from 'node:util';
 import type { Result } from '../result/schema.ts';
 import type { LogFailures } from './ci/findings.ts';
+import type { BrowserFiles } from './html.ts';
 import { bar, bytesOf, documentOf, duration, type Html, html } from './html.ts';
 import { replayCommand } from './replay.ts';
-import type { BrowserFiles } from './write.ts';
 
 export interface ReportLog {
   readonly name: string;

@@ -1,4 +1,3 @@
-import type { RecipeRequest } from '../jobs/recipe/request.ts';
 import { BUILD } from '../options/build.ts';
 import { type Fields, fieldsOf } from '../options/kind.ts';
 import { type Row, wordsAgain } from '../options/row.ts';
@@ -21,7 +20,10 @@ export function replayCommand({ request, image: used }: Result): string | undefi
   if (recipe !== undefined) {
     const { given, path, parameters, allowHost } = fieldsOf(recipe);
     if (given === undefined || typeof path !== 'string') return undefined;
-    return command('build', wordsOf(RECIPE, { ...fieldsOf(given), path, parameters, allowHost }));
+    return command(
+      'build',
+      wordsOf(RECIPE_WORDS, { ...fieldsOf(given), path, parameters, allowHost }),
+    );
   }
   if (Array.isArray(argv)) {
     const name = used?.name ?? request.image;
@@ -90,8 +92,8 @@ const disk = said('disk', 'disk');
 const binds = said('binds', 'binds');
 const resultDirectory = said('resultDirectory', 'resultDirectory');
 
-/** A field that is missing here does not compile. Of parameters, results have the names only. */
-const RECIPE: Readonly<Record<keyof RecipeRequest, Words>> = {
+/** For every field of a recipe's request. Of parameters, results have the names only. */
+export const RECIPE_WORDS = {
   path: (value) => [String(value)],
   folder: nothing,
   admit: nothing,
@@ -111,7 +113,7 @@ const RECIPE: Readonly<Record<keyof RecipeRequest, Words>> = {
   keepSeconds: keep,
   caller: nothing,
   host: nothing,
-};
+} as const satisfies Readonly<Record<string, Words>>;
 
 function option(name: string): Words {
   return (value) =>

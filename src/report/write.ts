@@ -12,6 +12,7 @@ import type { HeldPath } from '../host/files/held.ts';
 import { packageRoot } from '../host/state/paths.ts';
 import { type Result, readResult } from '../result/schema.ts';
 import { failuresOf, lastLines, readLog } from './ci/findings.ts';
+import type { BrowserFiles } from './html.ts';
 import { type ReportLog, type ReportParts, reportPage } from './page.ts';
 
 const RESULT_FILE = 'result.json';
@@ -132,14 +133,6 @@ function addedPackages(folder: Folder): string[] | undefined {
 
 function openExisting(directory: string): Folder | undefined {
   return attempt(() => Folder.open(directory));
-}
-
-export interface BrowserFiles {
-  readonly script: string;
-  readonly style: string;
-  /** uPlot's, https://github.com/leeoniya/uPlot: only where there is something to plot. */
-  readonly plotScript: string;
-  readonly plotStyle: string;
 }
 
 let read: BrowserFiles | undefined;

@@ -11,7 +11,11 @@ import { recipeRequest } from '../../src/cli/rpmbuild/build-recipe.ts';
 import { buildRequest } from '../../src/cli/rpmbuild/build-request.ts';
 import { type HeldPath, ownPath } from '../../src/host/files/held.ts';
 import { chainJson } from '../../src/jobs/chain/request.ts';
-import { askedFor, resultOfFailedRecipe } from '../../src/jobs/recipe/request.ts';
+import {
+  askedFor,
+  type RecipeRequest,
+  resultOfFailedRecipe,
+} from '../../src/jobs/recipe/request.ts';
 import { Timeline } from '../../src/jobs/run/timeline.ts';
 import {
   BUILD,
@@ -23,7 +27,7 @@ import {
 } from '../../src/options/build.ts';
 import { flagOf } from '../../src/options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../src/options/sandbox.ts';
-import { replayChain, replayCommand } from '../../src/report/replay.ts';
+import { RECIPE_WORDS, replayChain, replayCommand } from '../../src/report/replay.ts';
 import type { Result } from '../../src/result/schema.ts';
 import { shellWords } from '../../src/shell-words.ts';
 
@@ -176,6 +180,9 @@ function recipeRequestOf(words: readonly string[]) {
   });
   return { ...request, ...results(options.resultDirectory) };
 }
+
+/** A field of the request without words does not compile. */
+RECIPE_WORDS satisfies Readonly<Record<keyof RecipeRequest, unknown>>;
 
 test('kiln build of a recipe is repeated with the same request', (t) => {
   for (const words of RECIPES) {

@@ -6,7 +6,7 @@ import type { KilnError } from '../../src/errors.ts';
 import { Cache, publish } from '../../src/packages/repository/cache.ts';
 import { fetchPackages } from '../../src/packages/repository/fetch-packages.ts';
 import type { Lock } from '../../src/packages/repository/lock/lock.ts';
-import type { RepositoryProgress } from '../../src/packages/repository/transport/download.ts';
+import type { RepositoryProgress } from '../../src/packages/repository/transport/transfer.ts';
 import { MirrorServer } from './mirror-server.ts';
 import { impatient, veryImpatient } from './open.ts';
 import { temporaryDirectory } from './rpm-repository.ts';

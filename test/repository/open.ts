@@ -7,7 +7,8 @@ import {
 } from '../../src/packages/repository/configuration-schema.ts';
 import type { Lock } from '../../src/packages/repository/lock/lock.ts';
 import { type OpenOptions, openRepositories } from '../../src/packages/repository/open.ts';
-import { type SolveRequest, solve } from '../../src/packages/solver/solve.ts';
+import { solve } from '../../src/packages/solver/solve.ts';
+import type { SolveRequest } from '../../src/packages/solver/solve-request.ts';
 
 /** Few tries and short pauses, so that tests of failures are short; waits for a busy machine. */
 export const impatient = { attempts: 4, backoff: 10 };

@@ -31,7 +31,7 @@ import { PackageWriter } from '../../../src/packages/rpm/payload/writer.ts';
 import { readSections } from '../../../src/packages/rpm/sections.ts';
 import { Keyring } from '../../../src/packages/rpm/signature/keyring.ts';
 import { loadLibrpmio } from '../../../src/packages/rpm/signature/librpmio.ts';
-import { checkSignatures } from '../../../src/packages/rpm/signature/signature-packet.ts';
+import { checkSignatures } from '../../../src/packages/rpm/signature/package-signatures.ts';
 import { mutate } from './mutate.ts';
 import { readSpecimen } from './specimen.ts';
 

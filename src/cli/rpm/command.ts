@@ -5,7 +5,7 @@ import { digestFaults } from '../../packages/rpm/digests.ts';
 import { showName } from '../../packages/rpm/filename.ts';
 import type { RpmPackage, RpmSignature } from '../../packages/rpm/package.ts';
 import { type ReadResult, readRpms } from '../../packages/rpm/read.ts';
-import { signatureVerdict } from '../../packages/rpm/signature/signature-packet.ts';
+import { signatureVerdict } from '../../packages/rpm/signature/package-signatures.ts';
 import { type UnpackResult, unpackRpms } from '../../packages/rpm/unpack.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';

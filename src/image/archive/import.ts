@@ -46,8 +46,8 @@ import {
   openWorkDirectory,
 } from '../store/work-directory.ts';
 import { type Account, ROOT_ACCOUNT, readAccounts } from '../tree/accounts.ts';
+import type { UnpackLayersInput, UnpackLayersOutput } from './layer-writer.ts';
 import { blobPath, fromOciArchitecture, type OciConfig, readOciLayout } from './oci.ts';
-import type { UnpackLayersInput } from './unpack-task.ts';
 
 export interface ImportOptions {
   /** By default the name is that of the file or folder: what an image says of itself names nothing here. */
@@ -69,12 +69,11 @@ export interface ImportedImage extends LeasedImage {
 const IMPORTABLE =
   'give the folder of an OCI layout (`skopeo copy … oci:FOLDER`), or a tar archive, plain or in gzip or zstd';
 
-const outputSchema = z.strictObject({
+const outputSchema: z.ZodType<UnpackLayersOutput> = z.strictObject({
   bytes: z.number().min(0),
   entries: z.number().min(0),
   warnings: z.array(z.string().max(10_000)).max(100),
 });
-export type UnpackLayersOutput = Readonly<z.output<typeof outputSchema>>;
 
 /** What an archive can be at fault for. */
 const FAULTS = ['E_ARCHIVE', 'E_ARCHIVE_HOSTILE', ...FAULTS_OF_A_FILE] as const;

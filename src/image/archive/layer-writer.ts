@@ -25,9 +25,18 @@ import { unlessErrno } from '../../host/calls/libc.ts';
 import { sizeInWords } from '../../host/calls/system-error.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import { diskExceededError } from '../../host/state/disk-watch.ts';
-import type { UnpackLayersOutput } from './import.ts';
 import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
-import type { UnpackLayersInput } from './unpack-task.ts';
+
+export interface UnpackLayersInput {
+  readonly maxBytes: number;
+  readonly maxEntries: number;
+}
+
+export interface UnpackLayersOutput {
+  readonly bytes: number;
+  readonly entries: number;
+  readonly warnings: readonly string[];
+}
 
 /** The only extended attribute that is kept: it changes what a file may do. */
 const CAPABILITY = 'security.capability';

@@ -10,7 +10,7 @@ import { readTrust, type Trust } from '../../packages/repository/trust/keys.ts';
 import { assertSigned, assertTrusted } from '../../packages/rpm/inspect.ts';
 import type { RpmIdentity, RpmSignature } from '../../packages/rpm/package.ts';
 import { readIdentities } from '../../packages/rpm/read.ts';
-import { signatureVerdict } from '../../packages/rpm/signature/signature-packet.ts';
+import { signatureVerdict } from '../../packages/rpm/signature/package-signatures.ts';
 import { packageDirectory } from './entry.ts';
 
 /* An entry of the store that came in unchecked, or was checked with other keys, is checked again. */

@@ -1,14 +1,18 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import { AT_FDCWD, openDirectory, unlinkat } from '../../host/files/at.ts';
-import type { TreeOptions } from '../assemble.ts';
+import type { ScriptletPolicy } from '../../recipe/load-image-recipe.ts';
 import { stepError } from './run-steps.ts';
 import { ControlDirectory, SOLVED_BEFORE, TransactionSandbox } from './transaction-sandbox.ts';
 
-interface ExactTransaction extends Pick<TreeOptions, 'engine' | 'scriptlets' | 'signal'> {
+interface ExactTransaction {
+  readonly engine: Engine;
+  readonly scriptlets: ScriptletPolicy;
+  readonly signal?: AbortSignal | undefined;
   readonly tree: string;
   readonly rpm: string;
   readonly work: string;

@@ -1,7 +1,9 @@
 import { join } from 'node:path';
+import type { Engine } from '../../engine.ts';
 import { compareVersions, nevra } from '../../packages/rpm/dependency.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
-import type { AssembleOptions } from '../assemble.ts';
+import type { ScriptletPolicy } from '../../recipe/load-image-recipe.ts';
+import type { OnImageProgress } from '../progress.ts';
 import type { StoredPackage } from '../store/entry.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
 import type { TreePlan } from '../tree/plan.ts';
@@ -14,8 +16,12 @@ import {
   TransactionSandbox,
 } from './transaction-sandbox.ts';
 
-interface FastTransaction
-  extends Pick<AssembleOptions, 'engine' | 'packages' | 'scriptlets' | 'onProgress' | 'signal'> {
+interface FastTransaction {
+  readonly engine: Engine;
+  readonly packages: readonly StoredPackage[];
+  readonly scriptlets: ScriptletPolicy;
+  readonly onProgress?: OnImageProgress | undefined;
+  readonly signal?: AbortSignal | undefined;
   readonly tree: string;
   readonly plan: TreePlan;
   readonly work: string;

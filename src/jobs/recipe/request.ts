@@ -7,7 +7,7 @@ import { KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
-import type { OnProgress } from '../../packages/repository/transport/download.ts';
+import type { OnProgress } from '../../packages/repository/transport/transfer.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { RecipeFolder } from '../../recipe/folder.ts';
 import type { Result } from '../../result/schema.ts';

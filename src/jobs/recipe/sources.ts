@@ -11,12 +11,9 @@ import { sizeInWords } from '../../host/calls/system-error.ts';
 import { openUserFile, utf8Text } from '../../host/files/user-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { Cache, publish, sha256Of } from '../../packages/repository/cache.ts';
-import {
-  defaultTransfer,
-  downloadObject,
-  type OnProgress,
-} from '../../packages/repository/transport/download.ts';
+import { downloadObject } from '../../packages/repository/transport/download.ts';
 import { Mirrors } from '../../packages/repository/transport/mirrors.ts';
+import { defaultTransfer, type OnProgress } from '../../packages/repository/transport/transfer.ts';
 import type { RecipeSource } from '../../recipe/build-recipe.ts';
 import { RECIPE_SIZE_LIMIT } from '../../recipe/document.ts';
 import type { RecipeFolder } from '../../recipe/folder.ts';

@@ -7,9 +7,10 @@ import type { Lock, LockedPackage, LockedRepository } from './lock/lock.ts';
 import { downloadContext, mapParallel, type OpenOptions } from './open.ts';
 import { findMirrors, namedBy } from './refresh.ts';
 import type { LockAccess } from './transport/access.ts';
-import { type DownloadContext, downloadObject } from './transport/download.ts';
+import { downloadObject } from './transport/download.ts';
 import { isAbsoluteUrl, locationUrl, resolveLocation } from './transport/location.ts';
 import { Mirrors } from './transport/mirrors.ts';
+import type { DownloadContext } from './transport/transfer.ts';
 
 /** Bytes of the largest package that is taken. */
 export const MAX_PACKAGE: number = 32 * 2 ** 30;

@@ -6,16 +6,16 @@ import { localFile, localPath } from './local.ts';
 import type { MetadataFile } from './metadata/read-index.ts';
 import { MAX_METADATA } from './metadata/repomd.ts';
 import { type RefreshedRepository, type RefreshMode, refreshRepository } from './refresh.ts';
-import {
-  type DownloadContext,
-  defaultTransfer,
-  downloadObject,
-  type OnProgress,
-  type TransferOptions,
-} from './transport/download.ts';
+import { downloadObject } from './transport/download.ts';
 import { resolveLocation } from './transport/location.ts';
 import { Mirrors } from './transport/mirrors.ts';
 import type { Reach } from './transport/reach.ts';
+import {
+  type DownloadContext,
+  defaultTransfer,
+  type OnProgress,
+  type TransferOptions,
+} from './transport/transfer.ts';
 import { fixturesHint, readKeys } from './trust/keys.ts';
 
 export interface OpenOptions {

@@ -8,8 +8,9 @@ import type { Repository, RepositorySource } from './configuration.ts';
 import { readLocal } from './local.ts';
 import { readIndex, verifyRepomd } from './metadata/read-index.ts';
 import type { RepositoryAccess } from './transport/access.ts';
-import { type DownloadContext, downloadFile } from './transport/download.ts';
+import { downloadFile } from './transport/download.ts';
 import { BrokenFileError, Mirrors } from './transport/mirrors.ts';
+import type { DownloadContext } from './transport/transfer.ts';
 import { keysDigest, readKeys } from './trust/keys.ts';
 
 /** `auto`: ask the server if the metadata is older than `metadata_expire`. `never`: use the cached metadata, offline. */

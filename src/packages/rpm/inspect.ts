@@ -10,7 +10,7 @@ import {
 } from './package.ts';
 import { type RpmSections, readSections } from './sections.ts';
 import type { Keyring } from './signature/keyring.ts';
-import { checkSignatures, signatureVerdict } from './signature/signature-packet.ts';
+import { checkSignatures, signatureVerdict } from './signature/package-signatures.ts';
 
 interface InspectOptions {
   readonly depth: DigestDepth;

@@ -13,7 +13,7 @@ import { PackageWriter } from './payload/writer.ts';
 import { readSections } from './sections.ts';
 import { Keyring } from './signature/keyring.ts';
 import { loadLibrpmio } from './signature/librpmio.ts';
-import { checkSignatures } from './signature/signature-packet.ts';
+import { checkSignatures } from './signature/package-signatures.ts';
 
 export interface UnpackTaskInput extends UnpackRoom {
   readonly keys: readonly string[];

@@ -10,7 +10,7 @@ import { createTemporary, isSealed, sealFile, writeWhole } from '../repository/c
 import type { ModulesInput } from '../repository/metadata/modules-task.ts';
 import { type Group, groupSchema, metadataFileError } from '../repository/metadata/read-index.ts';
 import { metadataPath, type OpenRepository } from '../repository/open.ts';
-import type { DownloadContext } from '../repository/transport/download.ts';
+import type { DownloadContext } from '../repository/transport/transfer.ts';
 import type { ConvertInput } from './convert-task.ts';
 
 const FORMAT = 3;

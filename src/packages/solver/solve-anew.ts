@@ -9,10 +9,9 @@ import type { Group, GroupPackage } from '../repository/metadata/read-index.ts';
 import type { OpenRepository, RepositorySet } from '../repository/open.ts';
 import { refreshRepository } from '../repository/refresh.ts';
 import { lockAccess } from '../repository/transport/access.ts';
-import type { DownloadContext } from '../repository/transport/download.ts';
 import { resolveLocation } from '../repository/transport/location.ts';
+import type { DownloadContext } from '../repository/transport/transfer.ts';
 import { type ConvertedPart, dropConverted, ensureConverted, readGroups } from './converted.ts';
-import type { Solution, SolveRequest } from './solve.ts';
 import type { SolveInput } from './solve-input.ts';
 import {
   type SolvedPackage,
@@ -20,6 +19,7 @@ import {
   solverError,
   takeSolveOutput,
 } from './solve-output.ts';
+import type { Solution, SolveRequest } from './solve-request.ts';
 
 /** 60,000 packages take 150 MB; a hostile problem may take any time. */
 const LIMITS = { memory: 4 * 2 ** 30, cpuSeconds: 300, wallMs: 600_000, fileSize: 0 };

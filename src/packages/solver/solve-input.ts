@@ -1,5 +1,3 @@
-import type { SolvedPackage } from './solve-output.ts';
-
 /** What is asked of modules: each a `NAME` or `NAME:STREAM`, those to install with `/PROFILE` as well. */
 export interface ModuleRequest {
   enable: string[];
@@ -25,7 +23,7 @@ export interface SolveInput {
   readonly exclude: readonly string[];
   readonly modules: ModuleRequest;
   readonly recommends: boolean;
-  readonly keep: readonly Pick<SolvedPackage, 'nevra' | 'digest'>[];
+  readonly keep: readonly { readonly nevra: string; readonly digest: string }[];
 }
 
 /** A repository as the solver takes it; one with a lower priority, and then a lower cost, comes first. */

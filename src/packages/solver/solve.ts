@@ -2,37 +2,15 @@ import { hash } from 'node:crypto';
 import { utimes } from 'node:fs/promises';
 import { findCached, recordText, withFields } from '../../host/state/checked-file.ts';
 import { writeWhole } from '../repository/cache.ts';
-import { LOCK_FORMAT, type Lock, type LockedPackage } from '../repository/lock/lock.ts';
+import { LOCK_FORMAT } from '../repository/lock/lock.ts';
 import type { RepositorySet } from '../repository/open.ts';
 import { lockAccess } from '../repository/transport/access.ts';
-import type { DownloadContext, OnProgress } from '../repository/transport/download.ts';
+import type { DownloadContext } from '../repository/transport/transfer.ts';
 import { solveAnew } from './solve-anew.ts';
-import type { ModuleRequest } from './solve-input.ts';
+import type { Solution, SolveRequest } from './solve-request.ts';
 
 /** Raised when equal questions may have another answer: new flags, another way to choose. */
 const FORMAT = 5;
-
-export interface SolveRequest {
-  readonly arch: string;
-  readonly multilib?: boolean | undefined;
-  /**
-   * What must be installed, as on dnf's command line: a name, name-version, NEVRA, glob, condition
-   * (`foo >= 2`), capability, path, rich dependency (`(a or b)`), `@group` or `@^environment`.
-   */
-  readonly install: readonly string[];
-  readonly requires?: readonly string[] | undefined;
-  readonly exclude?: readonly string[] | undefined;
-  readonly modules?: Partial<ModuleRequest> | undefined;
-  readonly recommends?: boolean | undefined;
-  readonly keep?: { readonly packages: readonly LockedPackage[] } | undefined;
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: OnProgress | undefined;
-}
-
-export interface Solution {
-  readonly lock: Lock;
-  readonly warnings: readonly string[];
-}
 
 /**
  * Finds the packages that `request` means, with everything they need, and their order.

@@ -7,7 +7,8 @@ import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
 import { readManifest } from '../../../image/store/manifest.ts';
 import type { Lock } from '../../../packages/repository/lock/lock.ts';
 import { openRepositories, type RepositorySet } from '../../../packages/repository/open.ts';
-import { type Solution, solve } from '../../../packages/solver/solve.ts';
+import { solve } from '../../../packages/solver/solve.ts';
+import type { Solution } from '../../../packages/solver/solve-request.ts';
 import type { BuildRequest } from '../request.ts';
 import { assertCached, type BuildBase } from './base.ts';
 

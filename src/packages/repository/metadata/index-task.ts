@@ -4,13 +4,8 @@ import { defined } from '../../../defined.ts';
 import { KilnError } from '../../../errors.ts';
 import type { SingleTask } from '../../../host/confine/task.ts';
 import { isAbsoluteUrl, resolveLocation } from '../transport/location.ts';
-import type { MetadataFile, Metalink, Repomd } from './read-index.ts';
+import type { IndexInput, MetadataFile, Metalink, Repomd } from './read-index.ts';
 import { type Compression, MAX_METADATA, MAX_OPEN_METADATA, metadataError } from './repomd.ts';
-
-export interface IndexInput {
-  readonly kind: 'metalink' | 'repomd';
-  readonly text: string;
-}
 
 export const task: SingleTask = {
   run(input, { emit }) {

@@ -4,7 +4,6 @@ import { isKilnCode, KilnError } from '../../../errors.ts';
 import { aboutFile } from '../../../host/confine/frame.ts';
 import { askConfined, FAULTS_OF_A_FILE } from '../../../host/confine/run.ts';
 import type { SignatureInput } from '../trust/signature-task.ts';
-import type { IndexInput } from './index-task.ts';
 import { COMPRESSIONS } from './repomd.ts';
 
 const metadataFileSchema = z.strictObject({
@@ -49,6 +48,11 @@ const metalinkSchema = z.strictObject({
   repomds: z.array(z.string()),
 });
 export type Metalink = z.output<typeof metalinkSchema>;
+
+export interface IndexInput {
+  readonly kind: 'metalink' | 'repomd';
+  readonly text: string;
+}
 
 /** The limits for documents of a few MiB: a document that needs more is hostile. */
 const LIMITS = { memory: 1 << 30, cpuSeconds: 30, wallMs: 60_000, fileSize: 0 };

@@ -10,7 +10,6 @@ import { gzip } from 'node:zlib';
 import { parseEvr, Sense } from '../../rpm/dependency.ts';
 import type { RpmDependency, RpmDependencyKind, RpmFile, RpmPackage } from '../../rpm/package.ts';
 import { isPrimaryFile } from '../metadata/repomd.ts';
-import type { PooledPackage } from './pool.ts';
 
 interface PlacedPackage {
   readonly package: RpmPackage;
@@ -18,7 +17,11 @@ interface PlacedPackage {
   readonly location: string;
 }
 
-type PackageElements = PooledPackage['elements'];
+interface PackageElements {
+  readonly primary: string;
+  readonly filelists: string;
+  readonly other: string;
+}
 
 export function packageElements(placed: PlacedPackage): PackageElements {
   const { package: rpm, sha256 } = placed;

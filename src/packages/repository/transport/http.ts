@@ -6,7 +6,6 @@ import { defined } from '../../../defined.ts';
 import { KilnError } from '../../../errors.ts';
 import { deferred } from '../../../promise.ts';
 import type { RepositoryAccess } from './access.ts';
-import type { TransferOptions } from './download.ts';
 import {
   AddressRefused,
   checkHost,
@@ -16,6 +15,7 @@ import {
   type Reach,
   reachThrough,
 } from './reach.ts';
+import type { TransferOptions } from './transfer.ts';
 
 const MAX_REDIRECTS = 10;
 

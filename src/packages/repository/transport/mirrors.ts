@@ -1,10 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../../errors.ts';
 import type { RepositoryAccess } from './access.ts';
-import type { DownloadContext, DownloadItem, TransferOptions } from './download.ts';
 import { TransferError } from './http.ts';
 import { locationUrl, withoutCredentials } from './location.ts';
 import { AddressRefused, mirrorsFor, type Reach, reachThrough } from './reach.ts';
+import type { DownloadContext, TransferOptions } from './transfer.ts';
+
+export interface DownloadItem {
+  readonly repository: string;
+  readonly mirrors: Mirrors;
+  readonly location: string;
+  readonly item: string;
+  readonly maxSize: number;
+}
 
 const MAX_PAUSE = 30_000;
 const MIRROR_FACTOR = 3;

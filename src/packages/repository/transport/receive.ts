@@ -1,9 +1,9 @@
 import { open, truncate } from 'node:fs/promises';
 import type { IncomingHttpHeaders } from 'node:http';
 import { KilnError } from '../../../errors.ts';
-import type { TransferOptions } from './download.ts';
 import { type Answer, type GetOptions, get, reason, TransferError } from './http.ts';
 import { BrokenFileError } from './mirrors.ts';
+import type { TransferOptions } from './transfer.ts';
 
 interface ReceiveOptions extends GetOptions {
   readonly size: number | undefined;
