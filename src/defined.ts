@@ -8,3 +8,8 @@ export function defined<Fields extends object>(
   const entries = Object.entries(fields).filter(([, value]) => value !== undefined);
   return Object.fromEntries(entries) as ReturnType<typeof defined<Fields>>;
 }
+
+/** Undefined for a list that is empty. */
+export function some<Value>(values: readonly Value[]): Value[] | undefined {
+  return values.length === 0 ? undefined : [...values];
+}

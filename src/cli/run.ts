@@ -128,9 +128,8 @@ export async function runCommand(
   const { caller } = context;
   await using engine = caller.openEngine({ allowHost: options.allowHost });
   const { TERM } = caller.env;
-  const env =
-    options.tty === true && TERM ? [['TERM', TERM] as const, ...options.env] : options.env;
-  let request = runRequest({ ...options, env }, options.image ?? '', argv, it, caller);
+  const env = options.tty === true && TERM ? { TERM, ...options.env } : options.env;
+  let request = runRequest({ ...options, env }, argv, it, caller.ids);
   // Loading and connecting libvirt takes thirty milliseconds and depends on nothing below. Its error is
   // reported where the connection is needed.
   const startsOne = options.explain !== true && engine.takeTurn === undefined;

@@ -8,7 +8,7 @@ import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { unlessErrno } from '../host/calls/libc.ts';
 import { connectUnixSocket, NOBODY_LISTENS } from '../host/sockets/unix-socket.ts';
 import { readManifest } from '../image/store/manifest.ts';
-import { EXEC, type ExecOptions, type SandboxOptions } from '../options/sandbox.ts';
+import { EXEC, type ExecOptions, type ShellOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
 import {
   findSandbox,
@@ -48,12 +48,12 @@ export function command(caller: Caller): KilnCommand {
     .argument('[id]', ID);
   return addSandboxOptions(it, caller)
     .addHelpText('after', EXAMPLES)
-    .action(async (id: string | undefined, options: SandboxOptions) => {
+    .action(async (id: string | undefined, options: ShellOptions) => {
       if (id !== undefined) refuseOptions(it.given(), `the sandbox ${id}`, AS_MADE);
       const tty = hasTerminal(caller);
       if (id === undefined)
         await runCommand(SHELL, { ...options, tty, samples: true }, it, ownContext(caller));
-      else await enter(id, SHELL, { tty, env: [], copyIn: [] }, caller);
+      else await enter(id, SHELL, { tty, env: {}, copyIn: [] }, caller);
     });
 }
 
@@ -102,7 +102,7 @@ async function enter(
   const { tty = false, user, workdir, copyIn } = options;
   const request: ExecuteRequest = {
     argv,
-    env: { ...(TERM && tty ? { TERM } : {}), ...Object.fromEntries(options.env) },
+    env: { ...(TERM && tty ? { TERM } : {}), ...options.env },
     ...defined({ workdir }),
     ...(user === undefined ? {} : { user: userIn(engine, record.image, user) }),
     ...(tty ? { terminal: caller.windowSize } : {}),
@@ -231,7 +231,7 @@ async function keepAgain(
   kept: KeptCommand,
   keepUntil: number,
 ): Promise<void> {
-  const left = Math.ceil((keepUntil - Date.now()) / 1000);
+  const left = keepUntil - Date.now();
   try {
     if (left > 0) await sandbox.keep(left, kept);
     else await sandbox.close();

@@ -111,9 +111,9 @@ export function submitText(plan: SubmitPlan): string {
 }
 
 /** Megabytes, and processors. */
-function requested({ limits = {} }: StepOptions) {
-  const memory = limits.memory === undefined ? MEMORY_MB : Math.ceil(limits.memory / 2 ** 20);
-  return { cpus: Math.ceil(limits.cpus ?? PROCESSORS), memory };
+function requested({ memory: bytes, cpus = PROCESSORS }: StepOptions) {
+  const memory = bytes === undefined ? MEMORY_MB : Math.ceil(bytes / 2 ** 20);
+  return { cpus: Math.ceil(cpus), memory };
 }
 
 type AskedFor = Pick<SubmitPlan, 'version' | 'allowMissing' | 'options'>;

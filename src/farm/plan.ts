@@ -8,6 +8,7 @@ import { cycleError, type Edges, edgesOf, findCycles, withoutCycles } from '../j
 import { scanKey } from '../jobs/chain/member.ts';
 import { packagesAreThere, type Records } from '../jobs/chain/records.ts';
 import type { ResultsInUse } from '../jobs/chain/results.ts';
+import { LIMITS } from '../options/sandbox.ts';
 import type { FarmChain, FarmFiles, FarmMember } from './chain.ts';
 import { bringInputs, isDone, knownBuild, resultsOf } from './prepare.ts';
 import {
@@ -48,7 +49,7 @@ export async function planRound(chain: FarmChain, context: PlanContext): Promise
     const record = there.has(member.name) ? recordOf(member) : undefined;
     if (record === undefined) return [];
     const chosen = results.chosenFor(record.requires, member.name);
-    const wanted = [...(chain.options.additionalPackages ?? []), ...chosen];
+    const wanted = [...(chain.options.packages ?? []), ...chosen];
     return [knownBuild(member.name, record, wanted)];
   });
   await using inUse = await results.use();
@@ -158,7 +159,9 @@ async function scanStep(
   await mkdir(folder);
   const inputs = await bringInputs(folder, asked, results);
   // Bounds are for builds: workers may be larger than this machine.
-  const { limits: _limits, disk: _disk, time: _time, ...options } = chain.options;
+  const options = Object.fromEntries(
+    Object.entries(chain.options).filter(([name]) => !Object.hasOwn(LIMITS, name)),
+  );
   const image = { name: chain.image.name, id: null, lock: null };
   const step = { chain: chain.id, task: 'scan', image, ...inputs, options, known } as const;
   using inner = Folder.open(folder);

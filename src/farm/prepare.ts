@@ -41,7 +41,7 @@ export async function prepareStep(
     const known = records.builtFrom(member, chain.optionsDigest);
     const requires = known?.requires ?? member.requires;
     const additionalPackages = [
-      ...(chain.options.additionalPackages ?? []),
+      ...(chain.options.packages ?? []),
       ...results.chosenFor(requires, member.name),
     ];
     const folderIn = join(folder, 'in');
@@ -49,7 +49,7 @@ export async function prepareStep(
     const step = {
       ...({ chain: chain.id, task: 'build', image: chain.image } as const),
       ...(await bringInputs(folderIn, [member], inUse)),
-      options: { ...chain.options, additionalPackages },
+      options: { ...chain.options, packages: additionalPackages },
       known: known === undefined ? [] : [knownBuild(member.name, known, additionalPackages)],
     };
     using inner = files.node(node);

@@ -175,7 +175,7 @@ async function rootNow(
   signal: AbortSignal | undefined,
 ): Promise<string | undefined> {
   try {
-    const wanted = { ...request, additionalPackages };
+    const wanted = { ...request, packages: additionalPackages };
     return (await plannedRoot(engine, base, wanted, requires, signal)).digest;
   } catch (error) {
     if (error instanceof KilnError && signal?.aborted !== true) return undefined;
@@ -198,7 +198,7 @@ function requestOf(
     repositories: results === undefined ? [] : [resultsRepository(results)],
     // The chain has asked for news once, for all.
     update: false,
-    provenance: { ...options.provenance, worker },
+    worker,
   };
 }
 

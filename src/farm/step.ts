@@ -5,7 +5,7 @@ import { reasonLine } from '../host/calls/system-error.ts';
 import { isImageName } from '../image/find.ts';
 import { imageLockSchema } from '../image/lock.ts';
 import { capabilitySchema, parseJson, sha256, text } from '../jobs/chain/records.ts';
-import { LIMIT_NAMES } from '../sandbox/policy/limits.ts';
+import { LIMITS } from '../options/sandbox.ts';
 
 const texts = z.array(text).max(100_000);
 const name = z.string().regex(/^[A-Za-z0-9_][^/\s\0]{0,254}$/);
@@ -15,6 +15,10 @@ export function isPackageName(value: string): boolean {
   return /^[^/-][^/]*$/.test(value);
 }
 
+const limits = Object.fromEntries(
+  Object.keys(LIMITS).map((name) => [name, count.exactOptional()]),
+) as Record<keyof typeof LIMITS, z.ZodExactOptional<typeof count>>;
+
 export const optionsSchema = z.strictObject({
   defines: texts.exactOptional(),
   with: texts.exactOptional(),
@@ -23,21 +27,16 @@ export const optionsSchema = z.strictObject({
   target: text.exactOptional(),
   rpmbuildOptions: texts.exactOptional(),
   shortCircuit: z.enum(['build', 'install', 'binary']).exactOptional(),
-  additionalPackages: z
+  packages: z
     .array(z.string().refine(isPackageName, 'the name of a package, not a file'))
     .exactOptional(),
-  limits: z.partialRecord(z.enum(LIMIT_NAMES), count).exactOptional(),
-  disk: count.exactOptional(),
-  time: z
-    .strictObject({ timeout: count.exactOptional(), stallTimeout: count.exactOptional() })
-    .exactOptional(),
+  ...limits,
   postinstall: z.boolean().exactOptional(),
   offline: z.boolean().exactOptional(),
   update: z.boolean().exactOptional(),
   samples: z.boolean().exactOptional(),
-  provenance: z
-    .strictObject({ builder: text.exactOptional(), sourceDateEpoch: z.number().exactOptional() })
-    .exactOptional(),
+  builderId: text.exactOptional(),
+  sourceDateEpoch: z.number().exactOptional(),
 });
 
 export type StepOptions = z.output<typeof optionsSchema>;

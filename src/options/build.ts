@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import { InvalidArgumentError } from 'commander';
 import type { HeldPath } from '../host/files/held.ts';
 import { shellWord, shellWords } from '../shell-words.ts';
-import { type Fields, fieldsOf, flag, type Kind, needed, negation, text } from './kind.ts';
+import { fieldsOf, flag, type Kind, needed, negation, text } from './kind.ts';
 import { SIZES, TIMES } from './measures.ts';
 import { count, size as sizes } from './numbers.ts';
 import { hostPath, opened } from './places.ts';
@@ -20,7 +20,7 @@ import {
   quiet,
   SANDBOX,
 } from './sandbox.ts';
-import { choice, network } from './texts.ts';
+import { choice, network, type Pair } from './texts.ts';
 
 export const NETWORK_PHASES = ['buildrequires', 'build', 'postinstall'] as const;
 export type NetworkPhase = (typeof NETWORK_PHASES)[number];
@@ -102,14 +102,17 @@ const repository: Kind<string> = {
   },
 };
 
-const parameter: Kind<readonly [name: string, value: string]> = {
+const parameter: Kind<Pair> = {
   term: 'name=value',
+  pairs: true,
   read: (word) => {
     const equals = word.indexOf('=');
     if (equals < 1) throw new InvalidArgumentError('write it as NAME=VALUE.');
     return [word.slice(0, equals), word.slice(equals + 1)];
   },
-  fromJson: (pair: readonly [string, string]) => pair,
+  fromJson: (pair: Pair) => pair,
+  // A result has the name only.
+  word: (name) => `${name}=VALUE`,
 };
 
 const rpmbuildWords: Kind<string> = {
@@ -123,21 +126,14 @@ const key = opened<HeldPath>('file', path('content'));
 
 const SERVERS = root('kilnd itself would ask whatever server it names');
 
-/** Of its kinds of network, the one that has a name. */
-function libvirtNetwork(use: unknown): unknown {
-  return fieldsOf(use).name === undefined ? undefined : use;
-}
-
 export const BUILD = {
   image: image('build in'),
   spec: row(opened<HeldPath>('file', path('text')), 'open', {
     help: 'build from this spec file instead of a source package',
-    asked: ({ source }) => (fieldsOf(source).kind === 'spec' ? fieldsOf(source).path : undefined),
   }),
   sourceDirectory: row(opened<HeldPath>('dir', path('sources')), 'open', {
     help: 'take the files that the spec names as Source and Patch from this directory',
     flag: 'sources',
-    asked: ({ source }) => fieldsOf(source).sources,
   }),
   resultDirectory: row(opened<string>('dir', path('lone results')), 'open', {
     help: 'write packages and logs to this directory',
@@ -181,18 +177,15 @@ export const BUILD = {
       help: `allow the network during the build, or only in these phases: ${NETWORK_PHASES.join(', ')}`,
       preset: NETWORK_PHASES.join(','),
       flag: 'enableNetwork',
-      asked: ({ network }) => fieldsOf(network).phases,
     },
   ),
   network: row(network, NETWORK, {
     help: 'choose the network for --enable-network: host, or a libvirt network as in `kiln run`',
     usual: 'host',
-    asked: ({ network }) => libvirtNetwork(fieldsOf(network).use),
   }),
   egress: {
     ...SANDBOX.egress,
     help: 'let these phases reach only this host, through an HTTP proxy',
-    asked: ({ network }: Fields) => fieldsOf(fieldsOf(network).use).egress,
   },
   packages: row(
     text('package'),
@@ -205,7 +198,6 @@ export const BUILD = {
       help: 'install this package, too',
       many: true,
       flag: 'additionalPackage',
-      asked: ({ additionalPackages }) => additionalPackages,
     },
   ),
   repositories: row(repository, SERVERS, {
@@ -256,21 +248,17 @@ export const BUILD = {
   resume: row(text('id'), 'open', { help: 'continue a build in its kept sandbox' }),
   provenanceKey: row(key, 'open', {
     help: 'sign the provenance with this private key (PEM)',
-    asked: ({ provenance }) => fieldsOf(provenance).key,
   }),
   signKey: row(key, 'open', {
     help: 'sign the packages with this OpenPGP secret key (armored)',
-    asked: ({ signing }) => fieldsOf(signing).key,
   }),
   signPassphraseFile: row(key, 'open', {
     help: 'read the passphrase of that key from this file instead of KILN_SIGN_PASSPHRASE',
-    asked: ({ signing }) => fieldsOf(signing).passphraseFile,
   }),
   builderId: row(text('uri'), 'open', {
     help: 'name this builder in the provenance',
     variable: 'KILN_BUILDER_ID',
     usually: 'KILN_BUILDER_ID',
-    asked: ({ provenance }) => fieldsOf(provenance).builder,
   }),
   offline: row(flag, 'open', { help: 'use only what was downloaded before' }),
   update: row(flag, 'open', { help: 'build the image again if its repositories have changed' }),
@@ -287,6 +275,12 @@ export const BUILD = {
 
 export type BuildOptions = ValuesOf<typeof BUILD & typeof OUTPUT>;
 
+const { spec, sourceDirectory, repositories, resultDirectory, ...others } = BUILD;
+const { verify, vary, resume, ci, samples, quiet: _, ...asked } = others;
+
+/** What a build asks for just as it is given: see BuildRequest. */
+export const ASKED_OF_BUILDS = asked;
+
 export const RECIPE = {
   parameters: row(parameter, 'open', {
     help: 'recipes: set a parameter of a TypeScript recipe',
@@ -300,6 +294,20 @@ export const RECIPE = {
 };
 
 export type RecipeOptions = ValuesOf<typeof RECIPE>;
+
+/** What the build of a recipe asks for: see RecipeRequest. */
+export const ASKED_OF_RECIPES = {
+  image: BUILD.image,
+  parameters: RECIPE.parameters,
+  allowHost: RECIPE.allowHost,
+  allowHostWrite: RECIPE.allowHostWrite,
+  sourceDirectory: BUILD.sourceDirectory,
+  offline: BUILD.offline,
+  binds: RECIPE.binds,
+  ...LIMITS,
+  resultDirectory: BUILD.resultDirectory,
+  keep: BUILD.keep,
+};
 
 /** Half of the processors, because a build uses several itself (make -j). */
 const JOBS = Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2)));

@@ -32,6 +32,8 @@ export interface Kind<Value = unknown> {
   readonly word?: (asked: unknown) => string | undefined;
   /** A word has several values. */
   readonly lists?: true;
+  /** A word has a name and what it stands for: all of them are one record, as in the API's JSON. */
+  readonly pairs?: true;
   readonly choices?: readonly string[];
   /** A flag for what is so without it: `--no-NAME`. */
   readonly negates?: true;

@@ -121,16 +121,15 @@ export const tmpfs: Kind<Tmpfs> = {
   read: (word) => {
     const [target = '', size, ...more] = word.split(':');
     if (more.length > 0) throw new InvalidArgumentError('write it as DST[:SIZE].');
-    const bytes = size === undefined ? undefined : sizes.read(size);
-    return { target: mountTarget(target), ...defined({ bytes }) };
+    return { target: mountTarget(target), ...defined({ size: size && sizes.read(size) }) };
   },
   fromJson: ({ target, size }: json.Tmpfs) => ({
     target: mountTarget(target),
-    ...defined({ bytes: size === undefined ? undefined : sizes.fromJson(size) }),
+    ...defined({ size: size === undefined ? undefined : sizes.fromJson(size) }),
   }),
   word: (asked) => {
-    const { target, bytes } = fieldsOf(asked);
-    return typeof bytes === 'number' ? `${target}:${bytes}` : String(target);
+    const { target, size } = fieldsOf(asked);
+    return typeof size === 'number' ? `${target}:${size}` : String(target);
   },
 };
 
@@ -149,7 +148,7 @@ export const secret: Kind<{ readonly name: string; readonly file: HeldPath }> = 
     file: hostPath(field, file),
   }),
   // A result has the name only.
-  word: (name) => `${name}=FILE`,
+  word: (asked) => `${fieldsOf(asked).name ?? asked}=FILE`,
   opens: path('content', 'file'),
   pathIn: (word) => [word.indexOf('=') + 1, word.length],
 };

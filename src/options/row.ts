@@ -1,5 +1,7 @@
-import { type Fields, fieldsOf, type Kind, NOWHERE } from './kind.ts';
+import { defined } from '../defined.ts';
+import { type Fields, type Kind, NOWHERE } from './kind.ts';
 import type { Rule } from './rules.ts';
+import type { Pair } from './texts.ts';
 
 interface Facts {
   readonly help: string;
@@ -7,10 +9,6 @@ interface Facts {
   readonly short?: string;
   /** What words call it, where that is not its name: one value of several, or something shorter. */
   readonly flag?: string;
-  /** In which part of a request it is, where it is in one. */
-  readonly part?: 'limits' | 'time';
-  /** What a request has of it, where that is not its field. */
-  readonly asked?: (request: Fields) => unknown;
   /** What help calls its value, where that is not the kind's. */
   readonly term?: string;
   /** It can be given several times. */
@@ -41,23 +39,27 @@ export function row<Value, const More extends Facts>(kind: Kind<Value>, users: R
 }
 
 type One<Each> = Each extends { readonly kind: Kind<infer Value> } ? Value : never;
-type ValueOf<Each> = Each extends { readonly many: true } ? readonly One<Each>[] : One<Each>;
+type Many<Value> = Value extends Pair ? Readonly<Record<string, string>> : readonly Value[];
+type ValueOf<Each> = Each extends { readonly many: true } ? Many<One<Each>> : One<Each>;
 type Always<Each> = Each extends { readonly many: true } | { readonly usual: unknown }
   ? true
   : false;
 
-/** The values of options, by their names. */
-export type ValuesOf<Table extends Rows> = {
+/** Those that have a value without being given. */
+type UsualOf<Table extends Rows> = {
   readonly [Name in keyof Table as Always<Table[Name]> extends true ? Name : never]: ValueOf<
     Table[Name]
   >;
-} & {
+};
+
+/** The values of options, by their names. */
+export type ValuesOf<Table extends Rows> = UsualOf<Table> & {
   readonly [Name in keyof Table as Always<Table[Name]> extends true ? never : Name]?: ValueOf<
     Table[Name]
   >;
 };
 
-/** `stallTimeout` is `--stall-timeout`. */
+/** `ioWrite` is `--io-write`. */
 export function flagOf(name: string, { kind, flag = name }: Row): string {
   const words = flag.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
   return `--${kind.negates ? 'no-' : ''}${words}`;
@@ -71,16 +73,35 @@ export function optionFromJson({ kind, many }: Row, json: unknown, field: string
       : kind.fromJson(each as never, field);
   if (!many) return one(json);
   const values = (Array.isArray(json) ? json : Object.entries(json as object)).map(one);
+  if (kind.pairs) return Object.fromEntries(values as Pair[]);
   return kind.lists ? values.flat() : values;
+}
+
+/** Those of the values that the table has rows for. */
+export function valuesIn<Table extends object, Values extends object>(
+  table: Table,
+  values: Values,
+): Pick<Values, keyof Table & keyof Values> {
+  const own = Object.entries(values).filter(([name]) => Object.hasOwn(table, name));
+  return Object.fromEntries(own) as Pick<Values, keyof Table & keyof Values>;
+}
+
+/** What they are unless given. */
+export function usualValues<Table extends Rows>(table: Table): UsualOf<Table> {
+  const values = Object.entries(table).map(([name, { many, usual, kind }]) => [
+    name,
+    many ? (kind.pairs ? {} : []) : usual,
+  ]);
+  return defined(Object.fromEntries(values)) as UsualOf<Table>;
 }
 
 /** The words of a command line that ask for what a request asks for. */
 export function wordsAgain(name: string, row: Row, request: Fields): string[] {
-  const { kind, many = false, preset, part } = row;
+  const { kind, many = false, preset, usual } = row;
   const flag = flagOf(name, row);
-  const fields = part === undefined ? request : fieldsOf(request[part]);
-  const asked = row.asked === undefined ? fields[name] : row.asked(request);
+  const asked = request[name];
   const values: unknown[] = many ? (Array.isArray(asked) ? asked : []) : [asked];
+  if (usual !== undefined && asked === usual) return [];
   if (kind.term === undefined) return asked === true ? [flag] : [];
   return values.flatMap((value) => {
     const word = (kind.word ?? plainWord)(value);

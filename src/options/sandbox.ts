@@ -27,27 +27,22 @@ const TIMED: readonly string[] = ['run', 'build'];
 export const SANDBOX_LIMITS = {
   memory: row(numbers.memory, share('memory'), {
     help: 'limit memory, such as 512M; files in /tmp count',
-    part: 'limits',
     defaults: JOBS,
   }),
   cpus: row(numbers.cpus, share('cpus'), {
     help: 'limit processor time to this many CPUs, such as 1.5',
-    part: 'limits',
     defaults: JOBS,
   }),
   pids: row(numbers.count, share('pids'), {
     help: 'limit the number of processes and threads',
-    part: 'limits',
     defaults: JOBS,
   }),
   ioRead: row(numbers.rate, 'open', {
     help: 'limit the bytes read per second from each disk, such as 10M',
-    part: 'limits',
     defaults: JOBS,
   }),
   ioWrite: row(numbers.rate, 'open', {
     help: 'limit the bytes written per second to each disk; see docs/sandboxes.md',
-    part: 'limits',
     defaults: JOBS,
   }),
 } as const satisfies Readonly<Record<LimitName, Row>>;
@@ -61,12 +56,10 @@ export const LIMITS = {
   }),
   timeout: row(numbers.time, 'open', {
     help: 'end the command after this time, such as 10m',
-    part: 'time',
     defaults: TIMED,
   }),
   stallTimeout: row(numbers.time, 'open', {
     help: 'end the command when it has written nothing for this time',
-    part: 'time',
     defaults: TIMED,
   }),
 };
@@ -112,11 +105,7 @@ export function keep(help: string) {
     (value, { limits }) => Number(value) <= limits.keep,
     TIMES,
   );
-  return row(numbers.time, allowed, {
-    help,
-    preset: '1h',
-    asked: ({ keepSeconds }) => (typeof keepSeconds === 'number' ? keepSeconds * 1000 : undefined),
-  });
+  return row(numbers.time, allowed, { help, preset: '1h' });
 }
 
 /** It means the same for every command: see the hook in src/cli/commands.ts. */
@@ -132,7 +121,9 @@ const interactive = row(flag, 'open', {
   short: 'i',
 });
 
-/** Of `kiln run` and `kiln shell`. A recipe's `sandbox:` has the same names; docs/recipes.md says which it lacks. */
+/**
+ * What a run asks for: see RunRequest. A recipe's `sandbox:` has the same names; docs/recipes.md says which it lacks.
+ */
 export const SANDBOX = {
   image: image('use'),
   binds: {
@@ -141,13 +132,12 @@ export const SANDBOX = {
     ),
     short: 'v',
   },
-  allowHost: allowHost(),
   allowHostWrite: allowHostWrite(),
   tmpfs: row(
     places.tmpfs,
     setting(
       'limits.disk',
-      (value, { limits }) => every<Tmpfs>(value, ({ bytes = 0 }) => bytes <= limits.disk),
+      (value, { limits }) => every<Tmpfs>(value, ({ size = 0 }) => size <= limits.disk),
       SIZES,
     ),
     { help: 'mount an empty file system that lives in memory', many: true },
@@ -180,7 +170,6 @@ export const SANDBOX = {
   }),
   allowHostNetwork: row(flag, CONFIRMS, {
     help: 'allow --network host, which takes the isolation of the network away',
-    asked: ({ network }) => network === 'host',
   }),
   ...LIMITS,
   capabilities: row(
@@ -192,7 +181,6 @@ export const SANDBOX = {
       help: 'give the command one more capability, such as NET_BIND_SERVICE',
       many: true,
       flag: 'capAdd',
-      asked: ({ capAdd }) => capAdd,
     },
   ),
   profile: row(
@@ -201,7 +189,6 @@ export const SANDBOX = {
     {
       help: 'choose what the sandbox is for; nested allows sandboxes inside it',
       usual: 'default',
-      asked: ({ nested }) => (nested === true ? 'nested' : undefined),
     },
   ),
   seccomp: row(
@@ -214,8 +201,6 @@ export const SANDBOX = {
     {
       help: 'filter system calls by this profile: default, build (allows tracing), strict, aio (allows io_setup), or a JSON file in podman’s format',
       usual: 'default',
-      // `--profile nested` brings its own.
-      asked: ({ seccomp }) => (seccomp === 'default' || seccomp === 'nested' ? undefined : seccomp),
     },
   ),
   label: row(texts.label, root('a label says what the host’s security module lets it do'), {
@@ -240,10 +225,14 @@ export const SANDBOX = {
     flag: 'resultdir',
   }),
   keep: keep('keep the sandbox afterwards for this time, 1h by default; `kiln shell ID` enters it'),
-  quiet,
 };
 
 export type SandboxOptions = ValuesOf<typeof SANDBOX>;
+
+/** Of `kiln run` and `kiln shell`. */
+export const SHELL = { ...SANDBOX, allowHost: allowHost(), quiet };
+
+export type ShellOptions = ValuesOf<typeof SHELL>;
 
 /** Of builds as well. */
 export const DETACH = {
@@ -257,7 +246,7 @@ export const DETACH = {
 export type DetachOptions = ValuesOf<typeof DETACH>;
 
 export const RUN = {
-  ...SANDBOX,
+  ...SHELL,
   ...DETACH,
   json: row(flag, 'open', {
     help: 'print the result as JSON, as the last line of stderr; see docs/result.md',

@@ -2,10 +2,11 @@
 import { InvalidArgumentError } from 'commander';
 import { parseEgressRule } from '../egress/rule.ts';
 import type { Capability } from '../host/process/process.ts';
-import { type LabelRequest, parseLabelRequest } from '../sandbox/policy/label-request.ts';
+import { parseLabelRequest } from '../sandbox/policy/label-request.ts';
 import { type OptionalLayer, parseLayer } from '../sandbox/policy/layers.ts';
+import { type LibvirtNetwork, parseLibvirtNetwork } from '../sandbox/policy/network.ts';
 import { parseCapability } from '../sandbox/policy/specification.ts';
-import { fieldsOf, type Kind, needed, text } from './kind.ts';
+import { type Kind, needed } from './kind.ts';
 import { HOSTNAME } from './measures.ts';
 
 export function choice<const Choice extends string>(
@@ -21,18 +22,22 @@ export function choice<const Choice extends string>(
   return { term, read, choices };
 }
 
+/** A name, and what it stands for. */
+export type Pair = readonly [name: string, value: string];
+
 export const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
 /** `NAME=VALUE`, or `NAME` for the caller's own value of it, which counts for nothing where the caller has none. */
-export const env: Kind<readonly [name: string, value: string]> = {
+export const env: Kind<Pair> = {
   term: 'name=value',
+  pairs: true,
   read: (word, from) => {
     const [name = ''] = word.split('=', 1);
     if (!VARIABLE.test(name)) throw new InvalidArgumentError('write it as NAME=VALUE.');
     const value = name === word ? from.variable(name) : word.slice(name.length + 1);
     return value === undefined ? undefined : [name, value];
   },
-  fromJson: ([name, value]: readonly [string, string]) => {
+  fromJson: ([name, value]: Pair) => {
     if (VARIABLE.test(name)) return [name, value];
     throw new InvalidArgumentError(`${name || 'an empty name'} is the name of no variable.`);
   },
@@ -55,24 +60,29 @@ export const egress: Kind<string> = {
 export const capability: Kind<Capability> = { term: 'capability', read: parseCapability };
 export const layer: Kind<OptionalLayer> = { term: 'layer', read: parseLayer };
 
-export const label: Kind<LabelRequest> = {
+export const label: Kind<string> = {
   term: 'label',
-  read: parseLabelRequest,
-  word: (asked) => {
-    const { kind, label } = fieldsOf(asked);
-    if (typeof kind !== 'string') return undefined;
-    return typeof label === 'string' ? `${kind}:${label}` : kind;
+  read: (word) => {
+    parseLabelRequest(word);
+    return word;
   },
 };
 
+/** @throws InvalidArgumentError */
+export function networkOf(word: string): 'private' | 'host' | LibvirtNetwork {
+  if (word === 'private' || word === 'none') return 'private';
+  return word === 'host'
+    ? word
+    : needed(
+        parseLibvirtNetwork(word),
+        'not a network: write NAME, or NAME,address=192.168.122.7/24,gateway=192.168.122.1.',
+      );
+}
+
 export const network: Kind<string> = {
-  ...text('network'),
-  word: (asked) => {
-    const { name, ...network } = fieldsOf(asked);
-    if (typeof name !== 'string') return asked === 'host' ? asked : undefined;
-    const options = (['address', 'gateway', 'mac'] as const)
-      .filter((key) => network[key] !== undefined)
-      .map((key) => `,${key}=${network[key]}`);
-    return `${name}${options.join('')}`;
+  term: 'network',
+  read: (word) => {
+    networkOf(word);
+    return word;
   },
 };

@@ -1,8 +1,9 @@
 import { z } from 'zod';
+import { defined } from '../defined.ts';
 import { HOSTNAME } from '../options/measures.ts';
 import { sharedTarget } from '../sandbox/policy/specification.ts';
 import { RecipeDocument, readRecipeText } from './document.ts';
-import { environment, limitKeys, size, time } from './limit-keys.ts';
+import { environment, limitKeys, limitsOfKeys, size, time } from './limit-keys.ts';
 import { RecipeError } from './problem.ts';
 
 function text(most: number) {
@@ -69,7 +70,7 @@ const bind = z.strictObject({
   readonly: z.boolean().default(false),
 });
 
-const sandbox = z.strictObject({
+const sandboxKeys = z.strictObject({
   user: user.optional().describe("Who runs the steps; the image's user by default"),
   workdir: absolutePath.optional().describe("Where steps start; the image's by default"),
   hostname: z.string().regex(HOSTNAME, 'letters, digits, . and - only').optional(),
@@ -98,11 +99,26 @@ const sandbox = z.strictObject({
   timeout: time.optional().describe('For all steps together'),
   'stall-timeout': time.optional().describe('For each step: without any output'),
   tmpfs: z
-    .array(z.strictObject({ target: absolutePath, size: size.optional() }))
+    .array(z.strictObject({ target: absolutePath, size: size.exactOptional() }))
     .max(64)
     .default([]),
   bind: z.array(bind).max(64).default([]).describe('Parts of the host; needs --allow-host'),
 });
+
+/** As the options of the same names are in a request. `profile` says two of them at once. */
+const sandbox = sandboxKeys.transform(
+  ({ profile, bind: binds, disk, timeout, 'stall-timeout': stallTimeout, ...keys }) => {
+    const { user, workdir, hostname, env, network, egress = [], tmpfs } = keys;
+    return {
+      ...{ env, network, egress, tmpfs, binds },
+      ...(profile === 'nested'
+        ? { profile, seccomp: 'default' }
+        : { profile: 'default' as const, seccomp: profile }),
+      ...defined({ user, workdir, hostname, disk, timeout, stallTimeout }),
+      ...limitsOfKeys(keys),
+    };
+  },
+);
 
 const stepShape = {
   name: z
@@ -145,12 +161,12 @@ function recipe<Run extends z.ZodType>(run: Run) {
         .describe('Patterns of what is taken out; see docs/artifacts.md'),
     })
     .superRefine((value, context) => {
-      const twice = sharedTarget([...value.sandbox.tmpfs, ...value.sandbox.bind]);
+      const twice = sharedTarget([...value.sandbox.tmpfs, ...value.sandbox.binds]);
       if (twice !== undefined) {
         const message = `two mounts are for ${twice}: the second would hide the first`;
         context.addIssue({ code: 'custom', message, path: ['sandbox'] });
       }
-      if (value.sandbox.network !== 'private' || value.sandbox.egress !== undefined) return;
+      if (value.sandbox.network !== 'private' || value.sandbox.egress.length > 0) return;
       for (const [index, step] of value.steps.entries()) {
         if (typeof step === 'string' || !step.network) continue;
         const message =

@@ -1,13 +1,9 @@
-import { BUILD } from '../options/build.ts';
+import { ASKED_OF_RECIPES, BUILD, CHAIN } from '../options/build.ts';
 import { type Fields, fieldsOf } from '../options/kind.ts';
-import { type Row, wordsAgain } from '../options/row.ts';
+import { type Rows, wordsAgain } from '../options/row.ts';
 import { SANDBOX } from '../options/sandbox.ts';
 import type { Result } from '../result/schema.ts';
-import { LIMIT_NAMES } from '../sandbox/policy/limits.ts';
 import { shellWord } from '../shell-words.ts';
-
-/** The words of a command line that ask for a field of a request. result.json is a file: values can be anything. */
-type Words = (value: unknown) => readonly string[];
 
 /**
  * A command for a shell that does a job again. Values of environment variables and of parameters, and files of
@@ -20,10 +16,10 @@ export function replayCommand({ request, image: used }: Result): string | undefi
   if (recipe !== undefined) {
     const { given, path, parameters, allowHost } = fieldsOf(recipe);
     if (given === undefined || typeof path !== 'string') return undefined;
-    return command(
-      'build',
-      wordsOf(RECIPE_WORDS, { ...fieldsOf(given), path, parameters, allowHost }),
-    );
+    return command('build', [
+      ...again(ASKED_OF_RECIPES, { ...fieldsOf(given), parameters, allowHost }),
+      path,
+    ]);
   }
   if (Array.isArray(argv)) {
     const name = used?.name ?? request.image;
@@ -33,9 +29,9 @@ export function replayCommand({ request, image: used }: Result): string | undefi
   }
   if (typeof fieldsOf(request.source).path !== 'string') return undefined;
   if (typeof request.image !== 'string') return undefined;
-  const { kind, path } = fieldsOf(request.source);
-  const source = kind === 'spec' ? [] : [String(path)];
-  return command('build', [...again(BUILD, request), ...source]);
+  const { kind, path, sources } = fieldsOf(request.source);
+  if (kind !== 'spec') return command('build', [...again(BUILD, request), String(path)]);
+  return command('build', again(BUILD, { ...request, spec: path, sourceDirectory: sources }));
 }
 
 /** As chain.json has it. */
@@ -47,16 +43,17 @@ interface ReplayedChain {
 
 /** The same of a chain, or undefined. */
 export function replayChain({ request, members, farm }: ReplayedChain): string | undefined {
-  const { image: from, jobs, build, resultDirectory } = request;
+  const { image: from, build, resultDirectory } = request;
   const sources = members.flatMap(({ source }) => source ?? []);
   const isWhole = sources.length > 0 && sources.length === members.length;
   if (build === undefined || !isWhole) return undefined;
   return command('build', [
     '--chain',
     ...(farm === undefined ? [] : ['--farm']),
-    ...(typeof jobs === 'number' && jobs > 0 ? ['--jobs', String(jobs)] : []),
-    ...flag('--continue')(request.continue),
-    ...flag('--recurse')(request.recurse),
+    // 0 for a pool's, where nobody has said how many.
+    ...(['jobs', 'continue', 'recurse'] as const).flatMap((name) =>
+      request[name] === 0 ? [] : wordsAgain(name, CHAIN[name], request),
+    ),
     ...again(BUILD, { ...fieldsOf(build), image: from, resultDirectory }),
     ...sources,
   ]);
@@ -67,64 +64,7 @@ function command(name: 'run' | 'build', words: readonly string[]): string {
 }
 
 /** As -r, an image is what most people write. */
-function again({ image: _, ...rows }: typeof SANDBOX | typeof BUILD, request: Fields): string[] {
-  const asked = Object.entries<Row>(rows).flatMap(([name, row]) => wordsAgain(name, row, request));
-  return [...image(request.image), ...asked];
-}
-
-function wordsOf(table: Readonly<Record<string, Words>>, request: Fields): string[] {
-  return Object.entries(table).flatMap(([field, words]) => words(request[field]));
-}
-
-/** Of fields that the command line does not have, or that another field says. */
-const nothing: Words = () => [];
-
-/** What the rows of options say of a field. */
-function said(field: string, ...names: readonly (keyof typeof SANDBOX)[]): Words {
-  return (value) => names.flatMap((name) => wordsAgain(name, SANDBOX[name], { [field]: value }));
-}
-
-const image: Words = (value) => (value === '' ? [] : option('-r')(value));
-const limits = said('limits', ...LIMIT_NAMES);
-const time = said('time', 'timeout', 'stallTimeout');
-const keep = said('keepSeconds', 'keep');
-const disk = said('disk', 'disk');
-const binds = said('binds', 'binds');
-const resultDirectory = said('resultDirectory', 'resultDirectory');
-
-/** For every field of a recipe's request. Of parameters, results have the names only. */
-export const RECIPE_WORDS = {
-  path: (value) => [String(value)],
-  folder: nothing,
-  admit: nothing,
-  image,
-  parameters: each('--param', (name) => `${name}=VALUE`),
-  allowHost: said('allowHost', 'allowHost'),
-  allowHostWrite: said('allowHostWrite', 'allowHostWrite'),
-  sources: option('--sources'),
-  offline: flag('--offline'),
-  binds,
-  limits,
-  disk,
-  time,
-  // kiln.yaml's.
-  usual: nothing,
-  resultDirectory,
-  keepSeconds: keep,
-  caller: nothing,
-  host: nothing,
-} as const satisfies Readonly<Record<string, Words>>;
-
-function option(name: string): Words {
-  return (value) =>
-    typeof value === 'string' || typeof value === 'number' ? [name, String(value)] : [];
-}
-
-function flag(...words: readonly string[]): Words {
-  return (value) => (value === true ? words : []);
-}
-
-function each(name: string, text: (value: unknown) => string): Words {
-  return (values) =>
-    Array.isArray(values) ? values.flatMap((value: unknown) => [name, text(value)]) : [];
+function again(table: Rows, { image, ...request }: Fields): string[] {
+  const asked = Object.entries(table).flatMap(([name, row]) => wordsAgain(name, row, request));
+  return typeof image === 'string' && image !== '' ? ['-r', image, ...asked] : asked;
 }

@@ -219,7 +219,9 @@ const resultSchema = z
     failure: failure.nullable(),
     request: z
       .record(z.string(), z.unknown())
-      .describe('what was asked for; of environment variables only the names'),
+      .describe(
+        'what was asked for, as Run and Build of the API call it, in bytes and milliseconds; of environment variables, secrets and parameters only the names',
+      ),
     planDigest: sha256.describe('same request, same image: same digest'),
     image: z.object({ id: z.string(), name: z.string() }).nullable(),
     policy: policy.nullable().describe('null when no sandbox was measured'),

@@ -62,8 +62,8 @@ function withinShare(
   return {
     ...wanted,
     disk: Math.min(wanted.disk, disk),
-    tmpfs: wanted.tmpfs.map(({ target, bytes = wanted.disk }) => {
-      return { target, bytes: Math.min(bytes, disk) };
+    tmpfs: wanted.tmpfs.map(({ target, size = wanted.disk }) => {
+      return { target, size: Math.min(size, disk) };
     }),
     limits: {
       ...limits,

@@ -206,7 +206,7 @@ test('a source that cannot be copied is an error that says why', async (t) => {
     t,
     `mkdir d; echo 1 > f; mkfifo pipe; mkfifo d/pipe; cp /bin/true d/su; chmod 4755 d/su
      head -c 2M /dev/zero > big`,
-    { tmpfs: [{ target: '/small', bytes: 1 << 20 }] },
+    { tmpfs: [{ target: '/small', size: 1 << 20 }] },
   );
   to.within('mkdir -p dir/f; echo x > file');
   const cases: [string, string, RegExp][] = [

@@ -14,6 +14,7 @@ import {
 import { basename, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { defined } from '../../src/defined.ts';
 import type { KilnError } from '../../src/errors.ts';
 import { below, ownPath } from '../../src/host/files/held.ts';
 import { packageSigner, signPackages } from '../../src/jobs/provenance/sign.ts';
@@ -52,7 +53,8 @@ test.after.always(async () => {
 async function signer(name: keyof typeof keys) {
   const passphraseFile = below(ownPath(keyDirectory), 'passphrase');
   return (await packageSigner(ownCaller, {
-    signing: { key: ownPath(keys[name].secret), passphraseFile },
+    signKey: ownPath(keys[name].secret),
+    signPassphraseFile: passphraseFile,
   }))!;
 }
 
@@ -153,7 +155,8 @@ test('a subkey can sign while the main key is kept elsewhere', async (t) => {
   const key = await makeKey(keyDirectory, 'ed25519', 'a secret', 'rsa2048');
   const passphraseFile = below(ownPath(keyDirectory), 'passphrase');
   const subkey = (await packageSigner(ownCaller, {
-    signing: { key: ownPath(key.secret), passphraseFile },
+    signKey: ownPath(key.secret),
+    signPassphraseFile: passphraseFile,
   }))!;
   t.is(subkey.fingerprint, key.fingerprint);
   await signPackages({ directory: ownPath(directory), owner, packages, signer: subkey });
@@ -294,11 +297,12 @@ test('a key that cannot sign gives E_SIGN_KEY, with the reason', async (t) => {
     [{ key: locked, passphraseFile: wrong }, /passphrase does not open/],
     [{ key: locked, passphraseFile: join(directory, 'none') }, /passphrase file .* cannot be read/],
   ] as const) {
-    const signing = Object.fromEntries(
+    const { key, passphraseFile } = Object.fromEntries(
       Object.entries(named).map(([name, path]) => [name, ownPath(path)]),
     ) as unknown as SigningKeyFiles;
+    const signing = { signKey: key, ...defined({ signPassphraseFile: passphraseFile }) };
     const error = await t.throwsAsync<KilnError>(
-      packageSigner(ownCaller, { signing }),
+      packageSigner(ownCaller, signing),
       undefined,
       message.source,
     );

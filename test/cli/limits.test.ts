@@ -7,11 +7,12 @@ import { addOptions } from '../../src/cli/options/shared-options.ts';
 import { buildRequest, refuseUnused } from '../../src/cli/rpmbuild/build-request.ts';
 import { addSettingOptions, givenSettings } from '../../src/cli/service/options.ts';
 import { ownPath } from '../../src/host/files/held.ts';
+import { planRun } from '../../src/jobs/run/plan.ts';
 import { BUILD, type BuildOptions } from '../../src/options/build.ts';
 import { flagOf, type Row } from '../../src/options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../src/options/sandbox.ts';
 import { limitKeys, limitsOfKeys } from '../../src/recipe/limit-keys.ts';
-import { LIMIT_NAMES, LIMITS } from '../../src/sandbox/policy/limits.ts';
+import { LIMIT_NAMES, LIMITS, limitsOf } from '../../src/sandbox/policy/limits.ts';
 import type { OptionCaller } from '../../src/serve/calls/methods.ts';
 import { sandboxOptions } from '../../src/serve/calls/options.ts';
 import { defaultsSchema } from '../../src/users/defaults.ts';
@@ -21,24 +22,28 @@ const VALUE = 2 ** 23;
 const GIVEN = LIMIT_NAMES.flatMap((name) => [`--${LIMITS[name].key}`, String(VALUE)]);
 const WANTED = Object.fromEntries(LIMIT_NAMES.map((name) => [name, VALUE]));
 
-/** What becomes of them beside the request: the image that is looked for, what its recipe may name, what is said, the folder. */
-const BEFORE = ['allowHost', 'image', 'quiet', 'resultDirectory'];
+/** What a run does beside what is planned: files in and out, what is kept, and what confirms another option. */
+const BESIDE = [
+  ...['allowHostNetwork', 'artifacts', 'copyIn', 'image', 'keep', 'resultDirectory', 'secrets'],
+];
 
-test('every option of a sandbox reaches the request', (t) => {
+test('every option of a sandbox is in the request, and the plan heeds it', (t) => {
   const command = addSandboxOptions(new KilnCommand('run'), caller);
-  // --allow-host-network is looked at for the host's network alone.
   command.parse(['--network', 'host', '--allow-host-network'], { from: 'user' });
+  const request = runRequest(command.opts<SandboxOptions>(), ['true'], command, caller.ids);
+  t.true(request.allowHostNetwork);
   const read = new Set<string>();
-  const options = new Proxy(command.opts<SandboxOptions>(), {
+  const watched = new Proxy(request, {
     get: (target, name, self) => {
       read.add(String(name));
       return Reflect.get(target, name, self);
     },
   });
-  runRequest(options, 'image', ['true'], command, caller);
-  const names = command.options.map((option) => option.attributeName());
+  const manifest = { user: { uid: 0, gid: 0 }, workdir: '/', environment: {}, accounts: [] };
+  planRun({ allowMissing: () => [] }, watched, { tree: '/', manifest: manifest as never });
+  const names = Object.keys(SANDBOX);
   t.true(names.length > 20);
-  t.deepEqual(names.filter((name) => !read.has(name)).sort(), BEFORE);
+  t.deepEqual(names.filter((name) => !read.has(name)).sort(), BESIDE);
 });
 
 /** Each option as words, and as a call of the API has it. */
@@ -101,7 +106,7 @@ test('a call of the API asks for what words ask for', (t) => {
   const all = Object.keys(SANDBOX);
   t.deepEqual(
     all.filter((name) => !given.has(name)),
-    ['image', 'allowHost', 'quiet'],
+    ['image'],
   );
 });
 
@@ -131,8 +136,8 @@ test('numbers of a call that words could not say are refused, by the name that t
 test('kiln run passes on every limit', (t) => {
   const command = addSandboxOptions(new KilnCommand('run'), caller);
   command.parse(GIVEN, { from: 'user' });
-  const request = runRequest(command.opts<SandboxOptions>(), 'image', ['true'], command, caller);
-  t.deepEqual(request.limits, WANTED);
+  const request = runRequest(command.opts<SandboxOptions>(), ['true'], command, caller.ids);
+  t.deepEqual(limitsOf(request), WANTED);
 });
 
 test('kiln build passes on every limit', (t) => {
@@ -141,7 +146,7 @@ test('kiln build passes on every limit', (t) => {
   const options = command.opts<BuildOptions>();
   t.notThrows(() => refuseUnused('package', command));
   t.notThrows(() => refuseUnused('recipe', command));
-  t.deepEqual(buildRequest(ownPath('/a.src.rpm'), options, command, caller).limits, WANTED);
+  t.deepEqual(limitsOf(buildRequest(ownPath('/a.src.rpm'), options, command, caller)), WANTED);
 });
 
 test('service definitions and recipes have every limit', (t) => {

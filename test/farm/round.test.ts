@@ -27,7 +27,7 @@ const OWNER = { uid: 0, gid: 0 };
 /** As `kiln build` has them when nothing is said. */
 const OPTIONS = {
   ...{ defines: [], with: [], without: [], nocheck: false, rpmbuildOptions: [] },
-  additionalPackages: [],
+  packages: [],
 };
 
 let state: ImageState;

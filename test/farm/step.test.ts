@@ -189,7 +189,7 @@ test.serial(
     const snapshot = await publishRepository(repository, [{ path: made }]);
     const specs = [{ name: 'app', buildRequires: ['liba-devel'] }];
     const results = { folder: 'results', snapshot: snapshot.id };
-    const options = { additionalPackages: ['liba-devel-1-1.noarch'] };
+    const options = { packages: ['liba-devel-1-1.noarch'] };
     const parts = { image: scanned(), results, options };
     const { folder, step } = await stepFolder(t.context, 'app', specs, parts);
     await execa('cp', ['-a', snapshot.path, join(folder, 'results')]);
@@ -207,7 +207,7 @@ test.serial(
     const known = {
       member: member!.name,
       requires: outcome!.requires,
-      additionalPackages: options.additionalPackages,
+      additionalPackages: options.packages,
       root: outcome!.root!.digest,
     };
     writeFileSync(join(folder, 'step.json'), serializeStep({ ...step, known: [known] }));
@@ -263,7 +263,7 @@ test.serial(
     t.regex(String(refused.stderr), /debian-build is another image on this machine/);
     const greedy = await stepFolder(t.context, 'greedy', [{ name: 'two' }], {
       image,
-      options: { limits: { memory: 2 ** 50 } },
+      options: { memory: 2 ** 50 },
     });
     const forbidden = await doStep(t.context, greedy.folder);
     t.is(forbidden.exitCode, 75, String(forbidden.stderr));
@@ -327,7 +327,7 @@ async function appElsewhere(
   const { folder } = await stepFolder(state, name, [{ name, buildRequires: ['liba-devel'] }], {
     image: scanned(),
     results: { folder: 'results', snapshot: snapshot.id },
-    options: { additionalPackages: ['liba-devel-1-1.noarch'] },
+    options: { packages: ['liba-devel-1-1.noarch'] },
   });
   const results = join(folder, 'results');
   await execa('cp', ['-a', snapshot.path, results]);
@@ -441,7 +441,7 @@ test.serial('an invalid step is refused with a reason', async (t) => {
     [JSON.stringify({ ...step, format: 2 }), /format/],
     [JSON.stringify({ ...step, members: [{ ...step.members[0], file: '../x' }] }), /file/],
     [JSON.stringify({ ...step, options: { network: 'host' } }), /network/],
-    [JSON.stringify({ ...step, options: { additionalPackages: ['/etc/shadow'] } }), /not a file/],
+    [JSON.stringify({ ...step, options: { packages: ['/etc/shadow'] } }), /not a file/],
   ] as const) {
     writeFileSync(join(folder, 'step.json'), content);
     const refused = await doStep(t.context, folder);

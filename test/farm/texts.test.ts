@@ -86,7 +86,7 @@ const PLAN: SubmitPlan = {
   image: 'ab'.repeat(32),
   packages: ['cd'.repeat(32), 'ef'.repeat(32)],
   avoid: ['node-3'],
-  options: { limits: { memory: 3 * 2 ** 30 + 1, cpus: 1.5 } },
+  options: { memory: 3 * 2 ** 30 + 1, cpus: 1.5 },
 };
 
 /** Commands of condor_submit(1) that are used here. */

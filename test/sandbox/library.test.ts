@@ -8,6 +8,8 @@ import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { ownPath } from '../../src/host/files/held.ts';
 import type { RunRequest } from '../../src/jobs/run/request.ts';
+import { usualValues } from '../../src/options/row.ts';
+import { SANDBOX } from '../../src/options/sandbox.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
 
@@ -54,6 +56,7 @@ test('processes that a command left running cannot write to a bind after its res
   const folder = await mkdtemp(join(tmpdir(), 'kiln-left-'));
   t.teardown(() => rm(folder, { recursive: true }));
   const request: RunRequest = {
+    ...usualValues(SANDBOX),
     image: IMAGE,
     argv: [
       'sh',
@@ -61,8 +64,7 @@ test('processes that a command left running cannot write to a bind after its res
       '(while :; do date >>/shared/x; done) >/dev/null 2>&1 & until test -s /shared/x; do sleep 0.1; done',
     ],
     binds: [{ source: folder, place: ownPath(folder), target: '/shared', readonly: false }],
-    ...{ env: {}, capAdd: [], tmpfs: [], copyIn: [], artifacts: [], limits: {}, time: {} },
-    ...{ seccomp: 'default', network: 'private', caller: { uid: 0, gid: 0 } },
+    caller: { uid: 0, gid: 0 },
   };
   const report = await kiln.run(request, {
     started: (command) => {

@@ -1,20 +1,15 @@
 /** A request for a run, and the result of one that has failed. */
 import type { RunRequest } from '../../src/jobs/run/request.ts';
 import { resultOfFailure } from '../../src/jobs/run/result.ts';
+import { usualValues } from '../../src/options/row.ts';
+import { SANDBOX } from '../../src/options/sandbox.ts';
 import type { Result } from '../../src/result/schema.ts';
 
 export const request: RunRequest = {
+  ...usualValues(SANDBOX),
   image: 'i'.repeat(64),
   argv: ['make'],
   env: { TOKEN: 'hush' },
-  capAdd: [],
-  seccomp: 'default',
-  network: 'private',
-  binds: [],
-  tmpfs: [],
-  limits: {},
-  time: {},
-  copyIn: [],
   artifacts: ['*.o'],
   caller: { uid: 0, gid: 0 },
 };

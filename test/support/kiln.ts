@@ -99,7 +99,7 @@ export class Kiln implements AsyncDisposable {
           ...{ privateTmp: true, namespaces: 0, nested: false, label: { kind: 'auto' } },
           ...{ allowMissing: this.engine.allowMissing(), egress: undefined },
           ...{ argv: [], env: {}, workdir: undefined, time: {}, caller: callerIds(this.#env) },
-          ...{ user, capAdd, seccomp },
+          ...{ user, capabilities: capAdd, seccomp },
           ...rest,
         },
         image,

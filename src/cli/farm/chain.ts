@@ -6,7 +6,7 @@ import { rememberChain } from '../../farm/chain.ts';
 import { requirePool } from '../../farm/pool.ts';
 import { type FarmReport, resultsOfRun } from '../../farm/report.ts';
 import { buildFarmChain, type FarmContext, type FarmRequest } from '../../farm/run-chain.ts';
-import { isPackageName, STEP_FILE, type StepOptions } from '../../farm/step.ts';
+import { isPackageName, optionsSchema, STEP_FILE, type StepOptions } from '../../farm/step.ts';
 import { Folder } from '../../host/files/folder.ts';
 import { type HeldPath, ownPath } from '../../host/files/held.ts';
 import { startProgram } from '../../host/process/child-process.ts';
@@ -14,6 +14,7 @@ import { packageRoot } from '../../host/state/paths.ts';
 import { isImageName } from '../../image/find.ts';
 import { type ChainRequest, chainJson } from '../../jobs/chain/request.ts';
 import type { BuildOptions, ChainOptions, CiChoice } from '../../options/build.ts';
+import { valuesIn } from '../../options/row.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { type KilnCommand, refuseOptions } from '../options/command.ts';
@@ -76,21 +77,13 @@ function farmRequest(
       hint: 'name a recipe that comes with kiln: workers look for it under its name; docs/farm.md',
     });
   }
-  const { defines, nocheck, target, rpmbuildOptions, shortCircuit, limits, disk, time } = build;
-  const { additionalPackages, postinstall, offline, update, provenance } = build;
-  const file = additionalPackages?.find((text) => !isPackageName(text));
+  const file = build.packages?.find((text) => !isPackageName(text));
   if (file !== undefined) {
     throw new KilnError('E_ARGUMENT', `--farm takes no package from a file: ${file}`, {
       hint: '--additional-package names a package of the image’s repositories',
     });
   }
-  const { builder, sourceDateEpoch } = provenance ?? {};
-  const options = {
-    ...{ defines, with: build.with, without: build.without, nocheck, target, rpmbuildOptions },
-    ...{ shortCircuit, additionalPackages, limits, disk, time, postinstall, offline, update },
-    samples,
-    provenance: defined({ builder, sourceDateEpoch }),
-  };
+  const options = valuesIn(optionsSchema.shape, { ...build, samples });
   return { ...chain, jobs, image: build.image, options: defined(options) as StepOptions };
 }
 

@@ -16,6 +16,8 @@ import { KILN_VERSION } from '../../host/state/paths.ts';
 import { visibleImages } from '../../image/store/images.ts';
 import { findContents } from '../../image/store/manifest.ts';
 import { buildStatus } from '../../jobs/rpmbuild/outcome/outcome.ts';
+import { BUILDS } from '../../options/build.ts';
+import { valuesIn } from '../../options/row.ts';
 import type { PathKind } from '../../options/rules.ts';
 import { allowedMissing, OPTIONAL_LAYERS, whyUnavailable } from '../../sandbox/policy/layers.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
@@ -156,7 +158,7 @@ async function attempt(file: string, options: StepOptions, caller: Caller): Prom
   admitWorker('farm step', caller.user);
   const fetch = (kind: PathKind, path: string) => fetchPath(kind, path, caller.paths);
   const step = readStep(await fetch('text', file), file);
-  if (caller.user !== undefined) admitOptions('build', optionsOf(step), caller.user);
+  if (caller.user !== undefined) admitOptions('build', valuesIn(BUILDS, step.options), caller.user);
   await using engine = caller.openEngine();
   const beside = (name: string) => join(dirname(file), name);
   const sources: HeldPath[] = [];
@@ -188,10 +190,4 @@ function readStep(path: string, shown: string): Step {
       hint: 'name a step.json that `kiln build --chain --farm` wrote',
     });
   return parseStep(readUserText(path, MAX_STEP, refusal), shown);
-}
-
-function optionsOf({ options }: Step): Readonly<Record<string, unknown>> {
-  const { limits, time, disk, additionalPackages, provenance } = options;
-  const builderId = provenance?.builder;
-  return { ...limits, ...time, disk, packages: additionalPackages, builderId };
 }

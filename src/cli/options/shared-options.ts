@@ -1,6 +1,7 @@
 import { Option } from 'commander';
 import { NOWHERE, type Source } from '../../options/kind.ts';
 import { flagOf, type Row, type Rows } from '../../options/row.ts';
+import type { Pair } from '../../options/texts.ts';
 import type { KilnCommand } from './command.ts';
 
 type Parse<Value> = (text: string) => Value;
@@ -24,8 +25,14 @@ function repeating(option: Option, parse: Parse<unknown>, lists = false): Option
     .default([], 'none');
 }
 
-export function some<Value>(values: readonly Value[]): Value[] | undefined {
-  return values.length === 0 ? undefined : [...values];
+/** Each word has a name and a value: they are one record. */
+function pairing(option: Option, parse: Parse<unknown>): Option {
+  return option
+    .argParser((text: string, before: object = {}) => {
+      const pair = parse(text) as Pair | undefined;
+      return pair === undefined ? before : { ...before, [pair[0]]: pair[1] };
+    })
+    .default({}, 'none');
 }
 
 /** An option as its row says. */
@@ -42,7 +49,8 @@ export class RowOption extends Option {
     this.#name = name;
     if (term === undefined) return;
     const read = (text: string) => kind.read(text, from);
-    if (many) repeating(this, read, kind.lists);
+    if (kind.pairs) pairing(this, read);
+    else if (many) repeating(this, read, kind.lists);
     else this.argParser(read).default((variable && from.env[variable]) || usual, usually);
     if (preset !== undefined) this.preset(preset);
     if (kind.choices !== undefined) this.argChoices = [...kind.choices];

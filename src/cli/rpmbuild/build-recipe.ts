@@ -1,4 +1,4 @@
-import { basename, dirname, resolve } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { defined } from '../../defined.ts';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { callerShell, userShell } from '../../jobs/recipe/host-shell.ts';
@@ -15,10 +15,10 @@ import {
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
 import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { lengthOf, Timeline } from '../../jobs/run/timeline.ts';
-import type { BuildOptions, RecipeOptions } from '../../options/build.ts';
+import { ASKED_OF_RECIPES, type BuildOptions, type RecipeOptions } from '../../options/build.ts';
+import { valuesIn } from '../../options/row.ts';
 import type { LimitValues } from '../../options/sandbox.ts';
 import { buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
-import { limitsOf } from '../../sandbox/policy/limits.ts';
 import { forbidden } from '../../users/configuration.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import {
@@ -62,7 +62,7 @@ export async function buildRecipe(
   begin: () => void,
 ): Promise<void> {
   const path = await findBuildRecipe(name, caller.user?.files?.folder ?? caller.cwd());
-  if (options.parameters.length > 0 && !isScript(path)) {
+  if (Object.keys(options.parameters).length > 0 && !isScript(path)) {
     throw new KilnError('E_ARGUMENT', `a recipe in YAML takes no --param: ${path}`, {
       hint: 'a TypeScript recipe finds them in `parameters`; see docs/recipes.md',
     });
@@ -108,22 +108,15 @@ export function recipeRequest(
   options: SharedOptions & RecipeOptions,
   caller: RecipeCaller,
 ): RecipeRequest {
-  const { image, sourceDirectory, disk, timeout, stallTimeout, usual } = options;
   const { user, paths } = caller;
+  const { resultDirectory: _, ...asked } = valuesIn(ASKED_OF_RECIPES, options);
   return {
+    ...asked,
     path,
     admit: (recipe) => admitRecipe(recipe, { user, paths }, options),
-    parameters: Object.fromEntries(options.parameters),
-    allowHost: options.allowHost === true,
-    offline: options.offline === true,
-    binds: options.binds,
-    limits: limitsOf(options),
-    time: defined({ timeout, stallTimeout }),
     caller: caller.ids,
     ...defined({
-      ...{ image, disk, usual, allowHostWrite: options.allowHostWrite },
-      sources: sourceDirectory === undefined ? undefined : resolve(sourceDirectory),
-      keepSeconds: options.keep && options.keep / 1000,
+      usual: options.usual,
       host: options.allowHost === true ? hostShell(path, caller) : undefined,
       // Of a recipe of the caller's, the folder is the caller's, of one that comes with kiln kiln's.
       folder: paths.folderOf(path),

@@ -7,12 +7,26 @@ import {
   type BuildRequest,
   type BuildSource,
 } from '../../jobs/rpmbuild/request.ts';
-import type { BuildOptions, ChainOptions, RecipeOptions } from '../../options/build.ts';
+import {
+  ASKED_OF_BUILDS,
+  BUILD,
+  type BuildOptions,
+  type ChainOptions,
+  type RecipeOptions,
+} from '../../options/build.ts';
+import { valuesIn } from '../../options/row.ts';
 import type { DetachOptions } from '../../options/sandbox.ts';
-import { LIMIT_NAMES, limitsOf } from '../../sandbox/policy/limits.ts';
+import { LIMIT_NAMES } from '../../sandbox/policy/limits.ts';
 import type { Caller } from '../caller/caller.ts';
 import { type KilnCommand, refuseOptions } from '../options/command.ts';
-import { libvirtNetwork } from '../options/sandbox-options.ts';
+
+/** What a build that goes on may be told anew. */
+const RESUMED = {
+  ...{ shortCircuit: BUILD.shortCircuit, nocheck: BUILD.nocheck, keep: BUILD.keep },
+  ...{ timeout: BUILD.timeout, stallTimeout: BUILD.stallTimeout },
+  ...{ signKey: BUILD.signKey, signPassphraseFile: BUILD.signPassphraseFile },
+  provenanceKey: BUILD.provenanceKey,
+};
 
 export function resumedRequest(
   srpm: string | undefined,
@@ -22,37 +36,18 @@ export function resumedRequest(
   if (srpm !== undefined) {
     return command.error('kiln: --resume goes on with the package in its sandbox: name no other');
   }
-  const { shortCircuit, nocheck, timeout, stallTimeout, provenanceKey } = options;
-  return defined({
-    provenance: provenanceKey === undefined ? undefined : { key: provenanceKey },
-    shortCircuit,
-    nocheck,
-    keepSeconds: options.keep && options.keep / 1000,
-    signing: signing(options, command),
-    time: (timeout ?? stallTimeout) ? defined({ timeout, stallTimeout }) : undefined,
-  });
+  checkSigning(options, command);
+  return valuesIn(RESUMED, options);
 }
 
-function signing(options: BuildOptions, command: KilnCommand): BuildRequest['signing'] {
-  const { signKey, signPassphraseFile } = options;
-  if (signKey !== undefined) {
-    return { key: signKey, ...defined({ passphraseFile: signPassphraseFile }) };
-  }
-  if (signPassphraseFile === undefined) return undefined;
-  return command.error('kiln: --sign-passphrase-file is for the key of --sign-key: name it');
+function checkSigning({ signKey, signPassphraseFile }: BuildOptions, command: KilnCommand): void {
+  if (signPassphraseFile === undefined || signKey !== undefined) return;
+  command.error('kiln: --sign-passphrase-file is for the key of --sign-key: name it');
 }
 
 /** As reproducible-builds.org specifies it: whole seconds since 1970. */
 function sourceDateEpoch({ SOURCE_DATE_EPOCH }: NodeJS.ProcessEnv): number | undefined {
   return /^\d{1,12}$/.test(SOURCE_DATE_EPOCH ?? '') ? Number(SOURCE_DATE_EPOCH) : undefined;
-}
-
-function networkUse(
-  { network, egress }: BuildOptions,
-  command: KilnCommand,
-): NonNullable<BuildRequest['network']>['use'] {
-  if (egress.length > 0) return { egress };
-  return network === 'host' ? network : libvirtNetwork(network, command);
 }
 
 /** Without the folder for results, which is opened once nothing is wrong with all else. */
@@ -71,7 +66,7 @@ export function buildRequest(
   if (options.vary.length > 0 && options.verify !== true) {
     return command.error('kiln: --vary is for --verify: say what to compare');
   }
-  const phases = options.networkPhases;
+  const { networkPhases: phases } = options;
   if (options.egress.length > 0 && phases === undefined) {
     return command.error('kiln: --egress is for the phases of --enable-network: name them');
   }
@@ -87,38 +82,16 @@ export function buildRequest(
       return command.error('kiln: --egress has a network of its own: leave --network out');
     }
   }
-  const { timeout, stallTimeout, target, shortCircuit, disk } = options;
+  checkSigning(options, command);
   return {
+    ...valuesIn(ASKED_OF_BUILDS, options),
     image: image ?? '',
     source: source(srpm, options, command),
     caller: caller.ids,
-    defines: options.defines,
-    with: options.with,
-    without: options.without,
-    nocheck: options.nocheck === true,
-    rpmbuildOptions: options.rpmbuildOptions,
-    ...defined({
-      ...{ target, shortCircuit, disk },
-      lock: options.lock,
-      network: phases && { use: networkUse(options, command), phases },
-      keepSeconds: options.keep && options.keep / 1000,
-      signing: signing(options, command),
-    }),
-    additionalPackages: options.packages,
     repositories: options.repositories.map((text, index) =>
       addedRepository(text, index, hostArchitecture(), caller.cwd()),
     ),
-    caches: options.caches,
-    limits: limitsOf(options),
-    time: defined({ timeout, stallTimeout }),
-    postinstall: options.postinstall === true,
-    provenance: defined({
-      key: options.provenanceKey,
-      builder: options.builderId,
-      sourceDateEpoch: sourceDateEpoch(caller.env),
-    }),
-    offline: options.offline === true,
-    update: options.update === true,
+    ...defined({ sourceDateEpoch: sourceDateEpoch(caller.env) }),
   };
 }
 

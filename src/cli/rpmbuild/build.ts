@@ -12,9 +12,8 @@ import {
   type ChainOptions,
   type RecipeOptions,
 } from '../../options/build.ts';
-import type { DetachOptions } from '../../options/sandbox.ts';
+import { type DetachOptions, LIMITS } from '../../options/sandbox.ts';
 import { findSandbox } from '../../sandbox/domain/sandbox-record.ts';
-import { LIMIT_NAMES } from '../../sandbox/policy/limits.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { detach } from '../job/detach.ts';
 import { KilnCommand } from '../options/command.ts';
@@ -84,7 +83,7 @@ export function command(caller: Caller): KilnCommand {
     });
 }
 
-const RECIPES_OWN: readonly string[] = ['image', ...LIMIT_NAMES, 'disk', 'timeout', 'stallTimeout'];
+const RECIPES_OWN = ['image', ...Object.keys(LIMITS)];
 
 /** What a recipe says counts before KILN_IMAGE, which is not for recipes, and before limits of kiln.yaml. */
 function ofRecipe(options: AllOptions, it: KilnCommand) {
@@ -140,16 +139,15 @@ async function build(
 /** The keys of a kept build, as root's client opens them now, but for those that are named again. */
 async function keysAgain(
   kept: ReturnType<typeof keptFiles>,
-  { signing, provenance }: Partial<BuildRequest>,
+  { signKey, provenanceKey }: Partial<BuildRequest>,
   { paths }: Caller,
 ): Promise<Partial<BuildRequest>> {
   const open = async (path: string | undefined) =>
     path === undefined ? undefined : await paths.content(path);
-  const key = signing === undefined ? await open(kept.signing?.key) : undefined;
-  const passphraseFile = key && (await open(kept.signing?.passphraseFile));
-  const other = provenance?.key === undefined ? await open(kept.provenance?.key) : undefined;
+  const key = signKey === undefined ? await open(kept.signKey) : undefined;
   return defined({
-    signing: key && { key, ...defined({ passphraseFile }) },
-    provenance: other && { key: other },
+    signKey: key,
+    signPassphraseFile: key && (await open(kept.signPassphraseFile)),
+    provenanceKey: provenanceKey === undefined ? await open(kept.provenanceKey) : undefined,
   });
 }

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { defined } from '../../defined.ts';
+import { defined, some } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { isImageName } from '../../image/find.ts';
 import { size } from '../../options/numbers.ts';
@@ -17,7 +17,7 @@ import { instanceFiles, readService } from '../../service/lifecycle/store.ts';
 import { suggestion } from '../../suggest.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { RowOption, repeated, some } from '../options/shared-options.ts';
+import { RowOption, repeated } from '../options/shared-options.ts';
 import { printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { pickImageFor } from '../output/progress.ts';
@@ -36,7 +36,7 @@ interface CreateOptions extends SettingValues {
   readonly allowHost?: boolean;
   readonly allowHostWrite?: boolean;
   readonly mount: readonly Bind[];
-  readonly env: readonly (readonly [string, string])[];
+  readonly env: Readonly<Record<string, string>>;
   readonly network?: NonNullable<ServiceFile['network']>;
   readonly user?: string;
   readonly hostname?: string;
@@ -174,7 +174,7 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
       command: some(argv),
       user,
       hostname,
-      environment: some(env) && Object.fromEntries(env),
+      environment: Object.keys(env).length > 0 ? env : undefined,
       network,
       mounts: some(mount),
       'allow-host-write': allowHostWrite,

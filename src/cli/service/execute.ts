@@ -58,7 +58,7 @@ async function execute(
   const connection = await connectSupervisor(files);
   if (connection === undefined) throw notRunningError(name);
   const { TERM } = caller.env;
-  const env = { ...(options.tty && TERM ? { TERM } : {}), ...Object.fromEntries(options.env) };
+  const env = { ...(options.tty && TERM ? { TERM } : {}), ...options.env };
   const request: ExecuteRequest = {
     argv,
     env,

@@ -1,5 +1,5 @@
 import type { Option } from 'commander';
-import { defined } from '../../defined.ts';
+import { defined, some } from '../../defined.ts';
 import { needed } from '../../options/kind.ts';
 import { size } from '../../options/numbers.ts';
 import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
@@ -12,7 +12,7 @@ import {
   type ServiceFile,
 } from '../../service/definition/definition.ts';
 import type { KilnCommand } from '../options/command.ts';
-import { addOptions, parsed, repeated, some } from '../options/shared-options.ts';
+import { addOptions, parsed, repeated } from '../options/shared-options.ts';
 
 export function publishOption(description: string): Option {
   return repeated('-p, --publish <[addr:]port:port>', description, (text) => {

@@ -7,14 +7,7 @@ import { isImageName } from '../../image/find.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
 import type { RecipeOptions } from '../../options/build.ts';
 import { inUnits } from '../../options/measures.ts';
-import {
-  EGRESS,
-  NETWORK,
-  type PathKind,
-  type Rule,
-  SHIPPED_PROFILES,
-  type Values,
-} from '../../options/rules.ts';
+import { EGRESS, NETWORK, type PathKind, type Rule, type Values } from '../../options/rules.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
@@ -266,7 +259,7 @@ export async function admitRecipe(
   options: Pick<RecipeOptions & SharedOptions, 'allowHost' | 'image'>,
 ): Promise<readonly Bind[]> {
   if (user !== undefined) checkRecipe(recipe, user, options);
-  return options.allowHost === true ? await heldBinds(recipe.sandbox.bind, paths) : [];
+  return options.allowHost === true ? await heldBinds(recipe.sandbox.binds, paths) : [];
 }
 
 function checkRecipe(
@@ -281,7 +274,7 @@ function checkRecipe(
     });
   }
   check('sandbox.network', NETWORK, network, user, {});
-  if (egress !== undefined) check('sandbox.egress', EGRESS, egress, user, {});
-  if (!SHIPPED_PROFILES.includes(profile))
+  if (egress.length > 0) check('sandbox.egress', EGRESS, egress, user, {});
+  if (profile === 'nested')
     throw forbidden(`sandbox.profile ${profile}`, 'sandboxes in a sandbox need its whole /proc');
 }

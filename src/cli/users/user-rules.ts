@@ -7,7 +7,7 @@ import { isRecipeName } from '../../jobs/recipe/request.ts';
 import { BUILDS } from '../../options/build.ts';
 import { rootsRules, usersRules } from '../../options/row.ts';
 import { open, path, type Rule } from '../../options/rules.ts';
-import { EXEC, LIMITS, RUN, SANDBOX } from '../../options/sandbox.ts';
+import { EXEC, LIMITS, RUN, SHELL } from '../../options/sandbox.ts';
 import { isPackageOrSpec } from '../rpmbuild/build-request.ts';
 
 export function isOwnImageRecipe(text: string): boolean {
@@ -27,7 +27,7 @@ export interface CommandRules {
 
 export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   run: { options: usersRules(RUN), arguments: 'open' },
-  shell: { options: usersRules(SANDBOX), arguments: 'open' },
+  shell: { options: usersRules(SHELL), arguments: 'open' },
   exec: { options: usersRules(EXEC), arguments: 'open' },
   build: { options: usersRules(BUILDS), arguments: path('built', undefined, isBuiltFile) },
   // What these then call has the rules of `run`, `exec` and `kill`.
@@ -77,7 +77,7 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
 /** What is root's alone, where it names files; beside the paths of the rules above. */
 export const ROOT_COMMANDS: Readonly<Record<string, Partial<CommandRules>>> = {
   run: { options: rootsRules(RUN) },
-  shell: { options: rootsRules(SANDBOX) },
+  shell: { options: rootsRules(SHELL) },
   build: { options: rootsRules(BUILDS), givesNames: 'farm' },
   'rpm query': { options: { keyring: path('content') } },
   'rpm verify': { options: { keyring: path('content') } },

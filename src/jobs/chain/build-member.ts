@@ -126,10 +126,10 @@ export function optionsDigest(
   signer: string | undefined,
 ): string {
   const { defines, with: having, without, nocheck, target, rpmbuildOptions } = build;
-  const { shortCircuit, network, additionalPackages, hostname } = build;
+  const { shortCircuit, networkPhases, network, egress, packages, hostname } = build;
   return digestOf([
     ...[defines, having, without, nocheck, target, rpmbuildOptions],
-    ...[shortCircuit, network, additionalPackages, hostname],
+    ...[shortCircuit, networkPhases && [networkPhases, network, egress], packages, hostname],
     ...(signer === undefined ? [] : [signer]),
   ]);
 }
@@ -148,7 +148,7 @@ export async function plannedRoot(
 ): Promise<BuildRoot> {
   const context = { engine, base, offline: request.offline ?? false, signal };
   const set = await buildRepositories(context, request);
-  const additionalPackages = request.additionalPackages ?? [];
+  const additionalPackages = request.packages ?? [];
   const layer = await solveLayer(set, context, { requires, additionalPackages });
   const added = layer.lock?.packages ?? [];
   const packages = layer.whole ? added : [...base.packages, ...added];

@@ -99,7 +99,7 @@ export async function scanMembers(
 ): Promise<Map<Member, Scan>> {
   const scans = new Map<Member, Scan>();
   if (members.length === 0) return scans;
-  const { keepSeconds: _, ...oneShot } = request;
+  const { keep: _, ...oneShot } = request;
   await using sandbox = await BuildSandbox.open({
     engine,
     request: oneShot,

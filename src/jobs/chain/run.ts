@@ -188,7 +188,7 @@ export class ChainRun {
         ...(build.repositories ?? []),
         ...(path === undefined ? [] : [resultsRepository(path)]),
       ],
-      additionalPackages: [...(build.additionalPackages ?? []), ...chosen],
+      packages: [...(build.packages ?? []), ...chosen],
       // The chain has refreshed the metadata once for all members.
       update: false,
     };

@@ -7,7 +7,7 @@ import { hostArchitecture } from '../../image/key.ts';
 import { macroDefinition, NETWORK_PHASES } from '../../options/build.ts';
 import { sizeInBytes } from '../../options/measures.ts';
 import { shellWords } from '../../shell-words.ts';
-import type { BuildRequest, BuildSource, ShortCircuit } from '../rpmbuild/request.ts';
+import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
 import type { Chroot } from './chroot.ts';
 import { configError } from './config/values.ts';
 import { usageError } from './outcome.ts';
@@ -44,7 +44,7 @@ export function mockBuildRequest(
     without: line.values('without'),
     nocheck: line.has('nocheck') || !chroot.check,
     rpmbuildOptions: shellWords(line.value('rpmbuild-opts') ?? chroot.rpmbuildOptions),
-    additionalPackages: [
+    packages: [
       ...line.values('additional-package'),
       ...moreRequires(chroot, source),
       ...(chroot.ccache === undefined ? [] : ['ccache']),
@@ -57,11 +57,11 @@ export function mockBuildRequest(
     omit: chroot.omit,
     scan: chroot.scan,
     shownAs: rootCommand(chroot.root, [basename(source.path)]),
-    ...(network ? { network: { use: 'host', phases: NETWORK_PHASES } } : {}),
+    ...(network ? { networkPhases: NETWORK_PHASES, network: 'host' } : {}),
     ...defined({
       target,
-      shortCircuit: shortCircuit as ShortCircuit | undefined,
-      time: timeout === undefined ? undefined : { timeout },
+      shortCircuit: shortCircuit as BuildRequest['shortCircuit'],
+      timeout,
       hostname: chroot.hostname,
     }),
   };

@@ -92,7 +92,7 @@ async function localPackage(
 }
 
 export interface HostKey extends Disposable {
-  readonly request: Pick<BuildRequest, 'signing'>;
+  readonly request: Pick<BuildRequest, 'signKey'>;
 }
 
 /**
@@ -122,7 +122,7 @@ export async function hostKey(
   removeTreeNow(directory);
   writeFileSync(fd, armored);
   return {
-    request: { signing: { key: heldPath(fd) } },
+    request: { signKey: heldPath(fd) },
     [Symbol.dispose]: () => closeSync(fd),
   };
 }

@@ -3,6 +3,7 @@
 import { closeSync, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import { type Owner, resultDirectoryError } from '../../artifacts/destination.ts';
 import { openStaging } from '../../artifacts/staging.ts';
+import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
@@ -19,10 +20,11 @@ import { builtPackages } from './write.ts';
 
 export async function packageSigner(
   engine: Pick<Engine, 'signingPassphrase'>,
-  { signing }: Pick<BuildRequest, 'signing'>,
+  { signKey, signPassphraseFile }: Pick<BuildRequest, 'signKey' | 'signPassphraseFile'>,
 ): Promise<PackageSigner | undefined> {
-  if (signing === undefined) return undefined;
-  return await openSigningKey(signing, engine.signingPassphrase());
+  if (signKey === undefined) return undefined;
+  const files = { key: signKey, ...defined({ passphraseFile: signPassphraseFile }) };
+  return await openSigningKey(files, engine.signingPassphrase());
 }
 
 export async function signCollected(run: BuildRun): Promise<void> {

@@ -9,7 +9,7 @@ import { compare } from './spdx.ts';
 
 /** The part of a request that decides what comes out of a build, without paths of this host and credentials. */
 export function externalParameters(request: BuildRequest): Record<string, unknown> {
-  const { source, network, shortCircuit, nocheck, target } = request;
+  const { source, networkPhases, shortCircuit, nocheck, target } = request;
   return {
     image: basename(request.image),
     source: { kind: source.kind, name: basename(source.path) },
@@ -17,9 +17,9 @@ export function externalParameters(request: BuildRequest): Record<string, unknow
     with: request.with ?? [],
     without: request.without ?? [],
     rpmbuildOptions: request.rpmbuildOptions ?? [],
-    additionalPackages: request.additionalPackages ?? [],
+    additionalPackages: request.packages ?? [],
     repositories: (request.repositories ?? []).map(repositoryParameters),
-    network: network?.phases ?? [],
+    network: networkPhases ?? [],
     target,
     ...(nocheck === true ? { nocheck } : {}),
     shortCircuit,

@@ -10,7 +10,7 @@ import { readContents } from '../../image/store/manifest.ts';
 import { sha256Of } from '../../packages/repository/cache.ts';
 import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
 import type { BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
-import type { BuildRequest, ProvenanceOptions } from '../rpmbuild/request.ts';
+import type { BuildRequest } from '../rpmbuild/request.ts';
 import { lengthOf } from '../run/timeline.ts';
 import { rpmPurl, SBOM_FILE, spdxDocument } from './spdx.ts';
 import {
@@ -41,7 +41,7 @@ const BYPRODUCTS = [
 export async function writeProvenance(engine: Engine, report: BuildReport): Promise<void> {
   const { image, resultDirectory, request } = report;
   if (image === undefined) return;
-  const { builder, sourceDateEpoch } = request.provenance ?? {};
+  const { builderId: builder, sourceDateEpoch } = request;
   const key = await signingKey(request);
   const { packages: root } = await readContents(engine.paths, image.id);
   const there = BYPRODUCTS.filter((name) => existsSync(join(resultDirectory, name)));
@@ -66,8 +66,8 @@ export async function writeProvenance(engine: Engine, report: BuildReport): Prom
   await writeTexts(resultDirectory, files, request.caller);
 }
 
-export async function signingKey({ provenance }: BuildRequest): Promise<SigningKey | undefined> {
-  return provenance?.key === undefined ? undefined : await readSigningKey(provenance.key);
+export async function signingKey({ provenanceKey }: BuildRequest): Promise<SigningKey | undefined> {
+  return provenanceKey === undefined ? undefined : await readSigningKey(provenanceKey);
 }
 
 export function builtPackages({
@@ -77,7 +77,9 @@ export function builtPackages({
   return sourcePackage === undefined ? [...packages] : [...packages, sourcePackage];
 }
 
-export interface AttestInput extends Pick<ProvenanceOptions, 'builder' | 'sourceDateEpoch'> {
+export interface AttestInput {
+  readonly builder?: string;
+  readonly sourceDateEpoch?: number;
   readonly report: BuildReport;
   readonly root: readonly LockedPackage[];
   readonly sources: readonly { readonly name: string; readonly sha256: string }[];
@@ -89,7 +91,7 @@ export interface AttestInput extends Pick<ProvenanceOptions, 'builder' | 'source
 export function attestBuild(input: AttestInput): TextFile[] {
   const { report, root, sourceDateEpoch } = input;
   const { image, base, request } = report;
-  const { worker } = request.provenance ?? {};
+  const { worker } = request;
   if (image === undefined) throw new TypeError('a build that went well has an image');
   const finished = new Date(report.started.getTime() + lengthOf(report.phases));
   const time = (date: Date) =>

@@ -2,17 +2,17 @@ import { statSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import type { Warning } from '../../artifacts/warning.ts';
-import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
+import { ASKED_OF_RECIPES } from '../../options/build.ts';
+import { usualValues, type ValuesOf, valuesIn } from '../../options/row.ts';
+import { type LimitValues, SANDBOX } from '../../options/sandbox.ts';
 import type { OnProgress } from '../../packages/repository/transport/transfer.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { RecipeFolder } from '../../recipe/folder.ts';
 import type { Result } from '../../result/schema.ts';
-import type { TimeLimits } from '../../sandbox/door/supervise.ts';
-import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { suggestion } from '../../suggest.ts';
 import type { RunRequest } from '../run/request.ts';
@@ -23,7 +23,8 @@ import type { CommandProcess } from './relayed-command.ts';
 import type { SpawnMessage } from './script-session.ts';
 import type { ReadySource } from './sources.ts';
 
-export interface RecipeRequest {
+/** What the rows of ASKED_OF_RECIPES say. `timeout` is for all steps together, `stallTimeout` for each. */
+export interface RecipeRequest extends Partial<ValuesOf<typeof ASKED_OF_RECIPES>> {
   readonly path: string;
   readonly folder?: RecipeFolder;
   /**
@@ -31,22 +32,9 @@ export interface RecipeRequest {
    * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND
    */
   readonly admit: (recipe: BuildRecipe) => Promise<readonly Bind[]>;
-  readonly image?: string;
-  readonly parameters?: Readonly<Record<string, string>>;
-  readonly allowHost?: boolean;
-  readonly allowHostWrite?: boolean;
-  readonly sources?: string;
-  readonly offline?: boolean;
-  readonly binds?: readonly Bind[];
-  readonly limits?: SandboxLimits;
-  /** Bytes each private file system of the sandbox may hold. */
-  readonly disk?: number;
-  /** `timeout` is for all steps together, `stallTimeout` for each. Milliseconds. */
-  readonly time?: TimeLimits;
   /** Where neither the caller nor the recipe says anything. */
-  readonly usual?: SandboxLimits & TimeLimits & { readonly disk?: number };
+  readonly usual?: LimitValues;
   readonly resultDirectory?: HeldPath;
-  readonly keepSeconds?: number;
   readonly caller: { readonly uid: number; readonly gid: number };
   readonly host?: HostShell | undefined;
 }
@@ -97,15 +85,9 @@ export function resultOfRecipe(report: RecipeReport, exitStatus: number, renamed
 
 /** What result.json says of the command line, without values of parameters, which may be secrets. */
 export function askedFor(request: RecipeRequest): Readonly<Record<string, unknown>> {
-  const { path, parameters = {}, allowHost = false, image, allowHostWrite, offline } = request;
-  const { sources, binds, limits, disk, time, resultDirectory, keepSeconds } = request;
-  return {
-    ...{ path, parameters: Object.keys(parameters), allowHost },
-    given: defined({
-      ...{ image, allowHostWrite, offline, sources, binds, limits, disk, time },
-      ...{ resultDirectory, keepSeconds },
-    }),
-  };
+  const { path } = request;
+  const { parameters = {}, allowHost = false, ...given } = valuesIn(ASKED_OF_RECIPES, request);
+  return { path, parameters: Object.keys(parameters), allowHost, given };
 }
 
 export function resultOfFailedRecipe(
@@ -116,18 +98,10 @@ export function resultOfFailedRecipe(
   renamed: Renamed,
 ): Result {
   const request = {
+    ...usualValues(SANDBOX),
     image: asked.image ?? '',
     argv: ['kiln build', asked.path],
-    env: {},
-    capAdd: [],
-    seccomp: '',
-    network: 'private' as const,
     binds: asked.binds ?? [],
-    tmpfs: [],
-    limits: asked.limits ?? {},
-    time: asked.time ?? {},
-    copyIn: [],
-    artifacts: [],
     caller: asked.caller,
     recipe: askedFor(asked),
   };

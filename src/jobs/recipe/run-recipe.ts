@@ -10,12 +10,13 @@ import { pathsOfUser } from '../../host/state/paths.ts';
 import { isImageName, resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
+import { usualValues, valuesIn } from '../../options/row.ts';
+import { LIMITS, SANDBOX } from '../../options/sandbox.ts';
 import { type BuildRecipe, checkScriptRecipe, loadBuildRecipe } from '../../recipe/build-recipe.ts';
 import { hostFolder } from '../../recipe/folder.ts';
-import { limitsOfKeys } from '../../recipe/limit-keys.ts';
 import { isTrusted } from '../../recipe/named.ts';
-import { limitsOf } from '../../sandbox/policy/limits.ts';
-import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
+import { timeOf } from '../../sandbox/door/supervise.ts';
+import type { Bind } from '../../sandbox/policy/specification.ts';
 import { LOCK, logLimits, ResultFiles } from '../rpmbuild/outcome/result-files.ts';
 import { runJob } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
@@ -60,7 +61,13 @@ export async function runRecipe(
       unwritable.abort(error);
     }
   };
-  const { path, folder = hostFolder(dirname(path)), parameters = {}, host, time, usual } = request;
+  const {
+    path,
+    folder = hostFolder(dirname(path)),
+    parameters = {},
+    host,
+    timeout = request.usual?.timeout,
+  } = request;
   const hostCwd = host?.cwd;
   await using session = isScript(path)
     ? new ScriptSession({ path, folder, parameters, hostCwd, signal, onLog: onOutput })
@@ -69,7 +76,7 @@ export async function runRecipe(
   const recipe =
     session === undefined
       ? await loadBuildRecipe(path)
-      : checkScriptRecipe(path, await session.load(time?.timeout ?? usual?.timeout));
+      : checkScriptRecipe(path, await session.load(timeout));
   const binds = await request.admit(recipe);
   if (resultDirectory !== undefined) checkPatterns(recipe.artifacts);
   timeline.enter('sources');
@@ -78,7 +85,7 @@ export async function runRecipe(
     largest: engine.owner?.share.disk ?? Number.POSITIVE_INFINITY,
     room: recipe.sources.length === 0 ? 0 : await storageLeft(engine.paths, engine.owner),
     folder,
-    offered: request.sources,
+    offered: request.sourceDirectory,
     offline: request.offline ?? false,
     // kilnd itself would ask a server that only this host reaches.
     allowHost: request.allowHost === true && engine.owner === undefined,
@@ -103,9 +110,9 @@ export async function runRecipe(
   const report = await runJob(engine, job, async (opened, plan) => {
     const sandbox = new RecipeSandbox(plan, image.manifest, opened);
     const context = { sandbox, session, onOutput, onStep: hooks.onStep, signal, host };
-    const { end, failedStep } = await runSteps(recipe, run.time, timeline, context);
+    const { end, failedStep } = await runSteps(recipe, timeOf(run), timeline, context);
     const usage = opened.usage();
-    const isKept = request.keepSeconds !== undefined && failedStep !== undefined;
+    const isKept = request.keep !== undefined && failedStep !== undefined;
     return {
       end,
       limitHit: opened.limitHit(end, usage),
@@ -157,32 +164,19 @@ function sandboxRequest(
   binds: readonly Bind[],
   image: string,
 ): RecipeReport['request'] {
-  const { sandbox } = recipe;
-  const { usual = {} } = request;
   if (request.allowHost !== true) refuseHost(request.path, recipe);
-  const timeout = request.time?.timeout ?? sandbox.timeout ?? usual.timeout;
-  const stallTimeout = request.time?.stallTimeout ?? sandbox['stall-timeout'] ?? usual.stallTimeout;
-  const disk = request.disk ?? sandbox.disk ?? usual.disk;
+  const { path, caller, resultDirectory, keep, allowHostWrite } = request;
   return {
-    image,
-    argv: ['kiln build', request.path],
-    env: sandbox.env,
-    ...defined({ workdir: sandbox.workdir, user: sandbox.user, hostname: sandbox.hostname }),
-    capAdd: [],
-    seccomp: sandbox.profile,
-    ...(sandbox.profile === 'nested' ? { nested: true } : {}),
-    network: networkOf(sandbox.network),
-    ...defined({ egress: sandbox.egress }),
+    ...usualValues(SANDBOX),
+    ...request.usual,
+    ...recipe.sandbox,
+    ...valuesIn(LIMITS, request),
+    ...defined({ resultDirectory, keep, allowHostWrite }),
+    // Refused above, where the caller does not allow it.
+    allowHostNetwork: recipe.sandbox.network === 'host',
     binds: [...binds, ...(request.binds ?? [])],
-    ...defined({ allowHostWrite: request.allowHostWrite }),
-    tmpfs: sandbox.tmpfs.map(({ target, size }) => ({ target, ...defined({ bytes: size }) })),
-    limits: { ...limitsOf(usual), ...limitsOfKeys(sandbox), ...request.limits },
-    ...defined({ disk }),
-    time: defined({ timeout, stallTimeout }),
-    copyIn: [],
     artifacts: recipe.artifacts,
-    ...defined({ resultDirectory: request.resultDirectory, keepSeconds: request.keepSeconds }),
-    caller: request.caller,
+    ...{ image, argv: ['kiln build', path], caller },
     recipe: {
       ...askedFor(request),
       sources: sources.map(({ name, sha256, bytes, from }) => ({ name, sha256, bytes, from })),
@@ -194,19 +188,15 @@ function sandboxRequest(
 function refuseHost(path: string, { sandbox }: BuildRecipe): void {
   const wanted = [
     ...(sandbox.network === 'host' ? ['the network'] : []),
-    ...parseEgressRules(sandbox.egress ?? [])
+    ...parseEgressRules(sandbox.egress)
       .filter(({ host }) => isIP(host) !== 0 && !isPublicAddress(host))
       .map(({ host, ports }) => `${host} port ${ports.join(' and ')}`),
-    ...sandbox.bind.map(({ source }) => source),
+    ...sandbox.binds.map(({ source }) => source),
   ];
   if (wanted.length === 0) return;
   throw new KilnError('E_HOST_NOT_ALLOWED', `${path} asks for ${wanted.join(', ')} of the host`, {
     hint: 'read the recipe; if you trust it, confirm with --allow-host',
   });
-}
-
-function networkOf(name: string): SandboxSpecification['network'] {
-  return name === 'private' || name === 'host' ? name : { name };
 }
 
 /** Values of the environment may be secrets; result.json is often shown around. */

@@ -36,11 +36,11 @@ interface StepRun extends StepContext {
 
 /**
  * Runs the steps of a recipe up to the first that fails.
- * @param time `timeout` is for all steps together, `stallTimeout` for each
+ * @param time that of all steps together, and that of each without output
  */
 export async function runSteps(
   recipe: BuildRecipe,
-  { timeout = Number.POSITIVE_INFINITY, stallTimeout }: TimeLimits,
+  { timeout = Number.POSITIVE_INFINITY, ...time }: TimeLimits,
   timeline: Timeline,
   surroundings: Omit<StepContext, 'shell'>,
 ): Promise<{ readonly end: CommandEnd; readonly failedStep: FailedStep | undefined }> {
@@ -55,9 +55,7 @@ export async function runSteps(
     const start = performance.now();
     const left = Math.max(1, timeout - (start - begun));
     const shortest = Math.min(step.timeout ?? left, left);
-    const limits = Number.isFinite(shortest)
-      ? { timeout: shortest, stallTimeout }
-      : { stallTimeout };
+    const limits = Number.isFinite(shortest) ? { ...time, timeout: shortest } : time;
     timeline.enter(`step ${name}`);
     const { failure, ...end } = await runStep({ ...context, step, index, limits });
     timeline.leave();

@@ -6,6 +6,7 @@ import { describeProgress, type ImageProgress } from '../../image/progress.ts';
 import type { NetworkPhase } from '../../options/build.ts';
 import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import type { Executed } from '../../sandbox/door/io.ts';
+import { timeOf } from '../../sandbox/door/supervise.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { BuildCommand, BuildEgress, BuildSandbox } from './build-sandbox.ts';
 import type { CollectedPackages } from './outcome/collect.ts';
@@ -102,13 +103,13 @@ export class BuildRun {
   }
 
   command(log: LogName): BuildCommand & Required<Pick<BuildCommand, 'onOutput'>> {
-    const { timeout, stallTimeout } = this.request.time ?? {};
+    const { timeout, ...time } = timeOf(this.request);
     this.#deadline ??= timeout === undefined ? undefined : performance.now() + timeout;
     const left = this.#deadline && Math.max(1, this.#deadline - performance.now());
     return {
       onOutput: (chunk) => this.output(log, chunk),
+      ...time,
       timeout: left,
-      stallTimeout,
       signal: this.signal,
     };
   }

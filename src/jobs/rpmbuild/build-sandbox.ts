@@ -6,7 +6,8 @@ import type { LeasedImage } from '../../image/store/images.ts';
 import type { CommandIo, Executed, UsageWatcher } from '../../sandbox/door/io.ts';
 import { type CommandUser, commandUser, planSandbox } from '../../sandbox/door/plan.ts';
 import { type KeptCommand, PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import type { TimeLimits } from '../../sandbox/door/supervise.ts';
+import { type TimeLimits, timeOf } from '../../sandbox/door/supervise.ts';
+import { limitsOf } from '../../sandbox/policy/limits.ts';
 import {
   type Bind,
   type SandboxSpecification,
@@ -79,16 +80,16 @@ export class BuildSandbox implements AsyncDisposable {
     const macros = rpmMacros(topDirectory, hostname);
     const plan = planSandbox(
       {
-        ...{ network, binds, hostname, disk, egress: egress?.hosts, limits: request.limits },
+        ...{ network, binds, hostname, disk, egress: egress?.hosts, limits: limitsOf(request) },
         ...{ allowHostWrite: false, privateTmp: true, namespaces: 0, nested: false, boot: false },
         ...{ label: { kind: 'auto' }, allowMissing: engine.allowMissing() },
         scratch: request.scratch?.path,
         volumes: home === undefined ? [] : [{ source: home, target: BUILD_HOME }],
         tmpfs: [
-          ...(inMemory ? [{ target: BUILD_HOME, bytes: disk }] : []),
+          ...(inMemory ? [{ target: BUILD_HOME, size: disk }] : []),
           // Folders on the way to a bind are root's, but the folder of the caches is to be the build's.
           ...(binds.some(({ target }) => target.startsWith(`${BUILD_HOME}/`))
-            ? [{ target: `${BUILD_HOME}/.cache`, bytes: disk }]
+            ? [{ target: `${BUILD_HOME}/.cache`, size: disk }]
             : []),
         ],
         files: [{ path: `${BUILD_HOME}/.rpmmacros`, mode: 0o644, content: macros }],
@@ -115,18 +116,15 @@ export class BuildSandbox implements AsyncDisposable {
     return new BuildSandbox(sandbox, { ...kept, workdir: BUILD_HOME }, topDirectory);
   }
 
-  async run(
-    argv: readonly string[],
-    { timeout, stallTimeout, ...io }: BuildCommand,
-  ): Promise<Executed> {
-    const time = { timeout, stallTimeout };
+  async run(argv: readonly string[], command: BuildCommand): Promise<Executed> {
+    const time = timeOf(command);
     const plan = { ...this.#command, argv, time, leftovers: 'ended', disks: [BUILD_HOME] } as const;
-    return await this.sandbox.execute(plan, io);
+    return await this.sandbox.execute(plan, command);
   }
 
-  async keep(seconds: number, workdir: string): Promise<void> {
+  async keep(milliseconds: number, workdir: string): Promise<void> {
     await this.#noteEgress();
-    await this.sandbox.keep(seconds, { ...this.#command, workdir });
+    await this.sandbox.keep(milliseconds, { ...this.#command, workdir });
   }
 
   async close(): Promise<void> {

@@ -124,8 +124,7 @@ async function lookAtInput(run: BuildRun, base: Promise<BuildBase>): Promise<Bui
   }
 }
 
-function environmentOf({ surroundings, limits }: BuildRequest): Record<string, string> {
-  const { cpus } = limits ?? {};
+function environmentOf({ surroundings, cpus }: BuildRequest): Record<string, string> {
   const processors = surroundings?.processors ?? (cpus && Math.ceil(cpus));
   return {
     // A limit on time is nothing that a build can see, and it would start a job for each processor.

@@ -16,7 +16,7 @@ import { makeSrpm } from './input.ts';
 import { finished } from './outcome/finish.ts';
 import { BuildFailure } from './outcome/outcome.ts';
 import type { BuildHooks, BuildPhase, BuildReport } from './outcome/report.ts';
-import type { BuildRequest, ProvenanceOptions } from './request.ts';
+import type { BuildRequest } from './request.ts';
 import { runRpmbuild, takePackages } from './rpmbuild.ts';
 
 /** Directories beside the sources that rpmbuild makes in a package's build directory. */
@@ -27,8 +27,8 @@ export async function leaveSandbox(
   sandbox: BuildSandbox,
   failure: unknown,
 ): Promise<void> {
-  const { keepSeconds } = run.request;
-  if (keepSeconds === undefined || !(failure instanceof BuildFailure)) {
+  const { keep } = run.request;
+  if (keep === undefined || !(failure instanceof BuildFailure)) {
     await run.phase('destroy', () => sandbox.close()).catch(() => sandbox.close());
     return;
   }
@@ -41,7 +41,7 @@ export async function leaveSandbox(
     topDirectory: sandbox.topDirectory,
   };
   writeRecord(keptFile(run.engine.paths, sandbox.sandbox.id), kept);
-  await sandbox.keep(keepSeconds, buildDirectory(sandbox));
+  await sandbox.keep(keep, buildDirectory(sandbox));
   run.kept = sandbox.sandbox.id;
 }
 
@@ -66,8 +66,9 @@ function directories(root: number, path: string): string[] | undefined {
 /** What the caller called what a build needs again when it goes on. */
 interface KeptFiles {
   readonly resultDirectory: string;
-  readonly signing?: { readonly key: string; readonly passphraseFile?: string };
-  readonly provenance?: Omit<ProvenanceOptions, 'key'> & { readonly key?: string };
+  readonly signKey?: string;
+  readonly signPassphraseFile?: string;
+  readonly provenanceKey?: string;
 }
 
 interface KeptBuild {
@@ -135,10 +136,8 @@ export async function resumeBuild(
   hooks: BuildHooks = {},
 ): Promise<BuildReport> {
   const kept = readKept(engine.paths, sandbox);
-  const { signing: _signing, provenance: before = {}, ...same } = kept.request;
-  const { key: _key, ...told } = before;
-  const provenance = { ...told, ...overrides.provenance };
-  const request: BuildRequest = { ...same, ...overrides, provenance };
+  const { signKey: _, signPassphraseFile: _file, provenanceKey: _key, ...same } = kept.request;
+  const request: BuildRequest = { ...same, ...overrides };
   if (isUsers(engine.paths, sandbox)) requireFiles(kept.request, overrides);
   const run = new BuildRun(engine, request, hooks);
   run.name = kept.name;
@@ -155,13 +154,13 @@ export async function resumeBuild(
  * @throws KilnError E_ARGUMENT
  */
 function requireFiles(
-  { signing, provenance }: KeptBuild['request'],
-  given: Pick<Partial<BuildRequest>, 'signing' | 'provenance' | 'resultDirectory'>,
+  { signKey, provenanceKey }: KeptBuild['request'],
+  given: Partial<BuildRequest>,
 ): void {
   const isMissing = {
     '--resultdir': given.resultDirectory === undefined,
-    '--sign-key': signing !== undefined && given.signing === undefined,
-    '--provenance-key': provenance?.key !== undefined && given.provenance?.key === undefined,
+    '--sign-key': signKey !== undefined && given.signKey === undefined,
+    '--provenance-key': provenanceKey !== undefined && given.provenanceKey === undefined,
   };
   const missing = Object.entries(isMissing).flatMap(([name, is]) => (is ? [name] : []));
   if (missing.length === 0) return;

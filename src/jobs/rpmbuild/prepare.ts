@@ -17,7 +17,7 @@ import {
 } from './buildroot/layer.ts';
 import { type BuildInput, dynamicRequires, inputFiles, knownRequires, makeSrpm } from './input.ts';
 import { leaveSandbox } from './keep.ts';
-import { egressIn, networkIn } from './request.ts';
+import { networkIn } from './request.ts';
 
 const MAX_ROUNDS = 20;
 
@@ -112,7 +112,7 @@ class Rounds {
 
   async #firstLayer(known: readonly string[] | undefined): Promise<Layer> {
     if (this.#options.layer !== undefined) return this.#options.layer;
-    const additional = this.#run.request.additionalPackages ?? [];
+    const additional = this.#run.request.packages ?? [];
     if (this.#options.sourceOnly || (known === undefined && additional.length === 0)) {
       return this.#layer;
     }
@@ -123,7 +123,7 @@ class Rounds {
 
   async #solved(requires: readonly string[]): Promise<Layer> {
     if (this.#options.layer !== undefined) return this.#options.layer;
-    const additionalPackages = this.#run.request.additionalPackages ?? [];
+    const additionalPackages = this.#run.request.packages ?? [];
     const wanted = [...requires].sort();
     const key = JSON.stringify(wanted);
     const before = this.#answers.get(key);
@@ -150,10 +150,8 @@ class Rounds {
   }
 
   #sameNetwork(): boolean {
-    const { request } = this.#run;
-    return [networkIn, egressIn].every(
-      (part) => part(request, 'buildrequires') === part(request, 'build'),
-    );
+    const { networkPhases = [] } = this.#run.request;
+    return networkPhases.includes('buildrequires') === networkPhases.includes('build');
   }
 
   #isHere(layer: Layer): boolean {

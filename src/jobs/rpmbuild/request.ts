@@ -1,13 +1,14 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { some } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import type { ImageLock } from '../../image/lock.ts';
-import type { CacheMount, NetworkPhase } from '../../options/build.ts';
+import type { ASKED_OF_BUILDS, NetworkPhase } from '../../options/build.ts';
+import type { ValuesOf } from '../../options/row.ts';
+import { networkOf } from '../../options/texts.ts';
 import { type Repository, resolveRepository } from '../../packages/repository/configuration.ts';
 import { repositorySchema } from '../../packages/repository/configuration-schema.ts';
-import type { SigningKeyFiles } from '../../packages/rpm/signature/signing-key.ts';
-import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
 
 export type BuildSource =
@@ -25,53 +26,30 @@ export type BuildSource =
 
 type BuildStop = 'srpm' | 'dependencies';
 
-export type ShortCircuit = 'build' | 'install' | 'binary';
-
 interface KeptScratch {
   readonly path: string;
   /** Empty at first. Otherwise it has all requirements of the package, and nothing is solved. */
   readonly fresh: boolean;
 }
 
-export interface BuildRequest {
+/** What the rows of ASKED_OF_BUILDS say, and what jobs that build add. `timeout` is for all commands together. */
+export interface BuildRequest extends Partial<ValuesOf<typeof ASKED_OF_BUILDS>> {
   readonly image: string;
   /** What `image` is made of; without it, that of the name. */
   readonly imageLock?: ImageLock;
   readonly source: BuildSource;
   readonly resultDirectory: HeldPath;
   readonly caller: { readonly uid: number; readonly gid: number };
-  readonly defines?: readonly string[];
-  readonly with?: readonly string[];
-  readonly without?: readonly string[];
-  readonly nocheck?: boolean;
-  readonly target?: string;
-  readonly rpmbuildOptions?: readonly string[];
-  readonly shortCircuit?: ShortCircuit;
-  readonly network?: {
-    readonly use: 'host' | { readonly name: string } | { readonly egress: readonly string[] };
-    readonly phases: readonly NetworkPhase[];
-  };
-  readonly additionalPackages?: readonly string[];
   readonly repositories?: readonly Repository[];
-  readonly caches?: readonly CacheMount[];
   readonly binds?: readonly Bind[];
-  readonly limits?: SandboxLimits;
-  /** Bytes the build may write. */
-  readonly disk?: number;
-  /** Milliseconds; `timeout` is for all commands together. */
-  readonly time?: { readonly timeout?: number; readonly stallTimeout?: number };
   readonly hostname?: string;
-  readonly keepSeconds?: number;
-  readonly offline?: boolean;
-  readonly update?: boolean;
-  /** The `lock.json` of an earlier build: its images are made, nothing is solved. */
-  readonly lock?: HeldPath;
-  readonly postinstall?: boolean;
   readonly surroundings?: Surroundings;
   readonly stopAfter?: BuildStop;
   readonly scratch?: KeptScratch;
-  readonly provenance?: ProvenanceOptions;
-  readonly signing?: SigningKeyFiles;
+  /** The machine of a pool, for the provenance. */
+  readonly worker?: string;
+  /** Replaces all times, seconds since 1970: the same build then gives the same bytes. */
+  readonly sourceDateEpoch?: number;
   readonly omit?: readonly ('hw_info.log' | 'installed_pkgs.log')[];
   readonly scan?: { readonly pattern: string; readonly onlyFailed: boolean } | undefined;
   readonly shownAs?: readonly string[];
@@ -89,28 +67,20 @@ interface Surroundings {
   readonly home: string;
 }
 
-export interface ProvenanceOptions {
-  readonly key?: HeldPath;
-  readonly builder?: string;
-  readonly worker?: string;
-  /** Replaces all times, seconds since 1970: the same build then gives the same bytes. */
-  readonly sourceDateEpoch?: number;
-}
+type Online = Pick<BuildRequest, 'networkPhases' | 'network' | 'egress'>;
 
 export function networkIn(
-  { network }: BuildRequest,
+  { networkPhases = [], network = 'host', egress = [] }: Online,
   phase: NetworkPhase,
 ): SandboxSpecification['network'] {
-  if (network?.phases.includes(phase) !== true) return 'private';
-  return network.use === 'host' || 'name' in network.use ? network.use : 'private';
+  return networkPhases.includes(phase) && egress.length === 0 ? networkOf(network) : 'private';
 }
 
 export function egressIn(
-  { network }: BuildRequest,
+  { networkPhases = [], egress = [] }: Online,
   phase: NetworkPhase,
 ): readonly string[] | undefined {
-  if (network?.phases.includes(phase) !== true || network.use === 'host') return undefined;
-  return 'egress' in network.use ? network.use.egress : undefined;
+  return networkPhases.includes(phase) ? some(egress) : undefined;
 }
 
 /**

@@ -47,7 +47,7 @@ interface CollectOptions {
 /** Collects the artifacts of a request, if it has any, and ends what still runs in the sandbox. */
 export async function collect(
   sandbox: PlannedSandbox,
-  { artifacts: patterns, resultDirectory: destination, caller: owner, time }: RunRequest,
+  { artifacts: patterns, resultDirectory: destination, caller: owner, timeout }: RunRequest,
   { workdir, bytes, reserved = [], warn, interrupted, results = ownResults }: CollectOptions,
 ): Promise<Collected> {
   const none = { collection: undefined, failure: undefined };
@@ -65,7 +65,7 @@ export async function collect(
         owner,
         limits: defined({ bytes }),
         ...(room && { room }),
-        signal: collectionEnd(time.timeout, interrupted),
+        signal: collectionEnd(timeout, interrupted),
         onWarning: warn,
       }),
     );

@@ -1,4 +1,5 @@
 import type { Engine } from '../../engine.ts';
+import type { Capability } from '../../host/process/process.ts';
 import { landlockAbi } from '../../host/process/process.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { securityModule, selinuxEnforces } from '../../sandbox/labels/module.ts';
@@ -12,7 +13,11 @@ import {
   type SandboxLimits,
 } from '../../sandbox/policy/limits.ts';
 import { landlockWalls, mayMount } from '../../sandbox/policy/policy.ts';
-import { type Surroundings, surroundingsOf } from '../../sandbox/policy/specification.ts';
+import {
+  type SandboxSpecification,
+  type Surroundings,
+  surroundingsOf,
+} from '../../sandbox/policy/specification.ts';
 import { planRun } from './plan.ts';
 import type { RunRequest } from './request.ts';
 
@@ -28,11 +33,14 @@ export function explainLayers(
   request: RunRequest,
   image: ImageManifest,
 ): PlannedLayer[] {
-  const { sandbox, command } = planRun(engine, request, { tree: image.id, manifest: image });
-  const { disk, allowMissing } = sandbox;
+  const { sandbox, command, egress } = planRun(engine, request, {
+    tree: image.id,
+    manifest: image,
+  });
+  const { disk, allowMissing, nested } = sandbox;
   const { capabilities, user } = command.policy;
   const surroundings = surroundingsOf(sandbox);
-  const { timeout } = request.time;
+  const { timeout } = command.time;
   const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
   return [
     on(
@@ -44,28 +52,28 @@ export function explainLayers(
     on('pid-namespace', 'nested: the init that watches cannot be traced, nor seen its parent'),
     on('ipc, uts, cgroup-namespace', 'own'),
     optional('time-namespace', 'own', allowMissing),
-    networkLayer(request),
+    networkLayer(sandbox.network, egress),
     on('files', `nosuid, nodev everywhere; written to: memory, ${size(disk)} a file system`),
     writable.length === 0 ? on('binds', 'none writable') : off('binds', `writable: ${writable}`),
-    request.nested === true
+    nested
       ? off(
           'proc',
           'nothing masked: else no /proc can be mounted in it (--profile nested); no /sys',
         )
       : on('proc', 'what tells of the host is masked, what acts on it is read-only; no /sys'),
     on('devices', 'null, zero, full, random, urandom, tty, pts, shm'),
-    request.nested === true
+    nested
       ? on('user-limits', 'an eighth of the host’s namespaces, inotify and fanotify')
       : on('user-limits', 'no new namespaces; an eighth of the host’s inotify and fanotify'),
     on('capabilities', capabilities.length === 0 ? 'none' : capabilities.join(', ')),
     on('no_new_privs', 'setuid programs and file capabilities give nothing'),
     on('seccomp', `profile ${command.policy.seccomp}; refused calls are counted by name`),
-    labelLayer(request.label ?? { kind: 'auto' }),
-    landlockLayer(request.seccomp, capabilities, surroundings),
+    labelLayer(sandbox.label),
+    landlockLayer(command.policy.seccomp, capabilities, surroundings),
     setIdLayer(surroundings),
     on('descriptors', 'stdin, stdout, stderr'),
     on('core dumps', 'none'),
-    ...limitLayers(request.limits),
+    ...limitLayers(sandbox.limits),
     limit('time-limit', timeout === undefined ? undefined : `${timeout / 1000} s`, undefined),
     on('end', 'when kiln ends, everything in the sandbox does'),
   ];
@@ -92,7 +100,10 @@ function optional(
   return { layer, state: 'missing', detail: `${why}: ${then}` };
 }
 
-function networkLayer({ network, egress }: RunRequest): PlannedLayer {
+function networkLayer(
+  network: SandboxSpecification['network'],
+  egress: readonly string[] | undefined,
+): PlannedLayer {
   if (egress !== undefined) {
     return on('net-namespace', `own, with nothing but lo; a proxy to ${egress.join(', ')}`);
   }
@@ -114,7 +125,7 @@ function labelLayer(label: LabelRequest): PlannedLayer {
 
 function landlockLayer(
   seccomp: string,
-  capabilities: RunRequest['capAdd'],
+  capabilities: readonly Capability[],
   surroundings: Surroundings,
 ): PlannedLayer {
   if (whyUnavailable('landlock') !== undefined) {

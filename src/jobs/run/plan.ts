@@ -1,8 +1,13 @@
 import { open } from 'node:fs/promises';
+import { some } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
+import { networkOf } from '../../options/texts.ts';
 import { type Plan, planCommand } from '../../sandbox/door/plan.ts';
+import { timeOf } from '../../sandbox/door/supervise.ts';
+import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
+import { limitsOf } from '../../sandbox/policy/limits.ts';
 import type { Secret } from '../../sandbox/policy/specification.ts';
 import type { RunRequest } from './request.ts';
 
@@ -11,15 +16,21 @@ export function planRun(
   request: RunRequest,
   image: { readonly tree: string; readonly manifest: ImageManifest },
 ): Plan {
-  const { argv, env, workdir, user, capAdd, seccomp, time, caller } = request;
-  const { network, egress, binds, tmpfs, hostname, limits, disk } = request;
+  const { argv, env, capabilities, caller, binds, tmpfs, hostname, disk, profile } = request;
+  const nested = profile === 'nested';
   return planCommand(
     {
-      ...{ argv, env, workdir, user, capAdd, seccomp, time, caller },
-      ...{ network, egress, binds, tmpfs, hostname, limits, disk },
-      nested: request.nested === true,
-      label: request.label ?? { kind: 'auto' },
-      allowMissing: request.allowMissing ?? engine.allowMissing(),
+      ...{ argv, env, capabilities, caller, binds, tmpfs, hostname, disk, nested },
+      workdir: request.workdir || undefined,
+      user: request.user || undefined,
+      // `--profile nested` brings a filter of its own.
+      seccomp: nested && request.seccomp === 'default' ? profile : request.seccomp,
+      network: networkOf(request.network),
+      egress: some(request.egress),
+      limits: limitsOf(request),
+      time: timeOf(request),
+      label: parseLabelRequest(request.label ?? 'auto'),
+      allowMissing: some(request.allowMissing) ?? engine.allowMissing(),
       allowHostWrite: request.allowHostWrite === true,
       ...{ volumes: [], privateTmp: true, namespaces: 0, boot: false },
     },
@@ -31,7 +42,7 @@ export function planRun(
 const SECRET_MAX = 64 << 10;
 
 /** Reads secrets, whose content is in no argument, log or file of kiln's. @throws KilnError E_SECRET */
-export async function readSecrets(wanted: RunRequest['secrets'] = []): Promise<Secret[]> {
+export async function readSecrets(wanted: RunRequest['secrets']): Promise<Secret[]> {
   return Promise.all(
     wanted.map(async ({ name, file }) => ({ name, content: await readSecret(name, file) })),
   );

@@ -76,7 +76,7 @@ function common({ request, exitStatus, renamed }: ResultContext, course: Course)
       ...request,
       binds: withoutPlaces(request.binds),
       env: Object.keys(request.env),
-      ...(request.secrets === undefined ? {} : { secrets: secretNames(request) }),
+      secrets: secretNames(request),
     },
     planDigest: digestOf(renamed(planOf(request))),
   } as const;
@@ -97,10 +97,9 @@ export function resultOfCourse({ started, phases, samples }: Course) {
 }
 
 function planOf(request: RunRequest): object {
-  const { resultDirectory: _directory, caller: _caller, keepSeconds: _keep, ...plan } = request;
+  const { resultDirectory: _directory, caller: _caller, keep: _keep, ...plan } = request;
   // The files of secrets on the host are not told.
   const binds = withoutPlaces(request.binds);
-  if (plan.secrets === undefined) return { ...plan, binds };
   return { ...plan, binds, secrets: secretNames(plan).map((name) => ({ name, file: '' })) };
 }
 
@@ -109,7 +108,7 @@ function withoutPlaces(binds: readonly Bind[]): WantedBind[] {
   return binds.map(({ place: _place, ...bind }) => bind);
 }
 
-function secretNames({ secrets = [] }: Pick<RunRequest, 'secrets'>): string[] {
+function secretNames({ secrets }: Pick<RunRequest, 'secrets'>): string[] {
   return secrets.map(({ name }) => name);
 }
 

@@ -88,7 +88,7 @@ export async function run(
   checkArtifacts(request);
   timeline.enter('image');
   await using image = await takeImage(engine, request);
-  const { copyIn, keepSeconds } = request;
+  const { copyIn, keep } = request;
   const job = { request, image, copyIn, hooks, timeline };
   return await runJob(engine, job, async (sandbox, { command }) => {
     timeline.enter('start');
@@ -98,7 +98,7 @@ export async function run(
     hooks.started(started.process, () => void sandbox.killAll().catch(() => undefined));
     const { exitCode, signal: endedBy, timeLimit, ...ended } = await started.ended();
     const end = { exitCode, signal: endedBy, timeLimit };
-    return { ...ended, end, kept: keepSeconds === undefined ? undefined : command };
+    return { ...ended, end, kept: keep === undefined ? undefined : command };
   });
 }
 
@@ -146,7 +146,7 @@ export async function runJob<End extends StepsEnd>(
     const where = { workdir, bytes, reserved, warn, interrupted, results };
     const collected = await collect(sandbox, request, where);
     timeline.leave();
-    if (kept !== undefined) await sandbox.keep(request.keepSeconds ?? 0, kept);
+    if (kept !== undefined) await sandbox.keep(request.keep ?? 0, kept);
     return {
       ...ended,
       sandbox: sandbox.id,
@@ -166,7 +166,7 @@ export async function runJob<End extends StepsEnd>(
 }
 
 /** How long one process may keep a job from its start, ms: no longer than the job itself may take. */
-function startLimit({ time: { timeout } }: RunRequest): number | undefined {
+function startLimit({ timeout }: RunRequest): number | undefined {
   return timeout === undefined ? undefined : Math.max(timeout, sayAfter());
 }
 

@@ -50,7 +50,7 @@ export async function verifyBuild(
   } catch {
     return await buildPackage(engine, request, hooks);
   }
-  const { signing: _signing, ...unsigned } = request;
+  const { signKey: _key, ...unsigned } = request;
   const first = { ...(await buildPackage(engine, unsigned, hooks)), request };
   if (first.failure !== undefined || request.stopAfter !== undefined) return first;
   let report: BuildReport;
@@ -108,7 +108,13 @@ async function buildAgain(
   const signals = hooks.signal === undefined ? [disk.signal] : [disk.signal, hooks.signal];
   // To the second, the clock never shows in the second build what it did in the first.
   await sleep(1000 - (Date.now() % 1000));
-  const { keepSeconds: _keep, provenance: _provenance, signing: _signing, ...same } = request;
+  const {
+    keep: _,
+    signKey: _signed,
+    provenanceKey: _key,
+    sourceDateEpoch: _epoch,
+    ...same
+  } = request;
   const second = await buildPackage(
     engine,
     {

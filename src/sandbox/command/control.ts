@@ -39,7 +39,8 @@ export class SandboxControl {
   }
 
   /** The init lives on without a connection for so long. */
-  keep(seconds: number): void {
+  keep(milliseconds: number): void {
+    const seconds = Math.max(1, Math.ceil(milliseconds / 1000));
     this.#channel.send(encodeRequest('keep', [{ op: 'ttl', seconds }]));
   }
 

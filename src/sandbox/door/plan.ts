@@ -93,7 +93,7 @@ export interface CommandJob extends Omit<SandboxJob, 'owner' | 'shownAs'> {
   readonly workdir: string | undefined;
   /** NAME|UID[:GROUP|GID]; the image's user by default. */
   readonly user: string | undefined;
-  readonly capAdd: readonly Capability[];
+  readonly capabilities: readonly Capability[];
   readonly seccomp: string;
   readonly time: TimeLimits;
 }
@@ -126,7 +126,7 @@ export function planCommand(
   job: CommandJob,
   { tree, manifest }: { readonly tree: string; readonly manifest: CommandImage },
 ): Plan {
-  const { argv, env, workdir, user: wanted, capAdd, seccomp, time, ...sandbox } = job;
+  const { argv, env, workdir, user: wanted, capabilities, seccomp, time, ...sandbox } = job;
   checkEgress({ egress: job.egress, network: job.network, seccomp });
   const user = commandUser(manifest, wanted);
   const plan = planSandbox(
@@ -139,7 +139,7 @@ export function planCommand(
       ...{ argv, env, time, workdir: workdir ?? manifest.workdir, leftovers: 'ended' },
       policy: {
         user: user.spec,
-        capabilities: userCapabilities(user.uid, capAdd, surroundingsOf(plan.sandbox)),
+        capabilities: userCapabilities(user.uid, capabilities, surroundingsOf(plan.sandbox)),
         seccomp: chosenProfile(seccomp, job.nested),
       },
     },

@@ -131,7 +131,7 @@ export class PlannedSandbox implements AsyncDisposable {
       await reopened.#openEgress();
       return { sandbox: reopened, kept, keepUntil };
     } catch (error) {
-      await reopened.keep(Math.max(1, Math.ceil((keepUntil - Date.now()) / 1000)), kept);
+      await reopened.keep(keepUntil - Date.now(), kept);
       throw error;
     }
   }
@@ -355,19 +355,19 @@ export class PlannedSandbox implements AsyncDisposable {
     return await this.#egress?.close();
   }
 
-  async keep(seconds: number, { policy, env, workdir }: KeptCommand): Promise<void> {
+  async keep(milliseconds: number, { policy, env, workdir }: KeptCommand): Promise<void> {
     await this.#leave();
     const { user, capabilities, seccomp } = policy;
     const { egress, environment } = this.#plan;
     this.#domain.describe({
-      keepUntil: Date.now() + seconds * 1000,
+      keepUntil: Date.now() + milliseconds,
       session: {
         ...{ user, capabilities, seccomp, workdir, env: { ...environment, ...env } },
         ...{ surroundings: this.#surroundings, facts: this.facts, ...defined({ egress }) },
       },
     });
     this.#domain.writeRecord();
-    this.control.keep(seconds);
+    this.control.keep(milliseconds);
     await this.#domain.abandon();
   }
 

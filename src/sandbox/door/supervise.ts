@@ -1,3 +1,4 @@
+import { defined } from '../../defined.ts';
 import { isKilnCode } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
 import type { SandboxProcess } from '../command/process.ts';
@@ -6,6 +7,11 @@ import type { SandboxProcess } from '../command/process.ts';
 export interface TimeLimits {
   readonly timeout?: number | undefined;
   readonly stallTimeout?: number | undefined;
+}
+
+/** The time limits among other values. */
+export function timeOf({ timeout, stallTimeout }: TimeLimits): TimeLimits {
+  return defined({ timeout, stallTimeout });
 }
 
 /** How long a command may take to end after SIGTERM before it is killed, ms. */

@@ -156,7 +156,7 @@ export function planFilesystem(
   for (const mount of wanted) {
     if ('source' in mount) addBind(plan, mount, binds ?? -1, check);
     else {
-      const { target: path, bytes: own = bytes } = mount;
+      const { target: path, size: own = bytes } = mount;
       operations.push({ op: 'tmpfs', path, mode: 0o1777, bytes: own });
     }
   }

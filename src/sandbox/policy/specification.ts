@@ -30,10 +30,10 @@ export interface Bind extends WantedBind {
   readonly own?: true;
 }
 
-/** An empty file system in memory; `disk` of the sandbox says what it may hold where `bytes` is missing. */
+/** An empty file system in memory; `disk` of the sandbox says what it may hold where `size` is missing. */
 export interface Tmpfs {
   readonly target: string;
-  readonly bytes?: number;
+  readonly size?: number;
 }
 
 /** What two are for: the second would hide the first. */

@@ -5,14 +5,13 @@ import type { RunParameters } from '../../api/io-kiln.ts';
 import { KilnCommand } from '../../cli/options/command.ts';
 import { addOptions } from '../../cli/options/shared-options.ts';
 import { admit, check, fetchImage } from '../../cli/users/user-guard.ts';
-import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import type { Fields } from '../../options/kind.ts';
 import { hostImage } from '../../options/places.ts';
 import { optionFromJson, type Rows } from '../../options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../options/sandbox.ts';
 import { VARIABLE } from '../../options/texts.ts';
-import type { TimeLimits } from '../../sandbox/door/supervise.ts';
+import { type TimeLimits, timeOf } from '../../sandbox/door/supervise.ts';
 import type { CallContext, OptionCaller } from './methods.ts';
 
 /** A hint. */
@@ -42,14 +41,15 @@ export function calledCommand(name: string, rows: Rows, caller: OptionCaller): K
 }
 
 /** @throws KilnError E_ARGUMENT for what the command line has no such time for */
-export function timeLimits({ timeout, stallTimeout }: TimeLimits): TimeLimits {
-  for (const [name, milliseconds] of Object.entries(defined({ timeout, stallTimeout }))) {
+export function timeLimits(asked: TimeLimits): TimeLimits {
+  const limits = timeOf(asked);
+  for (const [name, milliseconds] of Object.entries(limits)) {
     if (milliseconds > 0) continue;
     throw new KilnError('E_ARGUMENT', `${name}: ${milliseconds} is no time`, {
       hint: 'give milliseconds, 1 or more, or leave it out',
     });
   }
-  return defined({ timeout, stallTimeout });
+  return limits;
 }
 
 /** @throws KilnError E_ARGUMENT for what is no base64: Node would take what it can of it */

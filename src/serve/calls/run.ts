@@ -34,7 +34,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
   if (daemon !== undefined && !isShort) return await daemon.work(call);
   await admitOptions(command, 'run', context);
   const wanted = named && (await admittedImage(named, context));
-  let request = runRequest(options, '', argv, command, caller);
+  let request = runRequest(options, argv, command, caller.ids);
   await using engine = context.openEngine();
   const { renamed } = engine;
   const timeline = new Timeline();

@@ -51,7 +51,7 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
     );
   await using image = found;
   const { id, name } = image.manifest;
-  const request = runRequest(options, id, [], command, caller);
+  const request = { ...runRequest(options, [], command, caller.ids), image: id };
   const plan = planRun(engine, request, image);
   const secrets = await readSecrets(request.secrets);
   const sandbox = await PlannedSandbox.open(engine, plan, { secrets, signal: call.signal });

@@ -182,7 +182,8 @@ test.serial('generated requirements are in the source package, as with rpmbuild 
   t.is(await of(join(built.resultDirectory, file)), expected);
   // A network for one of the phases only: %prep and the rest run in sandboxes of their own.
   const network = await state.request(path, {
-    network: { phases: ['buildrequires'], use: 'host' },
+    networkPhases: ['buildrequires'],
+    network: 'host',
   });
   const apart = await buildPackage(state.images.engine, network);
   passed(t, apart);
@@ -273,10 +274,7 @@ test.serial('a spec and its sources can be built', async (t) => {
 });
 
 test.serial('additional packages and added repositories are used', async (t) => {
-  const missing = await state.build(
-    { name: 'extra', build: 'tool-c' },
-    { additionalPackages: ['tool-c'] },
-  );
+  const missing = await state.build({ name: 'extra', build: 'tool-c' }, { packages: ['tool-c'] });
   passed(t, missing);
   t.regex(await resultFile(missing, 'build.log'), /^tool-c says hello$/m);
 });
@@ -397,13 +395,13 @@ long('packages are signed before they are announced', async (t) => {
   const key = await makeKey(directory, 'rsa2048', 'a secret');
   const passphraseFile = below(ownPath(directory), 'passphrase');
   await writeFile(passphraseFile, 'not it\n');
-  const signing = { key: ownPath(key.secret), passphraseFile };
-  const refused = await state.build(parts, { signing });
+  const signing = { signKey: ownPath(key.secret), signPassphraseFile: passphraseFile };
+  const refused = await state.build(parts, signing);
   t.is(refused.failure?.code, 'E_SIGN_KEY');
   t.deepEqual(refused.phases, []);
 
   await writeFile(passphraseFile, 'a secret\n');
-  const report = await state.build(parts, { signing, postinstall: true });
+  const report = await state.build(parts, { ...signing, postinstall: true });
   passed(t, report);
   for (const file of ['signed-1-1.noarch.rpm', 'signed-1-1.src.rpm']) {
     const { ok, text } = await rpmkeys(directory, join(report.resultDirectory, file), [key.public]);
@@ -432,7 +430,7 @@ test.serial('a phase has a network only if it was given one', async (t) => {
   };
   const host = await readlink('/proc/self/ns/net');
   const found = async (phases: readonly ('buildrequires' | 'build')[]) => {
-    const report = await state.build(parts, { network: { use: 'host', phases } });
+    const report = await state.build(parts, { network: 'host', networkPhases: phases });
     passed(t, report);
     const log = await resultFile(report, 'build.log');
     return ['asking', 'building'].map((what) => {
@@ -467,8 +465,8 @@ test.serial('every phase knows the host names, and has an address with a network
     more: "<dns><host ip='192.0.2.99'><hostname>far.example</hostname></host></dns>",
   });
   try {
-    const network = { use: { name: 'builds' }, phases: ['build'] } as const;
-    const report = await state.build(parts, { network });
+    const network = { network: 'builds', networkPhases: ['build'] } as const;
+    const report = await state.build(parts, network);
     passed(t, report);
     const log = await resultFile(report, 'build.log');
     t.regex(log, /^192\.0\.2\.99 +far\.example$/m);
@@ -491,8 +489,8 @@ test.serial('a phase reaches the hosts on its list, and the next phase does not'
       buildrequires: `(echo "asking: $(${get})") >&2; echo bash`,
       build: `echo "building: $(${get})"`,
     };
-    const network = { use: { egress: [host] }, phases: ['buildrequires'] } as const;
-    const report = await state.build(parts, { network });
+    const network = { egress: [host], networkPhases: ['buildrequires'] } as const;
+    const report = await state.build(parts, network);
     passed(t, report);
     const log = await resultFile(report, 'build.log');
     t.regex(log, /^asking: from outside$/m);

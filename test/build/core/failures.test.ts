@@ -128,7 +128,7 @@ const cases: readonly Case[] = [
   {
     what: 'forks without end',
     parts: { name: 'forks', build: 'f() { f | f & }; f; sleep 600' },
-    wanted: { limits: { pids: 80 }, time: { timeout: 4000 * PATIENCE } },
+    wanted: { pids: 80, timeout: 4000 * PATIENCE },
     status: 124,
     code: 'E_BUILD_FAILED',
     phase: 'compile',
@@ -137,7 +137,7 @@ const cases: readonly Case[] = [
   {
     what: 'never a word',
     parts: { name: 'silent', build: 'sleep 600' },
-    wanted: { time: { stallTimeout: 2000 * PATIENCE } },
+    wanted: { stallTimeout: 2000 * PATIENCE },
     status: 124,
     code: 'E_BUILD_FAILED',
     phase: 'compile',
@@ -157,7 +157,7 @@ const cases: readonly Case[] = [
   {
     what: 'memory',
     parts: { name: 'memory', build: `perl -e '$x = "a" x (1 << 30); print length $x'` },
-    wanted: { limits: { memory: 256 * 2 ** 20 } },
+    wanted: { memory: 256 * 2 ** 20 },
     status: 1,
     code: 'E_BUILD_FAILED',
     phase: 'compile',

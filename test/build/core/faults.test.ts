@@ -136,7 +136,7 @@ test.serial('a failed build can be kept, entered, mended and resumed', async (t)
       buildrequires: 'echo "coreutils > 0"',
       build: 'test -e mended',
     },
-    { keepSeconds: 300 },
+    { keep: 300_000 },
   );
   t.is(failed.exitStatus, 1);
   t.true(failed.kept);
@@ -186,7 +186,7 @@ test.serial('a failed build can be kept, entered, mended and resumed', async (t)
 });
 
 test.serial('a build that succeeds is not kept', async (t) => {
-  const report = await state.build({ name: 'fine' }, { keepSeconds: 300 });
+  const report = await state.build({ name: 'fine' }, { keep: 300_000 });
   t.is(report.exitStatus, 0, report.failure?.stack);
   t.false(report.kept);
   t.deepEqual(await leftovers(state), []);

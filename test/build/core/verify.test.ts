@@ -34,8 +34,8 @@ test.serial('a build that depends on nothing around it is reproducible', async (
   const path = await sourcePackage(await state.fresh(), parts);
   const keys = await state.fresh();
   const key = await makeKey(keys, 'ed25519');
-  const signing = { key: ownPath(key.secret) };
-  const report = await verifyBuild(state.images.engine, await state.request(path, { signing }));
+  const signKey = ownPath(key.secret);
+  const report = await verifyBuild(state.images.engine, await state.request(path, { signKey }));
   t.is(report.exitStatus, 0, report.failure?.stack);
   t.deepEqual(report.differences, []);
   const directory = report.resultDirectory;
@@ -59,8 +59,8 @@ test.serial('differences are reported file by file', async (t) => {
   const path = await sourcePackage(await state.fresh(), parts);
   const keys = await state.fresh();
   const key = await makeKey(keys, 'ed25519');
-  const signing = { key: ownPath(key.secret) };
-  const request = await state.request(path, { signing });
+  const signKey = ownPath(key.secret);
+  const request = await state.request(path, { signKey });
   const report = await verifyBuild(state.images.engine, request, {}, ['path']);
   t.is(report.failure?.code, 'E_BUILD_DIFFERS', report.failure?.stack);
   t.regex(

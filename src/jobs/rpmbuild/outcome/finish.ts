@@ -120,7 +120,7 @@ function packageOf({ file, nevra, sha256, size }: BuiltPackage) {
 }
 
 function planOf(request: BuildRequest): Partial<BuildRequest> {
-  const { resultDirectory: _directory, caller: _caller, keepSeconds: _keep, ...plan } = request;
+  const { resultDirectory: _directory, caller: _caller, keep: _keep, ...plan } = request;
   return withoutLock(plan);
 }
 
