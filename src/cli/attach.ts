@@ -2,6 +2,7 @@ import { fstatSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import { attempt } from '../host/calls/libc.ts';
 import type { SandboxProcess } from '../sandbox/command/process.ts';
+import { listenToOutput } from '../sandbox/door/io.ts';
 import { waitForExtraCommand } from '../sandbox/door/supervise.ts';
 import { type Caller, FORWARDED } from './caller/caller.ts';
 import { commandStatus } from './output/errors.ts';
@@ -27,24 +28,28 @@ export async function runAttached(
   caller.exitStatus = commandStatus(await waitForExtraCommand(command));
 }
 
+/** @param read takes what it writes as well: then its stdio has not been handed over */
 export function connectCommand(
   command: SandboxProcess,
   kill: () => void,
   caller: Caller,
   tty: boolean,
+  read?: (chunk: Buffer, stream: 'stdout' | 'stderr') => void,
 ): Disposable {
   const attached = new DisposableStack();
   attached.use(forwardSignals(command, kill, caller));
-  if (caller.handOver !== undefined) return attached;
+  if (caller.handOver !== undefined && read === undefined) return attached;
   if (tty) attachTerminal(command, caller, attached);
   else attach(command, caller, attached);
+  if (read !== undefined) listenToOutput(command, read, async () => kill());
   return attached;
 }
 
 function attach(command: SandboxProcess, caller: Caller, attached: DisposableStack): void {
   relay(command.stdout, caller.stdout.stream);
   relay(command.stderr, caller.stderr.stream);
-  if (hasNoInput()) {
+  // What a client hands over is another process's.
+  if (caller.handOver === undefined && hasNoInput()) {
     command.stdin.end();
     return;
   }

@@ -27,6 +27,7 @@ import { KilnCommand } from './options/command.ts';
 import { exitStatusHelp } from './options/exit-statuses.ts';
 import { heldResults, runRequest } from './options/sandbox-options.ts';
 import { addOptions } from './options/shared-options.ts';
+import { CI_FILES, CiOutput } from './output/ci-output.ts';
 import {
   commandStatus,
   exitStatus,
@@ -129,12 +130,15 @@ export async function runCommand(
   await using engine = caller.openEngine({ allowHost: options.allowHost });
   const { TERM } = caller.env;
   const env = options.tty === true && TERM ? { TERM, ...options.env } : options.env;
+  if (options.ci !== undefined && options.tty === true)
+    it.error('kiln: --ci is for what a command writes to no terminal: leave --tty out');
   let request = runRequest({ ...options, env }, argv, it, caller.ids);
   // Loading and connecting libvirt takes thirty milliseconds and depends on nothing below. Its error is
   // reported where the connection is needed.
   const startsOne = options.explain !== true && engine.takeTurn === undefined;
   if (startsOne) engine.connect().catch(() => undefined);
   const terminal = options.tty === true ? caller.windowSize : undefined;
+  const ci = CiOutput.for(options.ci ?? 'none', caller);
   let attachment: Disposable | undefined;
   const timeline = new Timeline();
   const json = options.json === true;
@@ -158,7 +162,7 @@ export async function runCommand(
     const hooks: RunHooks = {
       signal: interruption.signal,
       terminal,
-      handOver: caller.handOver,
+      ...(ci === undefined ? { handOver: caller.handOver } : { reserved: CI_FILES }),
       results: context.results,
       entered: (id) => {
         sandbox = id;
@@ -166,7 +170,7 @@ export async function runCommand(
       started: (started, kill) => {
         interruption[Symbol.dispose]();
         context.started?.(sandbox);
-        attachment = connectCommand(started, kill, caller, terminal !== undefined);
+        attachment = connectCommand(started, kill, caller, terminal !== undefined, ci?.reader());
       },
       ended: () => {
         attachment?.[Symbol.dispose]();
@@ -180,9 +184,10 @@ export async function runCommand(
     announce(report, options, caller);
     const describe = (status: number) =>
       resultOfRun({ request, exitStatus: status, renamed: engine.renamed }, report);
-    await context.end(report.remove, () =>
-      reportResult(request, json, describe, caller, context.results),
-    );
+    await context.end(report.remove, async () => {
+      await reportResult(request, json, describe, caller, context.results);
+      await ci?.finishRun(describe(caller.exitStatus ?? 0), request.resultDirectory);
+    });
   } catch (error) {
     const mistaken = timeForCommand(error, options, argv);
     const told = mistaken ?? (it.isGiven('image') ? error : await imageFirst(error, engine, argv));
@@ -197,6 +202,7 @@ export async function runCommand(
     const isUsable = to !== undefined && !isKilnCode(error, 'E_RESULTDIR');
     const where = { caller: owner, ...(isUsable ? { resultDirectory: to } : {}) };
     await reportResult(where, json, describe, caller, context.results);
+    await ci?.finishRun(describe(caller.exitStatus), where.resultDirectory);
   } finally {
     interruption[Symbol.dispose]();
     collecting?.[Symbol.dispose]();

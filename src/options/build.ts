@@ -13,6 +13,7 @@ import {
   allowHost,
   allowHostWrite,
   bind,
+  ci,
   DETACH,
   image,
   keep,
@@ -27,9 +28,6 @@ export type NetworkPhase = (typeof NETWORK_PHASES)[number];
 
 const VARIATIONS = ['path'] as const;
 export type Variation = (typeof VARIATIONS)[number];
-
-const CI_CHOICES = ['auto', 'github', 'gitlab', 'none'] as const;
-export type CiChoice = (typeof CI_CHOICES)[number];
 
 export interface CacheMount {
   readonly name: string;
@@ -262,10 +260,10 @@ export const BUILD = {
   }),
   offline: row(flag, 'open', { help: 'use only what was downloaded before' }),
   update: row(flag, 'open', { help: 'build the image again if its repositories have changed' }),
-  ci: row(choice('service', CI_CHOICES), 'open', {
-    help: 'format output for a CI service: groups, annotations, junit.xml; see docs/ci.md',
+  ci: {
+    ...ci('format output for a CI service: groups, annotations, junit.xml; see docs/ci.md'),
     usual: 'auto',
-  }),
+  },
   samples: row(negation, 'open', {
     help: 'do not record resource use over time in result.json',
     usual: true,
@@ -276,7 +274,7 @@ export const BUILD = {
 export type BuildOptions = ValuesOf<typeof BUILD & typeof OUTPUT>;
 
 const { spec, sourceDirectory, repositories, resultDirectory, ...others } = BUILD;
-const { verify, vary, resume, ci, samples, quiet: _, ...asked } = others;
+const { verify, vary, resume, ci: _ci, samples, quiet: _, ...asked } = others;
 
 /** What a build asks for just as it is given: see BuildRequest. */
 export const ASKED_OF_BUILDS = asked;

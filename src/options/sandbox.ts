@@ -108,6 +108,14 @@ export function keep(help: string) {
   return row(numbers.time, allowed, { help, preset: '1h' });
 }
 
+const CI_CHOICES = ['auto', 'github', 'gitlab', 'none'] as const;
+export type CiChoice = (typeof CI_CHOICES)[number];
+
+/** @param help what is done for the service */
+export function ci(help: string) {
+  return row(texts.choice('service', CI_CHOICES), 'open', { help });
+}
+
 /** It means the same for every command: see the hook in src/cli/commands.ts. */
 export const quiet = row(flag, 'open', {
   help: 'print results, warnings and errors only: no progress, and no output of builds',
@@ -251,6 +259,9 @@ export const RUN = {
   json: row(flag, 'open', {
     help: 'print the result as JSON, as the last line of stderr; see docs/result.md',
   }),
+  ci: ci(
+    'look for errors of compilers and for tests in the output, for a CI service: annotations, junit.xml; see docs/ci.md',
+  ),
   tty: { ...tty, help: `${tty.help} (colours, line editing, window size)` },
   interactive,
   rm: row(flag, 'open', {

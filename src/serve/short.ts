@@ -96,7 +96,7 @@ export function isShortCall(name: Name, { head }: Call): boolean {
 /** Of a short line or call, whose image must be there as well. */
 export function isShortRun(options: Partial<RunOptions>, user: CallerUser | undefined): boolean {
   const { copyIn = [], egress = [], artifacts = [], seccomp = '' } = options;
-  if (options.explain === true || options.detach === true) return false;
+  if (options.explain === true || options.detach === true || options.ci !== undefined) return false;
   // The list of artifacts may be long, so it stays in the worker that collects them.
   if (options.json === true && artifacts.length > 0) return false;
   // A profile of the caller's must be read, maybe from a pipe, and compiled.

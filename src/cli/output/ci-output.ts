@@ -6,7 +6,7 @@ import type { ChainMemberReport } from '../../jobs/chain/request.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
 import { mayBeginPart, partBegunBy } from '../../jobs/rpmbuild/rpmbuild.ts';
-import type { CiChoice } from '../../options/build.ts';
+import type { CiChoice } from '../../options/sandbox.ts';
 import { codeQuality, LogReader } from '../../report/ci/findings.ts';
 import {
   ANNOTATIONS_MAX,
@@ -26,6 +26,9 @@ import { LogView, plainText } from './print.ts';
 
 /** The name in GitLab's documentation. */
 const CODE_QUALITY_FILE = 'gl-code-quality-report.json';
+
+/** What it writes into the result directory. */
+export const CI_FILES = [JUNIT_FILE, CODE_QUALITY_FILE];
 
 /** GitHub's file for the summary of a step. */
 const SUMMARY = 'GITHUB_STEP_SUMMARY';
@@ -107,6 +110,14 @@ export class CiOutput implements Disposable {
     this.#open = undefined;
   }
 
+  /** Reads what a command writes. */
+  reader(): (chunk: Buffer, stream: 'stdout' | 'stderr') => void {
+    return (chunk, stream) => {
+      this.read(stream, '', chunk);
+      if (stream === 'stdout') this.#isLineOpen = chunk.at(-1) !== LINE_END;
+    };
+  }
+
   /** Reads more of a package's log. @param spec what a line of rpm's that names no file is about */
   read(name: string, spec: string, chunk: Buffer): void {
     this.#logOf(name, spec).push(chunk);
@@ -117,16 +128,29 @@ export class CiOutput implements Disposable {
     this.#logs.delete(name);
   }
 
-  async finishBuild(report: BuildReport, name: string): Promise<void> {
+  async finishBuild(report: BuildReport): Promise<void> {
     this.#view.write(this.#held);
     this.#held = Buffer.alloc(0);
     this.#leave();
-    const result = this.#resultOf(report);
-    const { findings, tests } = this.#logOf(name, name);
+    await this.#finish(report.name, this.#resultOf(report), report.resultDirectory);
+  }
+
+  /** @param directory where its results are, if it has any */
+  async finishRun(result: Result, directory: HeldPath | undefined): Promise<void> {
+    // GitHub takes a command at the beginning of a line only.
+    if (this.#isLineOpen && this.#provider.name === 'github') this.#caller.stdout.write('\n');
+    const { argv } = result.request;
+    const name = basename(String(Array.isArray(argv) ? argv[0] : argv));
+    await this.#finish(name, withCommandFailure(result), directory);
+  }
+
+  async #finish(name: string, result: Result, directory: HeldPath | undefined): Promise<void> {
     const { failure } = result;
-    this.#annotate(failure === null ? [] : [[`${report.name}: ${failure.phase}`, failure.message]]);
-    const suite = { name: report.name, result, tests };
-    await this.#write(report.resultDirectory, junitXml([suite]), findings);
+    this.#annotate(failure === null ? [] : [[`${name}: ${failure.phase}`, failure.message]]);
+    const logs = [...this.#logs.values()];
+    const suite = { name, result, tests: logs.flatMap((log) => log.tests) };
+    const findings = logs.flatMap((log) => log.findings);
+    if (directory !== undefined) await this.#write(directory, junitXml([suite]), findings);
     await this.#summarise(summary(result));
   }
 
@@ -212,6 +236,19 @@ export class CiOutput implements Disposable {
       printWarning({ code: 'no-summary', message }, this.#caller.stderr);
     }
   }
+}
+
+/** To a service a command that fails is a failure, which it is not to kiln. */
+function withCommandFailure({ failure, exit, limitHit, ...result }: Result): Result {
+  const how =
+    exit === null || 'signal' in exit ? `was ended by ${exit?.signal}` : `exited with ${exit.code}`;
+  const limit = limitHit === null ? '' : `: the limit of ${limitHit} was reached`;
+  const isFine = exit === null || ('code' in exit && exit.code === 0);
+  const own = { code: 'command', message: `it ${how}${limit}`, phase: 'command' };
+  return {
+    ...{ ...result, exit, limitHit },
+    failure: failure ?? (isFine ? null : { ...own, causes: [], lastLines: [] }),
+  };
 }
 
 type ToldMember = Pick<ChainMemberReport, 'name' | 'state' | 'reason' | 'durationMs'>;

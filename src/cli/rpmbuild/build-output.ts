@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { KilnError } from '../../errors.ts';
 import type { BuildHooks, BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
-import type { CiChoice } from '../../options/build.ts';
+import type { CiChoice } from '../../options/sandbox.ts';
 import type { Caller } from '../caller/caller.ts';
 import { CiOutput } from '../output/ci-output.ts';
 import { printEgressRefusals, printError, printWarning } from '../output/errors.ts';
@@ -61,7 +61,7 @@ export function buildOutput(
   };
   const finish = async (report: BuildReport): Promise<void> => {
     view[Symbol.dispose]();
-    await ci?.finishBuild(report, source);
+    await ci?.finishBuild(report);
     const { stdout, stderr } = caller;
     const { failure, failedPhase, lastLines, packages, sourcePackage, resultDirectory } = report;
     if (failure !== undefined) {

@@ -128,7 +128,7 @@ export function optionsDigest(
   const { defines, with: having, without, nocheck, target, rpmbuildOptions } = build;
   const { shortCircuit, networkPhases, network, egress, packages, hostname } = build;
   return digestOf([
-    ...[defines, having, without, nocheck, target, rpmbuildOptions],
+    ...[defines, having, without, nocheck === true, target, rpmbuildOptions],
     ...[shortCircuit, networkPhases && [networkPhases, network, egress], packages, hostname],
     ...(signer === undefined ? [] : [signer]),
   ]);

@@ -33,6 +33,7 @@ interface JobHooks {
 export interface RunHooks extends JobHooks, CommandStdio {
   /** The command has just started: attach to its stdio, forward signals. `kill` ends everything in the sandbox. */
   readonly started: (command: SandboxProcess, kill: () => void) => void;
+  readonly reserved?: Job['reserved'];
 }
 
 /** One job in a sandbox of its own. */
@@ -89,7 +90,7 @@ export async function run(
   timeline.enter('image');
   await using image = await takeImage(engine, request);
   const { copyIn, keep } = request;
-  const job = { request, image, copyIn, hooks, timeline };
+  const job = { request, image, copyIn, hooks, timeline, ...defined({ reserved: hooks.reserved }) };
   return await runJob(engine, job, async (sandbox, { command }) => {
     timeline.enter('start');
     const started = await sandbox.start(command, { terminal, handOver });

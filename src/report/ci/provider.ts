@@ -1,4 +1,4 @@
-import type { CiChoice } from '../../options/build.ts';
+import type { CiChoice } from '../../options/sandbox.ts';
 import type { Result } from '../../result/schema.ts';
 import { type Html, html } from '../html.ts';
 import type { CheckedTest, Finding } from './findings.ts';
@@ -196,7 +196,7 @@ function phaseCase(
 function testCase(suite: string, { name, outcome }: CheckedTest): Html {
   const how = {
     passed: undefined,
-    failed: html`<failure message="the test failed; see build.log" type="check"></failure>`,
+    failed: html`<failure message="the test failed; see its log" type="check"></failure>`,
     skipped: html`<skipped/>`,
   }[outcome];
   return html`
