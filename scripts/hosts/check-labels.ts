@@ -122,6 +122,9 @@ async function checkRequests(state: BusyboxState): Promise<void> {
     inherit.stderr,
     /--label inherit: SELinux’ policy does not let \S+:virtd_lxc_t:s0 start/,
   );
-  assert.match(inherit.stderr, /as unconfined_u:unconfined_r:unconfined_t:s0 \[E_LAYER_MISSING\]\n/);
+  assert.match(
+    inherit.stderr,
+    /as unconfined_u:unconfined_r:unconfined_t:s0 \[E_LAYER_MISSING\]\n/,
+  );
   assert.equal(inherit.exitCode, 125);
 }
