@@ -67,7 +67,9 @@ async function main(): Promise<void> {
   };
   const workers = new Workers({
     ...{ ...workerProgram(settings, env), turns },
-    ended: () => void sweepWorkGroups(paths, 'leave').catch(tell),
+    ended: () => {
+      sweepWorkGroups(paths, 'leave').catch(tell);
+    },
     memoryKills: (uid) => memoryKills(workGroup(paths, uid)),
     crashed: (how) => {
       errors.say(`kilnd: a worker ended ${how}\n`);
