@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { chmod, copyFile, readdir, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { networkInterfaces } from 'node:os';
@@ -95,6 +96,8 @@ export async function hostServers(): Promise<HostServers> {
       PROBE_SHM: key ?? '',
       PROBE_PROCESS: seen,
       PROBE_ROUTE: route.address,
+      PROBE_INOTIFY: readFileSync('/proc/sys/fs/inotify/max_user_instances', 'utf8').trim(),
+      PROBE_WATCHES: readFileSync('/proc/sys/fs/inotify/max_user_watches', 'utf8').trim(),
     },
     [Symbol.asyncDispose]: async () => {
       other.kill();
