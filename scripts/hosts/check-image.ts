@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
+import { endDaemon } from '../../test/support/daemon.ts';
 
 const top = join(import.meta.dirname, '../..');
 
@@ -48,6 +49,7 @@ export async function checkImage(directory: string): Promise<void> {
     assert.match(hello.stdout, /[Hh]ello/);
   } finally {
     const paths = statePaths(env);
+    await endDaemon(directory);
     await stopEmbeddedDaemon(paths);
     await rm(directory, { recursive: true, force: true });
     await rm(paths.run, { recursive: true, force: true });

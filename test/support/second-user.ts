@@ -5,6 +5,7 @@ import {
   chownSync,
   copyFileSync,
   cpSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   symlinkSync,
@@ -55,6 +56,9 @@ export async function userState(yaml = ''): Promise<UserState> {
   mkdirSync(home);
   chownSync(home, USER.uid, USER.gid);
   chmodSync(home, 0o700);
+  // As the administrator of a host with SELinux labels what users bind: they may not ask for it themselves.
+  if (existsSync('/sys/fs/selinux/enforce'))
+    execFileSync('chcon', ['-t', 'container_file_t', home]);
   const { client, mock } = clientForUsers(join(state.beside, 'client'));
   // Users start no daemon: one that ends between two calls, on a slow machine, would be missing.
   const daemon = { KILN_CONFIG: config, KILN_PARKED: '1', KILN_IDLE: '10m' };
