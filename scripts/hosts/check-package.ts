@@ -8,6 +8,8 @@ import { systemctl } from './services.ts';
 
 const STATE = '/var/lib/kiln';
 
+const LIBVIRT_SOCKETS = ['libvirtd.socket', 'libvirtd-ro.socket', 'libvirtd-admin.socket'];
+
 /** Emulated, a run takes ten seconds and more. */
 const PACE = 8;
 
@@ -23,7 +25,7 @@ export async function checkPackage(deb: string, state: BusyboxState): Promise<vo
   const before = '/var/tmp/before.deb';
   await makeDebBefore(deb, before);
   // That of the system is not kiln's.
-  await systemctl('stop', 'libvirtd.socket', 'libvirtd-ro.socket', 'libvirtd-admin.socket');
+  await systemctl('stop', ...LIBVIRT_SOCKETS);
   await systemctl('stop', 'libvirtd.service');
   await rm(STATE, { recursive: true, force: true });
   await execa('cp', ['-a', state.paths.root, STATE]);
@@ -51,4 +53,6 @@ export async function checkPackage(deb: string, state: BusyboxState): Promise<vo
   const profiles = await readFile('/sys/kernel/security/apparmor/profiles', 'utf8');
   assert.doesNotMatch(profiles, /kiln/);
   await rm(STATE, { recursive: true });
+  // The other engine is the system's.
+  await systemctl('start', ...LIBVIRT_SOCKETS);
 }
