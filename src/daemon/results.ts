@@ -7,12 +7,14 @@ import type { Collection, CollectRequest } from '../artifacts/collect.ts';
 import type { Owner } from '../artifacts/destination.ts';
 import type { Artifact } from '../artifacts/manifest.ts';
 import type { Warning } from '../artifacts/warning.ts';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { flattenError, rebuildError } from '../host/confine/frame.ts';
 import type { FlatError } from '../host/confine/task.ts';
 import { type HeldPath, heldParts, heldPath } from '../host/files/held.ts';
 import { takeCallersUmask } from '../host/process/own-umask.ts';
 import { duplicate } from '../host/sockets/watch.ts';
 import { ownResults, type Results } from '../jobs/run/collect.ts';
+import { awaitedLater } from '../promise.ts';
 import type { Result } from '../result/schema.ts';
 import { resultsLost, type Worker } from './worker-process.ts';
 import type { Workers } from './workers.ts';
@@ -93,9 +95,19 @@ export class WorkerResults implements Results, Disposable {
 export class ResultsServer {
   #artifacts: readonly Artifact[] = [];
   #stop = new AbortController();
+  /** Resolves when the last request is answered. */
+  answered: Promise<unknown> = Promise.resolve();
 
-  /** Never rejects. */
-  async answer(payload: Buffer, [fd = -1, rootFd]: readonly number[]): Promise<Buffer> {
+  /** Closes the descriptors. Never rejects. */
+  answer(payload: Buffer, fds: readonly number[]): Promise<Buffer> {
+    const answered = this.#answer(payload, fds).finally(() => {
+      for (const fd of fds) closeDescriptor(fd);
+    });
+    this.answered = awaitedLater(answered);
+    return answered;
+  }
+
+  async #answer(payload: Buffer, [fd = -1, rootFd]: readonly number[]): Promise<Buffer> {
     const { umask, directory, collect, write }: ResultsRequest = JSON.parse(payload.toString());
     const destination = heldPath(fd);
     takeCallersUmask(umask);

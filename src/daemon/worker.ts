@@ -1,6 +1,6 @@
 /** The worker's side of workers.ts: one client at a time. */
 
-import { addAbortListener } from 'node:events';
+import { addAbortListener, EventEmitter } from 'node:events';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { deferred } from '../promise.ts';
 import { Call, type CallHead, CONTROLLED, type Control, firstMessage } from './call.ts';
@@ -28,13 +28,17 @@ export interface GivenTurn extends Disposable {
   readonly parked: GivenSandbox | undefined;
 }
 
-export interface DaemonListener {
-  readonly job: (line: CommandLine) => void;
-  readonly call: (call: AdoptedCall) => void;
-  readonly results: (payload: Buffer, fds: readonly number[]) => void;
-  readonly stop: () => void;
-  readonly over: () => void;
-  readonly gone: () => void;
+interface DaemonEvents {
+  /** One of the next three. */
+  work: [];
+  job: [line: CommandLine];
+  call: [call: AdoptedCall];
+  results: [payload: Buffer, fds: readonly number[]];
+  /** What `results` asked for is not wanted any more. */
+  stop: [];
+  /** Nobody asks for more results of the same run. */
+  over: [];
+  gone: [];
 }
 
 export interface AdoptedCall {
@@ -42,13 +46,13 @@ export interface AdoptedCall {
   close(): Promise<void>;
 }
 
-export class Daemon {
+export class Daemon extends EventEmitter<DaemonEvents> {
   readonly #peer: Peer;
   readonly #wanted: { readonly resolve: (given?: GivenSandbox) => void; isOver: boolean }[] = [];
   #rooms: PromiseWithResolvers<boolean>[] = [];
 
-  constructor(listener: DaemonListener) {
-    const { job, call, results, stop, over, gone } = listener;
+  constructor() {
+    super();
     const peer: Peer = new Peer(
       DAEMON_FD,
       {
@@ -56,16 +60,19 @@ export class Daemon {
           const frame = readFrame(peer, bytes, JOB_MAX);
           if (frame === undefined) return 0;
           if (frame === 'broken') {
-            gone();
+            this.emit('gone');
             return bytes.length;
           }
           const { type, payload, fds } = frame;
-          if (WORK.includes(type)) peer.send(encodeFrame(FROM_WORKER.taken, Buffer.alloc(0)));
-          if (type === TO_WORKER.job) job(readJob(payload, fds));
-          else if (type === TO_WORKER.call) call(readCall(payload, fds));
-          else if (type === TO_WORKER.results) results(payload, fds);
-          else if (type === TO_WORKER.stop) stop();
-          else if (type === TO_WORKER.over) over();
+          if (WORK.includes(type)) {
+            peer.send(encodeFrame(FROM_WORKER.taken, Buffer.alloc(0)));
+            this.emit('work');
+          }
+          if (type === TO_WORKER.job) this.emit('job', readJob(payload, fds));
+          else if (type === TO_WORKER.call) this.emit('call', readCall(payload, fds));
+          else if (type === TO_WORKER.results) this.emit('results', payload, fds);
+          else if (type === TO_WORKER.stop) this.emit('stop');
+          else if (type === TO_WORKER.over) this.emit('over');
           else if (type === TO_WORKER.room) this.#rooms.shift()?.resolve(payload[0] === 1);
           else this.#give(payload.toString(), fds);
           return FRAME.header + payload.length;
@@ -73,7 +80,7 @@ export class Daemon {
         end: () => {
           for (const { resolve } of this.#wanted.splice(0)) resolve();
           for (const { resolve } of this.#rooms.splice(0)) resolve(false);
-          gone();
+          this.emit('gone');
         },
       },
       { limit: FRAME.header + JOB_MAX, trusted: 'everybody' },

@@ -1,0 +1,48 @@
+import { join } from 'node:path';
+import type { Caller } from '../cli/caller/caller.ts';
+import type { Daemon } from '../daemon/worker.ts';
+import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
+import { heldLock } from '../host/files/flock.ts';
+import type { Turn, WantedTurn } from '../host/libvirt/sandbox-host.ts';
+import type { StatePaths } from '../host/state/paths.ts';
+import { ownerOf } from './users.ts';
+
+/** The engines of a worker's jobs, whose connections are closed only after the client was told the outcome. */
+export class WorkerEngines {
+  readonly #daemon: Pick<Daemon, 'takeTurn'>;
+  readonly #configuration: string | undefined;
+  readonly #left: OwnEngine[] = [];
+
+  /** @param configuration `KILN_CONFIG`: where root's own files are is the daemon's to say, never a caller's */
+  constructor(daemon: Pick<Daemon, 'takeTurn'>, configuration: string | undefined) {
+    this.#daemon = daemon;
+    this.#configuration = configuration;
+  }
+
+  open(
+    env: Caller['env'],
+    { user, paths }: Pick<Caller, 'user' | 'paths'>,
+    options: EngineOptions = {},
+  ): OwnEngine {
+    const own = openEngine(
+      { ...env, KILN_CONFIG: this.#configuration },
+      { ...options, owner: user && ownerOf(user), renamed: (value) => paths.renamed(value) },
+    );
+    // Parked sandboxes are domains of the daemon's own libvirt.
+    const takeTurn = env.KILN_URI
+      ? undefined
+      : (wanted: WantedTurn) => this.#takeTurn(own.paths, wanted);
+    return { ...own, takeTurn, [Symbol.asyncDispose]: async () => void this.#left.push(own) };
+  }
+
+  async closeLeft(): Promise<void> {
+    for (const engine of this.#left.splice(0)) await engine.close();
+  }
+
+  async #takeTurn(paths: StatePaths, { isParkable, signal }: WantedTurn): Promise<Turn> {
+    const { parked, ...turn } = await this.#daemon.takeTurn(isParkable, signal);
+    if (parked === undefined) return turn;
+    const directory = join(paths.sandboxes, parked.id);
+    return { ...turn, parked: { directory, lock: heldLock(parked.lock) } };
+  }
+}
