@@ -2,11 +2,11 @@
 
 export type { SandboxCommand, SpawnOptions } from './api/command.ts';
 export { type ConnectOptions, connect } from './api/connect.ts';
+export type { JobOptions } from './api/connection.ts';
 export type * from './api/io-kiln.ts';
 export type {
   BuildImageOptions,
   BuildOptions,
-  JobOptions,
   Kiln,
   OpenOptions,
   RunOptions,

@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
 import { signalName } from '../host/process/process.ts';
 import { awaitedLater, deferred } from '../promise.ts';
-import type { Connection } from './connect.ts';
+import type { Connection } from './connection.ts';
 import type { Ended, ExecuteParameters } from './io-kiln.ts';
 
 /** Bytes of input in one call. */

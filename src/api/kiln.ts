@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
-import type { Connection } from './connect.ts';
+import type { Connection, JobOptions } from './connection.ts';
 import { checkOptions, checkTypes } from './interface.ts';
 import type {
   BuildParameters,
@@ -13,20 +13,12 @@ import type {
   Sandbox as ListedSandbox,
   Methods,
   OpenSandboxParameters,
-  Progress,
   RunParameters,
   RunResult,
   Service,
   Surroundings,
 } from './io-kiln.ts';
 import { PIECE, Sandbox } from './sandbox.ts';
-
-export interface JobOptions {
-  /** Ends the job; the signal's reason is thrown. */
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ((progress: Progress) => void) | undefined;
-  readonly onWarning?: ((warning: string) => void) | undefined;
-}
 
 /**
  * One command: `image` (a name, recipe, lock or id) and `argv` are enough. Paths may be relative. What the call has

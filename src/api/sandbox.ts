@@ -2,10 +2,9 @@ import { addAbortListener, once } from 'node:events';
 import { isKilnCode } from '../errors.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { type CommandOptions, SandboxCommand, type SpawnOptions } from './command.ts';
-import type { Connection } from './connect.ts';
+import type { Connection, JobOptions } from './connection.ts';
 import { checkOptions, isContent, parameterError } from './interface.ts';
 import type { OpenSandboxParameters } from './io-kiln.ts';
-import type { JobOptions } from './kiln.ts';
 
 /** The most bytes of a file or of input in one call: a message has 2 MiB at most where a user who is not root sends it. */
 export const PIECE = 1 << 20;

@@ -12,7 +12,7 @@ import { withUmask } from '../host/process/own-umask.ts';
 import { statOf } from '../host/process/process.ts';
 import { type StatePaths, statePaths } from '../host/state/paths.ts';
 import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
-import { type ListedService, listServices } from '../service/status.ts';
+import { type ListedService, listServices } from '../service/list-services.ts';
 import { type Caller, listenForInterruption, requireHost } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 

@@ -1,5 +1,4 @@
 import { type CallersConfiguration, callersText } from '../users/configuration-file.ts';
-import type { Peer } from './peer.ts';
 
 /**
  * What client and daemon say to each other once the connection is upgraded: the one table, from which
@@ -236,7 +235,7 @@ export interface Frame {
 }
 
 export function readFrame(
-  peer: Peer,
+  peer: { takeDescriptors(count: number): readonly number[] | undefined },
   bytes: Buffer,
   max: number = FRAME.max,
 ): Frame | undefined | 'broken' {

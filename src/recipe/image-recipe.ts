@@ -165,6 +165,8 @@ export const imageRecipeSchema = z
   })
   .describe('A kiln image: packages from RPM repositories, plus files and users');
 
+/** As somebody writes it. */
+export type ImageRecipeInput = z.input<typeof imageRecipeSchema>;
 export type ImageRecipe = z.output<typeof imageRecipeSchema>;
 export type RecipeFile = ImageRecipe['files'][number];
 export type RecipeUser = ImageRecipe['users'][number];

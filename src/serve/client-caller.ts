@@ -8,8 +8,8 @@ import {
   renaming,
   serviceOf,
   type TextInput,
-  type TextOutput,
 } from '../cli/caller/caller.ts';
+import type { TextOutput } from '../cli/output/print.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
 import type { DetachedJob } from '../detached/job.ts';
 import type { EngineOptions, OwnEngine } from '../engine.ts';

@@ -37,7 +37,6 @@ import {
   writeOpened,
   writeText,
 } from './caller-paths.ts';
-import { forbidden } from './configuration.ts';
 import { copyResults } from './copy-results.ts';
 import { JobFolder, lockOf } from './job-folder.ts';
 
@@ -180,7 +179,9 @@ export class CallerFiles implements CallerPaths {
 
   async existing(path: string): Promise<HeldPath> {
     if (this.#names.has(path)) return ownPath(path);
-    throw forbidden(`the results in ${path}`, 'kilnd reads none of a user’s');
+    throw new KilnError('E_FORBIDDEN', `the results in ${path}: kilnd reads none of a user’s`, {
+      hint: 'docs/users.md says what users can do',
+    });
   }
 
   async loneResults(path: string): Promise<HeldPath> {

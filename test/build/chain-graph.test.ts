@@ -2,15 +2,8 @@
 import test from 'ava';
 import { execa } from 'execa';
 import fc from 'fast-check';
-import {
-  cycleError,
-  edgesOf,
-  findCycles,
-  parseCapabilities,
-  provides,
-  showCapability,
-  withoutCycles,
-} from '../../src/jobs/chain/graph.ts';
+import { parseCapabilities, provides, showCapability } from '../../src/jobs/chain/capability.ts';
+import { cycleError, edgesOf, findCycles, withoutCycles } from '../../src/jobs/chain/graph.ts';
 
 /** A graph of packages: node `i` requires what its successors provide. */
 const graph = fc.integer({ min: 1, max: 12 }).chain((size) =>

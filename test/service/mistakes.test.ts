@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
-import { changeService } from '../../src/service/definition/definition-file.ts';
+import { changeService } from '../../src/service/lifecycle/change-service.ts';
 import { readService } from '../../src/service/lifecycle/store.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';

@@ -12,20 +12,7 @@ import type { HandOver } from '../../sandbox/command/streams.ts';
 import type { CallerPaths } from '../../users/caller-paths.ts';
 import { type CallerUser, groupNumber, readConfiguration } from '../../users/configuration.ts';
 import { type CallersConfiguration, configurationFile } from '../../users/configuration-file.ts';
-import { type CiService, harmlessText } from '../output/print.ts';
-
-export interface TextOutput {
-  readonly isTTY: boolean;
-  readonly columns: number;
-  /** A service that reads it, and may take lines for orders. */
-  readonly service: CiService | undefined;
-  /** For much output: it tells when there is room for more. Fails with EPIPE if nobody reads. */
-  readonly stream: Writable;
-  /** Writes text unchanged: none of it may come from a stranger. */
-  write(text: string | Uint8Array): void;
-  /** Writes kiln's own words and quotations, without what controls a terminal or orders a CI service. */
-  say(text: string): void;
-}
+import { type CiService, harmlessText, type TextOutput } from '../output/print.ts';
 
 /** The caller's stdin. Disposing leaves the rest unread, and resets the terminal. */
 export interface TextInput extends Disposable {

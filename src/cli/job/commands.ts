@@ -15,8 +15,9 @@ import { type StatePaths, statePaths } from '../../host/state/paths.ts';
 import { deferred } from '../../promise.ts';
 import { roomIn } from '../../remote/wire.ts';
 import { noResultError, renewReport } from '../../report/write.ts';
-import { type Caller, listenForInterruption, type TextOutput } from '../caller/caller.ts';
+import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
+import type { TextOutput } from '../output/print.ts';
 import { LogView } from '../output/print.ts';
 
 const JOB = 'an id or name, as `kiln ps` shows it; the first digits are enough';

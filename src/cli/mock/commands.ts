@@ -1,10 +1,14 @@
 import { addAbortListener } from 'node:events';
 import { runInRoot } from '../../jobs/mock/enter.ts';
 import { argumentError } from '../../jobs/mock/outcome.ts';
-import { withRoot } from '../../jobs/mock/session.ts';
+import { type MockSession, withRoot } from '../../jobs/mock/session.ts';
 import { connectCommand } from '../attach.ts';
-import { hasTerminal } from '../caller/caller.ts';
-import type { MockCommand } from './main.ts';
+import { type Caller, hasTerminal } from '../caller/caller.ts';
+
+/** What a mode gets: the job's session, with the caller's terminal for those that need it. */
+export interface MockCommand extends MockSession {
+  readonly caller: Caller;
+}
 
 const SHELL = [
   '/bin/sh',

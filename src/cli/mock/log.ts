@@ -2,8 +2,8 @@ import type { Warning } from '../../artifacts/warning.ts';
 import type { ErrorCode } from '../../error-codes.ts';
 import { knownFailure } from '../../host/calls/system-error.ts';
 import type { MockEvents } from '../../jobs/mock/session.ts';
-import type { TextOutput } from '../caller/caller.ts';
 import { reasonsOf } from '../output/errors.ts';
+import type { TextOutput } from '../output/print.ts';
 import { LogTail, LogView } from '../output/print.ts';
 
 export type Verbosity = 'quiet' | 'normal' | 'verbose';

@@ -1,17 +1,12 @@
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { mockStatus } from '../../jobs/mock/outcome.ts';
-import type { MockSession } from '../../jobs/mock/session.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
+import type { MockCommand } from './commands.ts';
 import { MockLog, type Verbosity } from './log.ts';
 import { helpText, type Mode, OPTIONS, type OptionEntry } from './option-table.ts';
 import { rootLine } from './root-line.ts';
 import { userLine } from './user-line.ts';
-
-/** What a mode gets: the job's session, with the caller's terminal for those that need it. */
-export interface MockCommand extends MockSession {
-  readonly caller: Caller;
-}
 
 type Run = (session: MockCommand) => Promise<number>;
 

@@ -11,7 +11,8 @@ import { signalNumber } from '../../host/process/process.ts';
 import { damageText, onDamage } from '../../host/state/damage.ts';
 import { statePaths } from '../../host/state/paths.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
-import type { Caller, TextOutput } from '../caller/caller.ts';
+import type { Caller } from '../caller/caller.ts';
+import type { TextOutput } from './print.ts';
 import { plainText } from './print.ts';
 
 const MAX_CAUSES = 8;

@@ -5,7 +5,7 @@
  */
 
 import { randomUUID } from 'node:crypto';
-import type { TextOutput } from '../caller/caller.ts';
+import type { Writable } from 'node:stream';
 
 /**
  * C0 except tab and line end, DEL, C1; characters that change the writing direction, hide text or are not seen
@@ -34,6 +34,19 @@ export function harmlessText(text: string, service: CiService | undefined): stri
   const plain = plainText(text);
   if (service !== 'github') return plain;
   return plain.replaceAll(/^([^\S\n]*):(?=:)/gm, '$1\\x3a').replaceAll('##[', '##\\x5b');
+}
+
+export interface TextOutput {
+  readonly isTTY: boolean;
+  readonly columns: number;
+  /** A service that reads it, and may take lines for orders. */
+  readonly service: CiService | undefined;
+  /** For much output: it tells when there is room for more. Fails with EPIPE if nobody reads. */
+  readonly stream: Writable;
+  /** Writes text unchanged: none of it may come from a stranger. */
+  write(text: string | Uint8Array): void;
+  /** Writes kiln's own words and quotations, without what controls a terminal or orders a CI service. */
+  say(text: string): void;
 }
 
 export function jsonText(value: unknown, indent?: number): string {

@@ -5,7 +5,8 @@ import type { Engine } from '../../engine.ts';
 import { pickImage } from '../../image/open.ts';
 import { describeProgress, type ImageProgress, progressCounts } from '../../image/progress.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
-import type { Caller, TextOutput } from '../caller/caller.ts';
+import type { Caller } from '../caller/caller.ts';
+import type { TextOutput } from './print.ts';
 import { aligned } from './table.ts';
 
 /** The pause between two updates on a terminal, and in a log, milliseconds. */

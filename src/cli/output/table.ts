@@ -1,7 +1,7 @@
 import { styleText } from 'node:util';
 import { KilnError } from '../../errors.ts';
-import type { TextOutput } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
+import type { TextOutput } from './print.ts';
 import { plainText, printJson } from './print.ts';
 
 export interface ListOptions {

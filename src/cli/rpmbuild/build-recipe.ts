@@ -35,7 +35,7 @@ import { reportResult } from '../run.ts';
 import { admitRecipe } from '../users/user-guard.ts';
 import { printWhereToLook } from './build-output.ts';
 
-export type SharedOptions = Pick<
+type SharedOptions = Pick<
   BuildOptions,
   | keyof LimitValues
   | 'image'

@@ -11,7 +11,7 @@ import {
   stopToRestart,
 } from '../../service/lifecycle/start-stop.ts';
 import { readService, serviceFiles } from '../../service/lifecycle/store.ts';
-import { type ListedService, listServices } from '../../service/status.ts';
+import { type ListedService, listServices } from '../../service/list-services.ts';
 import { supervise } from '../../service/supervisor/supervise.ts';
 import { askSupervisor, notRunningError } from '../../service/supervisor/supervisor-client.ts';
 import { unitName } from '../../service/unit/load-unit.ts';

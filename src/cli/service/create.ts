@@ -7,11 +7,8 @@ import { allowHost, allowHostWrite, bind, env, image, quiet } from '../../option
 import { knownKeys } from '../../recipe/problem.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type ServiceFile, serviceSchema } from '../../service/definition/definition.ts';
-import {
-  changeService,
-  readOldSandbox,
-  readServiceFile,
-} from '../../service/definition/definition-file.ts';
+import { readOldSandbox, readServiceFile } from '../../service/definition/definition-file.ts';
+import { changeService } from '../../service/lifecycle/change-service.ts';
 import { cloneService, createService } from '../../service/lifecycle/create.ts';
 import { instanceFiles, readService } from '../../service/lifecycle/store.ts';
 import { suggestion } from '../../suggest.ts';

@@ -1,8 +1,8 @@
 import { count } from '../../options/numbers.ts';
 import { formatPublish } from '../../service/definition/definition.ts';
 import { instanceFiles, readService, serviceFiles } from '../../service/lifecycle/store.ts';
+import { type ListedService, listServices, serviceState } from '../../service/list-services.ts';
 import { followLog, readLog } from '../../service/log-file.ts';
-import { type ListedService, listServices, serviceState } from '../../service/status.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { printError } from '../output/errors.ts';

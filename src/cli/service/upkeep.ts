@@ -23,7 +23,7 @@ import {
   serviceFiles,
 } from '../../service/lifecycle/store.ts';
 import { upgradeService } from '../../service/lifecycle/upgrade.ts';
-import { listServices } from '../../service/status.ts';
+import { listServices } from '../../service/list-services.ts';
 import { logrotate } from '../../service/supervisor/supervisor-client.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';

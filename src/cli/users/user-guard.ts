@@ -5,7 +5,6 @@ import { KilnError } from '../../errors.ts';
 import { below, type HeldPath } from '../../host/files/held.ts';
 import { isImageName } from '../../image/find.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
-import type { RecipeOptions } from '../../options/build.ts';
 import { inUnits } from '../../options/measures.ts';
 import { EGRESS, NETWORK, type PathKind, type Rule, type Values } from '../../options/rules.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
@@ -14,7 +13,6 @@ import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import { wordsOf } from '../options/command.ts';
-import type { SharedOptions } from '../rpmbuild/build-recipe.ts';
 import { type CommandRules, isOwnImageRecipe, ROOT_COMMANDS, USER_COMMANDS } from './user-rules.ts';
 
 /** What a caller may give, and what becomes of the paths in it. */
@@ -256,7 +254,7 @@ async function copiedIn(path: string, paths: CallerPaths): Promise<HeldPath> {
 export async function admitRecipe(
   recipe: BuildRecipe,
   { user, paths }: Admitting,
-  options: Pick<RecipeOptions & SharedOptions, 'allowHost' | 'image'>,
+  options: { readonly allowHost?: boolean; readonly image?: string },
 ): Promise<readonly Bind[]> {
   if (user !== undefined) checkRecipe(recipe, user, options);
   return options.allowHost === true ? await heldBinds(recipe.sandbox.binds, paths) : [];
@@ -265,7 +263,7 @@ export async function admitRecipe(
 function checkRecipe(
   { image, sandbox }: BuildRecipe,
   user: CallerUser,
-  { image: given }: Pick<RecipeOptions & SharedOptions, 'image'>,
+  { image: given }: { readonly image?: string },
 ): void {
   const { network, egress, profile } = sandbox;
   if (given === undefined && !isImageName(image)) {

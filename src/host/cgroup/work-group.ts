@@ -7,14 +7,15 @@ import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { attempt, hasErrno, readText } from '../calls/libc.ts';
-import type { StatePaths } from '../state/paths.ts';
 import { type CgroupHierarchy, kilnGroup, knownHierarchies, removeOwnCgroups } from './cgroup.ts';
 import { type CgroupLimits, ProcessCgroups } from './cgroup-files.ts';
 import { readUsage } from './cgroup-usage.ts';
 
 const CONTROLLERS = ['memory', 'cpu'] as const;
 
-type Place = Pick<StatePaths, 'run'>;
+interface Place {
+  readonly run: string;
+}
 
 /** @param uid without it, what the names of all users' groups begin with */
 export function workGroup({ run }: Place, uid: number | '' = ''): string {

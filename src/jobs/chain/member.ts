@@ -10,7 +10,7 @@ import { BuildSandbox } from '../rpmbuild/build-sandbox.ts';
 import type { BuildBase } from '../rpmbuild/buildroot/base.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 import { BUILD_HOME, specOptions, withoutRpmlib } from '../rpmbuild/rpmbuild.ts';
-import { type Capability, parseCapabilities } from './graph.ts';
+import { type Capability, parseCapabilities } from './capability.ts';
 
 export interface Member {
   /** name-version-release, also its directory in the result directory. */

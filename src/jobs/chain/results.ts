@@ -8,7 +8,7 @@ import {
 } from '../../packages/repository/publish/snapshot.ts';
 import { compareEvr, nevra } from '../../packages/rpm/dependency.ts';
 import { awaitedLater } from '../../promise.ts';
-import { type Capability, parseCapabilities, provides } from './graph.ts';
+import { type Capability, parseCapabilities, provides } from './capability.ts';
 
 const REPOSITORY_ID = 'kiln-chain';
 

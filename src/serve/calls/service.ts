@@ -14,7 +14,7 @@ import {
   stopToRestart,
 } from '../../service/lifecycle/start-stop.ts';
 import { serviceFiles } from '../../service/lifecycle/store.ts';
-import { type ListedService, listServices, serviceState } from '../../service/status.ts';
+import { type ListedService, listServices, serviceState } from '../../service/list-services.ts';
 import type { Answer, CallContext } from './methods.ts';
 
 export const answerListServices: Answer<'ListServices'> = async ({ names }, context) => {

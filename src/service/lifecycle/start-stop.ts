@@ -28,13 +28,13 @@ import {
 import { readLog } from '../log-file.ts';
 import { readOutcome, type ServiceStatus, writeOutcome } from '../status.ts';
 import { serviceImage } from '../supervisor/service-sandbox.ts';
+import type { SupervisorPong } from '../supervisor/supervisor-client.ts';
 import {
   askSupervisor,
   isSupervised,
   keepAsking,
   supervisorOf,
 } from '../supervisor/supervisor-client.ts';
-import type { SupervisorPong } from '../supervisor/supervisor-server.ts';
 import { guardianScript, unwant, type Wanted, want } from './guardian.ts';
 import {
   type InstanceFiles,

@@ -13,16 +13,11 @@ import type { ServiceState, ServiceStatus } from '../status.ts';
 import { HealthWatch } from './health.ts';
 import { networkMac, type Publication, publishPort, writeNameServers } from './publish.ts';
 import { openServiceSandbox, serviceImage } from './service-sandbox.ts';
+import type { LiveLimits } from './supervisor-client.ts';
 import { NOTIFY_SOCKET, type RunningUnit, type UnitHost, type UnitManager } from './unit-host.ts';
 import { sandboxProcesses } from './unit-processes.ts';
 
 /** The limits that can change while the sandbox runs. */
-export interface LiveLimits {
-  readonly memory?: number;
-  readonly cpus?: number;
-  readonly pids?: number;
-}
-
 export class Instance {
   readonly #service: StoredService;
   readonly host: UnitHost;

@@ -18,10 +18,30 @@ import { connectUnixSocket, NOBODY_LISTENS } from '../../host/sockets/unix-socke
 import { isHeld } from '../../host/state/long-lived.ts';
 import { deferred } from '../../promise.ts';
 import { Output } from '../../sandbox/door/io.ts';
-import { type ExecuteRequest, visit } from '../../sandbox/door/visitors.ts';
+import { type ExecuteMessage, type ExecuteRequest, visit } from '../../sandbox/door/visitors.ts';
 import type { InstanceFiles } from '../lifecycle/store.ts';
 import type { ServiceStatus } from '../status.ts';
-import type { SupervisorRequest } from './supervisor-server.ts';
+
+export interface LiveLimits {
+  readonly memory?: number;
+  readonly cpus?: number;
+  readonly pids?: number;
+}
+
+export type SupervisorRequest =
+  | { readonly do: 'status' }
+  | { readonly do: 'ping' }
+  | { readonly do: 'started' }
+  | { readonly do: 'stop' }
+  | { readonly do: 'reload' | 'restart'; readonly unit?: string }
+  | { readonly do: 'limit'; readonly limits: LiveLimits }
+  | { readonly do: 'rotate' }
+  | ExecuteMessage;
+
+/** What a supervisor answers to `ping` and `stop`, at any time. */
+export interface SupervisorPong {
+  readonly stopping: boolean;
+}
 
 /** How long a supervisor may take for a quick answer, ms. */
 const ANSWER_PATIENCE = 10_000;

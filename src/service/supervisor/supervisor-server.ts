@@ -3,19 +3,10 @@ import { FrameServer } from '../../host/sockets/frame-server.ts';
 import { FRAME, type ReceivedFrame, sendMessage, wired } from '../../host/sockets/frames.ts';
 import type { SandboxProcess } from '../../sandbox/command/process.ts';
 import type { HandOver } from '../../sandbox/command/streams.ts';
-import { attend, type ExecuteMessage, type ExecuteRequest } from '../../sandbox/door/visitors.ts';
-import type { Instance, LiveLimits } from './instance.ts';
+import { attend, type ExecuteRequest } from '../../sandbox/door/visitors.ts';
+import type { Instance } from './instance.ts';
+import type { SupervisorPong, SupervisorRequest } from './supervisor-client.ts';
 import { isRoot, rootCapabilities, type UnitHost } from './unit-host.ts';
-
-export type SupervisorRequest =
-  | { readonly do: 'status' }
-  | { readonly do: 'ping' }
-  | { readonly do: 'started' }
-  | { readonly do: 'stop' }
-  | { readonly do: 'reload' | 'restart'; readonly unit?: string }
-  | { readonly do: 'limit'; readonly limits: LiveLimits }
-  | { readonly do: 'rotate' }
-  | ExecuteMessage;
 
 interface Supervised {
   readonly instance: () => Instance | undefined;
@@ -23,9 +14,6 @@ interface Supervised {
   readonly stop: () => void;
   readonly isStopping: () => boolean;
 }
-
-/** What it answers at any time. */
-export type SupervisorPong = { readonly stopping: boolean };
 
 /** Returned instead of an answer: without a sandbox, a service counts as not running. */
 const NO_SANDBOX = Symbol('no sandbox');

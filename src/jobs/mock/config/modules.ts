@@ -1,7 +1,7 @@
 import { globExpression } from '../../../packages/solver/match.ts';
+import type { ImageRecipeInput } from '../../../recipe/image-recipe.ts';
 import { booleanOption } from './dnf-options.ts';
 import { splitOptions } from './package-manager.ts';
-import type { RecipeInput } from './recipe.ts';
 import type { DnfSection } from './repositories.ts';
 import {
   asText,
@@ -25,7 +25,7 @@ export function readModules(
   options: ConfigOptions,
   main: DnfSection,
   place: Place | undefined,
-): RecipeInput['modules'] {
+): ImageRecipeInput['modules'] {
   const setup = list(options.value('module_setup_commands')).map((command): Command => {
     const [action = '', ...specs] = words(command);
     return [action, specs];

@@ -1,7 +1,6 @@
-import type { z } from 'zod';
 import { defined } from '../../../defined.ts';
 import { basearchOf } from '../../../packages/repository/configuration.ts';
-import type { imageRecipeSchema } from '../../../recipe/image-recipe.ts';
+import type { ImageRecipeInput } from '../../../recipe/image-recipe.ts';
 import { booleanOption } from './dnf-options.ts';
 import { leftOut } from './left-out.ts';
 import type { LoadedConfig } from './load.ts';
@@ -26,8 +25,6 @@ import {
   isTrue,
   type Place,
 } from './values.ts';
-
-export type RecipeInput = z.input<typeof imageRecipeSchema>;
 
 /** Environment variables for interactive sessions; they do not affect builds. */
 const SESSION = new Set(['TERM', 'PROMPT_COMMAND', 'PS1', 'HOSTNAME']);
@@ -159,7 +156,7 @@ function recipeOf(
   { conf, switches }: ReturnType<typeof readDnf>,
   host: string,
   warnings: ConfigWarning[],
-): RecipeInput {
+): ImageRecipeInput {
   const { options } = config;
   const { arch, repositoryArch } = targetArchitecture(options, host);
   const command = 'chroot_setup_cmd';
@@ -245,7 +242,7 @@ function environment(options: ConfigOptions): Record<string, string> {
   return Object.fromEntries(pairs.map(([name, item]) => [name, asText(item)]));
 }
 
-function files(options: ConfigOptions): RecipeInput['files'] {
+function files(options: ConfigOptions): ImageRecipeInput['files'] {
   const wanted = options.value('files');
   const written = isDict(wanted)
     ? [...wanted].map(([path, content]) => ({

@@ -4,7 +4,6 @@ import type { Engine } from '../../../engine.ts';
 import { KilnError } from '../../../errors.ts';
 import { SmallCache } from '../../../host/state/checked-file.ts';
 import { KILN_VERSION, type StatePaths } from '../../../host/state/paths.ts';
-import type { ImageSettings } from '../../../image/build.ts';
 import { type NamedImage, resolveImage } from '../../../image/find.ts';
 import { digestOf } from '../../../image/key.ts';
 import type { ImageLock } from '../../../image/lock.ts';
@@ -15,20 +14,8 @@ import type { PackageUser } from '../../../image/store/entry.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
 import { readContents, readManifest } from '../../../image/store/manifest.ts';
 import { Cache } from '../../../packages/repository/cache.ts';
-import type { Repository } from '../../../packages/repository/configuration.ts';
 import type { Lock, LockedPackage } from '../../../packages/repository/lock/lock.ts';
-import type { ImageModules } from '../../../recipe/load-image-recipe.ts';
-
-export interface BaseDescription {
-  /** Empty for an image that is known by its id only. */
-  readonly repositories: readonly Repository[];
-  readonly install: readonly string[];
-  readonly exclude: readonly string[];
-  readonly modules?: ImageModules | undefined;
-  readonly recommends: boolean;
-  readonly settings: ImageSettings;
-  readonly lock?: ImageLock | undefined;
-}
+import type { BaseDescription } from './describe-base.ts';
 
 export interface BuildBase extends BaseDescription, AsyncDisposable {
   readonly image: LeasedImage;

@@ -1,4 +1,5 @@
 import { DEFAULT_DISK } from '../../../host/state/disk-watch.ts';
+import type { ImageSettings } from '../../../image/build.ts';
 import { askedDigest, type ImageLock, imageLock, lockedSettings } from '../../../image/lock.ts';
 import { settingsOf } from '../../../image/read-recipe.ts';
 import type { LeasedImage } from '../../../image/store/images.ts';
@@ -12,8 +13,18 @@ import {
   type Lock,
   type LockedPackage,
 } from '../../../packages/repository/lock/lock.ts';
-import type { LoadedImageRecipe } from '../../../recipe/load-image-recipe.ts';
-import type { BaseDescription } from './base.ts';
+import type { ImageModules, LoadedImageRecipe } from '../../../recipe/load-image-recipe.ts';
+
+export interface BaseDescription {
+  /** Empty for an image that is known by its id only. */
+  readonly repositories: readonly Repository[];
+  readonly install: readonly string[];
+  readonly exclude: readonly string[];
+  readonly modules?: ImageModules | undefined;
+  readonly recommends: boolean;
+  readonly settings: ImageSettings;
+  readonly lock?: ImageLock | undefined;
+}
 
 export async function describeRecipe(
   recipe: LoadedImageRecipe,
