@@ -1,4 +1,5 @@
 import { InvalidArgumentError } from 'commander';
+import type { z } from 'zod';
 import type { Rule } from './rules.ts';
 
 /** By which words mean something: the caller's folder and variables. */
@@ -37,6 +38,8 @@ export interface Kind<Value = unknown> {
   readonly choices?: readonly string[];
   /** A flag for what is so without it: `--no-NAME`. */
   readonly negates?: true;
+  /** What a file in YAML may have, if it is not text or a number. */
+  readonly yaml?: z.ZodType<number>;
   /** What becomes of a path in it, whoever gives it. */
   readonly opens?: Rule;
   /** Where in a word the path is, if it is not the whole word. */

@@ -1,4 +1,5 @@
 /** Kinds of numbers. */
+import { z } from 'zod';
 import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
 import { type Kind, needed } from './kind.ts';
 import { sizeInBytes, timeInMilliseconds } from './measures.ts';
@@ -52,16 +53,22 @@ export const time: NumberKind = {
   word: (asked) => (typeof asked === 'number' ? `${asked / 1000}s` : undefined),
 };
 
-export const count = measure(
-  'number',
-  (word) => (/^[1-9]\d{0,9}$/.test(word) ? Number(word) : undefined),
-  'not a positive number.',
-);
+export const count: NumberKind = {
+  ...measure(
+    'number',
+    (word) => (/^[1-9]\d{0,9}$/.test(word) ? Number(word) : undefined),
+    'not a positive number.',
+  ),
+  yaml: z.int().positive(),
+};
 
 /** From the smallest share that the kernel can give: thousandths of a second of each tenth. */
-export const cpus = measure(
-  'number',
-  (word) => (/^\d+(\.\d+)?$/.test(word) ? Number(word) : undefined),
-  'not a number of processors from 0.01: write it as 2 or 0.5.',
-  0.01,
-);
+export const cpus: NumberKind = {
+  ...measure(
+    'number',
+    (word) => (/^\d+(\.\d+)?$/.test(word) ? Number(word) : undefined),
+    'not a number of processors from 0.01: write it as 2 or 0.5.',
+    0.01,
+  ),
+  yaml: z.number().positive(),
+};

@@ -1,9 +1,10 @@
 import { z } from 'zod';
 import { defined } from '../defined.ts';
 import { HOSTNAME } from '../options/measures.ts';
+import { LIMITS } from '../options/sandbox.ts';
+import { environment, keysOf, size, time, valuesOfKeys } from '../options/yaml.ts';
 import { sharedTarget } from '../sandbox/policy/specification.ts';
 import { RecipeDocument, readRecipeText } from './document.ts';
-import { environment, limitKeys, limitsOfKeys, size, time } from './limit-keys.ts';
 import { RecipeError } from './problem.ts';
 
 function text(most: number) {
@@ -94,10 +95,8 @@ const sandboxKeys = z.strictObject({
     .describe(
       'What the sandbox lets its commands do: build: trace, strict: less, nested: make sandboxes',
     ),
-  ...limitKeys,
-  disk: size.optional().describe('What each private file system may hold; 8G by default'),
+  ...keysOf(LIMITS),
   timeout: time.optional().describe('For all steps together'),
-  'stall-timeout': time.optional().describe('For each step: without any output'),
   tmpfs: z
     .array(z.strictObject({ target: absolutePath, size: size.exactOptional() }))
     .max(64)
@@ -106,19 +105,17 @@ const sandboxKeys = z.strictObject({
 });
 
 /** As the options of the same names are in a request. `profile` says two of them at once. */
-const sandbox = sandboxKeys.transform(
-  ({ profile, bind: binds, disk, timeout, 'stall-timeout': stallTimeout, ...keys }) => {
-    const { user, workdir, hostname, env, network, egress = [], tmpfs } = keys;
-    return {
-      ...{ env, network, egress, tmpfs, binds },
-      ...(profile === 'nested'
-        ? { profile, seccomp: 'default' }
-        : { profile: 'default' as const, seccomp: profile }),
-      ...defined({ user, workdir, hostname, disk, timeout, stallTimeout }),
-      ...limitsOfKeys(keys),
-    };
-  },
-);
+const sandbox = sandboxKeys.transform(({ profile, bind: binds, ...keys }) => {
+  const { user, workdir, hostname, env, network, egress = [], tmpfs } = keys;
+  return {
+    ...{ env, network, egress, tmpfs, binds },
+    ...(profile === 'nested'
+      ? { profile, seccomp: 'default' }
+      : { profile: 'default' as const, seccomp: profile }),
+    ...defined({ user, workdir, hostname }),
+    ...valuesOfKeys(LIMITS, keys),
+  };
+});
 
 const stepShape = {
   name: z

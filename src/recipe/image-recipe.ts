@@ -1,6 +1,6 @@
 import { z } from 'zod';
+import { environment, seconds, size } from '../options/yaml.ts';
 import { repositorySchema } from '../packages/repository/configuration-schema.ts';
-import { environment, seconds, size } from './limit-keys.ts';
 
 /** As useradd(8), and upper case as Samba needs it: no shell characters, no separator of /etc/passwd, no path. */
 const accountName = z

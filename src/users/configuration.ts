@@ -12,8 +12,9 @@ import type { UserShare } from '../host/libvirt/sandbox-host.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
 import { ROOTS_FILE } from '../host/state/paths.ts';
 import { inUnits, SIZES, TIMES } from '../options/measures.ts';
+import { SANDBOX_LIMITS } from '../options/sandbox.ts';
+import { keysOf, size, time } from '../options/yaml.ts';
 import { RecipeDocument } from '../recipe/document.ts';
-import { limitKeys, size, time } from '../recipe/limit-keys.ts';
 import { RecipeError } from '../recipe/problem.ts';
 import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
 import { parseCapability } from '../sandbox/policy/specification.ts';
@@ -43,22 +44,21 @@ const capability = z.string().transform((text, context) => {
   }
 });
 
+const LIMITS = keysOf(SANDBOX_LIMITS);
+
 const limitsSchema = z.strictObject({
   sandboxes: z
     .int()
     .positive()
     .default(4)
     .describe('Commands of one user that run at the same time, kept sandboxes included'),
-  memory: limitKeys.memory.describe(
+  memory: LIMITS.memory.describe(
     'Of all of them together, in equal shares; three quarters of the machine unless given',
   ),
-  cpus: limitKeys.cpus.describe(
+  cpus: LIMITS.cpus.describe(
     'Of all of them together, in equal shares; unless given the kernel shares them out fairly',
   ),
-  pids: limitKeys.pids
-    .unwrap()
-    .default(16_384)
-    .describe('Of all of them together, in equal shares'),
+  pids: LIMITS.pids.unwrap().default(16_384).describe('Of all of them together, in equal shares'),
   disk: size
     .default(16 * 2 ** 30)
     .describe('What each may write, and what may be copied in and out for it'),

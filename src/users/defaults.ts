@@ -1,8 +1,9 @@
 /** What kiln.yaml says beside `users:`: values of options that nobody gives, and where downloads come from. */
 import { z } from 'zod';
 import { HOST_PIDS, pidNamespace } from '../host/process/process.ts';
-import { limitKeys, size, time } from '../recipe/limit-keys.ts';
-import { parseLibvirtNetwork } from '../sandbox/policy/network.ts';
+import { LIMITS } from '../options/sandbox.ts';
+import * as texts from '../options/texts.ts';
+import { keysOf, yaml } from '../options/yaml.ts';
 
 /** A folder that a file is read in has no meaning for a default: the caller may be anywhere. */
 const image = z
@@ -12,21 +13,13 @@ const image = z
     message: 'neither the name or id of an image nor an absolute path',
   });
 
-const network = z.string().superRefine((name, context) => {
-  const fail = (message: string) => context.addIssue({ code: 'custom', message });
-  if (name === 'host') {
-    fail('host takes the isolation of the network away: give --network host where it is needed');
-  } else if (name !== 'private' && name !== 'none' && parseLibvirtNetwork(name) === undefined) {
-    fail('not a network: write private, or the name of a libvirt network');
-  }
+const network = yaml(texts.network).refine((name) => name !== 'host', {
+  message: 'host takes the isolation of the network away: give --network host where it is needed',
 });
 
 export const defaultsSchema = z.strictObject({
   image: image.optional().describe('As -r and KILN_IMAGE'),
-  ...limitKeys,
-  disk: size.optional().describe('As --disk'),
-  timeout: time.optional().describe('As --timeout'),
-  'stall-timeout': time.optional().describe('As --stall-timeout'),
+  ...keysOf(LIMITS),
   network: network.optional().describe('As --network of `kiln run`'),
   parked: z
     .int()

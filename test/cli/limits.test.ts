@@ -10,16 +10,16 @@ import { ownPath } from '../../src/host/files/held.ts';
 import { planRun } from '../../src/jobs/run/plan.ts';
 import { BUILD, type BuildOptions } from '../../src/options/build.ts';
 import { flagOf, type Row } from '../../src/options/row.ts';
-import { SANDBOX, type SandboxOptions } from '../../src/options/sandbox.ts';
-import { limitKeys, limitsOfKeys } from '../../src/recipe/limit-keys.ts';
-import { LIMIT_NAMES, LIMITS, limitsOf } from '../../src/sandbox/policy/limits.ts';
+import { SANDBOX, SANDBOX_LIMITS, type SandboxOptions } from '../../src/options/sandbox.ts';
+import { keyOf, keysOf, valuesOfKeys } from '../../src/options/yaml.ts';
+import { LIMIT_NAMES, limitsOf } from '../../src/sandbox/policy/limits.ts';
 import type { OptionCaller } from '../../src/serve/calls/methods.ts';
 import { sandboxOptions } from '../../src/serve/calls/options.ts';
 import { defaultsSchema } from '../../src/users/defaults.ts';
 
 const caller = { env: {}, cwd: () => '/', ids: { uid: 0, gid: 0 }, variable: () => undefined };
 const VALUE = 2 ** 23;
-const GIVEN = LIMIT_NAMES.flatMap((name) => [`--${LIMITS[name].key}`, String(VALUE)]);
+const GIVEN = LIMIT_NAMES.flatMap((name) => [flagOf(name, SANDBOX[name]), String(VALUE)]);
 const WANTED = Object.fromEntries(LIMIT_NAMES.map((name) => [name, VALUE]));
 
 /** What a run does beside what is planned: files in and out, what is kept, and what confirms another option. */
@@ -50,7 +50,7 @@ test('every option of a sandbox is in the request, and the plan heeds it', (t) =
 const BOTH: readonly (readonly [words: readonly string[], json: Partial<RunParameters>])[] = [
   ...LIMIT_NAMES.map(
     (name) =>
-      [[`--${LIMITS[name].key}`, String(VALUE)], { surroundings: { [name]: VALUE } }] as const,
+      [[flagOf(name, SANDBOX[name]), String(VALUE)], { surroundings: { [name]: VALUE } }] as const,
   ),
   [['--disk', '1M'], { surroundings: { disk: 1 << 20 } }],
   [['--timeout', '90s'], { timeout: 90_000 }],
@@ -153,12 +153,12 @@ test('service definitions and recipes have every limit', (t) => {
   const command = addSettingOptions(new KilnCommand('set'));
   command.parse(GIVEN, { from: 'user' });
   const settings = givenSettings({ ...command.opts(), publish: [] });
-  t.deepEqual(Object.keys(settings).sort(), Object.keys(limitKeys).sort());
-  t.deepEqual(limitsOfKeys(settings as Readonly<Record<string, number>>), WANTED);
+  t.deepEqual(Object.keys(settings).sort(), Object.keys(keysOf(SANDBOX_LIMITS)).sort());
+  t.deepEqual(valuesOfKeys(SANDBOX_LIMITS, settings as Readonly<Record<string, number>>), WANTED);
 });
 
 test('kiln.yaml has a default for each option whose row says so, and for no other', (t) => {
   const rows = Object.entries<Row>(SANDBOX).filter(([, { defaults }]) => defaults !== undefined);
-  const keys = rows.map(([name, row]) => flagOf(name, row).slice('--'.length));
+  const keys = rows.map(([name, row]) => keyOf(name, row));
   t.deepEqual([...keys, 'parked'].sort(), Object.keys(defaultsSchema.shape).sort());
 });

@@ -334,7 +334,7 @@ test.serial('files written by people are checked, with the place of a mistake', 
   const { stderr, exitCode } = await service('start', 'broken');
   t.is(exitCode, 125);
   t.regex(String(stderr), /service\.yaml:\d+:1: pubilsh: unknown key \(did you mean "publish"\?\)/);
-  t.regex(String(stderr), /service\.yaml:\d+:9: memory: "lots" is no size/);
+  t.regex(String(stderr), /service\.yaml:\d+:9: memory: "lots" is not a size/);
   t.regex(String(stderr), /^kiln: service file .* has 2 problems:/);
   t.regex(String(stderr), /hint: docs\/services\.md .*`kiln service schema`/);
   t.is((await service('create', '-r', IMAGE, 'Bad Name', '--', 'true')).exitCode, 125);

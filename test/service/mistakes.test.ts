@@ -50,7 +50,7 @@ test.serial('a service whose file has a mistake is not stopped for a restart', a
   for (const args of [['restart'], ['restart', '--unit', 'command'], ['reload'], ['upgrade']]) {
     const { exitCode, stdout, stderr } = await service(...args, 'idle');
     t.is(`${exitCode}${stdout}`, '125', args.join(' '));
-    t.regex(String(stderr), /memory: "lots" is no size/);
+    t.regex(String(stderr), /memory: "lots" is not a size/);
   }
   await writeFile(file, text);
   const image = join(state.paths.services, 'idle/image.json');
@@ -185,8 +185,8 @@ test.serial(
     const before = await readFile(file, 'utf8');
     t.is(await memoryLimit(initPid), String(512 * 2 ** 20));
     const service = await readService(state.paths, 'idle');
-    // Less than the kernel shares out.
-    const refused = changeService(service, { memory: 2 ** 26, cpus: 0.000_01 });
+    // More than the kernel has numbers for (PID_MAX_LIMIT).
+    const refused = changeService(service, { memory: 2 ** 26, pids: 2 ** 22 + 2 });
     await t.throwsAsync(refused, { code: 'E_LIMIT' });
     t.is(await readFile(file, 'utf8'), before);
     t.is(await memoryLimit(initPid), String(512 * 2 ** 20));
@@ -204,7 +204,10 @@ test.serial('a limit too small for any sandbox is reported at its place in the f
   const before = await readFile(file, 'utf8');
   await writeFile(file, before.replace(/^memory: .*$/m, 'memory: 1024'));
   const { stderr } = await service('restart', 'idle');
-  t.regex(String(stderr), /service\.yaml:\d+:9: memory: less than a sandbox takes: 4M or more/);
+  t.regex(
+    String(stderr),
+    /service\.yaml:\d+:9: memory: "[^"]+" is less than a sandbox takes: give 4M or more/,
+  );
   await writeFile(file, before);
   await ok('start', 'idle');
 });
@@ -266,6 +269,6 @@ test.serial('a list says where each port can be reached, and why a file is broke
   await writeFile(file, `${await readFile(file, 'utf8')}memory: lots\n`);
   const { stdout, stderr } = await service('list');
   t.regex(String(stdout), /^open +broken$/m);
-  t.regex(String(stderr), /open\/service\.yaml:\d+:9: memory: "lots" is no size/);
+  t.regex(String(stderr), /open\/service\.yaml:\d+:9: memory: "lots" is not a size/);
   await ok('delete', '--yes', 'open');
 });

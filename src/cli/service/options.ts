@@ -3,7 +3,7 @@ import { defined, some } from '../../defined.ts';
 import { needed } from '../../options/kind.ts';
 import { size } from '../../options/numbers.ts';
 import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
-import { keysOfLimits } from '../../recipe/limit-keys.ts';
+import { keysOfValues } from '../../options/yaml.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
 import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import {
@@ -61,7 +61,7 @@ export function addSettingOptions(command: KilnCommand): KilnCommand {
 export function givenSettings(values: SettingValues): Partial<ServiceFile> {
   const { disk, workdir, health, publish } = values;
   return {
-    ...defined({ ...keysOfLimits(values), disk, workdir }),
+    ...defined({ ...keysOfValues(SANDBOX_LIMITS, values), disk, workdir }),
     ...defined({ health: health === undefined ? undefined : healthCheck(health) }),
     ...defined({ publish: some(publish) }),
   };

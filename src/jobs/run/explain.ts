@@ -163,9 +163,9 @@ const USUAL: Readonly<Partial<Record<OptionalLayer, string>>> = {
 };
 
 function limitLayers(limits: SandboxLimits): PlannedLayer[] {
-  const layers = [...new Set(LIMIT_NAMES.map((name) => LIMITS[name].layer))];
+  const layers = [...new Set(LIMIT_NAMES.map((name) => LIMITS[name]))];
   return layers.map((layer) => {
-    const words = LIMIT_NAMES.filter((name) => LIMITS[name].layer === layer).flatMap((name) => {
+    const words = LIMIT_NAMES.filter((name) => LIMITS[name] === layer).flatMap((name) => {
       const value = limits[name];
       return value === undefined ? [] : [LIMIT_WORDS[name](value)];
     });

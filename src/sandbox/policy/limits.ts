@@ -16,17 +16,14 @@ export interface SandboxLimits {
 
 export type LimitName = keyof SandboxLimits;
 
-/**
- * Every limit: its key in recipes and service definitions, which is its option on the command line too, and the
- * layer of protection it belongs to. A new limit does not compile until it is here.
- */
+/** Every limit, and the layer of protection it belongs to. A new limit does not compile until it is here. */
 export const LIMITS = {
-  memory: { key: 'memory', layer: 'memory-limit' },
-  cpus: { key: 'cpus', layer: 'cpu-limit' },
-  pids: { key: 'pids', layer: 'pids-limit' },
-  ioRead: { key: 'io-read', layer: 'io-limit' },
-  ioWrite: { key: 'io-write', layer: 'io-limit' },
-} as const satisfies Record<LimitName, { readonly key: string; readonly layer: OptionalLayer }>;
+  memory: 'memory-limit',
+  cpus: 'cpu-limit',
+  pids: 'pids-limit',
+  ioRead: 'io-limit',
+  ioWrite: 'io-limit',
+} as const satisfies Record<LimitName, OptionalLayer>;
 
 export const LIMIT_NAMES = Object.keys(LIMITS) as LimitName[];
 

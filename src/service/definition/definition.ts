@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { defined } from '../../defined.ts';
 import { ownPath } from '../../host/files/held.ts';
-import { limitKeys, size, time } from '../../recipe/limit-keys.ts';
+import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
+import { keysOf, size, time } from '../../options/yaml.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 
@@ -179,7 +180,7 @@ export const serviceSchema = z
       .boolean()
       .default(false)
       .describe('Confirms writable mounts of what the host lives on'),
-    ...limitKeys,
+    ...keysOf(SANDBOX_LIMITS),
     disk: size.optional().describe('Bytes of each of its file systems in memory'),
     capabilities: z.array(z.string()).default([]).describe('Beyond what a container’s root has'),
     seccomp: z

@@ -5,10 +5,11 @@ import { LibvirtError } from '../../host/libvirt/errors.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
-import { limitsOfKeys } from '../../recipe/limit-keys.ts';
+import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
+import { keyOf, valuesOfKeys } from '../../options/yaml.ts';
 import { planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import { LIMITS } from '../../sandbox/policy/limits.ts';
+import { LIMIT_NAMES, LIMITS } from '../../sandbox/policy/limits.ts';
 import type { LibvirtNetwork } from '../../sandbox/policy/network.ts';
 import { systemFiles } from '../boot/booted-system.ts';
 import type { ServiceNetwork } from '../definition/definition.ts';
@@ -55,7 +56,7 @@ export async function openServiceSandbox(
       files: boot ? systemFiles(definition.units.map(unitName)) : [],
       binds: definedMounts(mounts),
       allowHostWrite: definition['allow-host-write'],
-      limits: limitsOfKeys(definition),
+      limits: valuesOfKeys(SANDBOX_LIMITS, definition),
       disk,
       label: label ?? { kind: 'auto' },
       ...{ privateTmp: true, nested: false, egress: undefined, caller: { uid: 0, gid: 0 } },
@@ -119,9 +120,10 @@ function withServiceHint(service: string, error: unknown): unknown {
   }
   if (!(error instanceof KilnError) || !OF_LAYERS.has(error.code)) return error;
   const { code, message, cause, details = {} } = error;
-  const settings = Object.values(LIMITS).filter(({ layer }) => layer === details.layer);
+  const settings = LIMIT_NAMES.filter((name) => LIMITS[name] === details.layer);
   if (settings.length === 0) return error;
+  const keys = settings.map((name) => keyOf(name, SANDBOX_LIMITS[name])).join(', ');
   const more = code === 'E_LIMIT' ? error.hint : '`kiln doctor` tells what this host lacks';
-  const hint = `\`kiln service set ${service}\` changes ${settings.map(({ key }) => key).join(', ')}; ${more}`;
+  const hint = `\`kiln service set ${service}\` changes ${keys}; ${more}`;
   return new KilnError(code, message, { hint, cause, details });
 }

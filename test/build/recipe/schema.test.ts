@@ -51,7 +51,7 @@ artifacts: x
   );
   const expected = [
     /^2:1 sandbx: unknown key \| did you mean "sandbox"\?/,
-    /^4:11 sandbox\.memory: "lots" is no size/,
+    /^4:11 sandbox\.memory: "lots" is not a size/,
     /^5:12 sandbox\.network: private, host, or/,
     /^7:10 sources\[0\]\.url: an http or https URL/,
     /^9:5 sources\[1\]: sha256 is missing/,
