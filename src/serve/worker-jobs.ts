@@ -177,7 +177,10 @@ export class WorkerJobs {
     const { tell, exit } = this.#parts;
     tell(error);
     const line = this.#line;
-    if (line === undefined) return exit(KILN_FAILED);
+    if (line === undefined) {
+      exit(KILN_FAILED);
+      return;
+    }
     line.write(2, describeError(error));
     line.exit({ status: KILN_FAILED });
     this.#leave(line, KILN_FAILED);

@@ -15,7 +15,7 @@ interface Part {
 
 /** The functions of a module, not those inside others. */
 function functionsIn(text: string): Part[] {
-  const found = text.matchAll(/^(?:export )?(?:async )?function\*? (\w+)[^]*?^\}$/gm);
+  const found = text.matchAll(/^(?:export )?(?:async )?function\*? (\w+)[\s\S]*?^\}$/gm);
   return [...found].map(([whole, name = '']) => ({ name, lines: whole.split('\n') }));
 }
 
