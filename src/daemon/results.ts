@@ -100,10 +100,12 @@ export class ResultsServer {
 
   /** Closes the descriptors. Never rejects. */
   answer(payload: Buffer, fds: readonly number[]): Promise<Buffer> {
-    const answered = this.#answer(payload, fds).finally(() => {
-      for (const fd of fds) closeDescriptor(fd);
-    });
-    this.answered = awaitedLater(answered);
+    const answered = awaitedLater(
+      this.#answer(payload, fds).finally(() => {
+        for (const fd of fds) closeDescriptor(fd);
+      }),
+    );
+    this.answered = answered;
     return answered;
   }
 
