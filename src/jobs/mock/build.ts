@@ -11,8 +11,7 @@ import { forbidden } from '../../users/configuration.ts';
 import { PROVENANCE_FILES } from '../provenance/write.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import { readInput } from '../rpmbuild/input.ts';
-import { resultOfBuild } from '../rpmbuild/outcome/finish.ts';
-import { buildStatus } from '../rpmbuild/outcome/outcome.ts';
+import { failed, resultOfBuild } from '../rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
 import { BUILD_HOME } from '../rpmbuild/rpmbuild.ts';
@@ -97,7 +96,7 @@ async function unreadable(
 ): Promise<BuildSource | undefined> {
   for (const source of sources) {
     try {
-      await (await readInput(source, engine.paths, signal)).name;
+      await readInput(source, engine.paths, signal);
     } catch {
       return source;
     }
@@ -159,13 +158,11 @@ async function installBuilt(at: RootSession, report: BuildReport): Promise<Build
     await installArguments({ ...at, root: kept }, files);
     return report;
   } catch (error) {
-    const failure = asKilnError(error);
-    const exitStatus = buildStatus(failure);
-    const failed = { ...report, failure, failedPhase: 'postinstall', exitStatus } as const;
+    const told = failed(report, asKilnError(error), 'postinstall');
     using folder = Folder.open(resultDirectory);
     for (const name of PROVENANCE_FILES) folder.remove(name);
-    await writeResult(resultDirectory, resultOfBuild(failed, at.engine.renamed), request.caller);
-    return failed;
+    await writeResult(resultDirectory, resultOfBuild(told, at.engine.renamed), request.caller);
+    return told;
   }
 }
 

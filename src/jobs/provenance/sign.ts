@@ -13,8 +13,8 @@ import { type HeldPath, openFolder } from '../../host/files/held.ts';
 import { MAX_FDS } from '../../packages/rpm/package.ts';
 import { takeApart, writeSigned } from '../../packages/rpm/signature/sign.ts';
 import { openSigningKey, type PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
-import type { BuildRun } from '../rpmbuild/build-run.ts';
-import type { BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
+import type { BuildJob } from '../rpmbuild/build-job.ts';
+import type { Built, BuiltPackage } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 import { builtPackages } from './write.ts';
 
@@ -27,32 +27,22 @@ export async function packageSigner(
   return await openSigningKey(files, engine.signingPassphrase());
 }
 
-export async function signCollected(run: BuildRun): Promise<void> {
-  const { signer, request, signal, collected } = run;
-  if (signer === undefined || collected === undefined) return;
-  await run.phase('sign', async () => {
-    const { collection } = collected;
-    const { artifacts, ...packages } = await signBuilt(
-      { ...collected, artifacts: collection.artifacts },
-      { directory: request.resultDirectory, owner: request.caller, signer, signal },
-    );
-    run.collected = { ...packages, collection: { ...collection, artifacts } };
-  });
-}
-
-type Built = Pick<BuildReport, 'packages' | 'sourcePackage' | 'artifacts'>;
-
-export async function signBuilt(
-  { packages, sourcePackage, artifacts }: Built,
-  where: Omit<SignRequest, 'packages'>,
+/** What a build made, signed if it has a key. */
+export async function signStep(
+  job: BuildJob,
+  signer: PackageSigner | undefined,
+  built: Built,
 ): Promise<Built> {
-  const all = builtPackages({ packages, sourcePackage });
-  const signed = await signPackages({ ...where, packages: all });
+  if (signer === undefined) return built;
+  const { resultDirectory: directory, caller: owner } = job.request;
+  const where = { directory, owner, signer, signal: job.signal };
+  const packages = builtPackages(built);
+  const signed = await job.phase('sign', () => signPackages({ ...where, packages }));
   const byFile = new Map(signed.map((entry) => [entry.file, entry]));
   return {
-    packages: packages.map((entry) => byFile.get(entry.file) ?? entry),
-    sourcePackage: sourcePackage && byFile.get(sourcePackage.file),
-    artifacts: artifacts.map((artifact) => {
+    packages: built.packages.map((entry) => byFile.get(entry.file) ?? entry),
+    sourcePackage: built.sourcePackage && byFile.get(built.sourcePackage.file),
+    artifacts: built.artifacts.map((artifact) => {
       const now = byFile.get(artifact.path);
       return now === undefined ? artifact : { ...artifact, size: now.size, sha256: now.sha256 };
     }),

@@ -9,7 +9,7 @@ import { KILN_VERSION } from '../../host/state/paths.ts';
 import { readContents } from '../../image/store/manifest.ts';
 import { sha256Of } from '../../packages/repository/cache.ts';
 import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
-import type { BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
+import type { BuildReport, Built, BuiltPackage } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 import { lengthOf } from '../run/timeline.ts';
 import { rpmPurl, SBOM_FILE, spdxDocument } from './spdx.ts';
@@ -73,7 +73,7 @@ export async function signingKey({ provenanceKey }: BuildRequest): Promise<Signi
 export function builtPackages({
   packages,
   sourcePackage,
-}: Pick<BuildReport, 'packages' | 'sourcePackage'>): BuiltPackage[] {
+}: Pick<Built, 'packages' | 'sourcePackage'>): BuiltPackage[] {
   return sourcePackage === undefined ? [...packages] : [...packages, sourcePackage];
 }
 

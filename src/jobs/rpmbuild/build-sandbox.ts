@@ -13,6 +13,7 @@ import {
   type SandboxSpecification,
   TRANSACTION_CAPABILITIES,
 } from '../../sandbox/policy/specification.ts';
+import type { BuildReport } from './outcome/report.ts';
 import type { BuildRequest } from './request.ts';
 import { BUILD_HOME, rpmMacros, TOP_DIRECTORY } from './rpmbuild.ts';
 
@@ -120,6 +121,11 @@ export class BuildSandbox implements AsyncDisposable {
     const time = timeOf(command);
     const plan = { ...this.#command, argv, time, leftovers: 'ended', disks: [BUILD_HOME] } as const;
     return await this.sandbox.execute(plan, command);
+  }
+
+  /** What the kernel counted, and what was in force. */
+  measured(): Pick<BuildReport, 'usage' | 'measured'> {
+    return { usage: this.sandbox.usage(), measured: this.sandbox.measured };
   }
 
   async keep(milliseconds: number, workdir: string): Promise<void> {

@@ -1,10 +1,13 @@
 import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { isKilnCode } from '../../errors.ts';
-import { awaitedLater } from '../../promise.ts';
-import { packageSigner, signCollected } from '../provenance/sign.ts';
+import { resolveImage } from '../../image/find.ts';
+import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
+import { allEnds, awaitedLater } from '../../promise.ts';
+import type { CommandEnd } from '../../sandbox/door/supervise.ts';
+import { packageSigner, signStep } from '../provenance/sign.ts';
 import { signingKey } from '../provenance/write.ts';
-import { BuildRun } from './build-run.ts';
+import type { BuildJob } from './build-job.ts';
 import { type BuildBase, openBase, openLockedBase } from './buildroot/base.ts';
 import { Caches } from './buildroot/caches.ts';
 import { NO_LAYER } from './buildroot/layer.ts';
@@ -14,30 +17,37 @@ import {
   writeInstalled,
   writeLocks,
 } from './buildroot/root-files.ts';
-import { type BuildInput, readInput } from './input.ts';
-import { scanRoot } from './outcome/collect.ts';
-import { finished } from './outcome/finish.ts';
-import type { BuildHooks, BuildReport } from './outcome/report.ts';
+import { readInput } from './input.ts';
+import { collectPackages, requirePackages, scanRoot } from './outcome/collect.ts';
+import { reported } from './outcome/finish.ts';
+import {
+  type BuildHooks,
+  type BuildReport,
+  type Built,
+  NOTHING_BUILT,
+  type Steps,
+} from './outcome/report.ts';
 import { checkInstall } from './postinstall.ts';
 import { type PreparedBuild, prepareBuild } from './prepare.ts';
 import type { BuildRequest } from './request.ts';
-import { runRpmbuild, takePackages } from './rpmbuild.ts';
+import { runRpmbuild } from './rpmbuild.ts';
 
 /**
  * Builds one package in a sandbox of its own, and leaves nothing behind but its result directory. It does not
  * throw for a failure of the build or of kiln, or for an aborted signal: the report has it.
+ * @param verify looks at what was built, before that is signed
  */
 export async function buildPackage(
   engine: Engine,
   request: BuildRequest,
   hooks: BuildHooks = {},
+  verify?: (job: BuildJob, built: Built) => Steps,
 ): Promise<BuildReport> {
-  const run = new BuildRun(engine, request, hooks);
-  return await finished(run, async () => {
+  return await reported(engine, request, hooks, async function* (job) {
     // A key that cannot sign is found here, before hours of building.
     await signingKey(request);
-    run.signer = await packageSigner(engine, request);
-    await run.whole(() => build(run));
+    const signer = await packageSigner(engine, request);
+    yield* job.whole(build(job, signer, verify));
   });
 }
 
@@ -53,75 +63,68 @@ export async function againIfKilled(
   return await attempt();
 }
 
-async function build(run: BuildRun): Promise<void> {
-  const { request } = run;
-  const lock =
-    request.lock === undefined ? undefined : await readBuildLock(run.engine, request.lock);
-  const taken = awaitedLater(
-    run.phase('image', () => takeBase(run, lock?.image ?? request.imageLock)),
-  );
-  const input = await lookAtInput(run, taken);
-  await using base = await taken;
-  run.base = { id: base.image.manifest.id, name: base.image.manifest.name };
-  const { environment = base.image.manifest.environment } = request;
-  await using caches = await Caches.open(run);
+async function* build(
+  job: BuildJob,
+  signer: PackageSigner | undefined,
+  verify: Parameters<typeof buildPackage>[3],
+): Steps {
+  const { engine, request, signal } = job;
+  const lock = request.lock && (await readBuildLock(engine, request.lock));
+  const imageLock = lock?.image ?? request.imageLock;
+  // A missing image is found before a long source is read.
+  if (imageLock === undefined) await resolveImage(engine, request.image, engine.cwd());
+  const input = await job.phase('input', () => readInput(request.source, engine.paths, signal));
+  yield { name: input.name, sourceDigest: input.digest };
+  await using base = await job.phase('image', () => takeBase(job, imageLock));
+  const { id, name, environment } = base.image.manifest;
+  yield { base: { id, name } };
+  await using caches = await Caches.open(job);
   const mustSolve = lock === undefined && request.scratch?.fresh !== false;
-  const prepared = await prepareBuild(run, {
+  const prepared = yield* prepareBuild(job, {
     base,
     input,
     binds: [...caches.binds, ...(request.binds ?? [])],
-    env: { ...caches.environment(environment), ...environmentOf(request) },
+    env: { ...caches.environment(request.environment ?? environment), ...environmentOf(request) },
     topDirectory: request.surroundings?.topDirectory,
     layer: mustSolve ? undefined : { ...NO_LAYER, lock: lock?.layer ?? null },
     sourceOnly: request.stopAfter === 'srpm',
   });
   const { sandbox, image, requires } = prepared;
-  run.sandbox = sandbox;
-  run.image = { id: image.manifest.id, name: image.manifest.name };
-  run.requires = requires;
+  yield {
+    image: { id: image.manifest.id, name: image.manifest.name },
+    buildRequires: requires,
+    sandbox: sandbox.sandbox.id,
+  };
+  let built = NOTHING_BUILT;
+  const atEnd = async (failed: boolean) => {
+    const artifacts = [...built.artifacts, ...(await scanRoot(job, sandbox, failed))];
+    return { ...built, artifacts, ...sandbox.measured() };
+  };
   try {
     caches.lookAt(sandbox);
-    await inSandbox(run, base, prepared);
-    run.scanned = await scanRoot(run, sandbox, false);
+    yield* rpmbuild(job, base, prepared);
+    built = await job.phase('collect', () => collectPackages(job, sandbox));
+    requirePackages(job, built);
   } catch (error) {
-    run.scanned = await scanRoot(run, sandbox, true);
-    run.usage = sandbox.sandbox.usage();
-    await prepared.close(error);
+    yield await atEnd(true);
+    yield await prepared.close(error);
     throw error;
   }
-  run.usage = sandbox.sandbox.usage();
+  built = await atEnd(false);
+  yield built;
   await prepared.close();
-  const { packages } = run.collected ?? { packages: [] };
-  if (request.postinstall === true && packages.length > 0) {
-    await checkInstall(run, base, packages);
+  if (request.postinstall === true && built.packages.length > 0) {
+    await checkInstall(job, base, built.packages);
   }
-  await signCollected(run);
-}
-
-async function lookAtInput(run: BuildRun, base: Promise<BuildBase>): Promise<BuildInput> {
-  const { request, signal } = run;
-  try {
-    const input = await run.phase('input', () =>
-      readInput(request.source, run.engine.paths, signal),
-    );
-    run.sourceDigest = input.digest;
-    input.name.then(
-      (name) => {
-        run.name = name;
-      },
-      () => {
-        run.failedPhase ??= 'input';
-      },
-    );
-    return input;
-  } catch (error) {
-    run.abort(error);
-    await base.then(
-      (late) => late[Symbol.asyncDispose](),
-      () => undefined,
-    );
-    throw error;
+  if (verify !== undefined && request.stopAfter === undefined) {
+    try {
+      yield* verify(job, built);
+    } catch (error) {
+      job.timeline.fail('verify');
+      throw error;
+    }
   }
+  yield await signStep(job, signer, built);
 }
 
 function environmentOf({ surroundings, cpus }: BuildRequest): Record<string, string> {
@@ -133,8 +136,8 @@ function environmentOf({ surroundings, cpus }: BuildRequest): Record<string, str
   };
 }
 
-function takeBase(run: BuildRun, lock: Parameters<typeof openLockedBase>[1] | undefined) {
-  const { engine, request, onProgress, signal } = run;
+function takeBase(job: BuildJob, lock: Parameters<typeof openLockedBase>[1] | undefined) {
+  const { engine, request, onProgress, signal } = job;
   const { update = false, offline } = request;
   const options = { update, offline, onProgress, signal };
   return lock === undefined
@@ -142,18 +145,18 @@ function takeBase(run: BuildRun, lock: Parameters<typeof openLockedBase>[1] | un
     : openLockedBase(engine, lock, options);
 }
 
-async function inSandbox(run: BuildRun, base: BuildBase, prepared: PreparedBuild): Promise<void> {
-  const { sandbox } = prepared;
-  await writeInstalled(run, base, prepared);
-  const building =
-    run.request.stopAfter === undefined
-      ? awaitedLater(runRpmbuild(run, sandbox, prepared))
-      : undefined;
-  const describing = awaitedLater(
-    Promise.all([writeHardware(run), writeLocks(run, base, prepared)]),
+/** Builds, unless the request stops before, and meanwhile describes what it is built in. */
+async function* rpmbuild(job: BuildJob, base: BuildBase, prepared: PreparedBuild): Steps {
+  await writeInstalled(job, base, prepared);
+  const building: Promise<CommandEnd | undefined> = awaitedLater(
+    job.request.stopAfter === undefined
+      ? runRpmbuild(job, prepared.sandbox, prepared)
+      : Promise.resolve(undefined),
   );
-  describing.catch((error) => run.abort(error));
-  const ends = await Promise.allSettled([building, describing]);
-  for (const end of ends) if (end.status === 'rejected') throw end.reason;
-  await takePackages(run, sandbox);
+  const describing = awaitedLater(
+    Promise.all([writeHardware(job), writeLocks(job, base, prepared)]).then(() => undefined),
+  );
+  describing.catch((error) => job.abort(error));
+  const [end] = await allEnds([building, describing]);
+  yield { end };
 }

@@ -10,9 +10,8 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import { digestOf } from '../../image/key.ts';
 import { digestFile } from '../../packages/repository/cache.ts';
 import { readIdentities } from '../../packages/rpm/read.ts';
-import { awaitedLater } from '../../promise.ts';
 import type { Executed } from '../../sandbox/door/io.ts';
-import type { BuildRun } from './build-run.ts';
+import type { BuildJob } from './build-job.ts';
 import type { BuildSandbox } from './build-sandbox.ts';
 import { BuildFailure, failedSection, notForThisMachine } from './outcome/outcome.ts';
 import { resultsIn } from './outcome/result-files.ts';
@@ -37,14 +36,14 @@ const KEPT = 4000;
 
 export interface BuildInput {
   readonly digest: string;
-  /** The package's name; of a spec: the file's, without `.spec`. Rejects with E_BUILD_SOURCE. */
-  readonly name: Promise<string>;
+  /** The package's name; of a spec: the file's, without `.spec`. */
+  readonly name: string;
 }
 
 /**
- * Looks at the source of a build. A confined child reads the header of a source package, so `name` comes later,
- * unless the same file was read before.
- * @throws KilnError E_BUILD_SOURCE: missing, unreadable; by `name`: no source package
+ * Looks at the source of a build. A confined child reads the header of a source package, unless the same file was
+ * read before.
+ * @throws KilnError E_BUILD_SOURCE: missing, unreadable, no source package
  */
 export async function readInput(
   source: BuildSource,
@@ -56,23 +55,14 @@ export async function readInput(
   if (spec !== undefined) await regular(spec, 'spec file');
   if (source.kind === 'spec') await checkSources(source.sources);
   const digest = await digestFile(path, 'sha256');
-  if (source.kind === 'spec') return { digest, name: Promise.resolve(basename(path, '.spec')) };
+  if (source.kind === 'spec') return { digest, name: basename(path, '.spec') };
   const cache = new SmallCache(join(paths.cache, 'names'), KEPT);
-  const name = awaitedLater(nameOf(path, cache, digest.replace(':', '-'), signal));
-  return { digest, name };
-}
-
-async function nameOf(
-  path: string,
-  cache: SmallCache,
-  key: string,
-  signal: AbortSignal,
-): Promise<string> {
+  const key = digest.replace(':', '-');
   const known = await cache.read(key);
-  if (known) return known;
+  if (known) return { digest, name: known };
   const name = await sourceName(path, signal);
   await cache.write(key, name);
-  return name;
+  return { digest, name };
 }
 
 async function sourceName(path: string, signal: AbortSignal): Promise<string> {
@@ -168,19 +158,19 @@ const MAX_REQUIRES = 20_000;
  * rpmbuild refuses, E_BUILD_ARCH
  */
 export async function makeSrpm(
-  run: BuildRun,
+  job: BuildJob,
   sandbox: BuildSandbox,
-  { unpack } = { unpack: run.request.source.kind === 'srpm' },
+  { unpack } = { unpack: job.request.source.kind === 'srpm' },
 ) {
-  const { request } = run;
+  const { request } = job;
   const { topDirectory } = sandbox;
-  await run.phase('srpm', async () => {
+  await job.phase('srpm', async () => {
     if (unpack) {
-      const end = await run.logged(sandbox, unpackSource(topDirectory));
+      const end = await job.logged(sandbox, unpackSource(topDirectory));
       const what = 'the source package cannot be unpacked';
       if (end.exitCode !== 0) throw new BuildFailure('E_BUILD_SRPM', what, end, VERIFY);
     }
-    const end = await run.logged(sandbox, makeSourcePackage(topDirectory, specOptions(request)));
+    const end = await job.logged(sandbox, makeSourcePackage(topDirectory, specOptions(request)));
     if (end.exitCode === 0) return;
     const what = 'rpmbuild cannot make the source package';
     throw (
@@ -188,8 +178,8 @@ export async function makeSrpm(
       new BuildFailure('E_BUILD_SPEC', what, end, specHint(end, request.source))
     );
   });
-  return await run.phase('buildrequires', async () => {
-    const answer = await query(run, sandbox, querySource(topDirectory));
+  return await job.phase('buildrequires', async () => {
+    const answer = await query(job, sandbox, querySource(topDirectory));
     const lines = answer.filter(
       (line) => !line.startsWith(ONLY_FOR) && !line.startsWith(BUILT_FOR),
     );
@@ -199,27 +189,26 @@ export async function makeSrpm(
   });
 }
 
-export async function dynamicRequires(run: BuildRun, sandbox: BuildSandbox): Promise<string[]> {
-  return await run.phase('dynamic-buildrequires', async () => {
+export async function dynamicRequires(job: BuildJob, sandbox: BuildSandbox): Promise<string[]> {
+  return await job.phase('dynamic-buildrequires', async () => {
     const { topDirectory } = sandbox;
-    const argv = generateBuildRequires(topDirectory, specOptions(run.request));
-    const end = await run.logged(sandbox, argv);
+    const argv = generateBuildRequires(topDirectory, specOptions(job.request));
+    const end = await job.logged(sandbox, argv);
     if (end.exitCode !== MISSING_BUILDREQUIRES) {
-      run.end = end;
       const section = failedSection(end.output.lines()) ?? '%generate_buildrequires';
       throw new BuildFailure('E_BUILD_FAILED', `${section} failed`, end);
     }
-    return withoutRpmlib(await query(run, sandbox, queryGenerated(topDirectory)));
+    return withoutRpmlib(await query(job, sandbox, queryGenerated(topDirectory)));
   });
 }
 
 async function query(
-  run: BuildRun,
+  job: BuildJob,
   sandbox: BuildSandbox,
   argv: readonly string[],
 ): Promise<string[]> {
-  const command = { ...run.command('build.log'), capture: MAX_REQUIRES * 200 };
-  const end = await run.logged(sandbox, argv, command);
+  const command = { ...job.command('build.log'), capture: MAX_REQUIRES * 200 };
+  const end = await job.logged(sandbox, argv, command);
   if (end.exitCode !== 0)
     throw new BuildFailure('E_BUILD_SRPM', 'rpm cannot read the source package', end, VERIFY);
   const lines = end.stdout.toString('utf8').split('\n');

@@ -1,5 +1,5 @@
 import { constants, readdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
@@ -9,40 +9,50 @@ import { readRecord, withFields, writeRecord } from '../../host/state/checked-fi
 import type { StatePaths } from '../../host/state/paths.ts';
 import { readManifest } from '../../image/store/manifest.ts';
 import { readSandboxRecord } from '../../sandbox/domain/sandbox-record.ts';
-import { packageSigner, signCollected } from '../provenance/sign.ts';
-import { BuildRun } from './build-run.ts';
+import { packageSigner, signStep } from '../provenance/sign.ts';
+import type { BuildJob } from './build-job.ts';
 import { BuildSandbox } from './build-sandbox.ts';
-import { makeSrpm } from './input.ts';
-import { finished } from './outcome/finish.ts';
+import { type BuildInput, makeSrpm } from './input.ts';
+import { collectPackages, requirePackages } from './outcome/collect.ts';
+import { reported } from './outcome/finish.ts';
 import { BuildFailure } from './outcome/outcome.ts';
-import type { BuildHooks, BuildPhase, BuildReport } from './outcome/report.ts';
+import {
+  type BuildHooks,
+  type BuildPhase,
+  type BuildReport,
+  NOTHING_BUILT,
+  type Steps,
+} from './outcome/report.ts';
 import type { BuildRequest } from './request.ts';
-import { runRpmbuild, takePackages } from './rpmbuild.ts';
+import { runRpmbuild } from './rpmbuild.ts';
 
 /** Directories beside the sources that rpmbuild makes in a package's build directory. */
 const RPMBUILD_OWN = new Set(['BUILDROOT', 'SPECPARTS']);
 
+/** Destroys the sandbox of a build, or keeps it after a failure of the package, if that is asked for. */
 export async function leaveSandbox(
-  run: BuildRun,
+  job: BuildJob,
   sandbox: BuildSandbox,
-  failure: unknown,
-): Promise<void> {
-  const { keep } = run.request;
+  { name, digest }: Partial<BuildInput> & Pick<BuildInput, 'name'>,
+  failure?: unknown,
+): Promise<Partial<BuildReport>> {
+  const { keep } = job.request;
   if (keep === undefined || !(failure instanceof BuildFailure)) {
-    await run.phase('destroy', () => sandbox.close()).catch(() => sandbox.close());
-    return;
+    await job.phase('destroy', () => sandbox.close()).catch(() => sandbox.close());
+    return {};
   }
+  const { id } = sandbox.sandbox;
   const kept: KeptBuild = {
     // What kiln holds open, and the copies of a user's files, are gone with the job: the caller's own paths are kept.
-    request: run.engine.renamed(run.request),
-    name: run.name ?? basename(run.request.source.path),
-    ...defined({ sourceDigest: run.sourceDigest }),
-    failedPhase: run.failedPhase ?? 'build',
+    request: job.engine.renamed(job.request),
+    name,
+    ...defined({ sourceDigest: digest }),
+    failedPhase: job.timeline.failed ?? 'build',
     topDirectory: sandbox.topDirectory,
   };
-  writeRecord(keptFile(run.engine.paths, sandbox.sandbox.id), kept);
+  writeRecord(keptFile(job.engine.paths, id), kept);
   await sandbox.keep(keep, buildDirectory(sandbox));
-  run.kept = sandbox.sandbox.id;
+  return { sandbox: id, kept: true };
 }
 
 function buildDirectory(sandbox: BuildSandbox): string {
@@ -76,7 +86,7 @@ interface KeptBuild {
   readonly request: Omit<BuildRequest, keyof KeptFiles> & KeptFiles;
   readonly name: string;
   readonly sourceDigest?: string;
-  readonly failedPhase: BuildPhase;
+  readonly failedPhase: string;
   readonly topDirectory: string;
 }
 
@@ -116,7 +126,7 @@ function isUsers(paths: StatePaths, sandbox: string): boolean {
   return readSandboxRecord(join(paths.sandboxes, sandbox))?.owner !== undefined;
 }
 
-const BEFORE_COMPILE = new Set<BuildPhase>([
+const BEFORE_COMPILE: ReadonlySet<string> = new Set<BuildPhase>([
   'srpm',
   'buildrequires',
   'dynamic-buildrequires',
@@ -139,14 +149,9 @@ export async function resumeBuild(
   const { signKey: _, signPassphraseFile: _file, provenanceKey: _key, ...same } = kept.request;
   const request: BuildRequest = { ...same, ...overrides };
   if (isUsers(engine.paths, sandbox)) requireFiles(kept.request, overrides);
-  const run = new BuildRun(engine, request, hooks);
-  run.name = kept.name;
-  run.sourceDigest = kept.sourceDigest;
-  run.image = imageOf(engine.paths, sandbox);
-  return await finished(run, async () => {
-    run.signer = await packageSigner(engine, request);
-    await goOn(run, sandbox, kept);
-  });
+  const { name, sourceDigest } = kept;
+  const before = { name, sourceDigest, image: imageOf(engine.paths, sandbox) };
+  return await reported(engine, request, hooks, (job) => goOn(job, sandbox, kept), before);
 }
 
 /**
@@ -169,26 +174,29 @@ function requireFiles(
   });
 }
 
-async function goOn(run: BuildRun, id: string, kept: KeptBuild): Promise<void> {
-  const { engine } = run;
-  const sandbox = await run.phase('sandbox', () =>
+async function* goOn(job: BuildJob, id: string, kept: KeptBuild): Steps {
+  const { engine, request } = job;
+  const signer = await packageSigner(engine, request);
+  const sandbox = await job.phase('sandbox', () =>
     BuildSandbox.reopen(engine, id, kept.topDirectory),
   );
-  run.sandbox = sandbox;
+  yield { sandbox: id };
+  const input = { name: kept.name, ...defined({ digest: kept.sourceDigest }) };
+  let built = NOTHING_BUILT;
   try {
-    const { requires, dynamic } = await makeSrpm(run, sandbox, { unpack: false });
-    run.requires = requires;
+    const { requires, dynamic } = await makeSrpm(job, sandbox, { unpack: false });
+    yield { buildRequires: requires };
     const prepDone = !BEFORE_COMPILE.has(kept.failedPhase);
-    await runRpmbuild(run, sandbox, { prepDone, dynamic });
-    await takePackages(run, sandbox);
+    yield { end: await runRpmbuild(job, sandbox, { prepDone, dynamic }) };
+    built = await job.phase('collect', () => collectPackages(job, sandbox));
+    requirePackages(job, built);
   } catch (error) {
-    run.usage = sandbox.sandbox.usage();
-    await leaveSandbox(run, sandbox, error);
+    yield { ...built, ...sandbox.measured(), ...(await leaveSandbox(job, sandbox, input, error)) };
     throw error;
   }
-  run.usage = sandbox.sandbox.usage();
-  await leaveSandbox(run, sandbox, undefined);
-  await signCollected(run);
+  yield { ...built, ...sandbox.measured() };
+  await leaveSandbox(job, sandbox, input);
+  yield await signStep(job, signer, built);
 }
 
 function imageOf(paths: StatePaths, sandbox: string): BuildReport['image'] {

@@ -3,7 +3,7 @@ import { below } from '../../host/files/held.ts';
 import { formatDependency } from '../../packages/rpm/dependency.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
 import { readRpms } from '../../packages/rpm/read.ts';
-import type { BuildRun } from './build-run.ts';
+import type { BuildJob } from './build-job.ts';
 import { BuildSandbox } from './build-sandbox.ts';
 import type { BuildBase } from './buildroot/base.ts';
 import { buildRepositories, openLayer, solveLayer } from './buildroot/layer.ts';
@@ -20,13 +20,13 @@ const PACKAGES = `${BUILD_HOME}/packages`;
  * @throws BuildFailure E_BUILD_POSTINSTALL; E_SOLVER_PROBLEM and what making images throws
  */
 export async function checkInstall(
-  run: BuildRun,
+  job: BuildJob,
   base: BuildBase,
   built: readonly BuiltPackage[],
 ): Promise<void> {
-  const { engine, request, onProgress, signal } = run;
+  const { engine, request, onProgress, signal } = job;
   const context = { engine, base, offline: request.offline, onProgress, signal };
-  await run.phase('postinstall', async () => {
+  await job.phase('postinstall', async () => {
     const paths = built.map(({ file }) => below(request.resultDirectory, file));
     const requires = await neededFromOthers(paths, signal);
     const set = await buildRepositories(context, request);
@@ -46,16 +46,16 @@ export async function checkInstall(
       request,
       image,
       network: networkIn(request, 'postinstall'),
-      egress: run.egress('postinstall'),
+      egress: job.egress('postinstall'),
       installer: true,
       signal,
     });
     const items = paths.map((source) => ({ source, target: `${PACKAGES}/` }));
-    await sandbox.sandbox.copyIn(items, run.warn, signal);
-    const end = await sandbox.run(installCommand(), run.command('root.log'));
+    await sandbox.sandbox.copyIn(items, job.warn, signal);
+    const end = await sandbox.run(installCommand(), job.command('root.log'));
     // rpm warns of scriptlets that failed, and calls the transaction a success.
     for (const line of end.output.lines().filter((it) => FAILED_SCRIPTLET.test(it))) {
-      run.warn({ code: 'scriptlet', message: line.replace(/^(?:warning|error): /, '') });
+      job.warn({ code: 'scriptlet', message: line.replace(/^(?:warning|error): /, '') });
     }
     if (end.exitCode === 0) return;
     const what = 'the built packages cannot be installed';

@@ -1,8 +1,7 @@
-import { KilnError } from '../../errors.ts';
+import type { CommandEnd } from '../../sandbox/door/supervise.ts';
 import { shellWord } from '../../shell-words.ts';
-import type { BuildRun } from './build-run.ts';
+import type { BuildJob } from './build-job.ts';
 import type { BuildSandbox } from './build-sandbox.ts';
-import { collectPackages } from './outcome/collect.ts';
 import {
   BuildFailure,
   failedSection,
@@ -137,36 +136,31 @@ export function isDynamic(requires: readonly string[]): boolean {
  * @throws BuildFailure E_BUILD_FAILED, E_BUILD_REQUIRES, E_BUILD_ARCH
  */
 export async function runRpmbuild(
-  run: BuildRun,
+  job: BuildJob,
   sandbox: BuildSandbox,
   start: BuildStart,
-): Promise<void> {
-  const { request } = run;
-  await run.phase('build', async () => {
-    const stages = new Stages(run);
-    const command = run.command('build.log');
-    const argv = buildPackages(sandbox.topDirectory, request, start);
+): Promise<CommandEnd> {
+  return await job.phase('build', async () => {
+    const stages = new Stages(job);
+    const command = job.command('build.log');
+    const argv = buildPackages(sandbox.topDirectory, job.request, start);
     const onOutput = (chunk: Buffer) => {
       command.onOutput(chunk);
       stages.push(chunk);
     };
-    const ending = run.logged(sandbox, argv, { ...command, onOutput });
-    const end = await ending.catch((error: unknown) => {
-      run.failedPhase = stages.current ?? 'build';
+    const end = await job.logged(sandbox, argv, { ...command, onOutput }).catch((error) => {
       stages.end(true);
       throw error;
     });
-    run.end = end;
-    const failed = end.exitCode !== 0;
+    const { exitCode, signal, timeLimit } = end;
     const limit = whichLimit(end);
     const { section } = stages;
-    if (failed) run.failedPhase = stages.current ?? 'build';
-    stages.end(failed);
-    if (!failed && limit === null) return;
-    if (end.exitCode === MISSING_BUILDREQUIRES && limit === null) {
-      run.failedPhase = 'build';
-      throw unmetRequires(end);
-    }
+    const isUnmet = exitCode === MISSING_BUILDREQUIRES && limit === null;
+    // rpmbuild asks for what is missing before any part of its run.
+    if (isUnmet) job.timeline.fail('build');
+    stages.end(exitCode !== 0);
+    if (exitCode === 0 && limit === null) return { exitCode, signal, timeLimit };
+    if (isUnmet) throw unmetRequires(end);
     const elsewhere = limit === null ? notForThisMachine(end) : undefined;
     if (elsewhere !== undefined) throw elsewhere;
     const lines = end.output.lines();
@@ -175,23 +169,6 @@ export async function runRpmbuild(
     const mistake = scriptlet === undefined ? summedUp(lines) : undefined;
     const hint = mistake === undefined ? undefined : `mend the spec: ${mistake}`;
     throw new BuildFailure('E_BUILD_FAILED', `${what} failed`, end, hint);
-  });
-}
-
-/**
- * Takes the packages out of the sandbox. A whole build without packages is a mistake in the spec.
- * @throws KilnError E_BUILD_OUTPUT, and what {@link collectPackages} throws
- */
-export async function takePackages(run: BuildRun, sandbox: BuildSandbox): Promise<void> {
-  const { shortCircuit, stopAfter } = run.request;
-  await run.phase('collect', async () => {
-    const collected = await collectPackages(run, sandbox);
-    run.collected = collected;
-    const whole = shortCircuit === undefined || shortCircuit === 'binary';
-    if (collected.packages.length > 0 || stopAfter !== undefined || !whole) return;
-    throw new KilnError('E_BUILD_OUTPUT', 'rpmbuild succeeded, but made no package', {
-      hint: 'a spec makes a package for each %files section',
-    });
   });
 }
 
@@ -228,14 +205,14 @@ const PART_LENGTH = 80;
 
 /** Tells the parts of rpmbuild's run, for people and times only: a package can write the same lines. */
 class Stages {
-  readonly #run: BuildRun;
+  readonly #job: BuildJob;
   current: BuildPhase | undefined;
   section: string | undefined;
   #since = 0;
   #line = '';
 
-  constructor(run: BuildRun) {
-    this.#run = run;
+  constructor(job: BuildJob) {
+    this.#job = job;
   }
 
   push(chunk: Buffer): void {
@@ -245,6 +222,7 @@ class Stages {
   }
 
   end(failed: boolean): void {
+    if (failed) this.#job.timeline.fail(this.current ?? 'build');
     this.#leave(failed ? 'fail' : 'finish');
   }
 
@@ -260,13 +238,13 @@ class Stages {
     this.#leave('finish');
     this.current = phase;
     this.#since = performance.now();
-    this.#run.hooks.onPhase?.(phase, 'start');
+    this.#job.hooks.onPhase?.(phase, 'start');
   }
 
   #leave(event: 'finish' | 'fail'): void {
     if (this.current === undefined) return;
-    this.#run.timeline.note(this.current, this.#since);
-    this.#run.hooks.onPhase?.(this.current, event);
+    this.#job.timeline.note(this.current, this.#since);
+    this.#job.hooks.onPhase?.(this.current, event);
     this.current = undefined;
   }
 }

@@ -1,7 +1,6 @@
 import {
   type Collection,
   type CollectRequest,
-  checkPatterns,
   collectArtifacts,
   missingArtifacts,
 } from '../../artifacts/collect.ts';
@@ -9,6 +8,7 @@ import type { Owner } from '../../artifacts/destination.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';
 import { writeResult } from '../../report/write.ts';
@@ -27,11 +27,6 @@ interface Collected {
 
 /** What kiln itself writes into the result directory of a run. */
 const OWN_FILES = ['result.json', 'report.html'];
-
-/** @throws KilnError E_ARTIFACT_PATTERN */
-export function checkArtifacts({ artifacts, resultDirectory }: RunRequest): void {
-  if (resultDirectory !== undefined) checkPatterns(artifacts);
-}
 
 interface CollectOptions {
   readonly workdir: string;
@@ -55,20 +50,19 @@ export async function collect(
   try {
     // Root decides which disk of root's is filled.
     const room = bytes && ((size: number) => refuseLowDisk(destination, size));
-    const collection = await sandbox.withRoot((rootFd) =>
-      results.collect({
-        rootFd,
-        patterns,
-        workdir,
-        destination,
-        reserved: [...OWN_FILES, ...reserved],
-        owner,
-        limits: defined({ bytes }),
-        ...(room && { room }),
-        signal: collectionEnd(timeout, interrupted),
-        onWarning: warn,
-      }),
-    );
+    using root = closing(sandbox.openRoot());
+    const collection = await results.collect({
+      rootFd: root.fd,
+      patterns,
+      workdir,
+      destination,
+      reserved: [...OWN_FILES, ...reserved],
+      owner,
+      limits: defined({ bytes }),
+      ...(room && { room }),
+      signal: collectionEnd(timeout, interrupted),
+      onWarning: warn,
+    });
     // With a sandbox's init its mounts go: what was read of its tree since then is not what was there.
     await sandbox.killAll();
     return { collection, failure: missingArtifacts(collection) };

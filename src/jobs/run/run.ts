@@ -15,7 +15,7 @@ import type { LimitHit, Measured } from '../../sandbox/door/io.ts';
 import type { Plan } from '../../sandbox/door/plan.ts';
 import { type KeptCommand, PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
-import { checkArtifacts, collect, type Results } from './collect.ts';
+import { collect, type Results } from './collect.ts';
 import { planRun, readSecrets } from './plan.ts';
 import type { RunRequest } from './request.ts';
 import { type Course, Timeline } from './timeline.ts';
@@ -86,7 +86,6 @@ export async function run(
 ): Promise<FinishedRun> {
   const { signal, terminal, handOver } = hooks;
   signal?.throwIfAborted();
-  checkArtifacts(request);
   timeline.enter('image');
   await using image = await takeImage(engine, request);
   const { copyIn, keep } = request;

@@ -3,19 +3,21 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
-import { below, ownPath } from '../../host/files/held.ts';
+import { below, type HeldPath, ownPath } from '../../host/files/held.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import type { Variation } from '../../options/build.ts';
-import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
-import { writeResult } from '../../report/write.ts';
-import { packageSigner, signBuilt } from '../provenance/sign.ts';
-import { writeProvenance } from '../provenance/write.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
+import type { BuildJob } from '../rpmbuild/build-job.ts';
 import { DEFAULT_DISK } from '../rpmbuild/build-sandbox.ts';
-import { resultOfBuild } from '../rpmbuild/outcome/finish.ts';
-import { buildStatus, KILN_FAILED } from '../rpmbuild/outcome/outcome.ts';
-import type { BuildHooks, BuildReport, Difference } from '../rpmbuild/outcome/report.ts';
+import { KILN_FAILED } from '../rpmbuild/outcome/outcome.ts';
+import type {
+  BuildHooks,
+  BuildReport,
+  Built,
+  Difference,
+  Steps,
+} from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 import { BUILD_HOME } from '../rpmbuild/rpmbuild.ts';
 import { comparePackages, explainContent } from './compare.ts';
@@ -44,58 +46,11 @@ export async function verifyBuild(
   hooks: BuildHooks = {},
   vary: readonly Variation[] = [],
 ): Promise<BuildReport> {
-  let signer: PackageSigner | undefined;
-  try {
-    signer = await packageSigner(engine, request);
-  } catch {
-    return await buildPackage(engine, request, hooks);
-  }
-  const { signKey: _key, ...unsigned } = request;
-  const first = { ...(await buildPackage(engine, unsigned, hooks)), request };
-  if (first.failure !== undefined || request.stopAfter !== undefined) return first;
-  let report: BuildReport;
-  try {
-    report = await buildAgain(engine, first, hooks, vary);
-    if (report.failure === undefined) report = await sign(report, signer, hooks);
-    const result = resultOfBuild(report, engine.renamed);
-    await writeResult(request.resultDirectory, result, request.caller);
-    await writeProvenance(engine, report);
-  } catch (error) {
-    if (!(error instanceof KilnError)) throw error;
-    report = failed(first, error);
-  }
-  return report;
+  return await buildPackage(engine, request, hooks, (job, built) => buildAgain(job, built, vary));
 }
 
-async function sign(
-  report: BuildReport,
-  signer: PackageSigner | undefined,
-  { signal, onPhase }: BuildHooks,
-): Promise<BuildReport> {
-  if (signer === undefined) return report;
-  const { resultDirectory: directory, request, phases } = report;
-  const from = performance.now();
-  onPhase?.('sign', 'start');
-  try {
-    const signed = await signBuilt(report, { directory, owner: request.caller, signer, signal });
-    onPhase?.('sign', 'finish');
-    const duration = performance.now() - from;
-    const start = Date.now() - report.started.getTime() - duration;
-    return { ...report, ...signed, phases: [...phases, { name: 'sign', start, duration }] };
-  } catch (error) {
-    onPhase?.('sign', 'fail');
-    if (!(error instanceof KilnError)) throw error;
-    return { ...failed(report, error), failedPhase: 'sign' };
-  }
-}
-
-async function buildAgain(
-  engine: Engine,
-  first: BuildReport,
-  hooks: BuildHooks,
-  vary: readonly Variation[],
-): Promise<BuildReport> {
-  const { request, resultDirectory } = first;
+async function* buildAgain(job: BuildJob, built: Built, vary: readonly Variation[]): Steps {
+  const { engine, request, hooks, signal } = job;
   await using work = await openWorkDirectory(engine.paths);
   // The home of the build is on the disk, which has no quota.
   const { disk: wanted = DEFAULT_DISK } = request;
@@ -105,7 +60,6 @@ async function buildAgain(
     who: 'the second build',
     hint: 'give more with --disk; of users, root sets users.limits.disk',
   });
-  const signals = hooks.signal === undefined ? [disk.signal] : [disk.signal, hooks.signal];
   // To the second, the clock never shows in the second build what it did in the first.
   await sleep(1000 - (Date.now() % 1000));
   const {
@@ -126,30 +80,32 @@ async function buildAgain(
         home: join(work.path, 'home'),
       },
       // A base that is known by its id only has no lock; it is the same one by its id.
-      ...(first.warnings.some(({ code }) => code === 'no-lock')
+      ...(job.warnings.some(({ code }) => code === 'no-lock')
         ? {}
-        : { lock: below(resultDirectory, 'lock.json') }),
+        : { lock: below(request.resultDirectory, 'lock.json') }),
       resultDirectory: ownPath(join(work.path, 'second')),
       postinstall: false,
     },
-    { ...hooks, signal: AbortSignal.any(signals) },
+    { ...hooks, signal: AbortSignal.any([disk.signal, signal]) },
   );
-  if (second.failure !== undefined && second.exitStatus === KILN_FAILED) {
-    return { ...failed(first, second.failure), lastLines: second.lastLines };
-  }
   if (second.failure !== undefined) {
+    yield { lastLines: second.lastLines };
+    if (second.exitStatus === KILN_FAILED) throw second.failure;
     const hint = `it was built with ${JSON.stringify(OTHERWISE)}`;
     const message = 'it was built once, and could not be built again';
-    const failure = new KilnError('E_BUILD_DIFFERS', message, { cause: second.failure, hint });
-    return { ...failed(first, failure), lastLines: second.lastLines };
+    throw new KilnError('E_BUILD_DIFFERS', message, { cause: second.failure, hint });
   }
-  const { signal } = hooks;
-  const paths = (report: BuildReport) =>
-    report.packages.map(({ file }) => join(report.resultDirectory, file));
-  const { differences: found, pairs } = await comparePackages(paths(first), paths(second), signal);
-  if (found.length === 0) return { ...first, differences: found };
+  const paths = (directory: HeldPath, { packages }: Built) =>
+    packages.map(({ file }) => join(directory, file));
+  const { differences: found, pairs } = await comparePackages(
+    paths(request.resultDirectory, built),
+    paths(second.resultDirectory, second),
+    signal,
+  );
+  if (found.length === 0) return yield { differences: found };
   const differences = await explainContent(found, pairs, join(work.path, 'unpacked'), signal);
-  return { ...failed(first, differenceError(differences)), differences };
+  yield { differences };
+  throw differenceError(differences);
 }
 
 function differenceError(differences: readonly Difference[]): KilnError {
@@ -160,8 +116,4 @@ function differenceError(differences: readonly Difference[]): KilnError {
     hint: 'result.json lists what differs under build.differences',
     details: { differences: differences.length },
   });
-}
-
-function failed(first: BuildReport, failure: KilnError): BuildReport {
-  return { ...first, failure, failedPhase: 'verify', exitStatus: buildStatus(failure) };
 }

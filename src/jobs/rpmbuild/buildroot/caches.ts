@@ -17,7 +17,7 @@ import type { CacheMount } from '../../../options/build.ts';
 import { BUILD_CACHES } from '../../../packages/repository/cache.ts';
 import type { Pruned, PruneOptions } from '../../../packages/repository/prune.ts';
 import type { Bind } from '../../../sandbox/policy/specification.ts';
-import type { BuildRun } from '../build-run.ts';
+import type { BuildJob } from '../build-job.ts';
 import type { BuildSandbox } from '../build-sandbox.ts';
 import { BUILD_HOME } from '../rpmbuild.ts';
 import { MAX_ENTRIES, thinOut } from './cache-tree.ts';
@@ -45,18 +45,18 @@ interface OpenCache {
  * ever wrote to them. Disposal brings them back to their size when no other build uses them.
  */
 export class Caches implements AsyncDisposable {
-  readonly #run: BuildRun;
+  readonly #job: BuildJob;
   readonly #open: OpenCache[] = [];
   readonly #watches = new DisposableStack();
 
-  private constructor(run: BuildRun) {
-    this.#run = run;
+  private constructor(job: BuildJob) {
+    this.#job = job;
   }
 
-  static async open(run: BuildRun): Promise<Caches> {
-    const caches = new Caches(run);
+  static async open(job: BuildJob): Promise<Caches> {
+    const caches = new Caches(job);
     try {
-      for (const mount of run.request.caches ?? []) await caches.#add(mount);
+      for (const mount of job.request.caches ?? []) await caches.#add(mount);
       await caches.#requireStorage();
     } catch (error) {
       await caches[Symbol.asyncDispose]();
@@ -95,11 +95,11 @@ export class Caches implements AsyncDisposable {
     if (existsInTree(root.fd, '/usr/bin/ccache')) return;
     const message =
       'the image has no ccache, so its cache stays empty: add --additional-package ccache';
-    this.#run.warn({ code: 'no-ccache', message });
+    this.#job.warn({ code: 'no-ccache', message });
   }
 
   async #add(mount: CacheMount): Promise<void> {
-    const { engine, request } = this.#run;
+    const { engine, request } = this.#job;
     const { caller } = request;
     if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(mount.name)) {
       throw new KilnError('E_ARGUMENT', `${mount.name} cannot be the name of a cache`, {
@@ -113,7 +113,7 @@ export class Caches implements AsyncDisposable {
         : buildCachesOf(engine.paths, engine.owner);
     const path = join(folder, mount.name);
     await mkdir(folder, { recursive: true, mode: 0o700 });
-    const lock = await acquireLock(`${path}.lock`, { shared: true, signal: this.#run.signal });
+    const lock = await acquireLock(`${path}.lock`, { shared: true, signal: this.#job.signal });
     this.#open.push({ mount, path, lock });
     const now = new Date();
     await utimes(`${path}.lock`, now, now);
@@ -123,7 +123,7 @@ export class Caches implements AsyncDisposable {
 
   /** Room for what the caches may become. */
   async #requireStorage(): Promise<void> {
-    const { paths, owner } = this.#run.engine;
+    const { paths, owner } = this.#job.engine;
     if (owner === undefined || this.#open.length === 0) return;
     const growth = this.#open.map(({ mount: { bytes }, path }) =>
       Math.max(0, bytes - treeUsage(path, { bytes, entries: MAX_ENTRIES }).bytes),
@@ -147,7 +147,7 @@ export class Caches implements AsyncDisposable {
           hint: 'give more with --cache NAME:SIZE',
         }),
       );
-      watch.signal.addEventListener('abort', () => this.#run.abort(fullError(mount, watch)), {
+      watch.signal.addEventListener('abort', () => this.#job.abort(fullError(mount, watch)), {
         once: true,
       });
     }
@@ -167,7 +167,7 @@ export class Caches implements AsyncDisposable {
     try {
       await thinOut(path, mount.bytes);
     } catch {
-      await discard(this.#run.engine.paths, path);
+      await discard(this.#job.engine.paths, path);
     }
   }
 }

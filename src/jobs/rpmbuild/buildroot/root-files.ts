@@ -19,7 +19,7 @@ import {
 import type { OpenOptions } from '../../../packages/repository/open.ts';
 import type { RpmPackage } from '../../../packages/rpm/package.ts';
 import { readRpms } from '../../../packages/rpm/read.ts';
-import type { BuildRun } from '../build-run.ts';
+import type { BuildJob } from '../build-job.ts';
 import type { PreparedBuild } from '../prepare.ts';
 import type { BuildBase } from './base.ts';
 import type { Layer } from './layer.ts';
@@ -33,64 +33,64 @@ const QUERY =
 
 /** Writes installed_pkgs.log from the image's own rpm. An image never changes, so each is asked once. */
 export async function writeInstalled(
-  run: BuildRun,
+  job: BuildJob,
   base: BuildBase,
   { sandbox, image }: PreparedBuild,
 ): Promise<void> {
-  if (run.request.omit?.includes('installed_pkgs.log') === true) return;
-  const cache = rootCache(reachOf(run.engine.paths, base.user).paths);
+  if (job.request.omit?.includes('installed_pkgs.log') === true) return;
+  const cache = rootCache(reachOf(job.engine.paths, base.user).paths);
   const name = `${image.manifest.id}.installed`;
   let list = await cache.read(name);
   if (list === undefined) {
     const chunks: Buffer[] = [];
     const end = await sandbox.run(['rpm', '-qa', '--qf', QUERY], {
-      ...run.command('root.log'),
+      ...job.command('root.log'),
       onOutput: (chunk) => chunks.push(chunk),
     });
     list = Buffer.concat(chunks).toString('utf8').split('\n').filter(Boolean).sort().join('\n');
     if (end.exitCode === 0) await cache.write(name, list);
   }
-  run.write('installed_pkgs.log', `${list}\n`);
+  job.write('installed_pkgs.log', `${list}\n`);
 }
 
 export async function writeLocks(
-  run: BuildRun,
+  job: BuildJob,
   base: BuildBase,
   { image, layer, requires }: PreparedBuild,
 ): Promise<void> {
   const lock = buildLock(base, layer, requires);
   if (lock === undefined) {
     const message = 'no lock.json: it is not known where the packages of the image came from';
-    run.warn({ code: 'no-lock', message });
+    job.warn({ code: 'no-lock', message });
     return;
   }
-  run.write('lock.json', `${JSON.stringify(run.engine.renamed(lock), undefined, 1)}\n`);
+  job.write('lock.json', `${JSON.stringify(job.engine.renamed(lock), undefined, 1)}\n`);
   try {
-    run.write('buildroot_lock.json', await buildrootLock(run, base, image, layer));
+    job.write('buildroot_lock.json', await buildrootLock(job, base, image, layer));
   } catch (error) {
-    run.signal.throwIfAborted();
+    job.signal.throwIfAborted();
     const why = reasonOf(error);
-    run.warn({ code: 'no-buildroot-lock', message: `no buildroot_lock.json: ${why}` });
+    job.warn({ code: 'no-buildroot-lock', message: `no buildroot_lock.json: ${why}` });
   }
 }
 
 /** Cached, as an image never changes and its base's packages are in most others. */
 async function buildrootLock(
-  run: BuildRun,
+  job: BuildJob,
   base: BuildBase,
   image: PreparedBuild['image'],
   { lock, whole }: PreparedBuild['layer'],
 ): Promise<string> {
-  const { paths, reach } = reachOf(run.engine.paths, base.user);
+  const { paths, reach } = reachOf(job.engine.paths, base.user);
   const cache = rootCache(paths);
   const textOf = async (id: string, packages: Lock, below?: string) => {
     const known = await cache.read(`${id}.buildroot`);
     if (known !== undefined) return known;
     const others = below === undefined ? [] : (JSON.parse(below) as BuildrootLock).buildroot.rpms;
-    const options = { paths, reach, signal: run.signal };
+    const options = { paths, reach, signal: job.signal };
     const files = await fetchPackages(packages, options);
     const root = await exportBuildrootLock(packages, files, options, others);
-    const text = `${JSON.stringify(run.engine.renamed(root), undefined, 4)}\n`;
+    const text = `${JSON.stringify(job.engine.renamed(root), undefined, 4)}\n`;
     await cache.write(`${id}.buildroot`, text);
     return text;
   };
@@ -104,10 +104,10 @@ function rootCache({ cache }: Pick<StatePaths, 'cache'>): SmallCache {
   return new SmallCache(join(cache, 'roots'), KEPT);
 }
 
-export async function writeHardware(run: BuildRun): Promise<void> {
+export async function writeHardware(job: BuildJob): Promise<void> {
   const [cpuinfo, space] = await Promise.all([
     readFile('/proc/cpuinfo', 'utf8').catch(() => ''),
-    statfs(run.engine.paths.root).catch(() => undefined),
+    statfs(job.engine.paths.root).catch(() => undefined),
   ]);
   const model = /^model name\s*: (.*)$/m.exec(cpuinfo)?.[1] ?? 'unknown';
   const flags = /^(?:flags|Features)\s*: (.*)$/m.exec(cpuinfo)?.[1] ?? '';
@@ -123,7 +123,7 @@ export async function writeHardware(run: BuildRun): Promise<void> {
           `Disk: ${mebibytes(space.blocks * space.bsize)}, ${mebibytes(space.bavail * space.bsize)} free`,
         ]),
   ];
-  run.write('hw_info.log', `${lines.join('\n')}\n`);
+  job.write('hw_info.log', `${lines.join('\n')}\n`);
 }
 
 const KIND = 'kiln-build-lock';

@@ -1,7 +1,7 @@
 import { constants, fstatSync } from 'node:fs';
 import { runInNewContext } from 'node:vm';
 import { Budget } from '../../../artifacts/budget.ts';
-import { type Collection, collectArtifacts } from '../../../artifacts/collect.ts';
+import { collectArtifacts } from '../../../artifacts/collect.ts';
 import type { Artifact } from '../../../artifacts/manifest.ts';
 import { type ByteString, joinBytes, matchText, toBytes } from '../../../artifacts/pattern.ts';
 import { FileSystems, listDirectory, listEntries } from '../../../artifacts/source.ts';
@@ -15,18 +15,12 @@ import { nevra } from '../../../packages/rpm/dependency.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
 import { readIdentities } from '../../../packages/rpm/read.ts';
 import { compare } from '../../provenance/spdx.ts';
-import type { BuildRun } from '../build-run.ts';
+import type { BuildJob } from '../build-job.ts';
 import type { BuildSandbox } from '../build-sandbox.ts';
-import type { BuiltPackage } from './report.ts';
+import type { Built, BuiltPackage } from './report.ts';
 
 /** More packages than any spec makes; each costs a line in result.json. */
 const MAX_PACKAGES = 20_000;
-
-export interface CollectedPackages {
-  readonly packages: readonly BuiltPackage[];
-  readonly sourcePackage: BuiltPackage | undefined;
-  readonly collection: Collection;
-}
 
 interface Found {
   readonly folder: string;
@@ -39,15 +33,12 @@ interface Found {
  * package does not come out. All processes of the sandbox must be dead.
  * @throws KilnError E_BUILD_OUTPUT, E_SANDBOX_GONE, and what {@link collectArtifacts} throws
  */
-export async function collectPackages(
-  run: BuildRun,
-  sandbox: BuildSandbox,
-): Promise<CollectedPackages> {
-  const { request, signal, warn } = run;
+export async function collectPackages(job: BuildJob, sandbox: BuildSandbox): Promise<Built> {
+  const { request, signal, warn } = job;
   using root = closing(sandbox.sandbox.openRoot());
   const folders = [`${sandbox.topDirectory}/RPMS`, `${sandbox.topDirectory}/SRPMS`];
-  const found = await findPackages(root.fd, folders, run);
-  const collection = await collectArtifacts({
+  const found = await findPackages(root.fd, folders, signal);
+  const { artifacts } = await collectArtifacts({
     rootFd: root.fd,
     patterns: folders
       .filter((folder) => found.some((entry) => entry.folder === folder))
@@ -60,22 +51,33 @@ export async function collectPackages(
   });
   // Fails where the sandbox is gone: its mounts went with its init, and its tree was empty.
   await sandbox.sandbox.killAll();
-  const artifacts = new Map(collection.artifacts.map((artifact) => [artifact.path, artifact]));
-  const built = found.map((entry) => describe(entry, artifacts.get(entry.file)));
+  const byPath = new Map(artifacts.map((artifact) => [artifact.path, artifact]));
+  const built = found.map((entry) => describe(entry, byPath.get(entry.file)));
   return {
     packages: built.filter(({ isSource }) => !isSource).sort((a, b) => compare(a.file, b.file)),
     sourcePackage: built.find(({ isSource }) => isSource),
-    collection,
+    artifacts,
   };
+}
+
+/** A whole build without packages is a mistake in the spec. @throws KilnError E_BUILD_OUTPUT */
+export function requirePackages({ request, timeline }: BuildJob, { packages }: Built): void {
+  const { shortCircuit, stopAfter } = request;
+  const whole = shortCircuit === undefined || shortCircuit === 'binary';
+  if (packages.length > 0 || stopAfter !== undefined || !whole) return;
+  timeline.fail('collect');
+  throw new KilnError('E_BUILD_OUTPUT', 'rpmbuild succeeded, but made no package', {
+    hint: 'a spec makes a package for each %files section',
+  });
 }
 
 /** The packages in these folders of the sandbox, without links or devices of such names. */
 async function findPackages(
   rootFd: number,
   folders: readonly string[],
-  run: BuildRun,
+  signal: AbortSignal,
 ): Promise<Found[]> {
-  const budget = new Budget(undefined, run.signal);
+  const budget = new Budget(undefined, signal);
   using opened = new DisposableStack();
   const files: { readonly folder: string; readonly file: string; readonly path: string }[] = [];
   for (const folder of folders) {
@@ -95,7 +97,7 @@ async function findPackages(
   }
   const found: Found[] = [];
   const paths = files.map(({ path }) => path);
-  for await (const result of readIdentities(paths, { signal: run.signal })) {
+  for await (const result of readIdentities(paths, { signal })) {
     const { folder, file } = files[result.index]!;
     if (result.error !== undefined) throw notAPackageError(file, result.error);
     found.push({ folder, file, identity: result.package });
@@ -139,17 +141,17 @@ const MATCHING_TIME = 2000;
 
 /** Copies the files of the request's `scan`. A failure is a warning: it must not hide one of the build. */
 export async function scanRoot(
-  run: BuildRun,
+  job: BuildJob,
   { sandbox }: BuildSandbox,
   failed: boolean,
 ): Promise<readonly Artifact[]> {
-  const { scan, resultDirectory, caller } = run.request;
-  if (scan === undefined || (scan.onlyFailed && !failed) || run.signal.aborted) return [];
+  const { scan, resultDirectory, caller } = job.request;
+  if (scan === undefined || (scan.onlyFailed && !failed) || job.signal.aborted) return [];
   try {
     // Nothing may change the files meanwhile; fails where the sandbox is gone.
     await sandbox.killAll();
     return await sandbox.withRoot(async (rootFd) => {
-      const paths = matching(await regularFiles(rootFd, run.signal), scan.pattern);
+      const paths = matching(await regularFiles(rootFd, job.signal), scan.pattern);
       if (paths.length > LIMITS.entries) {
         throw new KilnError('E_ARTIFACT_LIMIT', `${paths.length} files match`, {
           hint: `${LIMITS.entries} are the most that are copied`,
@@ -163,16 +165,16 @@ export async function scanRoot(
         destination: below(resultDirectory, SCAN_FOLDER),
         owner: caller,
         limits: LIMITS,
-        signal: run.signal,
-        onWarning: run.warn,
+        signal: job.signal,
+        onWarning: job.warn,
       });
       const files = artifacts.filter(({ type }) => type === 'file');
-      run.say(`${SCAN_FOLDER}: ${files.length} of ${paths.length} files copied`);
+      job.say(`${SCAN_FOLDER}: ${files.length} of ${paths.length} files copied`);
       return artifacts.map((entry) => ({ ...entry, path: `${SCAN_FOLDER}/${entry.path}` }));
     });
   } catch (error) {
     const message = `${SCAN_FOLDER}: nothing is copied: ${asKilnError(error).message}`;
-    run.warn({ code: 'scan', message });
+    job.warn({ code: 'scan', message });
     return [];
   }
 }

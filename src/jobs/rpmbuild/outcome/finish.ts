@@ -1,5 +1,7 @@
 import { basename } from 'node:path';
 import { defined } from '../../../defined.ts';
+import type { Engine } from '../../../engine.ts';
+import { isKilnCode, type KilnError } from '../../../errors.ts';
 import { asKilnError } from '../../../host/calls/system-error.ts';
 import { KILN_VERSION } from '../../../host/state/paths.ts';
 import { digestOf } from '../../../image/key.ts';
@@ -14,74 +16,97 @@ import {
   resourcesOf,
   resultOfCourse,
 } from '../../run/result.ts';
-import type { BuildRun } from '../build-run.ts';
+import { BuildJob } from '../build-job.ts';
 import type { BuildRequest } from '../request.ts';
 import { BuildFailure, buildStatus } from './outcome.ts';
-import type { BuildPhase, BuildReport, BuiltPackage } from './report.ts';
+import {
+  type BuildHooks,
+  type BuildReport,
+  type BuiltPackage,
+  NOTHING_BUILT,
+  type Steps,
+} from './report.ts';
 import { lockResults, logLimits, ResultFiles } from './result-files.ts';
 
-/** Does the work of a build, whose result directory no other build uses meanwhile. It does not throw. */
-export async function finished(run: BuildRun, work: () => Promise<void>): Promise<BuildReport> {
-  const { resultDirectory, caller } = run.request;
-  let failure: unknown;
+/**
+ * Takes the steps of a build, whose result directory no other build uses meanwhile, and reports. It does not throw.
+ * @param before what is known of the build
+ */
+export async function reported(
+  engine: Engine,
+  request: BuildRequest,
+  hooks: BuildHooks,
+  steps: (job: BuildJob) => Steps,
+  before: Partial<BuildReport> = {},
+): Promise<BuildReport> {
+  const { resultDirectory, caller } = request;
+  let report: BuildReport = { ...newReport(request), ...before };
   using held = new DisposableStack();
+  let job: BuildJob | undefined;
   try {
     held.use(await lockResults(resultDirectory, caller));
-    const limits = logLimits(run.engine.owner?.share.disk, run.request.logSharers);
+    const limits = logLimits(engine.owner?.share.disk, request.logSharers);
     using files = await ResultFiles.open(resultDirectory, caller, limits);
-    run.logTo(files);
-    await work();
+    job = new BuildJob(engine, request, hooks, files);
+    for await (const more of steps(job)) report = { ...report, ...more };
   } catch (error) {
-    failure = error;
+    report = failed(report, asKilnError(error), job?.timeline.failed);
   }
-  return await finish(run, failure);
-}
-
-async function finish(run: BuildRun, error: unknown): Promise<BuildReport> {
-  const { request } = run;
-  const report = describe(run, error);
   // It could not be opened, or is another job's.
-  if (!run.isOpen) return report;
+  if (job === undefined) return report;
+  const { timeline, warnings, egressLog } = job;
+  report = { ...report, ...timeline.course, warnings, egress: egressLog.entries() };
   try {
-    const result = resultOfBuild(report, run.engine.renamed);
-    await writeResult(request.resultDirectory, result, request.caller);
+    await writeResult(resultDirectory, resultOfBuild(report, engine.renamed), caller);
     // A part of a build may use files that a person changed since the other parts.
     const whole =
-      report.failure === undefined &&
+      (report.failure === undefined || isKilnCode(report.failure, 'E_BUILD_DIFFERS')) &&
       request.stopAfter === undefined &&
       request.shortCircuit === undefined;
-    if (whole) await writeProvenance(run.engine, report);
+    if (whole) await writeProvenance(engine, report);
     return report;
   } catch (cause) {
-    if (report.failure !== undefined) return report;
-    const failure = asKilnError(cause);
-    return { ...report, failure, failedPhase: 'collect', exitStatus: buildStatus(failure) };
+    return report.failure === undefined ? failed(report, asKilnError(cause), 'collect') : report;
   }
 }
 
-function describe(run: BuildRun, error: unknown): BuildReport {
-  const { request, timeline, sandbox, collected } = run;
-  const { sourceDigest, base, image, end, usage, warnings } = run;
-  const failure = error === undefined ? undefined : asKilnError(error);
-  const failedPhase: BuildPhase | undefined = failure && (run.failedPhase ?? 'input');
-  const { lastLines, limitHit } =
-    failure instanceof BuildFailure ? failure : { lastLines: [], limitHit: null };
+/** Of a build of which nothing is known yet. */
+function newReport(request: BuildRequest): BuildReport {
   return {
-    name: run.name ?? basename(request.source.path),
-    exitStatus: buildStatus(failure),
-    ...{ failure, failedPhase, lastLines, limitHit, request },
+    ...NOTHING_BUILT,
+    name: basename(request.source.path),
+    exitStatus: 0,
+    failure: undefined,
+    failedPhase: undefined,
+    lastLines: [],
+    limitHit: null,
+    request,
     resultDirectory: request.resultDirectory,
-    ...timeline.course,
-    ...{ sourceDigest, base, image, end, usage, warnings },
-    packages: collected?.packages ?? [],
-    sourcePackage: collected?.sourcePackage,
-    buildRequires: run.requires,
-    sandbox: run.kept ?? sandbox?.sandbox.id,
-    kept: run.kept !== undefined,
-    measured: sandbox?.sandbox.measured,
-    artifacts: [...(collected?.collection.artifacts ?? []), ...run.scanned],
-    egress: run.egressLog.entries(),
+    started: new Date(),
+    phases: [],
+    sourceDigest: undefined,
+    base: undefined,
+    image: undefined,
+    buildRequires: [],
+    sandbox: undefined,
+    kept: false,
+    end: undefined,
+    usage: {},
+    measured: undefined,
+    warnings: [],
+    egress: [],
   };
+}
+
+/** @param phase in which it failed, if it had begun */
+export function failed(
+  report: BuildReport,
+  failure: KilnError,
+  failedPhase: string = 'input',
+): BuildReport {
+  const { lastLines, limitHit, end } = failure instanceof BuildFailure ? failure : report;
+  const exitStatus = buildStatus(failure);
+  return { ...report, failure, failedPhase, lastLines, limitHit, end, exitStatus };
 }
 
 export function resultOfBuild(report: BuildReport, renamed: Renamed): Result {

@@ -1,6 +1,7 @@
 import type { ErrorCode } from '../../../error-codes.ts';
 import { KilnError } from '../../../errors.ts';
 import type { Executed } from '../../../sandbox/door/io.ts';
+import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
 import type { BuildReport } from './report.ts';
 
 export function whichLimit({ exitCode, timeLimit, limitHit }: Executed): BuildReport['limitHit'] {
@@ -18,6 +19,7 @@ const LIMITS: Readonly<Record<NonNullable<BuildReport['limitHit']>, readonly [st
 export class BuildFailure extends KilnError {
   readonly limitHit: BuildReport['limitHit'];
   readonly lastLines: readonly string[];
+  readonly end: CommandEnd;
 
   constructor(
     code: ErrorCode,
@@ -27,13 +29,14 @@ export class BuildFailure extends KilnError {
     limitHit = whichLimit(end),
   ) {
     const limit = limitHit === null ? undefined : LIMITS[limitHit];
-    const { exitCode, signal } = end;
+    const { exitCode, signal, timeLimit } = end;
     const how = signal === null ? `exit status ${exitCode}` : `killed by ${signal}`;
     super(code, `${what}: ${limit?.[0] ?? how}`, {
       hint: limit?.[1] ?? hint,
       details: { exitCode, signal, limitHit },
     });
     this.limitHit = limitHit;
+    this.end = { exitCode, signal, timeLimit };
     this.lastLines = relevantLines(end.output.lines());
   }
 }

@@ -6,7 +6,7 @@ import type { CgroupUsage } from '../../../host/cgroup/cgroup-usage.ts';
 import type { HeldPath } from '../../../host/files/held.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
-import type { CommandFacts, SandboxFacts } from '../../../sandbox/command/facts.ts';
+import type { LimitHit, Measured } from '../../../sandbox/door/io.ts';
 import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
 import type { Course } from '../../run/timeline.ts';
 import type { BuildRequest } from '../request.ts';
@@ -65,28 +65,37 @@ export interface Difference {
   readonly detail?: readonly string[];
 }
 
-export interface BuildReport extends Course {
+/** What a build made, as it is in the result directory. */
+export interface Built {
+  readonly packages: readonly BuiltPackage[];
+  readonly sourcePackage: BuiltPackage | undefined;
+  readonly artifacts: readonly Artifact[];
+}
+
+export const NOTHING_BUILT: Built = { packages: [], sourcePackage: undefined, artifacts: [] };
+
+/** Steps of a build: each yields what it adds to the report, also where a later one fails. */
+export type Steps<Value = void> = AsyncGenerator<Partial<BuildReport>, Value, void>;
+
+export interface BuildReport extends Built, Course {
   readonly name: string;
   readonly exitStatus: number;
   readonly failure: KilnError | undefined;
-  readonly failedPhase: BuildPhase | undefined;
+  readonly failedPhase: string | undefined;
   readonly lastLines: readonly string[];
   readonly request: BuildRequest;
   readonly resultDirectory: HeldPath;
   /** `sha256:…` of the source package or spec; undefined if it was not read. */
   readonly sourceDigest: string | undefined;
-  readonly packages: readonly BuiltPackage[];
-  readonly sourcePackage: BuiltPackage | undefined;
   readonly buildRequires: readonly string[];
   readonly base: { readonly id: string; readonly name: string } | undefined;
   readonly image: { readonly id: string; readonly name: string } | undefined;
   readonly sandbox: string | undefined;
   readonly kept: boolean;
   readonly end: CommandEnd | undefined;
-  readonly limitHit: 'timeout' | 'stall' | 'memory' | 'pids' | 'disk' | null;
+  readonly limitHit: LimitHit | null;
   readonly usage: CgroupUsage;
-  readonly measured: (SandboxFacts & CommandFacts) | undefined;
-  readonly artifacts: readonly Artifact[];
+  readonly measured: Measured | undefined;
   readonly warnings: readonly Warning[];
   readonly egress: readonly EgressEntry[];
   readonly differences?: readonly Difference[];

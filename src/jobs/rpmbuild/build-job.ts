@@ -1,51 +1,36 @@
-import type { Artifact } from '../../artifacts/manifest.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { EgressLog } from '../../egress/rule.ts';
 import type { Engine } from '../../engine.ts';
 import { describeProgress, type ImageProgress } from '../../image/progress.ts';
 import type { NetworkPhase } from '../../options/build.ts';
-import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import type { Executed } from '../../sandbox/door/io.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { BuildCommand, BuildEgress, BuildSandbox } from './build-sandbox.ts';
-import type { CollectedPackages } from './outcome/collect.ts';
-import type { BuildHooks, BuildPhase, BuildReport, LogName } from './outcome/report.ts';
+import type { BuildHooks, BuildPhase, LogName, Steps } from './outcome/report.ts';
 import { logTime, type ResultFiles } from './outcome/result-files.ts';
 import { type BuildRequest, egressIn } from './request.ts';
 import { commandLine } from './rpmbuild.ts';
 
-export class BuildRun {
+/** What the steps of one build have in common: request, logs, time, listeners. What comes of them they return. */
+export class BuildJob {
   readonly engine: Engine;
   readonly request: BuildRequest;
   readonly hooks: BuildHooks;
   readonly timeline = new Timeline();
   readonly warnings: Warning[] = [];
-  readonly signal: AbortSignal;
-  signer: PackageSigner | undefined;
-  failedPhase: BuildPhase | undefined;
-  /** What has come of the build until now. */
-  name: string | undefined;
-  sourceDigest: string | undefined;
-  base: BuildReport['base'];
-  image: BuildReport['image'];
-  requires: readonly string[] = [];
-  sandbox: BuildSandbox | undefined;
-  collected: CollectedPackages | undefined;
-  scanned: readonly Artifact[] = [];
-  end: BuildReport['end'];
-  usage: BuildReport['usage'] = {};
-  kept: string | undefined;
   readonly egressLog = new EgressLog();
-  #files: ResultFiles | undefined;
+  readonly signal: AbortSignal;
+  readonly #files: ResultFiles;
   readonly #broken = new AbortController();
   readonly #said = new Set<string>();
   #deadline: number | undefined;
 
-  constructor(engine: Engine, request: BuildRequest, hooks: BuildHooks) {
+  constructor(engine: Engine, request: BuildRequest, hooks: BuildHooks, files: ResultFiles) {
     this.engine = engine;
     this.request = request;
     this.hooks = hooks;
+    this.#files = files;
     this.timeline.samples.isOn = hooks.samples !== false;
     const { signal: broken } = this.#broken;
     this.signal = hooks.signal === undefined ? broken : AbortSignal.any([broken, hooks.signal]);
@@ -53,27 +38,18 @@ export class BuildRun {
 
   write(name: string, content: string): void {
     if (this.request.omit?.some((omitted) => omitted === name) === true) return;
-    this.#files?.write(name, content);
+    this.#files.write(name, content);
   }
 
-  /** Whether there is a result directory to write to. */
-  get isOpen(): boolean {
-    return this.#files !== undefined;
-  }
-
-  logTo(files: ResultFiles): void {
-    this.#files = files;
-  }
-
-  async whole(work: () => Promise<void>): Promise<void> {
+  async *whole(steps: Steps): Steps {
     const name = this.hooks.stateNames?.whole;
-    if (name === undefined) return await work();
-    this.#files?.state('Start', name);
+    if (name === undefined) return yield* steps;
+    this.#files.state('Start', name);
     try {
-      await work();
-      this.#files?.state('Finish', name);
+      yield* steps;
+      this.#files.state('Finish', name);
     } catch (error) {
-      this.#files?.state('Failed', name);
+      this.#files.state('Failed', name);
       throw error;
     }
   }
@@ -81,18 +57,19 @@ export class BuildRun {
   async phase<Result>(name: BuildPhase, work: () => Promise<Result>): Promise<Result> {
     this.signal.throwIfAborted();
     const state = this.hooks.stateNames?.[name] ?? name;
-    this.#files?.state('Start', state);
+    this.#files.state('Start', state);
     this.hooks.onPhase?.(name, 'start');
+    this.timeline.enter(name);
     try {
-      const from = performance.now();
-      const result = await work().finally(() => this.timeline.note(name, from));
-      this.#files?.state('Finish', state);
+      const result = await work();
+      this.timeline.leave();
+      this.#files.state('Finish', state);
       this.hooks.onPhase?.(name, 'finish');
       return result;
     } catch (error) {
-      this.failedPhase ??= name;
+      this.timeline.fail(name);
       this.hooks.onPhase?.(name, 'fail');
-      this.#files?.state('Failed', state);
+      this.#files.state('Failed', state);
       throw error;
     }
   }
@@ -116,7 +93,7 @@ export class BuildRun {
 
   output(log: LogName, chunk: Buffer): void {
     try {
-      this.#files?.append(log, chunk);
+      this.#files.append(log, chunk);
     } catch (error) {
       this.#broken.abort(error);
     }
