@@ -13,7 +13,7 @@ import type { SandboxProcess } from '../../sandbox/command/process.ts';
 import type { CommandStdio, HandOver } from '../../sandbox/command/streams.ts';
 import { argumentError, commandStatus } from './outcome.ts';
 import { RootSandbox } from './root/root-sandbox.ts';
-import { watched } from './root/transaction.ts';
+import { inRoot } from './root/transaction.ts';
 import { hostPath, type MockSession, type RootSession, withRoot } from './session.ts';
 
 export async function copyin(session: MockSession): Promise<number> {
@@ -25,27 +25,25 @@ export async function copyin(session: MockSession): Promise<number> {
     }
   }
   return await withRoot(session, async ({ root }) => {
-    const bound = await root.bound();
     await root.note({ pristine: false });
-    await using sandbox = await RootSandbox.open(root, { command: ['--copyin'] });
-    await sandbox.sandbox.withRoot(async (rootFd) => {
-      const into = existsInTree(rootFd, destination, constants.O_DIRECTORY);
-      if (sources.length > 1 && !into) {
-        throw argumentError(`multiple source files and ${destination} is not a directory!`);
-      }
-      for (const source of sources) {
-        const target = into ? join(destination, basename(openedPath(source))) : destination;
-        const isTree = statSync(openedPath(source)).isDirectory();
-        if (isTree && existsInTree(rootFd, target)) {
-          throw argumentError(`Destination ${target} already exists!`);
+    await inRoot(root, { command: ['--copyin'] }, async ({ sandbox }) => {
+      await sandbox.withRoot(async (rootFd) => {
+        const into = existsInTree(rootFd, destination, constants.O_DIRECTORY);
+        if (sources.length > 1 && !into) {
+          throw argumentError(`multiple source files and ${destination} is not a directory!`);
         }
-        log.info(`copying ${source} to ${destination}`);
-      }
+        for (const source of sources) {
+          const target = into ? join(destination, basename(openedPath(source))) : destination;
+          const isTree = statSync(openedPath(source)).isDirectory();
+          if (isTree && existsInTree(rootFd, target)) {
+            throw argumentError(`Destination ${target} already exists!`);
+          }
+          log.info(`copying ${source} to ${destination}`);
+        }
+      });
+      const items = sources.map((source) => ({ source: openedPath(source), target: destination }));
+      await sandbox.copyIn(items, (warning) => log.warning(warning), signal);
     });
-    const items = sources.map((source) => ({ source: openedPath(source), target: destination }));
-    await watched(root, sandbox, bound, () =>
-      sandbox.sandbox.copyIn(items, (warning) => log.warning(warning), signal),
-    );
     return 0;
   });
 }
@@ -130,30 +128,22 @@ export async function runInRoot(
   handOver?: HandOver,
 ): Promise<number> {
   const { TERM } = caller.env;
-  const bound = await root.bound();
   await root.note({ pristine: false });
-  await using sandbox = await RootSandbox.open(root, {
+  const options = {
     network: chroot.network || line.has('enable-network'),
     hostname: chroot.hostname,
     environment: chroot.environment,
     // What the caller names on the command line is the caller's own word, as with `kiln run --bind`.
     binds: binds.map((bind) => ({ ...bind, readonly: !chroot.bindsAreCallers })),
     caller: caller.ids,
-    command: [...argv.slice(-3)],
-  });
-  return await watched(root, sandbox, bound, async () => {
-    const command = await sandbox.start(
-      argv,
-      {
-        user: line.has('unpriv') ? chroot.user : undefined,
-        workdir: line.value('cwd'),
-        env: {
-          PS1: '<mock-chroot> \\s-\\v\\$ ',
-          ...(terminal !== undefined && TERM ? { TERM } : {}),
-        },
-      },
-      { ...defined({ terminal }), handOver },
-    );
+    command: argv.slice(-3),
+  };
+  return await inRoot(root, options, async (sandbox) => {
+    const user = line.has('unpriv') ? chroot.user : undefined;
+    const PS1 = '<mock-chroot> \\s-\\v\\$ ';
+    const env = { PS1, ...(terminal !== undefined && TERM ? { TERM } : {}) };
+    const wanted = { user, workdir: line.value('cwd'), env };
+    const command = await sandbox.start(argv, wanted, { ...defined({ terminal }), handOver });
     const kill = () => void command.kill().catch(() => undefined);
     using _ = connect(command.process, kill);
     return commandStatus(await command.ended());

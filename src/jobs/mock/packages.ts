@@ -12,8 +12,7 @@ import { specOptions } from '../rpmbuild/rpmbuild.ts';
 import { mockBuildRequest } from './build-request.ts';
 import { argumentError, buildHooks, usageError } from './outcome.ts';
 import { addOwnPackages, installPackages } from './root/install.ts';
-import { RootSandbox } from './root/root-sandbox.ts';
-import { removePackages, watched } from './root/transaction.ts';
+import { inRoot, removePackages } from './root/transaction.ts';
 import {
   type ChrootSession,
   isOffline,
@@ -194,10 +193,8 @@ const QUERY =
 async function specRequires(at: RootSession, path: HeldPath): Promise<readonly string[]> {
   const input = readSpec(path);
   const request = mockBuildRequest(at, { kind: 'spec', path }, ownPath('/'));
-  const bound = await at.root.bound();
-  await using sandbox = await RootSandbox.open(at.root, { command: ['rpmspec'] });
   const query = ['/bin/sh', '-c', QUERY, 'sh', ...specOptions(request)];
-  const result = await watched(at.root, sandbox, bound, () =>
+  const result = await inRoot(at.root, { command: ['rpmspec'] }, (sandbox) =>
     sandbox.capture(query, {
       user: at.chroot.user,
       env: { TMPDIR: '/tmp' },

@@ -22,83 +22,75 @@ interface RecipePipe {
   whenWritable(then: () => void): void;
 }
 
-export class RelayedCommand {
+/** A command that the child of a recipe has started, and hears of by messages. */
+export interface RelayedCommand {
   readonly over: Promise<void>;
-  readonly #id: number;
-  readonly #pipe: RecipePipe;
-  readonly #started: Promise<CommandProcess>;
-  #feeding = false;
-  #process: CommandProcess | undefined;
+  feed(data: Buffer): void;
+  endInput(): void;
+  kill(signal: number): void;
+  abandon(): void;
+}
 
-  constructor(id: number, started: Promise<CommandProcess>, pipe: RecipePipe) {
-    this.#id = id;
-    this.#pipe = pipe;
-    this.#started = awaitedLater(started);
-    this.over = awaitedLater(this.#relay());
-  }
-
-  feed(data: Buffer): void {
-    if (this.#feeding) {
-      throw new KilnError('E_CONFINE_PROTOCOL', 'the recipe sends input before the last is taken');
-    }
-    this.#feeding = true;
-    const done = () => {
-      this.#feeding = false;
-      this.#pipe.send({ type: 'drained', id: this.#id });
-    };
-    // A command that is gone drains its input as well.
-    this.#withProcess(({ stdin }) => (stdin.destroyed ? done() : void stdin.write(data, done)));
-  }
-
-  endInput(): void {
-    this.#withProcess(({ stdin }) => void stdin.end());
-  }
-
-  kill(signal: number): void {
-    this.#withProcess((command) => void command.kill(signal));
-  }
-
-  #withProcess(act: (command: CommandProcess) => void): void {
-    this.#started.then(act, () => undefined);
-  }
-
-  abandon(): void {
-    this.#process?.stdin.destroy();
-    this.#process?.stdout.destroy();
-    this.#process?.stderr.destroy();
-  }
-
-  async #relay(): Promise<void> {
-    const id = this.#id;
-    try {
-      const command = await this.#started;
-      this.#process = command;
-      this.#pipe.send({ type: 'started', id });
-      this.#forward('stdout', command.stdout);
-      this.#forward('stderr', command.stderr);
-      await new Promise<void>((resolve, reject) => {
-        command.once('error', reject);
-        command.once('exit', (code, signal) => this.#pipe.send({ type: 'exit', id, code, signal }));
-        command.once('close', resolve);
-      });
-    } catch (error) {
-      const message = reasonOf(error);
-      this.#pipe.send({ type: 'failed', id, message });
-    }
-  }
-
-  #forward(stream: 'stdout' | 'stderr', source: Readable): void {
-    const id = this.#id;
+export function relayCommand(
+  id: number,
+  starting: Promise<CommandProcess>,
+  { send, whenWritable }: RecipePipe,
+): RelayedCommand {
+  const started = awaitedLater(starting);
+  const withCommand = (act: (command: CommandProcess) => void) => {
+    started.then(act, () => undefined);
+  };
+  let isFed = false;
+  let abandon = () => {};
+  const forward = (stream: 'stdout' | 'stderr', source: Readable) => {
     source.on('data', (chunk: Buffer) => {
       let writable = true;
       for (let at = 0; at < chunk.length; at += CHUNK_BYTES) {
         const data = chunk.subarray(at, at + CHUNK_BYTES).toString('base64');
-        writable = this.#pipe.send({ type: 'output', id, stream, data });
+        writable = send({ type: 'output', id, stream, data });
       }
       if (writable) return;
       source.pause();
-      this.#pipe.whenWritable(() => source.resume());
+      whenWritable(() => source.resume());
     });
-    source.once('close', () => this.#pipe.send({ type: 'output', id, stream, data: null }));
-  }
+    source.once('close', () => send({ type: 'output', id, stream, data: null }));
+  };
+  const relay = async () => {
+    try {
+      const command = await started;
+      const { stdin, stdout, stderr } = command;
+      abandon = () => {
+        for (const stream of [stdin, stdout, stderr]) stream.destroy();
+      };
+      send({ type: 'started', id });
+      forward('stdout', stdout);
+      forward('stderr', stderr);
+      await new Promise<void>((resolve, reject) => {
+        command.once('error', reject);
+        command.once('exit', (code, signal) => send({ type: 'exit', id, code, signal }));
+        command.once('close', resolve);
+      });
+    } catch (error) {
+      send({ type: 'failed', id, message: reasonOf(error) });
+    }
+  };
+  return {
+    over: awaitedLater(relay()),
+    feed: (data) => {
+      if (isFed) {
+        const what = 'the recipe sends input before the last is taken';
+        throw new KilnError('E_CONFINE_PROTOCOL', what);
+      }
+      isFed = true;
+      const done = () => {
+        isFed = false;
+        send({ type: 'drained', id });
+      };
+      // A command that is gone drains its input as well.
+      withCommand(({ stdin }) => (stdin.destroyed ? done() : void stdin.write(data, done)));
+    },
+    endInput: () => withCommand(({ stdin }) => void stdin.end()),
+    kill: (signal) => withCommand((command) => void command.kill(signal)),
+    abandon: () => abandon(),
+  };
 }

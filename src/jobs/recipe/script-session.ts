@@ -10,7 +10,7 @@ import { NotUtf8 } from '../../host/files/user-file.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { RecipeFolder } from '../../recipe/folder.ts';
 import { LONGEST_WAIT } from '../../sandbox/door/supervise.ts';
-import { type CommandProcess, RelayedCommand } from './relayed-command.ts';
+import { type CommandProcess, type RelayedCommand, relayCommand } from './relayed-command.ts';
 import {
   CHUNK_BYTES,
   type FileAnswer,
@@ -254,7 +254,7 @@ export class ScriptSession implements AsyncDisposable {
       this.#send({ type: 'failed', id, message: why });
       return;
     }
-    const command = new RelayedCommand(id, start(message), {
+    const command = relayCommand(id, start(message), {
       send: (answer) => this.#send(answer),
       whenWritable: (then) => this.#messages.once('drain', then),
     });

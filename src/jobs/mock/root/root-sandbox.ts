@@ -11,7 +11,7 @@ import {
 } from '../../../sandbox/policy/specification.ts';
 import type { MockRoot } from './root.ts';
 
-interface RootSandboxOptions {
+export interface RootSandboxOptions {
   readonly network?: boolean | undefined;
   readonly hostname?: string | undefined;
   readonly binds?: readonly Bind[];

@@ -6,7 +6,7 @@ import { emptyTrash, openWorkDirectory } from '../../../image/store/work-directo
 import { CONTROL, ControlDirectory } from '../../../image/transaction/transaction-sandbox.ts';
 import { globExpression } from '../../../packages/solver/match.ts';
 import type { MockRoot } from './root.ts';
-import { type Captured, RootSandbox } from './root-sandbox.ts';
+import { type Captured, RootSandbox, type RootSandboxOptions } from './root-sandbox.ts';
 
 export interface PackageSession {
   readonly sandbox: RootSandbox;
@@ -31,59 +31,46 @@ export async function withPackages<Result>(
   options: SessionOptions,
   act: (session: PackageSession) => Promise<Result>,
 ): Promise<Result> {
-  const bound = await root.bound();
   await using work = await openWorkDirectory(root.engine.paths);
   const control = new ControlDirectory(join(work.path, 'control'));
-  await using sandbox = await RootSandbox.open(root, {
-    hostname: 'localhost',
-    binds: [
-      {
-        source: control.path,
-        place: ownPath(control.path),
-        target: CONTROL,
-        readonly: true,
-      },
-    ],
-    command: ['rpm'],
-  });
-  const session: PackageSession = {
-    sandbox,
-    lend: (file) => control.addFile(file),
-    rpm: (argv) =>
+  const { path: source } = control;
+  const bind = { source, place: ownPath(source), target: CONTROL, readonly: true };
+  const where = { hostname: 'localhost', binds: [bind], command: ['rpm'] };
+  const bound = {
+    tree: root.scratch,
+    bytes: options.disk ?? DEFAULT_DISK,
+    who: 'the packages and their scriptlets',
+    hint: 'packages that large belong in the image that the root is made on, whose recipe says `disk: 64G`',
+  };
+  const { signal, onOutput } = options;
+  return await inRoot(root, { ...where, bound }, (sandbox) => {
+    const rpm = (argv: readonly string[]) =>
       sandbox.capture(['rpm', '--define', '__transaction_unshare %{nil}', ...argv], {
         transaction: true,
-        signal: options.signal,
-        onOutput: options.onOutput,
-      }),
-  };
-  return await watched(
-    root,
-    sandbox,
-    bound ?? {
-      tree: root.scratch,
-      bytes: options.disk ?? DEFAULT_DISK,
-      who: 'the packages and their scriptlets',
-      hint: 'packages that large belong in the image that the root is made on, whose recipe says `disk: 64G`',
-    },
-    () => act(session),
-  );
+        signal,
+        onOutput,
+      });
+    return act({ sandbox, lend: (file) => control.addFile(file), rpm });
+  });
 }
 
 /**
- * Calls `act`, and ends the sandbox when the disk becomes full. A root that takes more than its bound is removed.
+ * Opens a sandbox on a root, calls `act`, and ends the sandbox when the disk becomes full. A root that takes more than
+ * its bound is removed: a user's own, or that of the options.
  * @throws KilnError E_DISK, E_DISK_LOW
  */
-export async function watched<Result>(
+export async function inRoot<Result>(
   root: MockRoot,
-  sandbox: RootSandbox,
-  bound: DiskBound | undefined,
-  act: () => Promise<Result>,
+  options: RootSandboxOptions & { readonly bound?: DiskBound },
+  act: (sandbox: RootSandbox) => Promise<Result>,
 ): Promise<Result> {
+  const bound = (await root.bound()) ?? options.bound;
+  await using sandbox = await RootSandbox.open(root, options);
   using disk = new DiskWatch(root.scratch, bound);
   disk.kills(sandbox.sandbox.initPid);
   if (bound !== undefined) await disk.ready();
   try {
-    const result = await act();
+    const result = await act(sandbox);
     // The watch kills the whole sandbox, so the disk is the reason, not the command's end.
     await disk.throwIfKilled();
     if (bound === undefined) return result;
