@@ -154,7 +154,7 @@ export function isDone(files: FarmFiles, { node, current }: FarmMember): boolean
 }
 
 export async function resultsOf(
-  { top }: Pick<FarmFiles, 'top'>,
+  { top }: FarmFiles,
   chain: FarmChain,
   records: Records,
   done: (member: FarmMember) => boolean,

@@ -56,10 +56,7 @@ export async function publishStep(
 }
 
 /** Failures that another result may mend are tried again in the next round. */
-export function mayBeMended(
-  { recurse }: Pick<FarmChain, 'recurse'>,
-  { failure }: Pick<BuildOutcome, 'failure'>,
-): boolean {
+export function mayBeMended({ recurse }: FarmChain, { failure }: BuildOutcome): boolean {
   return recurse || (failure !== null && MISSING.has(failure.code));
 }
 

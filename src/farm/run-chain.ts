@@ -164,7 +164,7 @@ export async function newChain(request: FarmRequest, id: string): Promise<FarmCh
     id,
     sources: [...sources],
     image: { name: image, id: null, lock: null },
-    optionsDigest: optionsDigest({ build: { ...options, image, caller: NOBODY } }, undefined),
+    optionsDigest: optionsDigest({ ...options, image, caller: NOBODY }, undefined),
     members: members.map(({ name, path, sha256, requires, provides }) => ({
       ...{ name, path, sha256, node: null, current: false, needs: [], packages: [], durationMs: 0 },
       requires: [...requires],

@@ -121,10 +121,7 @@ async function mark(request: BuildRequest, name: 'success' | 'fail'): Promise<vo
   await writeText(request.resultDirectory, name, '', request.caller);
 }
 
-export function optionsDigest(
-  { build }: Pick<ChainRequest, 'build'>,
-  signer: string | undefined,
-): string {
+export function optionsDigest(build: ChainRequest['build'], signer: string | undefined): string {
   const { defines, with: having, without, nocheck, target, rpmbuildOptions } = build;
   const { shortCircuit, networkPhases, network, egress, packages, hostname } = build;
   return digestOf([

@@ -39,7 +39,7 @@ export async function buildChain(
     signal,
   });
   const scans = await scanAll(engine, base, request, members, records, signal);
-  const options = optionsDigest(request, signer?.fingerprint);
+  const options = optionsDigest(request.build, signer?.fingerprint);
   const known = new Map<string, MemberRecord>();
   for (const member of members) {
     const record = records.builtFrom(member, options);

@@ -197,7 +197,7 @@ export class Progress {
     return this.state === 'failed' || this.state === 'skipped';
   }
 
-  remember({ requires, uses }: Pick<MemberRecord, 'requires' | 'uses'>): void {
+  remember({ requires, uses }: MemberRecord): void {
     this.requires = requires;
     this.uses = uses;
   }

@@ -1,7 +1,7 @@
 import type { KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
-import type { BuildHooks, BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
+import type { BuildHooks, BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 
 export interface ChainRequest {
@@ -38,10 +38,15 @@ export interface ChainHooks {
 }
 
 /** What a chain tells of a build, wherever it was. */
-export type ToldBuild = Pick<BuildReport, 'exitStatus' | 'failure' | 'lastLines'> &
-  Partial<Pick<BuildReport, 'egress' | 'kept' | 'sandbox'>> & {
-    readonly failedPhase: string | undefined;
-  };
+export interface ToldBuild {
+  readonly exitStatus: number;
+  readonly failure: KilnError | undefined;
+  readonly failedPhase: string | undefined;
+  readonly lastLines: readonly string[];
+  readonly egress?: BuildReport['egress'];
+  readonly kept?: boolean;
+  readonly sandbox?: string | undefined;
+}
 
 export interface ChainMemberReport<Build extends ToldBuild = BuildReport> {
   readonly name: string;
@@ -50,7 +55,7 @@ export interface ChainMemberReport<Build extends ToldBuild = BuildReport> {
   readonly reason: string | undefined;
   readonly needs: readonly { readonly member: string; readonly capabilities: readonly string[] }[];
   readonly resultDirectory: string;
-  readonly packages: readonly Pick<BuiltPackage, 'file' | 'sha256'>[];
+  readonly packages: readonly { readonly file: string; readonly sha256: string }[];
   /** The time of the last build, milliseconds; 0 if there was none. */
   readonly durationMs: number;
   readonly report: Build | undefined;

@@ -121,7 +121,7 @@ async function loadChrootConfig(
 }
 
 export function configPlace(
-  { paths, owner }: Pick<RecipePlace, 'paths' | 'owner'>,
+  { paths, owner }: RecipePlace,
   directory: string | undefined,
 ): ConfigPlace {
   return {
@@ -203,7 +203,7 @@ export async function writeRecipe(
 
 /** Removes recipes that no call has used for `maxAge` milliseconds. */
 export async function pruneRecipes(
-  { mockRecipes: directory }: Pick<StatePaths, 'mockRecipes'>,
+  { mockRecipes: directory }: StatePaths,
   maxAge: number,
 ): Promise<void> {
   for (const name of await readdir(directory).catch(() => [])) {

@@ -71,7 +71,7 @@ export function hostPath(text: string): string {
   return resolve(text.replace(/^~(?=\/|$)/, homedir()));
 }
 
-export function chrootRequest({ line }: Pick<MockSession, 'line'>): ChrootRequest {
+export function chrootRequest({ line }: MockSession): ChrootRequest {
   const resultDirectory = line.value('resultdir');
   return {
     name: line.value('root') ?? 'default',
@@ -171,7 +171,7 @@ export function addedRepositories({ line, engine }: MockSession, arch: string): 
     .map((text, index) => addedRepository(text, index, arch, engine.cwd()));
 }
 
-export function isOffline({ line, chroot }: Pick<ChrootSession, 'line' | 'chroot'>): boolean {
+export function isOffline({ line, chroot }: ChrootSession): boolean {
   return line.has('offline') || chroot.offline;
 }
 

@@ -9,7 +9,7 @@ import { runTool } from '../../host/process/child-process.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { downloadContext } from '../../packages/repository/open.ts';
 import { downloadUnknown } from '../../packages/repository/transport/download.ts';
-import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
+import type { BuildSource } from '../rpmbuild/request.ts';
 import type { SignPlugin } from './config/plugins.ts';
 import { exportSecretKey } from './export-key.ts';
 import { argumentError, usageError } from './outcome.ts';
@@ -92,7 +92,7 @@ async function localPackage(
 }
 
 export interface HostKey extends Disposable {
-  readonly request: Pick<BuildRequest, 'signKey'>;
+  readonly request: { readonly signKey?: HeldPath };
 }
 
 /**

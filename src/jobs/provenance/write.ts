@@ -70,10 +70,7 @@ export async function signingKey({ provenanceKey }: BuildRequest): Promise<Signi
   return provenanceKey === undefined ? undefined : await readSigningKey(provenanceKey);
 }
 
-export function builtPackages({
-  packages,
-  sourcePackage,
-}: Pick<Built, 'packages' | 'sourcePackage'>): BuiltPackage[] {
+export function builtPackages({ packages, sourcePackage }: Built): BuiltPackage[] {
   return sourcePackage === undefined ? [...packages] : [...packages, sourcePackage];
 }
 

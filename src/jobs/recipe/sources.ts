@@ -60,7 +60,7 @@ export interface ReadySource {
 }
 
 interface SourceOptions {
-  readonly paths: Pick<StatePaths, 'cache'>;
+  readonly paths: StatePaths;
   /** Bytes of one source, whatever the recipe says. */
   readonly largest: number;
   /** Bytes of all that is added to the cache. */

@@ -13,7 +13,6 @@ import {
   type SandboxSpecification,
   TRANSACTION_CAPABILITIES,
 } from '../../sandbox/policy/specification.ts';
-import type { BuildReport } from './outcome/report.ts';
 import type { BuildRequest } from './request.ts';
 import { BUILD_HOME, rpmMacros, TOP_DIRECTORY } from './rpmbuild.ts';
 
@@ -124,7 +123,7 @@ export class BuildSandbox implements AsyncDisposable {
   }
 
   /** What the kernel counted, and what was in force. */
-  measured(): Pick<BuildReport, 'usage' | 'measured'> {
+  measured() {
     return { usage: this.sandbox.usage(), measured: this.sandbox.measured };
   }
 

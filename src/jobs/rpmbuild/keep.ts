@@ -113,7 +113,7 @@ function readKept(paths: StatePaths, sandbox: string): KeptBuild {
 
 /** For root's client to open them again. @throws KilnError E_NO_SANDBOX; E_ARGUMENT for what a user's lacks */
 export function keptFiles(
-  { paths }: Pick<Engine, 'paths'>,
+  { paths }: Engine,
   sandbox: string,
   overrides: Partial<BuildRequest>,
 ): KeptFiles {

@@ -29,7 +29,7 @@ interface PlannedLayer {
 }
 
 export function explainLayers(
-  engine: Pick<Engine, 'allowMissing'>,
+  engine: Engine,
   request: RunRequest,
   image: ImageManifest,
 ): PlannedLayer[] {

@@ -76,7 +76,7 @@ function common({ request, exitStatus, renamed }: ResultContext, course: Course)
       ...request,
       binds: withoutPlaces(request.binds),
       env: Object.keys(request.env),
-      secrets: secretNames(request),
+      secrets: secretNames(request.secrets),
     },
     planDigest: digestOf(renamed(planOf(request))),
   } as const;
@@ -100,7 +100,7 @@ function planOf(request: RunRequest): object {
   const { resultDirectory: _directory, caller: _caller, keep: _keep, ...plan } = request;
   // The files of secrets on the host are not told.
   const binds = withoutPlaces(request.binds);
-  return { ...plan, binds, secrets: secretNames(plan).map((name) => ({ name, file: '' })) };
+  return { ...plan, binds, secrets: secretNames(plan.secrets).map((name) => ({ name, file: '' })) };
 }
 
 /** As the caller has written them. */
@@ -108,7 +108,7 @@ function withoutPlaces(binds: readonly Bind[]): WantedBind[] {
   return binds.map(({ place: _place, ...bind }) => bind);
 }
 
-function secretNames({ secrets }: Pick<RunRequest, 'secrets'>): string[] {
+function secretNames(secrets: RunRequest['secrets']): string[] {
   return secrets.map(({ name }) => name);
 }
 

@@ -150,7 +150,7 @@ function suiteOf({ name, result, tests }: JunitSuite): Html {
     times.set(phase.name, (times.get(phase.name) ?? 0) + phase.durationMs);
   if (failed !== undefined) times.set(failed, times.get(failed) ?? 0);
   const cases = [
-    ...[...times].map(([phase, durationMs]) => phaseCase(name, phase, durationMs, result)),
+    ...[...times].map(([phase, durationMs]) => phaseCase(name, phase, durationMs, result.failure)),
     ...tests.map((test) => testCase(name, test)),
   ];
   const count = (wanted: CheckedTest['outcome']) =>
@@ -183,7 +183,7 @@ function phaseCase(
   suite: string,
   name: string,
   durationMs: number,
-  { failure }: Pick<Result, 'failure'>,
+  failure: Result['failure'],
 ): Html {
   const message =
     failure?.phase === name

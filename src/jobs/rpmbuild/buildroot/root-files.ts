@@ -100,7 +100,7 @@ async function buildrootLock(
   return await textOf(image.manifest.id, lock, await textOf(base.image.manifest.id, below));
 }
 
-function rootCache({ cache }: Pick<StatePaths, 'cache'>): SmallCache {
+function rootCache({ cache }: StatePaths): SmallCache {
   return new SmallCache(join(cache, 'roots'), KEPT);
 }
 
