@@ -5,6 +5,8 @@ import { reasonLine } from '../host/calls/system-error.ts';
 import { isImageName } from '../image/find.ts';
 import { imageLockSchema } from '../image/lock.ts';
 import { capabilitySchema, parseJson, sha256, text } from '../jobs/chain/records.ts';
+import { ASKED_OF_STEPS } from '../options/build.ts';
+import type { Row, ValuesOf } from '../options/row.ts';
 import { LIMITS } from '../options/sandbox.ts';
 
 const texts = z.array(text).max(100_000);
@@ -15,31 +17,31 @@ export function isPackageName(value: string): boolean {
   return /^[^/-][^/]*$/.test(value);
 }
 
-const limits = Object.fromEntries(
-  Object.keys(LIMITS).map((name) => [name, count.exactOptional()]),
-) as Record<keyof typeof LIMITS, z.ZodExactOptional<typeof count>>;
+function jsonOf(name: string, { kind, many }: Row): z.ZodType {
+  if (Object.hasOwn(LIMITS, name)) return count;
+  if (kind.term === undefined) return z.boolean();
+  if (kind.choices !== undefined) return z.enum(kind.choices);
+  return many ? texts : text;
+}
+
+const asked = Object.entries<Row>(ASKED_OF_STEPS).map(([name, row]) => [
+  name,
+  jsonOf(name, row).exactOptional(),
+]);
+
+export interface StepOptions extends Partial<ValuesOf<typeof ASKED_OF_STEPS>> {
+  readonly samples?: boolean;
+  readonly sourceDateEpoch?: number;
+}
 
 export const optionsSchema = z.strictObject({
-  defines: texts.exactOptional(),
-  with: texts.exactOptional(),
-  without: texts.exactOptional(),
-  nocheck: z.boolean().exactOptional(),
-  target: text.exactOptional(),
-  rpmbuildOptions: texts.exactOptional(),
-  shortCircuit: z.enum(['build', 'install', 'binary']).exactOptional(),
+  ...Object.fromEntries(asked),
   packages: z
     .array(z.string().refine(isPackageName, 'the name of a package, not a file'))
     .exactOptional(),
-  ...limits,
-  postinstall: z.boolean().exactOptional(),
-  offline: z.boolean().exactOptional(),
-  update: z.boolean().exactOptional(),
   samples: z.boolean().exactOptional(),
-  builderId: text.exactOptional(),
   sourceDateEpoch: z.number().exactOptional(),
-});
-
-export type StepOptions = z.output<typeof optionsSchema>;
+}) as z.ZodType<StepOptions>;
 
 const knownSchema = z.strictObject({
   member: name,

@@ -279,6 +279,28 @@ const { verify, vary, resume, ci: _ci, samples, quiet: _, ...asked } = others;
 /** What a build asks for just as it is given: see BuildRequest. */
 export const ASKED_OF_BUILDS = asked;
 
+const { shortCircuit, nocheck, keep: kept, timeout, stallTimeout, ...rest } = asked;
+const { signKey, signPassphraseFile, provenanceKey, ...more } = rest;
+
+/** What a build that goes on may be told anew. */
+export const RESUMED = {
+  ...{ shortCircuit, nocheck, keep: kept, timeout, stallTimeout },
+  ...{ signKey, signPassphraseFile, provenanceKey },
+};
+
+const {
+  image: _image,
+  network: _network,
+  lock,
+  networkPhases,
+  egress,
+  caches,
+  ...travelling
+} = more;
+
+/** What goes to the machines of a pool: all else has files, keys or networks of this one. */
+export const ASKED_OF_STEPS = { ...travelling, shortCircuit, nocheck, timeout, stallTimeout };
+
 export const RECIPE = {
   parameters: row(parameter, 'open', {
     help: 'recipes: set a parameter of a TypeScript recipe',

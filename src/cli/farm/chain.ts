@@ -6,14 +6,19 @@ import { rememberChain } from '../../farm/chain.ts';
 import { requirePool } from '../../farm/pool.ts';
 import { type FarmReport, resultsOfRun } from '../../farm/report.ts';
 import { buildFarmChain, type FarmContext, type FarmRequest } from '../../farm/run-chain.ts';
-import { isPackageName, optionsSchema, STEP_FILE, type StepOptions } from '../../farm/step.ts';
+import { isPackageName, STEP_FILE } from '../../farm/step.ts';
 import { Folder } from '../../host/files/folder.ts';
 import { type HeldPath, ownPath } from '../../host/files/held.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import { isImageName } from '../../image/find.ts';
 import { type ChainRequest, chainJson } from '../../jobs/chain/request.ts';
-import type { BuildOptions, ChainOptions } from '../../options/build.ts';
+import {
+  ASKED_OF_BUILDS,
+  ASKED_OF_STEPS,
+  type BuildOptions,
+  type ChainOptions,
+} from '../../options/build.ts';
 import { valuesIn } from '../../options/row.ts';
 import type { CiChoice } from '../../options/sandbox.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
@@ -47,8 +52,10 @@ export async function runFarmChain(
 
 /** Options whose files, keys and networks exist only on this machine. */
 const STAYS = [
-  ...['signKey', 'signPassphraseFile', 'provenanceKey', 'networkPhases', 'network', 'egress'],
-  ...['repositories', 'caches', 'keep', 'allowHost'],
+  ...Object.keys(ASKED_OF_BUILDS).filter(
+    (name) => name !== 'image' && !Object.hasOwn(ASKED_OF_STEPS, name),
+  ),
+  ...['repositories', 'allowHost'],
 ];
 
 function refuseWhatStays(command: KilnCommand): void {
@@ -84,8 +91,9 @@ function farmRequest(
       hint: '--additional-package names a package of the image’s repositories',
     });
   }
-  const options = valuesIn(optionsSchema.shape, { ...build, samples });
-  return { ...chain, jobs, image: build.image, options: defined(options) as StepOptions };
+  const { sourceDateEpoch } = build;
+  const options = { ...valuesIn(ASKED_OF_STEPS, build), samples, ...defined({ sourceDateEpoch }) };
+  return { ...chain, jobs, image: build.image, options };
 }
 
 interface RunOptions {

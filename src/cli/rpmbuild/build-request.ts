@@ -9,24 +9,17 @@ import {
 } from '../../jobs/rpmbuild/request.ts';
 import {
   ASKED_OF_BUILDS,
-  BUILD,
+  ASKED_OF_RECIPES,
   type BuildOptions,
+  CHAIN,
   type ChainOptions,
+  RESUMED,
   type RecipeOptions,
 } from '../../options/build.ts';
 import { valuesIn } from '../../options/row.ts';
-import type { DetachOptions } from '../../options/sandbox.ts';
-import { LIMIT_NAMES } from '../../sandbox/policy/limits.ts';
+import { DETACH } from '../../options/sandbox.ts';
 import type { Caller } from '../caller/caller.ts';
 import { type KilnCommand, refuseOptions } from '../options/command.ts';
-
-/** What a build that goes on may be told anew. */
-const RESUMED = {
-  ...{ shortCircuit: BUILD.shortCircuit, nocheck: BUILD.nocheck, keep: BUILD.keep },
-  ...{ timeout: BUILD.timeout, stallTimeout: BUILD.stallTimeout },
-  ...{ signKey: BUILD.signKey, signPassphraseFile: BUILD.signPassphraseFile },
-  provenanceKey: BUILD.provenanceKey,
-};
 
 export function resumedRequest(
   srpm: string | undefined,
@@ -113,59 +106,32 @@ function source(
 
 export type BuildMode = 'package' | 'spec' | 'lock' | 'resume' | 'chain' | 'recipe' | 'schema';
 
-type Name = keyof (BuildOptions & ChainOptions & RecipeOptions & DetachOptions);
+const TOLD = [...Object.keys(DETACH), 'json', 'quiet', 'samples'];
 
-const EVERY: readonly Name[] = [
-  ...(['resultDirectory', 'keep', 'json', 'quiet', 'samples', 'timeout', 'stallTimeout'] as const),
-  ...(['detach', 'name'] as const),
+const { image, packages, update, lock, ...asked } = ASKED_OF_BUILDS;
+
+const PACKAGE = [
+  ...TOLD,
+  ...Object.keys(asked),
+  ...['resultDirectory', 'repositories', 'ci', 'allowHost'],
 ];
 
-const SANDBOX: readonly Name[] = [...EVERY, ...LIMIT_NAMES, ...(['offline', 'disk'] as const)];
-
-const SIGN: readonly Name[] = ['signKey', 'signPassphraseFile'];
-
-const PACKAGE: readonly Name[] = [
-  ...SANDBOX,
-  ...SIGN,
-  ...(['defines', 'with', 'without', 'nocheck', 'target', 'rpmbuildOptions'] as const),
-  ...(['shortCircuit', 'networkPhases', 'network', 'egress', 'repositories', 'caches'] as const),
-  ...(['postinstall', 'provenanceKey', 'builderId', 'ci'] as const),
-];
-
-const IMAGE: readonly Name[] = ['image', 'packages', 'update', 'allowHost'];
+const IMAGE = Object.keys({ image, packages, update });
+const VERIFY = ['verify', 'vary'];
+const SPEC = ['spec', 'sourceDirectory'];
 
 const MODES: Readonly<
-  Record<BuildMode, { readonly title: string; readonly uses: readonly Name[] }>
+  Record<BuildMode, { readonly title: string; readonly uses: readonly string[] }>
 > = {
-  package: { title: 'a source package', uses: [...PACKAGE, ...IMAGE, 'verify', 'vary'] },
-  spec: {
-    title: 'a spec',
-    uses: [...PACKAGE, ...IMAGE, 'verify', 'vary', 'spec', 'sourceDirectory'],
-  },
-  lock: {
-    title: 'a build by a lock',
-    uses: [...PACKAGE, 'verify', 'vary', 'spec', 'sourceDirectory', 'lock', 'allowHost'],
-  },
-  chain: {
-    title: 'a chain',
-    uses: [...PACKAGE, ...IMAGE, 'chain', 'jobs', 'continue', 'recurse', 'farm'],
-  },
+  package: { title: 'a source package', uses: [...PACKAGE, ...IMAGE, ...VERIFY] },
+  spec: { title: 'a spec', uses: [...PACKAGE, ...IMAGE, ...VERIFY, ...SPEC] },
+  lock: { title: 'a build by a lock', uses: [...PACKAGE, ...VERIFY, ...SPEC, 'lock'] },
+  chain: { title: 'a chain', uses: [...PACKAGE, ...IMAGE, ...Object.keys(CHAIN)] },
   resume: {
     title: 'a build that is resumed',
-    uses: [...EVERY, ...SIGN, 'provenanceKey', 'shortCircuit', 'nocheck', 'resume', 'ci'],
+    uses: [...TOLD, ...Object.keys(RESUMED), 'resultDirectory', 'resume', 'ci'],
   },
-  recipe: {
-    title: 'a recipe',
-    uses: [
-      ...SANDBOX,
-      'image',
-      'sourceDirectory',
-      'parameters',
-      'binds',
-      'allowHost',
-      'allowHostWrite',
-    ],
-  },
+  recipe: { title: 'a recipe', uses: [...TOLD, ...Object.keys(ASKED_OF_RECIPES)] },
   schema: { title: '--schema', uses: ['schema'] },
 };
 

@@ -1,10 +1,8 @@
-import { defined } from '../../defined.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { buildPackage } from '../../jobs/rpmbuild/build.ts';
-import { keptFiles, resumeBuild } from '../../jobs/rpmbuild/keep.ts';
+import { keptFiles, keysAgain, resumeBuild } from '../../jobs/rpmbuild/keep.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
-import type { BuildRequest } from '../../jobs/rpmbuild/request.ts';
 import { verifyBuild } from '../../jobs/verify/verify.ts';
 import {
   BUILDS,
@@ -118,7 +116,8 @@ async function build(
     const named = it.isGiven('resultDirectory') ? options.resultDirectory : undefined;
     // Of a user's build, what its start named means nothing now.
     const kept = caller.user === undefined ? keptFiles(engine, id, changes) : undefined;
-    const again = kept && (await keysAgain(kept, changes, caller));
+    const open = (path: string) => caller.paths.content(path);
+    const again = kept && (await keysAgain(kept, changes, open));
     const to = named ?? kept?.resultDirectory ?? options.resultDirectory;
     const resultDirectory = await caller.paths.loneResults(to);
     report = await resumeBuild(engine, id, { ...changes, ...again, resultDirectory }, hooks);
@@ -134,20 +133,4 @@ async function build(
   await output.finish(report);
   if (options.json === true) printJson(caller.stderr, resultOfBuild(report, engine.renamed));
   caller.exitStatus = report.exitStatus;
-}
-
-/** The keys of a kept build, as root's client opens them now, but for those that are named again. */
-async function keysAgain(
-  kept: ReturnType<typeof keptFiles>,
-  { signKey, provenanceKey }: Partial<BuildRequest>,
-  { paths }: Caller,
-): Promise<Partial<BuildRequest>> {
-  const open = async (path: string | undefined) =>
-    path === undefined ? undefined : await paths.content(path);
-  const key = signKey === undefined ? await open(kept.signKey) : undefined;
-  return defined({
-    signKey: key,
-    signPassphraseFile: key && (await open(kept.signPassphraseFile)),
-    provenanceKey: provenanceKey === undefined ? await open(kept.provenanceKey) : undefined,
-  });
 }

@@ -5,6 +5,7 @@ import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { openInTree } from '../../host/files/at.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { readRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { readManifest } from '../../image/store/manifest.ts';
@@ -120,6 +121,22 @@ export function keptFiles(
   const { request } = readKept(paths, sandbox);
   if (isUsers(paths, sandbox)) requireFiles(request, overrides);
   return request;
+}
+
+/** The keys of a kept build, opened again, but for those that are named again. */
+export async function keysAgain(
+  kept: KeptFiles,
+  { signKey, provenanceKey }: Partial<BuildRequest>,
+  open: (path: string) => Promise<HeldPath>,
+): Promise<Partial<BuildRequest>> {
+  const again = async (path: string | undefined) =>
+    path === undefined ? undefined : await open(path);
+  const key = signKey === undefined ? await again(kept.signKey) : undefined;
+  return defined({
+    signKey: key,
+    signPassphraseFile: key && (await again(kept.signPassphraseFile)),
+    provenanceKey: provenanceKey === undefined ? await again(kept.provenanceKey) : undefined,
+  });
 }
 
 function isUsers(paths: StatePaths, sandbox: string): boolean {
