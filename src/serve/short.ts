@@ -10,7 +10,7 @@ import type { CommandLine } from '../daemon/command-line.ts';
 import { isProfileFile } from '../options/places.ts';
 import type { RunOptions } from '../options/sandbox.ts';
 import type { CallerUser } from '../users/configuration.ts';
-import type { Name } from './calls/methods.ts';
+import type { Name } from './calls/context.ts';
 
 /**
  * Variables that parts of kiln read from their process's environment: a caller with any of them gets a worker
@@ -41,9 +41,6 @@ const METHODS: readonly Name[] = [
   ...(['ResizeTerminal', 'WriteFile', 'ReadFile', 'CloseSandbox'] as const),
   ...(['ListSandboxes', 'KillSandbox'] as const),
 ];
-
-/** Of a call that a worker has answered. */
-export const ANSWERED = Symbol('answered');
 
 /** What a user's command line, or call, may have at most: reading more may take long. */
 const USERS_WORDS = 1000;

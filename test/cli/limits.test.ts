@@ -13,7 +13,7 @@ import { flagOf, type Row } from '../../src/options/row.ts';
 import { SANDBOX, SANDBOX_LIMITS, type SandboxOptions } from '../../src/options/sandbox.ts';
 import { keyOf, keysOf, valuesOfKeys } from '../../src/options/yaml.ts';
 import { LIMIT_NAMES, limitsOf } from '../../src/sandbox/policy/limits.ts';
-import type { OptionCaller } from '../../src/serve/calls/methods.ts';
+import type { OptionCaller } from '../../src/serve/calls/context.ts';
 import { sandboxOptions } from '../../src/serve/calls/options.ts';
 import { defaultsSchema } from '../../src/users/defaults.ts';
 

@@ -27,17 +27,19 @@ import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import { HeldPaths } from '../../users/held-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
 import type { Shared } from '../command-lines.ts';
-import { ANSWERED, isShortCall } from '../short.ts';
+import { isShortCall } from '../short.ts';
+
 import { beginJob, userOf } from '../users.ts';
 import {
+  ANSWERED,
   type Answer,
   type CallContext,
   type DaemonState,
-  methods,
   type Name,
   type OptionCaller,
   progressTo,
-} from './methods.ts';
+} from './context.ts';
+import { methods } from './methods.ts';
 import { FIELDS } from './options.ts';
 
 const SERVICE = 'org.varlink.service';

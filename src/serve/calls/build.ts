@@ -24,7 +24,7 @@ import {
 } from '../../options/build.ts';
 import { hostPath } from '../../options/places.ts';
 import { writeResult } from '../../report/write.ts';
-import type { Answer, CallContext } from './methods.ts';
+import type { Answer, CallContext } from './context.ts';
 import { admitOptions, calledCommand, setOptions } from './options.ts';
 import { failureOf, filesOf } from './run.ts';
 

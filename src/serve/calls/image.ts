@@ -5,7 +5,7 @@ import { noting, renewImage } from '../../image/open.ts';
 import { visibleImages } from '../../image/store/images.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { hostImage, hostPath } from '../../options/places.ts';
-import type { Answer } from './methods.ts';
+import type { Answer } from './context.ts';
 import { admittedImage } from './options.ts';
 
 export const answerListImages: Answer<'ListImages'> = async (_, context) => {

@@ -1,65 +1,9 @@
 import { INTERFACE_VERSION } from '../../api/interface.ts';
-import type { Methods } from '../../api/io-kiln.ts';
-import type { Caller } from '../../cli/caller/caller.ts';
-import type { Call } from '../../daemon/call.ts';
-import type { EngineOptions, OwnEngine } from '../../engine.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
-import { describeProgress, type OnImageProgress, progressCounts } from '../../image/progress.ts';
 import { forbidden } from '../../users/configuration.ts';
-import type { ANSWERED } from '../short.ts';
-import type { OpenSandboxes } from './open-sandboxes.ts';
+import type { Answer, Name } from './context.ts';
 
 const ROOTS_CHECK = 'state-files';
-
-export interface DaemonState {
-  readonly sandboxes: OpenSandboxes;
-  readonly calls: Map<string, Call>;
-  makeImage(call: Call, image: string): Promise<void>;
-  /** Has a worker answer a call that is not short. */
-  work(call: Call): Promise<typeof ANSWERED>;
-  /** When nothing else starts. */
-  removeLater(remove: () => Promise<void>): void;
-  /** Resolves when that is done, or takes long. */
-  removed(): Promise<void>;
-}
-
-export interface CallContext {
-  readonly call: Call;
-  /** The caller, without a command line: paths are absolute. */
-  readonly caller: OptionCaller;
-  readonly daemon: DaemonState | undefined;
-  /** The caller's share is used until then, after the call if need be. */
-  hold(until: Promise<void>): void;
-  openEngine(options?: Pick<EngineOptions, 'allowHost'>): OwnEngine;
-  readonly storeChanged: () => void;
-  readonly warn: (text: string) => void;
-  readonly onProgress: OnImageProgress;
-}
-
-export type OptionCaller = Pick<
-  Caller,
-  'env' | 'cwd' | 'variable' | 'ids' | 'environment' | 'user' | 'paths' | 'takeRoom'
->;
-
-export type Name = keyof Methods;
-
-export type Answer<Method extends Name> = (
-  parameters: Methods[Method]['parameters'],
-  context: CallContext,
-) => Promise<Methods[Method]['reply'] | typeof ANSWERED>;
-
-export function progressTo(call: Call): OnImageProgress {
-  let last = '';
-  return (progress) => {
-    const what = describeProgress(progress);
-    const counts = progressCounts(progress);
-    // A download reports every piece.
-    const news = `${what} ${counts.done === undefined || !counts.total ? '' : Math.floor((100 * counts.done) / counts.total)}`;
-    if (news === last) return;
-    last = news;
-    call.reply({ progress: { what, ...counts } });
-  };
-}
 
 interface Entry<Method extends Name> {
   /**

@@ -12,7 +12,7 @@ import { optionFromJson, type Rows } from '../../options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../options/sandbox.ts';
 import { VARIABLE } from '../../options/texts.ts';
 import { type TimeLimits, timeOf } from '../../sandbox/door/supervise.ts';
-import type { CallContext, OptionCaller } from './methods.ts';
+import type { CallContext, OptionCaller } from './context.ts';
 
 /** A hint. */
 export const FIELDS = 'docs/reference/api.md leads to what each field is';

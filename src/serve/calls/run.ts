@@ -15,8 +15,8 @@ import { deferred } from '../../promise.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Ended } from '../../sandbox/door/io.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
-import { ANSWERED, isShortRun } from '../short.ts';
-import type { Answer, CallContext } from './methods.ts';
+import { isShortRun } from '../short.ts';
+import { ANSWERED, type Answer, type CallContext } from './context.ts';
 import { admitOptions, admittedImage, checkBase64, sandboxOptions } from './options.ts';
 import { CommandStdio } from './stdio.ts';
 

@@ -11,7 +11,7 @@ import { whyEndless } from '../../sandbox/domain/ending.ts';
 import { findSandbox, listSandboxes, sandboxUsage } from '../../sandbox/domain/sandbox-record.ts';
 import { notFileError, openFile } from '../../sandbox/door/open-file.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import type { Answer, CallContext } from './methods.ts';
+import type { Answer, CallContext } from './context.ts';
 import type { OpenSandbox } from './open-sandboxes.ts';
 import {
   admitOptions,

@@ -15,7 +15,7 @@ import {
 } from '../../service/lifecycle/start-stop.ts';
 import { serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices, serviceState } from '../../service/list-services.ts';
-import type { Answer, CallContext } from './methods.ts';
+import type { Answer, CallContext } from './context.ts';
 
 export const answerListServices: Answer<'ListServices'> = async ({ names }, context) => {
   await using engine = context.openEngine();
