@@ -1,7 +1,7 @@
 import { EventEmitter, once } from 'node:events';
-import { type FSWatcher, openSync, watch } from 'node:fs';
+import { openSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor } from '../../host/calls/descriptor.ts';
 import { attempt, hasErrno } from '../../host/calls/libc.ts';
@@ -16,9 +16,8 @@ import type { Answer } from '../wire/table.ts';
 /** Milliseconds. An init needs a few; the rest is for machines that are emulated, swap, or start many at once. */
 const INIT_DEADLINE = 60_000;
 
-/** How long to wait for the socket of an init until the next look, milliseconds: where a change is told, and where not. */
-const RARELY = 100;
-const OFTEN = 1;
+/** How often a starting init is tried, milliseconds. */
+const PAUSE = 2;
 
 interface ChannelEvents {
   answer: [Answer];
@@ -165,7 +164,6 @@ export async function openChannel(path: string, domain?: Promise<unknown>): Prom
   domain?.catch(() => {
     refused = true;
   });
-  using changes = domain && watchFolder(dirname(path));
   for (;;) {
     if (refused) await domain;
     try {
@@ -180,28 +178,7 @@ export async function openChannel(path: string, domain?: Promise<unknown>): Prom
           { cause: error, hint: 'the console log of the domain says why: see `kiln doctor`' },
         );
       }
-      const isTold = changes !== undefined && hasErrno(error, 'ENOENT');
-      await changed(changes, isTold ? RARELY : OFTEN);
+      await sleep(PAUSE);
     }
   }
-}
-
-/** Undefined where the user has too many watches. */
-function watchFolder(path: string): (FSWatcher & Disposable) | undefined {
-  const watcher = attempt(() => watch(path));
-  watcher?.on('error', () => undefined);
-  return watcher && Object.assign(watcher, { [Symbol.dispose]: () => watcher.close() });
-}
-
-/** Resolves with the next change, or after `most` milliseconds. */
-function changed(watcher: FSWatcher | undefined, most: number): Promise<void> {
-  return new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      watcher?.off('change', end);
-      resolve();
-    };
-    const timer = setTimeout(end, most);
-    watcher?.once('change', end);
-  });
 }
