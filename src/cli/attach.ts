@@ -1,8 +1,8 @@
 import { fstatSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import { attempt } from '../host/calls/libc.ts';
+import { listenToOutput } from '../sandbox/command/output.ts';
 import type { SandboxProcess } from '../sandbox/command/process.ts';
-import { listenToOutput } from '../sandbox/door/io.ts';
 import { waitForExtraCommand } from '../sandbox/door/supervise.ts';
 import { type Caller, FORWARDED } from './caller/caller.ts';
 import { commandStatus } from './output/errors.ts';

@@ -28,6 +28,7 @@ import { removeTree } from '../host/files/remove-tree.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { callerEnvironment } from '../host/process/own-node.ts';
 import { signalNumber } from '../host/process/process.ts';
+import { pass } from '../host/sockets/back-pressure.ts';
 import { FRAME, onFrames, sendMessage, wired } from '../host/sockets/frames.ts';
 import { KILN_VERSION, packageRoot } from '../host/state/paths.ts';
 import { awaitedLater, deferred } from '../promise.ts';
@@ -38,7 +39,6 @@ import {
   type FarMessage,
   type NearControl,
   PROTOCOL,
-  pass,
   type RemoteStart,
   SILENCE_MAX,
 } from './wire.ts';

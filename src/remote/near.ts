@@ -5,6 +5,7 @@ import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { type HeldPath, openFolder } from '../host/files/held.ts';
 import { startProgram } from '../host/process/child-process.ts';
+import { pass } from '../host/sockets/back-pressure.ts';
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../host/sockets/frames.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';
 import { awaitedLater, deferred } from '../promise.ts';
@@ -17,7 +18,6 @@ import {
   INPUT_WINDOW,
   type NearControl,
   PROTOCOL,
-  pass,
   type RemoteAddress,
   type RemoteStart,
   sshArguments,

@@ -17,9 +17,10 @@ import type { Readable, Writable } from 'node:stream';
 import { type Pack, pack } from 'tar-stream';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
+import { roomIn } from '../host/sockets/back-pressure.ts';
 import { encodeFrame } from '../host/sockets/frames.ts';
 import { awaitedLater } from '../promise.ts';
-import { ARCHIVE_FRAME, PIECE, roomIn } from './wire.ts';
+import { ARCHIVE_FRAME, PIECE } from './wire.ts';
 
 type Links =
   | 'as they are'

@@ -3,7 +3,6 @@
  * src/host/sockets/frames.ts. The near end is the caller's kiln, the far end `kiln remote-stdio` on the other
  * machine.
  */
-import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../errors.ts';
 import { attempt } from '../host/calls/libc.ts';
 
@@ -52,26 +51,6 @@ export const ARCHIVE_FRAME = 5;
 
 /** Bytes of standard input that the far end has not passed on yet. */
 export const INPUT_WINDOW = 1 << 20;
-
-export function roomIn(stream: Writable): Promise<void> {
-  return new Promise((resolve) => {
-    const go = () => {
-      stream.off('drain', go).off('close', go);
-      resolve();
-    };
-    stream.on('drain', go).on('close', go);
-  });
-}
-
-/** Writes bytes to a stream, and has `from` wait while there is no room. One that has failed takes all. */
-export function pass(from: Readable, bytes: Buffer, to: Writable): void {
-  if (to.destroyed || to.write(bytes)) return;
-  from.pause();
-  roomIn(to).then(
-    () => from.resume(),
-    () => undefined,
-  );
-}
 
 /** How often the near end says that it lives, and how long it may be silent, milliseconds. */
 export const ALIVE_EVERY = 10_000;

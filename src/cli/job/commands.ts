@@ -11,9 +11,9 @@ import {
   titleOf,
 } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
+import { roomIn } from '../../host/sockets/back-pressure.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
 import { deferred } from '../../promise.ts';
-import { roomIn } from '../../remote/wire.ts';
 import { noResultError, renewReport } from '../../report/write.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';

@@ -18,10 +18,11 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { BENEATH, openat2 } from '../../host/files/at.ts';
 import { startProgram } from '../../host/process/child-process.ts';
+import { LONGEST_WAIT } from '../../host/process/wait-for.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { ListedSandbox } from '../../sandbox/domain/sandbox-record.ts';
-import { GRACE, LONGEST_WAIT } from '../../sandbox/door/supervise.ts';
+import { GRACE } from '../../sandbox/door/supervise.ts';
 import type { Caller } from '../caller/caller.ts';
 
 type Started = ReturnType<typeof startProgram>;

@@ -9,6 +9,9 @@ import { deferred } from '../../promise.ts';
 import { ownEnvironment, tellOwner } from './own-process.ts';
 import { isStopped } from './process.ts';
 
+/** What a timer can wait for, 24 days: with more it would not wait at all. */
+export const LONGEST_WAIT = 2 ** 31 - 1;
+
 /** Milliseconds, unless KILN_PATIENCE (seconds) says otherwise. */
 const PATIENCE = 60_000;
 

@@ -1,7 +1,8 @@
 import { posix } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
-import { type Executed, type Measured, Output } from '../../sandbox/door/io.ts';
+import { Output } from '../../sandbox/command/output.ts';
+import type { Executed, Measured } from '../../sandbox/door/io.ts';
 import { type CommandPlan, commandUser, type Plan } from '../../sandbox/door/plan.ts';
 import type { KeptCommand, PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';

@@ -7,9 +7,9 @@ import { createPipe } from '../../host/calls/descriptor.ts';
 import { encodeFrame } from '../../host/confine/frame.ts';
 import { runConfined } from '../../host/confine/run.ts';
 import { NotUtf8 } from '../../host/files/user-file.ts';
+import { LONGEST_WAIT } from '../../host/process/wait-for.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { RecipeFolder } from '../../recipe/folder.ts';
-import { LONGEST_WAIT } from '../../sandbox/door/supervise.ts';
 import { type CommandProcess, type RelayedCommand, relayCommand } from './relayed-command.ts';
 import {
   CHUNK_BYTES,

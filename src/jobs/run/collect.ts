@@ -10,11 +10,11 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import type { HeldPath } from '../../host/files/held.ts';
+import { LONGEST_WAIT } from '../../host/process/wait-for.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Result } from '../../result/schema.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import { LONGEST_WAIT } from '../../sandbox/door/supervise.ts';
 import type { RunRequest } from './request.ts';
 
 /** What `--timeout` leaves for the artifacts at least, ms. */

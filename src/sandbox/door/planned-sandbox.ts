@@ -22,6 +22,7 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
 import { SandboxControl } from '../command/control.ts';
 import type { SandboxFacts } from '../command/facts.ts';
+import { KEPT, listenToOutput, Output } from '../command/output.ts';
 import type { SandboxProcess } from '../command/process.ts';
 import { startCommand } from '../command/start-command.ts';
 import type { CommandStdio, HandOver } from '../command/streams.ts';
@@ -32,17 +33,7 @@ import type { LeasedAddress } from '../network/dhcp-client.ts';
 import { openSandbox, reopenSandbox } from '../open.ts';
 import { commandPolicy, type PolicyRequest, userCapabilities } from '../policy/policy.ts';
 import { type CommandPolicy, type Surroundings, surroundingsOf } from '../policy/specification.ts';
-import {
-  type CommandIo,
-  type Executed,
-  KEPT,
-  type LimitHit,
-  listenToOutput,
-  type Measured,
-  type OpenIo,
-  Output,
-  type RunningCommand,
-} from './io.ts';
+import type { CommandIo, Executed, LimitHit, Measured, OpenIo, RunningCommand } from './io.ts';
 import { makeFiles } from './make-files.ts';
 import { behindLinkError } from './open-file.ts';
 import type { CommandPlan, Plan, SandboxPlan } from './plan.ts';

@@ -1,5 +1,6 @@
 import { defined } from '../../defined.ts';
 import { isKilnCode } from '../../errors.ts';
+import { LONGEST_WAIT } from '../../host/process/wait-for.ts';
 import { deferred } from '../../promise.ts';
 import type { SandboxProcess } from '../command/process.ts';
 
@@ -25,9 +26,6 @@ export interface CommandEnd {
   readonly signal: NodeJS.Signals | null;
   readonly timeLimit: 'timeout' | 'stall' | null;
 }
-
-/** What a timer can wait for, 24 days: with more it would not wait at all. */
-export const LONGEST_WAIT = 2 ** 31 - 1;
 
 /** The time limits of some commands. All get SIGTERM when the time is over and are killed two seconds later. */
 export class Clock implements Disposable {

@@ -3,6 +3,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { addAbortListener } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
+import { LONGEST_WAIT } from '../../host/process/wait-for.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { SandboxControl } from '../command/control.ts';
 import { DHCP, type DhcpAnswer, type DhcpRequest, decodeDhcp, encodeDhcp } from './dhcp-message.ts';
@@ -17,8 +18,6 @@ const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 8000;
 /** The shortest pause before a renewal, even if the server wants an earlier one, ms. */
 const LEAST_RENEWAL = 1000;
-/** The longest time that a timer takes, ms. */
-const LONGEST_SLEEP = 2 ** 31 - 1;
 
 interface DhcpIdentity {
   readonly hardware: Buffer;
@@ -121,7 +120,7 @@ class DhcpClient {
 
   async #sleep(milliseconds: number): Promise<undefined> {
     const signal = this.#over.signal;
-    const time = Math.min(milliseconds, LONGEST_SLEEP);
+    const time = Math.min(milliseconds, LONGEST_WAIT);
     await sleep(time, undefined, { signal, ref: false }).catch(() => undefined);
   }
 }

@@ -6,8 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { RunParameters, RunReply } from '../../api/io-kiln.ts';
 import type { Call, Control } from '../../daemon/call.ts';
 import { KilnError } from '../../errors.ts';
+import { roomIn } from '../../host/sockets/back-pressure.ts';
 import { awaitedLater } from '../../promise.ts';
-import { roomIn } from '../../remote/wire.ts';
 import type { SandboxProcess } from '../../sandbox/command/process.ts';
 
 /** The most bytes of each output in the one reply of a call without `more`. */

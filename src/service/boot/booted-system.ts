@@ -1,7 +1,7 @@
 import { isKilnCode, KilnError, reasonOf } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
+import { Output } from '../../sandbox/command/output.ts';
 import { endOf, type ProcessEnd, type SandboxProcess } from '../../sandbox/command/process.ts';
-import { Output } from '../../sandbox/door/io.ts';
 import {
   BOOT_CAPABILITIES,
   ROOT_CAPABILITIES,

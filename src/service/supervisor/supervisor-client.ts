@@ -17,7 +17,7 @@ import {
 import { connectUnixSocket, NOBODY_LISTENS } from '../../host/sockets/unix-socket.ts';
 import { isHeld } from '../../host/state/long-lived.ts';
 import { deferred } from '../../promise.ts';
-import { Output } from '../../sandbox/door/io.ts';
+import { Output } from '../../sandbox/command/output.ts';
 import { type ExecuteMessage, type ExecuteRequest, visit } from '../../sandbox/door/visitors.ts';
 import type { InstanceFiles } from '../lifecycle/store.ts';
 import type { ServiceStatus } from '../status.ts';
