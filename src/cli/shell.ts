@@ -18,8 +18,9 @@ import {
   sandboxCalled,
   sandboxFiles,
 } from '../sandbox/domain/sandbox-record.ts';
+import type { KeptCommand } from '../sandbox/door/plan.ts';
 import { commandUser } from '../sandbox/door/plan.ts';
-import { type KeptCommand, PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import { type ExecuteRequest, visit } from '../sandbox/door/visitors.ts';
 import { runAttached, SHELL } from './attach.ts';
 import { type Caller, hasTerminal } from './caller/caller.ts';

@@ -4,9 +4,10 @@ import { freemem } from 'node:os';
 import { join } from 'node:path';
 import type { Engine } from '../engine.ts';
 import { readText } from '../host/calls/libc.ts';
+import type { HeldSandbox } from '../host/libvirt/sandbox-host.ts';
 import { makeRunFolder, type StatePaths } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
-import { type ParkedSandbox, ParkingLot } from '../sandbox/domain/parking.ts';
+import { ParkingLot } from '../sandbox/domain/parking.ts';
 
 /** What must stay free beside parked sandboxes, and the estimate for one of them, bytes. */
 const SPARE_MEMORY = 512 << 20;
@@ -54,7 +55,7 @@ export class ParkedSandboxes {
     return Math.max(0, Math.floor((freemem() - SPARE_MEMORY) / SANDBOX_MEMORY));
   }
 
-  take(): Promise<ParkedSandbox | undefined> {
+  take(): Promise<HeldSandbox | undefined> {
     return this.#lot.takeNext();
   }
 

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { Owner } from '../artifacts/destination.ts';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
@@ -14,11 +15,12 @@ import { startDomain } from './domain/start-domain.ts';
 import { sweepSandboxes } from './domain/sweep.ts';
 import { type FilledSandbox, fillSandbox } from './fill.ts';
 import { labelsInside, requirePolicy } from './labels/labels.ts';
-import type { BindOwners } from './policy/filesystem.ts';
 import { randomMac } from './policy/network.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
 
-export interface SandboxUse extends Omit<BindOwners, 'groups'> {
+export interface SandboxUse {
+  readonly user: Owner;
+  readonly caller: Owner;
   readonly command?: readonly string[];
   readonly signal?: AbortSignal | undefined;
 }
@@ -82,15 +84,16 @@ function knownInterface(network: SandboxSpecification['network']): SandboxSpecif
 
 async function takeSandbox(
   host: SandboxHost,
-  { network, label, boot }: Pick<SandboxSpecification, 'network' | 'label' | 'boot'>,
+  specification: SandboxSpecification,
   signal: AbortSignal | undefined,
 ): Promise<SandboxDomain> {
+  const { network, label, boot } = specification;
   requirePolicy(label);
   // A parked sandbox has the host's default label and knows its cgroups, which differ for a booted system.
   const isParkable = network === 'private' && label.kind === 'auto' && !boot;
   for (;;) {
     using turn = await takeTurn(host, isParkable, signal);
-    if (turn?.parked === undefined) return await startSandbox(host, { network, label });
+    if (turn?.parked === undefined) return await startSandbox(host, specification);
     const claimed = await claim(host, turn.parked);
     if (claimed !== undefined) return claimed;
   }
@@ -115,12 +118,12 @@ async function takeTurn(
 
 async function startSandbox(
   host: SandboxHost,
-  wanted: Pick<SandboxSpecification, 'network' | 'label'>,
+  { network, label }: SandboxSpecification,
 ): Promise<SandboxDomain> {
   const connection = await host.connect();
   // libvirt moves the new init into a cgroup 20 ms from now, and need not wait for the kernel then.
   ProcessCgroups.primeMove().catch(() => undefined);
-  const started = await startDomain(host.paths, connection, wanted);
+  const started = await startDomain(host.paths, connection, { network, label });
   const sandbox = await SandboxDomain.create(host.paths, started, host.connect);
   // The daemon, which has the parked ones, sweeps when nothing starts. Others do it here, in the background.
   if (host.takeTurn === undefined) {

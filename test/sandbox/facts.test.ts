@@ -2,7 +2,7 @@ import { readlinkSync } from 'node:fs';
 import test from 'ava';
 import type { KilnError } from '../../src/errors.ts';
 import {
-  type CommandPlan,
+  type ExpectedCommand,
   type ExpectedFacts,
   readCommandFacts,
   readSandboxFacts,
@@ -82,7 +82,7 @@ const command = [
   ...['rlimit=4 1 1', 'rlimit=7 1024 4096', 'mask=/proc/keys', 'label=kiln-sandbox (enforce)'],
 ];
 
-const commandPlan: CommandPlan = {
+const commandPlan: ExpectedCommand = {
   user: '1000',
   capabilities: 1n,
   landlock: ['files', 'abstract-sockets'],
@@ -128,7 +128,7 @@ test('a sandbox that is as planned is accepted', (t) => {
 });
 
 test('the layers a command must have follow from what the init found', (t) => {
-  const asked: CommandPlan = { ...commandPlan, landlock: ['files'] };
+  const asked: ExpectedCommand = { ...commandPlan, landlock: ['files'] };
   const read = (change: (line: string) => string, plan = asked) =>
     readCommandFacts(command.map(change).join('\n'), plan);
   const open = (line: string) => (line === 'walls=5' ? 'walls=1' : line);

@@ -4,8 +4,9 @@ import type { Engine } from '../../engine.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
 import type { CommandIo, Executed, UsageWatcher } from '../../sandbox/door/io.ts';
+import type { KeptCommand } from '../../sandbox/door/plan.ts';
 import { type CommandUser, commandUser, planSandbox } from '../../sandbox/door/plan.ts';
-import { type KeptCommand, PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { type TimeLimits, timeOf } from '../../sandbox/door/supervise.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import {

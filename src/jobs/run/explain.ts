@@ -1,4 +1,3 @@
-import type { Engine } from '../../engine.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { landlockAbi } from '../../host/process/process.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
@@ -18,7 +17,7 @@ import {
   type Surroundings,
   surroundingsOf,
 } from '../../sandbox/policy/specification.ts';
-import { planRun } from './plan.ts';
+import { type CallersLayers, planRun } from './plan.ts';
 import type { RunRequest } from './request.ts';
 
 /** One layer around a command, as planned. What is in force is measured later: result.json. */
@@ -29,7 +28,7 @@ interface PlannedLayer {
 }
 
 export function explainLayers(
-  engine: Engine,
+  engine: CallersLayers,
   request: RunRequest,
   image: ImageManifest,
 ): PlannedLayer[] {
@@ -138,7 +137,7 @@ function landlockLayer(
     surroundings: { ...surroundings, allowMissing: ['landlock'] },
   });
   const which = `${walls.join(', ')} (ABI ${landlockAbi()})`;
-  if (!mayMount({ capabilities, surroundings })) return on('landlock', which);
+  if (!mayMount(capabilities, surroundings)) return on('landlock', which);
   const none = 'not around files: mounts were asked for, behind such a wall nothing can be mounted';
   return off('landlock', walls.length === 0 ? none : `${none}; ${which}`);
 }

@@ -1,18 +1,23 @@
 import { open } from 'node:fs/promises';
 import { some } from '../../defined.ts';
-import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { networkOf } from '../../options/texts.ts';
 import { type Plan, planCommand } from '../../sandbox/door/plan.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
+import type { OptionalLayer } from '../../sandbox/policy/layers.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import type { Secret } from '../../sandbox/policy/specification.ts';
 import type { RunRequest } from './request.ts';
 
+/** What an engine knows of layers that may be missing. */
+export interface CallersLayers {
+  allowMissing(): readonly OptionalLayer[];
+}
+
 export function planRun(
-  engine: Pick<Engine, 'allowMissing'>,
+  engine: CallersLayers,
   request: RunRequest,
   image: { readonly tree: string; readonly manifest: ImageManifest },
 ): Plan {

@@ -5,7 +5,7 @@ import type { SandboxLabels } from '../labels/module.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from '../labels/module.ts';
 import { layerMissingError } from '../policy/layers.ts';
 import { capabilityNames } from '../policy/specification.ts';
-import type { ExecRequest, LandlockWall, ProcRule } from '../wire/encode.ts';
+import type { LandlockWall, ProcRule, ResourceLimit } from '../wire/encode.ts';
 import { FIELDS, type SetupOperation } from '../wire/table.ts';
 
 interface MeasuredMount {
@@ -154,13 +154,17 @@ export interface CommandFacts {
 
 const WALLS: readonly LandlockWall[] = ['files', 'no-tcp', 'abstract-sockets'];
 
-export interface CommandPlan
-  extends Pick<ExecRequest, 'user' | 'capabilities' | 'landlock' | 'openSockets' | 'limits'> {
+export interface ExpectedCommand {
+  readonly user: string;
+  readonly capabilities: bigint;
+  readonly landlock: readonly LandlockWall[];
+  readonly openSockets: boolean;
+  readonly limits: readonly ResourceLimit[];
   readonly labels: SandboxLabels | undefined;
   readonly boot: readonly ProcRule[];
 }
 
-export function readCommandFacts(text: string, expected: CommandPlan): CommandFacts {
+export function readCommandFacts(text: string, expected: ExpectedCommand): CommandFacts {
   const lines = factLines(text);
   const first = (name: string) => lines.get(name)?.[0] ?? '';
   const mask = (name: string) => {

@@ -47,7 +47,7 @@ export class Output {
  * exception in an event handler would end kiln itself. `rethrow` throws what it threw.
  */
 export function listenToOutput(
-  process: Pick<SandboxProcess, 'stdout' | 'stderr'>,
+  process: SandboxProcess,
   take: (chunk: Buffer, stream: 'stdout' | 'stderr') => void,
   kill: () => Promise<void>,
 ): { rethrow(): void } {

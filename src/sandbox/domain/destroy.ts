@@ -21,7 +21,13 @@ import {
 import { span } from '../../host/trace/trace.ts';
 import { releaseLabels } from '../labels/labels.ts';
 import { pairDirectory } from '../labels/selinux.ts';
-import { controllerOf, hasProcesses, SYSTEM_DOMAIN_RUN, whyEndless } from './ending.ts';
+import {
+  controllerOf,
+  hasProcesses,
+  type SandboxInit,
+  SYSTEM_DOMAIN_RUN,
+  whyEndless,
+} from './ending.ts';
 import { domainOf, findSandboxRecord, type SandboxRecord, sandboxOwner } from './sandbox-record.ts';
 
 /** How long libvirt may fail to end a domain, ms. */
@@ -45,7 +51,7 @@ export async function destroySandbox(
   const domain = record?.domain ?? domainOf(paths, directory);
   // A folder without sandbox.json never had a domain, unless the record was damaged.
   if (record !== undefined || findSandboxRecord(directory).damage !== undefined) {
-    await endDomain(paths, domain, record, connect);
+    await endDomain(paths, domain, record?.init, connect);
   }
   await removeSandbox(paths, directory, record);
 }
@@ -60,13 +66,12 @@ export async function destroySandbox(
 export async function endDomain(
   paths: StatePaths,
   domain: string,
-  record: Pick<SandboxRecord, 'init'> | undefined,
+  init: SandboxInit | undefined,
   connect: () => Promise<Connection>,
   tell?: () => Promise<void>,
 ): Promise<void> {
   // Must be asked while the controller lives.
   const watched = isWatchedNow(domain);
-  const init = record?.init;
   const controller = controllerOf(paths, domain);
   const pids = new Set(controller === undefined ? [] : childrenOf(controller));
   if (init !== undefined && hasProcesses(init)) pids.add(init.pid);

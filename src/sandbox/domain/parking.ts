@@ -12,7 +12,7 @@ import { encodeRequest } from '../wire/encode.ts';
 import { destroySandbox, endDomain } from './destroy.ts';
 import { SandboxDomain } from './sandbox-domain.ts';
 import { isExpired, PARKED_LIFETIME, sandboxFiles } from './sandbox-record.ts';
-import { type StartedDomain, startDomain } from './start-domain.ts';
+import { type KnownSandbox, startDomain } from './start-domain.ts';
 
 /** A sandbox with less time left is not claimed, milliseconds. */
 const LAST_MOMENT = 5000;
@@ -26,19 +26,17 @@ const LOST_MAX = 5;
 /** libvirt gets three calls at most at a time (src/host/libvirt/pool.ts), and one is left for a run that needs a sandbox now. */
 const AT_ONCE = 2;
 
-export type ParkedSandbox = Omit<StartedDomain, 'domain'>;
-
 export class ParkingLot {
   readonly #starter: SandboxHost;
-  #parked: ParkedSandbox[] = [];
+  #parked: KnownSandbox[] = [];
   #starting = 0;
-  readonly #takers: PromiseWithResolvers<ParkedSandbox | undefined>[] = [];
+  readonly #takers: PromiseWithResolvers<KnownSandbox | undefined>[] = [];
 
   constructor(starter: SandboxHost) {
     this.#starter = starter;
   }
 
-  get parked(): readonly ParkedSandbox[] {
+  get parked(): readonly KnownSandbox[] {
     return this.#parked;
   }
 
@@ -46,17 +44,17 @@ export class ParkingLot {
     return this.#parked.filter((parked) => isUsable(parked, Date.now())).length;
   }
 
-  take(): ParkedSandbox | undefined {
+  take(): KnownSandbox | undefined {
     const soon = Date.now() + LAST_MOMENT;
     const at = this.#parked.findIndex((parked) => isUsable(parked, soon));
     return at === -1 ? undefined : this.#parked.splice(at, 1)[0];
   }
 
   /** If none is parked but one is starting, waits for that one, which is quicker than starting another. */
-  async takeNext(): Promise<ParkedSandbox | undefined> {
+  async takeNext(): Promise<KnownSandbox | undefined> {
     const parked = this.take();
     if (parked !== undefined || this.#takers.length >= this.#starting) return parked;
-    const taker = deferred<ParkedSandbox | undefined>();
+    const taker = deferred<KnownSandbox | undefined>();
     this.#takers.push(taker);
     return await taker.promise;
   }
@@ -81,7 +79,7 @@ export class ParkingLot {
 
   async #start(lifetime: number, mustBeWatched: boolean): Promise<boolean> {
     const { paths, connect } = this.#starter;
-    let parked: ParkedSandbox | undefined;
+    let parked: KnownSandbox | undefined;
     this.#starting++;
     try {
       parked = await park(paths, await connect(), lifetime, mustBeWatched);
@@ -98,10 +96,10 @@ export class ParkingLot {
     await this.#end(this.#parked);
   }
 
-  async #end(these: readonly ParkedSandbox[]): Promise<void> {
+  async #end(these: readonly KnownSandbox[]): Promise<void> {
     this.#parked = this.#parked.filter((parked) => !these.includes(parked));
     const { paths, connect } = this.#starter;
-    const endOne = async ({ directory, record, lock }: ParkedSandbox) => {
+    const endOne = async ({ directory, record, lock }: KnownSandbox) => {
       await using _lock = lock;
       if (existsSync(directory)) await destroySandbox(paths, directory, record, connect);
     };
@@ -109,7 +107,7 @@ export class ParkingLot {
   }
 }
 
-function isUsable({ directory, record }: ParkedSandbox, now: number): boolean {
+function isUsable({ directory, record }: KnownSandbox, now: number): boolean {
   return !isExpired(record, now) && existsSync(sandboxFiles.record(directory));
 }
 
@@ -118,7 +116,7 @@ async function park(
   connection: Connection,
   lifetime: number,
   mustBeWatched: boolean,
-): Promise<ParkedSandbox | undefined> {
+): Promise<KnownSandbox | undefined> {
   using _ = span('park a sandbox');
   // As in takeSandbox(): a run may wait for this one.
   ProcessCgroups.primeMove().catch(() => undefined);
@@ -141,7 +139,7 @@ async function park(
   if (mustBeWatched && !(await domain.isWatched()) && isListedNow(domain.name)) {
     try {
       // The channel to the init is closed already, which would have ended it.
-      await endDomain(paths, domain.name, sandbox.record, async () => connection);
+      await endDomain(paths, domain.name, sandbox.record.init, async () => connection);
     } finally {
       await sandbox.destroy();
     }

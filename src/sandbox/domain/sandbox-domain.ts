@@ -14,7 +14,7 @@ import { Container } from './container.ts';
 import { endDomain, removeSandbox } from './destroy.ts';
 import { initOf } from './ending.ts';
 import { type SandboxRecord, sandboxFiles, writeSandboxRecord } from './sandbox-record.ts';
-import type { StartedDomain } from './start-domain.ts';
+import type { KnownSandbox, StartedDomain } from './start-domain.ts';
 
 export class SandboxDomain {
   readonly id: string;
@@ -31,7 +31,7 @@ export class SandboxDomain {
 
   constructor(
     paths: StatePaths,
-    { directory, record, lock }: Omit<StartedDomain, 'domain'>,
+    { directory, record, lock }: KnownSandbox,
     channel: Channel,
     connect: () => Promise<Connection>,
     prepared: boolean,
@@ -80,7 +80,7 @@ export class SandboxDomain {
   /** Connects to a sandbox that runs already, parked or kept. On failure the lock is released. */
   static async attach(
     paths: StatePaths,
-    found: Omit<StartedDomain, 'domain'>,
+    found: KnownSandbox,
     connect: () => Promise<Connection>,
   ): Promise<SandboxDomain> {
     using _ = span('connect to the init');
@@ -94,10 +94,7 @@ export class SandboxDomain {
     }
   }
 
-  describe(
-    use: Pick<SandboxRecord, 'image' | 'command' | 'owner' | 'keepUntil' | 'labels' | 'session'> &
-      Partial<Pick<SandboxRecord, 'created'>>,
-  ): void {
+  describe(use: Partial<SandboxRecord>): void {
     this.record = { ...this.record, ...use };
   }
 
@@ -143,7 +140,9 @@ export class SandboxDomain {
   async #destroy(): Promise<void> {
     try {
       const domain = this.record.domain;
-      await endDomain(this.paths, domain, this.record, this.#connect, () => this.channel.close());
+      await endDomain(this.paths, domain, this.record.init, this.#connect, () =>
+        this.channel.close(),
+      );
       using _ = span('remove the sandbox');
       await removeSandbox(this.paths, this.directory, this.record);
     } finally {

@@ -7,6 +7,7 @@ import { acquireLock, type HeldLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { Connection, Domain } from '../../host/libvirt/connection.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
+import type { HeldSandbox } from '../../host/libvirt/sandbox-host.ts';
 import { makeRunFolder, type StatePaths } from '../../host/state/paths.ts';
 import { allocateRange, releaseRange } from '../../host/state/reservation.ts';
 import { span } from '../../host/trace/trace.ts';
@@ -46,10 +47,12 @@ async function makeFolder(paths: StatePaths, id: string): Promise<HeldLock> {
   return lock;
 }
 
-export interface StartedDomain {
-  readonly directory: string;
+/** A sandbox that this process holds, with what is known of it. */
+export interface KnownSandbox extends HeldSandbox {
   readonly record: SandboxRecord;
-  readonly lock: HeldLock;
+}
+
+export interface StartedDomain extends KnownSandbox {
   /**
    * Resolves when libvirt has started the domain; its init runs before that. Rejects with LibvirtError; nothing
    * is left then except what {@link sweepSandboxes} removes.

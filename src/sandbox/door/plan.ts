@@ -4,24 +4,15 @@ import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { type PolicyRequest, userCapabilities } from '../policy/policy.ts';
-import { type SandboxSpecification, surroundingsOf } from '../policy/specification.ts';
+import {
+  type Interior,
+  type Isolation,
+  type SandboxImage,
+  surroundingsOf,
+} from '../policy/specification.ts';
 import { chosenProfile } from '../seccomp/profile.ts';
 import type { ResourceLimit } from '../wire/encode.ts';
 import type { TimeLimits } from './supervise.ts';
-
-/** The fields that decide isolation. A job must name each: a default would hide one that was forgotten. */
-type Isolation = Pick<
-  SandboxSpecification,
-  | 'network'
-  | 'binds'
-  | 'allowHostWrite'
-  | 'privateTmp'
-  | 'namespaces'
-  | 'nested'
-  | 'boot'
-  | 'label'
-  | 'allowMissing'
-> & { readonly volumes: readonly PlannedVolume[] };
 
 /** A part of the sandbox's own tree that outlives it. Owners on disk are the ids in the sandbox. */
 export interface PlannedVolume {
@@ -29,18 +20,18 @@ export interface PlannedVolume {
   readonly target: string;
 }
 
-type Interior = Pick<
-  SandboxSpecification,
-  'scratch' | 'hostname' | 'names' | 'readonlyPaths' | 'tmpfs' | 'files' | 'disk' | 'limits'
->;
-
 type Optional<Value> = { readonly [Key in keyof Value]?: Value[Key] | undefined };
 
-export interface SandboxJob extends Isolation, Optional<Interior> {
+/** What every job says of its sandbox. */
+interface AnyJob extends Isolation, Optional<Interior> {
+  readonly volumes: readonly PlannedVolume[];
   readonly egress: readonly string[] | undefined;
+  readonly caller: Owner;
+}
+
+export interface SandboxJob extends AnyJob {
   /** The ids in the sandbox that stand for the caller in binds, and that own copied files. */
   readonly owner: Owner;
-  readonly caller: Owner;
   readonly shownAs: readonly string[];
 }
 
@@ -61,16 +52,28 @@ export interface CommandImage {
 }
 
 /** A planned sandbox: frozen and serialisable. Secrets are not in the plan; they come with the opening. */
-export interface SandboxPlan extends Pick<SandboxJob, 'egress' | 'owner' | 'caller' | 'shownAs'> {
-  readonly sandbox: Omit<SandboxSpecification, 'secrets' | 'volumes'> & Pick<Isolation, 'volumes'>;
+export interface SandboxPlan {
+  readonly sandbox: PlannedSpecification;
+  readonly egress: readonly string[] | undefined;
+  readonly owner: Owner;
+  readonly caller: Owner;
+  readonly shownAs: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
 }
 
-export interface CommandPlan {
-  readonly argv: readonly string[];
+interface PlannedSpecification extends SandboxImage, Isolation, Interior {
+  readonly volumes: readonly PlannedVolume[];
+}
+
+/** What a command in a kept sandbox is like, unless it says otherwise. */
+export interface KeptCommand {
   readonly env: Readonly<Record<string, string>>;
   readonly workdir: string;
   readonly policy: PolicyRequest;
+}
+
+export interface CommandPlan extends KeptCommand {
+  readonly argv: readonly string[];
   readonly time: TimeLimits;
   /** What happens to processes that it leaves running: `left` where other commands run beside it. */
   readonly leftovers: 'ended' | 'left';
@@ -87,7 +90,7 @@ export interface Plan extends SandboxPlan {
   readonly command: CommandPlan;
 }
 
-export interface CommandJob extends Omit<SandboxJob, 'owner' | 'shownAs'> {
+export interface CommandJob extends AnyJob {
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly workdir: string | undefined;
@@ -114,7 +117,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
       files: [],
       disk: DEFAULT_DISK,
       limits: {},
-      ...(defined(wanted) as Isolation & Partial<Interior>),
+      ...(defined(wanted) as Isolation & Partial<Interior> & { volumes: readonly PlannedVolume[] }),
     },
     egress,
     environment: image.environment,

@@ -5,6 +5,7 @@
 import { addAbortListener } from 'node:events';
 import { statfsSync } from 'node:fs';
 import type { CopyInItem, Send, Unmade, WrittenFile } from '../../artifacts/copy-in.ts';
+import type { Owner } from '../../artifacts/destination.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import type { Egress } from '../../egress/open.ts';
@@ -36,11 +37,16 @@ import { type CommandPolicy, type Surroundings, surroundingsOf } from '../policy
 import type { CommandIo, Executed, LimitHit, Measured, OpenIo, RunningCommand } from './io.ts';
 import { makeFiles } from './make-files.ts';
 import { behindLinkError } from './open-file.ts';
-import type { CommandPlan, Plan, SandboxPlan } from './plan.ts';
+import type { CommandPlan, KeptCommand, Plan, SandboxPlan } from './plan.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
 import { type ExecuteRequest, Visitors } from './visitors.ts';
 
-export type KeptCommand = Pick<CommandPlan, 'policy' | 'env' | 'workdir'>;
+/** What a sandbox that is kept for later commands knows of its plan. */
+interface KeptPlan {
+  readonly owner: Owner;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly egress: readonly string[] | undefined;
+}
 
 export class PlannedSandbox implements AsyncDisposable {
   readonly id: string;
@@ -53,7 +59,7 @@ export class PlannedSandbox implements AsyncDisposable {
   readonly #lease: LeasedAddress | undefined;
   readonly #surroundings: Surroundings;
   readonly #policies: ReturnType<typeof policiesOf>;
-  readonly #plan: Pick<SandboxPlan, 'owner' | 'environment' | 'egress'>;
+  readonly #plan: KeptPlan;
   #visitors: Visitors | undefined;
   #egress: Egress | undefined;
   #samples: OpenIo['samples'];
@@ -63,7 +69,7 @@ export class PlannedSandbox implements AsyncDisposable {
     { domain, facts, lease }: FilledSandbox,
     surroundings: Surroundings,
     policies: ReturnType<typeof policiesOf>,
-    plan: Pick<SandboxPlan, 'owner' | 'environment' | 'egress'>,
+    plan: KeptPlan,
   ) {
     this.id = domain.id;
     this.domain = domain.record.domain;

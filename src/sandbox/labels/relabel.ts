@@ -183,7 +183,7 @@ export async function ensureStoreContext(paths: StatePaths): Promise<void> {
  * the one asked for. Throws E_RELABEL.
  */
 export async function relabelSources(
-  specification: Pick<SandboxSpecification, 'binds' | 'scratch' | 'volumes'>,
+  specification: SandboxSpecification,
   labels: SandboxLabels | undefined,
 ): Promise<void> {
   if (labels?.module !== 'selinux' || labels.files === undefined) return;

@@ -6,7 +6,14 @@ import { KilnError } from '../../errors.ts';
 import { LONGEST_WAIT } from '../../host/process/wait-for.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { SandboxControl } from '../command/control.ts';
-import { DHCP, type DhcpAnswer, type DhcpRequest, decodeDhcp, encodeDhcp } from './dhcp-message.ts';
+import {
+  DHCP,
+  type DhcpAnswer,
+  type DhcpQuestion,
+  type DhcpWish,
+  decodeDhcp,
+  encodeDhcp,
+} from './dhcp-message.ts';
 
 const SERVER_PORT = 67;
 const EVERYBODY = '255.255.255.255';
@@ -78,18 +85,14 @@ class DhcpClient {
     this.#socket.close();
   }
 
-  async #request(
-    what: Pick<DhcpRequest, 'current' | 'requested' | 'server'>,
-    to: string,
-    deadline: number,
-  ): Promise<DhcpAnswer | undefined> {
+  async #request(what: DhcpWish, to: string, deadline: number): Promise<DhcpAnswer | undefined> {
     const isAnswer = ({ type }: DhcpAnswer) => type === DHCP.ack || type === DHCP.nak;
     const answer = await this.#ask({ type: DHCP.request, ...what }, to, deadline, isAnswer);
     return answer?.type === DHCP.ack && answer.lease > 0 ? answer : undefined;
   }
 
   async #ask(
-    request: Omit<DhcpRequest, 'transaction' | 'hardware' | 'hostname'>,
+    request: DhcpQuestion,
     to: string,
     deadline: number,
     take: (answer: DhcpAnswer) => boolean,

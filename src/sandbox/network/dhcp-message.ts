@@ -31,14 +31,21 @@ const LEAST = 300;
 /** RFC 2132: the lease time that never ends. */
 const FOREVER = 0xffff_ffff;
 
-export interface DhcpRequest {
-  readonly type: typeof DHCP.discover | typeof DHCP.request;
-  readonly transaction: number;
-  readonly hardware: Buffer;
-  readonly hostname: string;
+/** What a client asks for. */
+export interface DhcpWish {
   readonly current?: string;
   readonly requested?: string;
   readonly server?: string;
+}
+
+export interface DhcpQuestion extends DhcpWish {
+  readonly type: typeof DHCP.discover | typeof DHCP.request;
+}
+
+export interface DhcpRequest extends DhcpQuestion {
+  readonly transaction: number;
+  readonly hardware: Buffer;
+  readonly hostname: string;
 }
 
 /** A server's answer. Times in seconds. */

@@ -4,9 +4,9 @@ import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { O_PATH } from '../../host/files/at.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { isWithin, type MountedPath, MountTable, mountedPath } from '../../host/files/mount.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
-import type { Bind, SandboxSpecification, Surroundings } from './specification.ts';
+import type { Bind } from './specification.ts';
 
 const SYSTEM = [
   ...['/bin', '/boot', '/dev', '/etc', '/lib', '/lib32', '/lib64', '/libx32', '/proc', '/run'],
@@ -21,7 +21,13 @@ const PEOPLES = ['/dev/shm', '/run/media', '/run/user', '/usr/local/src', '/usr/
 const FIRST_PERSON = 1000;
 const NOBODY = 65534;
 
-export function openBind({ source, place, noLinks }: Omit<Bind, 'target'>): number {
+interface OpenedBind {
+  readonly source: string;
+  readonly place: HeldPath;
+  readonly noLinks?: true;
+}
+
+export function openBind({ source, place, noLinks }: OpenedBind): number {
   let fd: number;
   try {
     fd = openSync(place, O_PATH);
@@ -38,7 +44,10 @@ export function openBind({ source, place, noLinks }: Omit<Bind, 'target'>): numb
   });
 }
 
-type Folders = Pick<StatePaths, 'root' | 'hostRun'>;
+interface Folders {
+  readonly root: string;
+  readonly hostRun: string;
+}
 
 interface Kept {
   readonly path: string;
@@ -84,15 +93,17 @@ export function refuseHostWrite(
   }
 }
 
+interface HostFiles {
+  readonly hostFiles: boolean;
+  readonly allowHostWrite: boolean;
+}
+
 /**
  * For a command that may mount: refuses writable binds. An overlay with a bind as its upper directory copies
  * set-id files of the image into the bind; the kernel does that itself, so no filter of system calls sees the
  * mode. Throws E_BIND.
  */
-export function refuseCopyUp({
-  hostFiles,
-  allowHostWrite,
-}: Pick<Surroundings, 'hostFiles' | 'allowHostWrite'>): void {
+export function refuseCopyUp({ hostFiles, allowHostWrite }: HostFiles): void {
   if (!hostFiles || allowHostWrite) return;
   const what = 'a command that may mount file systems cannot have a writable bind';
   throw new KilnError('E_BIND', what, {
@@ -100,9 +111,14 @@ export function refuseCopyUp({
   });
 }
 
+interface HostBinds {
+  readonly binds: readonly Bind[];
+  readonly allowHostWrite: boolean;
+}
+
 export function refuseHostWrites(
   paths: Folders,
-  { binds, allowHostWrite }: Pick<SandboxSpecification, 'binds' | 'allowHostWrite'>,
+  { binds, allowHostWrite }: HostBinds,
   caller: { readonly uid: number },
 ): void {
   if (allowHostWrite) return;

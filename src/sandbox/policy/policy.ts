@@ -19,13 +19,11 @@ export interface PolicyRequest {
   readonly seccompCapabilities?: readonly Capability[];
 }
 
-type Writing = Pick<Surroundings, 'hostFiles' | 'userNamespaces'>;
-
 /** Root's defaults and the added ones. Throws E_ARGUMENT for SETFCAP if the command can write to the host. */
 export function userCapabilities(
   uid: number,
   capAdd: readonly Capability[],
-  surroundings: Writing,
+  surroundings: Surroundings,
 ): Capability[] {
   if (withoutSetfcap(surroundings) && capAdd.includes('SETFCAP')) {
     const what = 'the capability SETFCAP cannot be combined with a writable bind';
@@ -36,7 +34,10 @@ export function userCapabilities(
   return commandCapabilities([...(uid === 0 ? ROOT_CAPABILITIES : []), ...capAdd], surroundings);
 }
 
-function commandCapabilities(wanted: readonly Capability[], surroundings: Writing): Capability[] {
+function commandCapabilities(
+  wanted: readonly Capability[],
+  surroundings: Surroundings,
+): Capability[] {
   const without = withoutSetfcap(surroundings);
   return [...new Set(wanted)].filter((name) => !(without && name === 'SETFCAP'));
 }
@@ -46,7 +47,7 @@ function commandCapabilities(wanted: readonly Capability[], surroundings: Writin
  * its own a command has SETFCAP again, and root needs it to make one (user_namespaces(7)); there the seccomp
  * filter refuses extended attributes instead.
  */
-function withoutSetfcap({ hostFiles, userNamespaces }: Writing): boolean {
+function withoutSetfcap({ hostFiles, userNamespaces }: Surroundings): boolean {
   return hostFiles && !userNamespaces;
 }
 
@@ -57,7 +58,7 @@ export async function commandPolicy(
   { user, capabilities: wanted, seccomp: profile, seccompCapabilities }: PolicyRequest,
 ): Promise<CommandPolicy> {
   const capabilities = commandCapabilities(wanted, surroundings);
-  if (mayMount({ capabilities, surroundings })) refuseCopyUp(surroundings);
+  if (mayMount(capabilities, surroundings)) refuseCopyUp(surroundings);
   const compiled = await seccompFilter(paths, profile, seccompCapabilities ?? capabilities);
   const shared = withShareGuard(withLentCalls(compiled), capabilities);
   const filter = withCoreGuard(
@@ -89,18 +90,18 @@ export const FIRST_ABI: Readonly<Record<LandlockWall, number>> = {
 export interface LandlockUse {
   readonly capabilities: readonly Capability[];
   readonly seccomp: string;
-  readonly surroundings: Pick<Surroundings, 'hostNetwork' | 'mounts' | 'allowMissing'>;
+  readonly surroundings: Surroundings;
 }
 
 /** Whether a command may mount: behind Landlock's rules for files nothing can be mounted. */
-export function mayMount({ capabilities, surroundings }: Omit<LandlockUse, 'seccomp'>): boolean {
-  return surroundings.mounts || capabilities.includes('SYS_ADMIN');
+export function mayMount(capabilities: readonly Capability[], { mounts }: Surroundings): boolean {
+  return mounts || capabilities.includes('SYS_ADMIN');
 }
 
 export function landlockWalls(use: LandlockUse): LandlockWall[] {
   const { seccomp, surroundings } = use;
   const { hostNetwork, allowMissing } = surroundings;
-  const wanted: LandlockWall[] = mayMount(use) ? [] : ['files'];
+  const wanted: LandlockWall[] = mayMount(use.capabilities, surroundings) ? [] : ['files'];
   if (seccomp === 'strict') wanted.push('no-tcp');
   // In any other network, the namespace separates abstract sockets already.
   if (hostNetwork) wanted.push('abstract-sockets');

@@ -42,29 +42,35 @@ export function sharedTarget(mounts: readonly { readonly target: string }[]): st
   return targets.find((target, index) => targets.indexOf(target) < index);
 }
 
-interface Volume {
-  readonly source: string | number;
-  readonly target: string;
-}
-
-export interface SandboxSpecification {
-  /** The image's tree: a host path with real owners. It is never written to. */
-  readonly root: string;
-  readonly image?: string;
-  /** A host directory for the overlay's upper and work directories, made if it is missing; else a tmpfs. */
-  readonly scratch?: string;
+/** The fields that decide isolation. A job must name each: a default would hide one that was forgotten. */
+export interface Isolation {
+  readonly network: 'private' | 'host' | LibvirtNetwork;
+  readonly binds: readonly Bind[];
+  readonly allowHostWrite: boolean;
   /** Whether /tmp, /var/tmp and /run are private, empty tmpfs. A transaction writes to the image's own. */
   readonly privateTmp: boolean;
+  /** How many namespaces of each kind commands may make; null if only their capabilities decide. */
+  readonly namespaces: number | null;
+  /**
+   * Whether other sandboxes are made inside. Its /proc is whole then: the kernel lets nobody mount a fresh
+   * /proc below a user namespace that sees parts of its own covered.
+   */
+  readonly nested: boolean;
+  readonly boot: boolean;
+  readonly label: LabelRequest;
+  readonly allowMissing: readonly OptionalLayer[];
+}
+
+/** What a sandbox has inside. */
+export interface Interior {
+  /** A host directory for the overlay's upper and work directories, made if it is missing; else a tmpfs. */
+  readonly scratch?: string;
   readonly hostname: string;
   /**
    * Whether /etc/hosts and, with a network, /etc/resolv.conf are made. They are not stored in `scratch`. Not for
    * a tree whose /etc is in `volumes`.
    */
   readonly names: boolean;
-  readonly network: 'private' | 'host' | LibvirtNetwork;
-  readonly binds: readonly Bind[];
-  readonly allowHostWrite: boolean;
-  readonly volumes: readonly Volume[];
   readonly readonlyPaths: readonly string[];
   readonly tmpfs: readonly Tmpfs[];
   readonly files: readonly {
@@ -72,20 +78,22 @@ export interface SandboxSpecification {
     readonly mode: number;
     readonly content: string;
   }[];
-  readonly secrets: readonly Secret[];
-  /** How many namespaces of each kind commands may make; null if only their capabilities decide. */
-  readonly namespaces: number | null;
-  readonly label: LabelRequest;
-  readonly allowMissing: readonly OptionalLayer[];
   /** Bytes each tmpfs may hold: upper, /tmp, /var/tmp, /run, /dev/shm. */
   readonly disk: number;
   readonly limits: SandboxLimits;
-  /**
-   * Whether other sandboxes are made inside. Its /proc is whole then: the kernel lets nobody mount a fresh
-   * /proc below a user namespace that sees parts of its own covered.
-   */
-  readonly nested: boolean;
-  readonly boot: boolean;
+}
+
+/** The image of a sandbox. */
+export interface SandboxImage {
+  /** The image's tree: a host path with real owners. It is never written to. */
+  readonly root: string;
+  readonly image?: string;
+}
+
+export interface SandboxSpecification extends SandboxImage, Isolation, Interior {
+  /** A number is the descriptor of a detached mount. */
+  readonly volumes: readonly { readonly source: string | number; readonly target: string }[];
+  readonly secrets: readonly Secret[];
 }
 
 /** Content that is never logged or stored. */
@@ -117,12 +125,7 @@ export interface Surroundings {
   readonly allowMissing: readonly OptionalLayer[];
 }
 
-export function surroundingsOf(
-  specification: Pick<
-    SandboxSpecification,
-    'network' | 'nested' | 'boot' | 'namespaces' | 'binds' | 'allowHostWrite' | 'allowMissing'
-  >,
-): Surroundings {
+export function surroundingsOf(specification: Isolation): Surroundings {
   const { network, nested, boot, namespaces, binds, allowHostWrite, allowMissing } = specification;
   return {
     hostNetwork: network === 'host',

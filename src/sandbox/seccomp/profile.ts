@@ -125,7 +125,10 @@ const CACHE_FORMAT = 3;
 /** Filters that are cached: those of callers' own profiles may be many. */
 const KEPT = 200;
 
-type Programs = Omit<SeccompFilter, 'name'>;
+interface Programs {
+  readonly plain: Buffer;
+  readonly asking?: Buffer;
+}
 
 function pack({ plain, asking }: Programs): string {
   return JSON.stringify([plain, asking].map((program) => program?.toString('base64')));
