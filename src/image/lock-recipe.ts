@@ -4,7 +4,7 @@ import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import type { HeldPath } from '../host/files/held.ts';
 import { writeUserFile } from '../host/files/user-file.ts';
-import { forbidden } from '../users/configuration.ts';
+import { forbiddenError } from '../users/configuration.ts';
 import { resolveImage } from './find.ts';
 import { askedDigest, imageLock } from './lock.ts';
 import { lockPathOf, planFromRecipe } from './plan.ts';
@@ -30,7 +30,7 @@ export async function lockRecipe(
   }
   const files = usersFiles(engine, named.path);
   if (engine.owner !== undefined && files === undefined) {
-    throw forbidden(`to lock ${name}`, 'what root’s recipes are made of is not told', {
+    throw forbiddenError(`to lock ${name}`, 'what root’s recipes are made of is not told', {
       hint: 'write a recipe with `extends: NAME`, and lock that one',
     });
   }

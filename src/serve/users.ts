@@ -12,7 +12,7 @@ import { listedGroups } from '../users/account.ts';
 import {
   type CallerUser,
   currentConfiguration,
-  forbidden,
+  forbiddenError,
   groupNumber,
   seesImage,
   shareOf,
@@ -131,7 +131,7 @@ export async function beginJob(
     const isGone = timer !== undefined && (await wasMember) === true && !(await isMember(user));
     if (!isGone) return job;
     job?.[Symbol.dispose]();
-    throw forbidden('kiln', 'you have left the group that may use it');
+    throw forbiddenError('kiln', 'you have left the group that may use it');
   } finally {
     clearTimeout(timer);
   }
@@ -223,7 +223,11 @@ async function roomFor(user: CallerUser, { paths }: Pick<Engine, 'paths'>): Prom
   );
   const room = user.policy.limits.sandboxes - kept.length;
   if (room > 0) return room - left.length;
-  throw forbidden(`a further sandbox beside ${kept.length} that you keep`, 'they count as well', {
-    hint: '`kiln ps` lists them, `kiln kill ID` ends one; root sets users.limits.sandboxes',
-  });
+  throw forbiddenError(
+    `a further sandbox beside ${kept.length} that you keep`,
+    'they count as well',
+    {
+      hint: '`kiln ps` lists them, `kiln kill ID` ends one; root sets users.limits.sandboxes',
+    },
+  );
 }

@@ -15,7 +15,7 @@ import { endTrace } from '../host/trace/trace.ts';
 import { syncStore } from '../image/store/durability.ts';
 import { callerIds } from '../jobs/run/request.ts';
 import { awaitedLater } from '../promise.ts';
-import { forbidden } from '../users/configuration.ts';
+import { forbiddenError } from '../users/configuration.ts';
 import { type AnsweringProcess, answerAlone } from './calls/answer.ts';
 import { answerClient, isClientOfCalls } from './calls/client.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
@@ -25,9 +25,13 @@ import type { WorkerEngines } from './worker-engines.ts';
 /** Of calls on the socket: they bring no files, and kilnd opens none by a path of a user's. */
 const NO_OPENER: Opener = {
   open: async (_, path) => {
-    throw forbidden(`the path ${path} in a call on the socket`, 'kilnd opens no files for them', {
-      hint: 'make the call through `kiln varlink`, which opens files with your rights, as the library does: docs/api.md',
-    });
+    throw forbiddenError(
+      `the path ${path} in a call on the socket`,
+      'kilnd opens no files for them',
+      {
+        hint: 'make the call through `kiln varlink`, which opens files with your rights, as the library does: docs/api.md',
+      },
+    );
   },
 };
 

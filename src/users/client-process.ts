@@ -15,7 +15,7 @@ import { startProgram } from '../host/process/child-process.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
 import { awaitedLater } from '../promise.ts';
 import type { CallerFiles } from './caller-files.ts';
-import { forbidden } from './configuration.ts';
+import { forbiddenError } from './configuration.ts';
 
 export interface ProcessBounds {
   readonly cgroups: readonly string[];
@@ -82,9 +82,13 @@ function pidOf(descriptor: number | undefined): number {
 }
 
 function refusedError(why: string): Error {
-  return forbidden('$host', `nothing runs on the host for the process that called kiln: ${why}`, {
-    hint: 'call kiln from a plain shell of this host',
-  });
+  return forbiddenError(
+    '$host',
+    `nothing runs on the host for the process that called kiln: ${why}`,
+    {
+      hint: 'call kiln from a plain shell of this host',
+    },
+  );
 }
 
 function confinement(pid: number, uid: number): string | undefined {

@@ -302,7 +302,11 @@ export interface CallerUser extends UserIds {
   readonly process: number | undefined;
 }
 
-export function forbidden(what: string, why: string, { hint }: { hint?: string } = {}): KilnError {
+export function forbiddenError(
+  what: string,
+  why: string,
+  { hint }: { hint?: string } = {},
+): KilnError {
   return new KilnError('E_FORBIDDEN', `${what} is not for users: ${why}`, {
     hint: hint ?? 'root can; docs/users.md says what users can do',
   });

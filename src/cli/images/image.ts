@@ -21,7 +21,7 @@ import {
 } from '../../image/store/manifest.ts';
 import { unusedPackagesOf } from '../../image/store/user-storage.ts';
 import { allowHost, quiet } from '../../options/sandbox.ts';
-import { forbidden } from '../../users/configuration.ts';
+import { forbiddenError } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { RowOption } from '../options/shared-options.ts';
@@ -232,5 +232,5 @@ function refuseOthers({ paths, owner }: ImagePlace, id: string): void {
   if (owner === undefined || manifest === undefined) return;
   if (nameFor(paths, manifest, owner) === undefined) throw noImageError(id);
   if (!ownersOf(paths, manifest).has(owner.uid))
-    throw forbidden(`to remove the image ${id.slice(0, 12)}`, 'it is root’s');
+    throw forbiddenError(`to remove the image ${id.slice(0, 12)}`, 'it is root’s');
 }

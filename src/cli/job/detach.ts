@@ -4,7 +4,7 @@ import { jobFiles, keptBytes } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
 import type { DetachOptions } from '../../options/sandbox.ts';
-import { type CallerUser, forbidden } from '../../users/configuration.ts';
+import { type CallerUser, forbiddenError } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 
@@ -60,7 +60,11 @@ export async function detach<
 async function checkRoom(user: CallerUser, paths: StatePaths): Promise<void> {
   const { disk } = user.policy.limits;
   if ((await keptBytes(paths, user, disk)) <= disk) return;
-  throw forbidden('a further detached job', 'what is kept of others is as large as your share', {
-    hint: '`kiln gc` removes those that have ended; root sets users.limits.disk',
-  });
+  throw forbiddenError(
+    'a further detached job',
+    'what is kept of others is as large as your share',
+    {
+      hint: '`kiln gc` removes those that have ended; root sets users.limits.disk',
+    },
+  );
 }

@@ -1,6 +1,6 @@
 import { defined } from '../../defined.ts';
 import type { PathKind } from '../../options/rules.ts';
-import { type CallerUser, forbidden } from '../../users/configuration.ts';
+import { type CallerUser, forbiddenError } from '../../users/configuration.ts';
 import { NO_PATHS } from '../caller/no-paths.ts';
 import { fetchPath } from '../users/user-guard.ts';
 import { type CommandLine, commandLine } from './command-line.ts';
@@ -74,7 +74,7 @@ const REFUSED: readonly (readonly [names: readonly string[], why: string, instea
 function refuse(name: string): never {
   const [, why = 'it says what only root may', hint] =
     REFUSED.find(([names]) => names.includes(name)) ?? [];
-  throw forbidden(`kiln-mock --${name}`, why, defined({ hint }));
+  throw forbiddenError(`kiln-mock --${name}`, why, defined({ hint }));
 }
 
 /** The name of a configuration, which may lie in a folder of its own: `koji/f44-build-1-2`. */
@@ -128,12 +128,16 @@ export async function userLine(line: CommandLine, user: CallerUser): Promise<Com
       OPEN.has(name) || path !== undefined || noEffect !== undefined || isMode !== undefined;
     if (!isOpen) refuse(name);
     if (name === 'root' && !isConfigName(value)) {
-      throw forbidden(`the configuration ${value}`, 'users can use configurations of root’s only', {
-        hint: `name one that root has in ${configdir}, without .cfg, or an image recipe`,
-      });
+      throw forbiddenError(
+        `the configuration ${value}`,
+        'users can use configurations of root’s only',
+        {
+          hint: `name one that root has in ${configdir}, without .cfg, or an image recipe`,
+        },
+      );
     }
     const [pattern, rule = ''] = VALUES.get(name) ?? [];
-    if (pattern?.test(value) === false) throw forbidden(`--${name} ${value}`, rule);
+    if (pattern?.test(value) === false) throw forbiddenError(`--${name} ${value}`, rule);
     given.push({ name, value: path === undefined ? value : await fetched(path, value, user) });
   }
   given.push({ name: 'configdir', value: configdir });
@@ -161,7 +165,7 @@ async function argument(
   if (kind === 'copyin' && !isLast) return await fetched('tree', word, user);
   if (kind === 'copyout' && isLast) return await fetched('results', word, user);
   if (kind === 'packages' && word.includes('/')) {
-    throw forbidden(`the package ${word}`, 'users name packages, not files');
+    throw forbiddenError(`the package ${word}`, 'users name packages, not files');
   }
   return word;
 }

@@ -19,7 +19,7 @@ import { ASKED_OF_RECIPES, type BuildOptions, type RecipeOptions } from '../../o
 import { valuesIn } from '../../options/row.ts';
 import type { LimitValues } from '../../options/sandbox.ts';
 import { buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
-import { forbidden } from '../../users/configuration.ts';
+import { forbiddenError } from '../../users/configuration.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import {
   commandStatus,
@@ -131,7 +131,7 @@ function hostShell(path: string, caller: RecipeCaller): HostShell {
     return callerShell(ids, { cwd: dirname(paths.renamed(path)), environment });
   if (!user.policy.hostCommands) {
     const why = 'root has not allowed it (users.hostCommands in /etc/kiln/kiln.yaml)';
-    return { cwd: '/', start: () => Promise.reject(forbidden('$host', why)) };
+    return { cwd: '/', start: () => Promise.reject(forbiddenError('$host', why)) };
   }
   const [HOME, USER, LOGNAME] = ['HOME', 'USER', 'LOGNAME'].map((name) => caller.variable(name));
   const variables = { ...environment, ...defined({ HOME, USER, LOGNAME }), PATH: USERS_PATH };

@@ -10,7 +10,7 @@ import { EGRESS, NETWORK, type PathKind, type Rule, type Values } from '../../op
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
-import { type CallerUser, forbidden } from '../../users/configuration.ts';
+import { type CallerUser, forbiddenError } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import { wordsOf } from '../options/command.ts';
 import { type CommandRules, isOwnImageRecipe, ROOT_COMMANDS, USER_COMMANDS } from './user-rules.ts';
@@ -72,7 +72,8 @@ export async function admit<Processed>(
 /** Root's words are held to no rule. */
 function rulesOf(words: string, user: CallerUser | undefined): CommandRules {
   const rules = USER_COMMANDS[words];
-  if (user !== undefined && rules === undefined) throw forbidden(`kiln ${words}`, 'it is root’s');
+  if (user !== undefined && rules === undefined)
+    throw forbiddenError(`kiln ${words}`, 'it is root’s');
   if (user !== undefined && rules !== undefined) return rules;
   const roots = ROOT_COMMANDS[words];
   return {
@@ -138,7 +139,7 @@ export function admitOptions(words: string, options: Values, user: CallerUser): 
 
 export function admitWorker(words: string, user: CallerUser | undefined): void {
   if (user === undefined || user.policy.farm) return;
-  throw forbidden(`kiln ${words}`, 'root has not allowed it', {
+  throw forbiddenError(`kiln ${words}`, 'root has not allowed it', {
     hint: 'in /etc/kiln/kiln.yaml: users.farm: true, where whoever submits chains is trusted; docs/farm.md',
   });
 }
@@ -150,26 +151,26 @@ export function check(
   { policy }: Pick<CallerUser, 'policy'>,
   options: Values,
 ): void {
-  if (rule === undefined) throw forbidden(what, 'it is root’s');
+  if (rule === undefined) throw forbiddenError(what, 'it is root’s');
   if (rule === 'open') return;
   if (rule === 'image') {
     if (isImageName(String(value)) || isOwnImageRecipe(String(value))) return;
-    throw forbidden(`the image ${value}`, 'it is neither a name nor a recipe in YAML', {
+    throw forbiddenError(`the image ${value}`, 'it is neither a name nor a recipe in YAML', {
       hint: 'a lock counts where it lies beside its recipe: name the recipe',
     });
   }
   if (rule.kind === 'path') {
     // Relabelling changes labels on the host with root's rights, whatever the user may do.
     if (Array.isArray(value) && value.some((item) => item?.relabel !== undefined))
-      throw forbidden(`z or Z of ${what}`, 'it changes labels of the host’s files');
+      throw forbiddenError(`z or Z of ${what}`, 'it changes labels of the host’s files');
     return;
   }
-  if (rule.kind === 'root') throw forbidden(what, rule.why);
+  if (rule.kind === 'root') throw forbiddenError(what, rule.why);
   if (rule.allows(value, policy, options)) return;
   if (rule === NETWORK && value === 'host')
-    throw forbidden(`${what} host`, 'it takes the network’s isolation away');
+    throw forbiddenError(`${what} host`, 'it takes the network’s isolation away');
   const allowed = `in /etc/kiln/kiln.yaml: ${rule.setting}; \`kiln config show\` shows what is allowed`;
-  throw forbidden(`${what} ${shown(value, rule.units)}`, 'root has not allowed it', {
+  throw forbiddenError(`${what} ${shown(value, rule.units)}`, 'root has not allowed it', {
     hint: rule.instead ?? allowed,
   });
 }
@@ -267,12 +268,15 @@ function checkRecipe(
 ): void {
   const { network, egress, profile } = sandbox;
   if (given === undefined && !isImageName(image)) {
-    throw forbidden(`the image ${image} of a recipe`, 'it is no name', {
+    throw forbiddenError(`the image ${image} of a recipe`, 'it is no name', {
       hint: 'name an image recipe of your own with -r',
     });
   }
   check('sandbox.network', NETWORK, network, user, {});
   if (egress.length > 0) check('sandbox.egress', EGRESS, egress, user, {});
   if (profile === 'nested')
-    throw forbidden(`sandbox.profile ${profile}`, 'sandboxes in a sandbox need its whole /proc');
+    throw forbiddenError(
+      `sandbox.profile ${profile}`,
+      'sandboxes in a sandbox need its whole /proc',
+    );
 }

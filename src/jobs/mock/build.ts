@@ -7,7 +7,7 @@ import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { publishRepository } from '../../packages/repository/publish/snapshot.ts';
 import { writeResult } from '../../report/write.ts';
-import { forbidden } from '../../users/configuration.ts';
+import { forbiddenError } from '../../users/configuration.ts';
 import { PROVENANCE_FILES } from '../provenance/write.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import { readInput } from '../rpmbuild/input.ts';
@@ -59,7 +59,10 @@ async function buildAll(
 ): Promise<number> {
   const { engine, line, log } = session;
   if (engine.owner !== undefined && line.value('resultdir') === undefined) {
-    throw forbidden('the folder of results of a configuration', 'it is root’s: name --resultdir');
+    throw forbiddenError(
+      'the folder of results of a configuration',
+      'it is root’s: name --resultdir',
+    );
   }
   const within = await withChroot(session);
   const { chroot } = within;

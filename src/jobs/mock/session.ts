@@ -9,7 +9,7 @@ import type { LeasedImage } from '../../image/store/images.ts';
 import type { Repository } from '../../packages/repository/configuration.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
-import { forbidden } from '../../users/configuration.ts';
+import { forbiddenError } from '../../users/configuration.ts';
 import { addedRepository } from '../rpmbuild/request.ts';
 import { type Chroot, type ChrootRequest, openChroot } from './chroot.ts';
 import { formatPlace } from './config/values.ts';
@@ -130,14 +130,18 @@ export function refuseRoots({
   sign,
   binds,
 }: Pick<Chroot, 'root' | 'network' | 'sign' | 'binds'>): void {
-  if (network) throw forbidden(`the host's network for ${root}`, 'the configuration asks for it');
+  if (network)
+    throw forbiddenError(`the host's network for ${root}`, 'the configuration asks for it');
   if (sign !== undefined) {
-    throw forbidden('a configuration with the plugin sign', 'its key is root’s', {
+    throw forbiddenError('a configuration with the plugin sign', 'its key is root’s', {
       hint: `build without it, and sign with a key of your own: \`kiln build --sign-key\``,
     });
   }
   if (binds.length > 0) {
-    throw forbidden('a configuration with the plugin bind_mount', 'it shows what root may read');
+    throw forbiddenError(
+      'a configuration with the plugin bind_mount',
+      'it shows what root may read',
+    );
   }
 }
 

@@ -23,7 +23,7 @@ import { KILN_VERSION } from '../../host/state/paths.ts';
 import { endTrace } from '../../host/trace/trace.ts';
 import { requireSameAccount } from '../../users/account.ts';
 import type { CallerPaths } from '../../users/caller-paths.ts';
-import { type CallerUser, forbidden } from '../../users/configuration.ts';
+import { type CallerUser, forbiddenError } from '../../users/configuration.ts';
 import { HeldPaths } from '../../users/held-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
 import type { Shared } from '../command-lines.ts';
@@ -146,14 +146,14 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
 /** The words of the command line whose rules a method has for users. @throws KilnError E_FORBIDDEN */
 function rulesOf(name: keyof typeof methods): readonly string[] {
   const { rules } = methods[name];
-  if (rules === undefined) throw forbidden(name, 'it is root’s');
+  if (rules === undefined) throw forbiddenError(name, 'it is root’s');
   return rules === '' ? [] : rules.split(' ');
 }
 
 /** One connection of `kiln varlink` counts as one sandbox, whatever it keeps. @throws KilnError E_FORBIDDEN */
 function refuseKept({ head: { parameters } }: Call): void {
   if (Object(parameters).keep === undefined) return;
-  throw forbidden('keep by `kiln varlink`', 'a sandbox that is kept counts beside others', {
+  throw forbiddenError('keep by `kiln varlink`', 'a sandbox that is kept counts beside others', {
     hint: '`kiln run --keep` and `kiln build --keep` keep one',
   });
 }

@@ -1,6 +1,6 @@
 import { INTERFACE_VERSION } from '../../api/interface.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
-import { forbidden } from '../../users/configuration.ts';
+import { forbiddenError } from '../../users/configuration.ts';
 import type { Answer, Name } from './context.ts';
 
 const ROOTS_CHECK = 'state-files';
@@ -53,7 +53,7 @@ export const methods: Table = {
     return async ({ names = [] }, context) => {
       const { env, user } = context.caller;
       if (user !== undefined && names.includes(ROOTS_CHECK)) {
-        throw forbidden(ROOTS_CHECK, 'it names files of everybody’s');
+        throw forbiddenError(ROOTS_CHECK, 'it names files of everybody’s');
       }
       await using engine = context.openEngine();
       const { paths, owner } = engine;
