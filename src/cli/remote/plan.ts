@@ -8,7 +8,7 @@ import { INPUTS } from '../../remote/far.ts';
 import type { Packer } from '../../remote/pack.ts';
 import type { Caller } from '../caller/caller.ts';
 import { wordsOf } from '../options/command.ts';
-import { checkCommand, refused, type Way, wayOfArgument, wayOfOption } from './ways.ts';
+import { checkCommand, refusedError, type Way, wayOfArgument, wayOfOption } from './ways.ts';
 
 /** What a command writes there and this machine gets: into `place`, where one name may be all that is meant. */
 interface Output {
@@ -40,14 +40,14 @@ export async function planRemote(
   const env: Record<string, string> = {};
   for (const { flag, attribute, text, pathIn } of given) {
     if (detaches && attribute === 'resultDirectory') {
-      throw refused(
+      throw refusedError(
         '--resultdir with --detach',
         `results wait there: \`kiln --host … results ID DIR\` fetches them`,
       );
     }
     const way = wayOfOption(name, attribute, options[attribute]);
     if (text === null) {
-      if (typeof way === 'object' && 'refused' in way) throw refused(flag, way.refused);
+      if (typeof way === 'object' && 'refused' in way) throw refusedError(flag, way.refused);
       argv.push(flag);
     } else if (attribute === 'env' && !text.includes('=')) {
       const value = caller.variable(text);
@@ -102,7 +102,7 @@ class Plan {
     [from, to]: readonly [from: number, to: number] = [0, text.length],
   ): Promise<string> {
     if (way === 'as it is') return text;
-    if ('refused' in way) throw refused(what, way.refused);
+    if ('refused' in way) throw refusedError(what, way.refused);
     const path = text.slice(from, to);
     return text.slice(0, from) + (await this.#path(way.path, path)) + text.slice(to);
   }
@@ -168,7 +168,7 @@ async function recipeFiles(recipe: string): Promise<readonly string[]> {
     .map((file) => {
       const path = normalize(file);
       if (isAbsolute(path) || path.startsWith('..')) {
-        throw refused(
+        throw refusedError(
           `${file}, which ${recipe} names,`,
           'what a recipe names travels from its own folder',
         );

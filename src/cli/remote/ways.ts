@@ -55,7 +55,7 @@ const STAYS: Readonly<Record<string, string>> = {
 export function checkCommand(words: string): void {
   const isKnown = Object.hasOwn(USER_COMMANDS, words) || Object.hasOwn(ROOT_COMMANDS, words);
   if (isKnown && !Object.hasOwn(STAYS, words)) return;
-  throw refused(`kiln ${words}`, STAYS[words] ?? 'log in there, and call it there');
+  throw refusedError(`kiln ${words}`, STAYS[words] ?? 'log in there, and call it there');
 }
 
 export function wayOfOption(words: string, name: string, value: unknown): Way {
@@ -94,6 +94,6 @@ export function wayOfArgument(words: string, index: number, value: string): Way 
   return wayOf(USER_COMMANDS[words]?.arguments, value);
 }
 
-export function refused(what: string, why: string): KilnError {
+export function refusedError(what: string, why: string): KilnError {
   return new KilnError('E_REMOTE_OPTION', `${what} does not go to another machine`, { hint: why });
 }
