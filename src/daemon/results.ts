@@ -16,7 +16,7 @@ import { duplicate } from '../host/sockets/watch.ts';
 import { ownResults, type Results } from '../jobs/run/collect.ts';
 import { awaitedLater } from '../promise.ts';
 import type { Result } from '../result/schema.ts';
-import { resultsLost, type Worker } from './worker-process.ts';
+import { resultsLostError, type Worker } from './worker-process.ts';
 import type { Workers } from './workers.ts';
 
 type Collecting = Pick<CollectRequest, 'patterns' | 'workdir' | 'reserved' | 'owner'>;
@@ -84,7 +84,7 @@ export class WorkerResults implements Results, Disposable {
       this.#worker = undefined;
       if (isLast) break;
     }
-    throw resultsLost('before it was asked');
+    throw resultsLostError('before it was asked');
   }
 
   [Symbol.dispose](): void {

@@ -63,7 +63,7 @@ interface Job {
   readonly takeRoom?: TakeRoom | undefined;
 }
 
-export function resultsLost(how: string): KilnError {
+export function resultsLostError(how: string): KilnError {
   const message = `the process that was to write the results ended ${how}`;
   return new KilnError('E_WORKER', message, { hint: SEE_LOG });
 }
@@ -254,7 +254,7 @@ export class Worker {
     return this.#begin({
       uid: 0,
       crashed: (how) => {
-        if (this.#hasTaken) this.#asked?.reject(resultsLost(how));
+        if (this.#hasTaken) this.#asked?.reject(resultsLostError(how));
         else this.#asked?.resolve(undefined);
       },
       taken: () => {

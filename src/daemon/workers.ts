@@ -5,7 +5,7 @@ import { awaitedLater } from '../promise.ts';
 import type { Call } from './call.ts';
 import type { CommandLine, ReleasedClient } from './command-line.ts';
 import { idsOf, type PeerIdentity } from './peer.ts';
-import { resultsLost, type TakeRoom, Worker, type WorkersOptions } from './worker-process.ts';
+import { resultsLostError, type TakeRoom, Worker, type WorkersOptions } from './worker-process.ts';
 
 const WORKERS_MAX = 64;
 
@@ -126,7 +126,7 @@ export class Workers {
 
   async lend(): Promise<Worker> {
     while (this.#all.size >= WORKERS_MAX && this.#spare === undefined) await this.#room();
-    if (this.#ended) throw resultsLost('with its daemon');
+    if (this.#ended) throw resultsLostError('with its daemon');
     const worker = this.#spare ?? this.#start(this.#usual);
     this.#spare = undefined;
     worker.lend().then(
