@@ -67,14 +67,14 @@ export async function answerClient(
   while (!isOver) {
     const message = firstMessage(received);
     if (message === undefined) {
-      if (received.length > MESSAGE_MAX) throw notCalls();
+      if (received.length > MESSAGE_MAX) throw notCallsError();
       more = deferred<void>();
       input.stream.resume();
       await more.promise;
       continue;
     }
     const parsed = parseCall(message);
-    if (parsed === undefined) throw notCalls();
+    if (parsed === undefined) throw notCallsError();
     received = received.subarray(message.length + 1);
     current = Call.from(connection, parsed);
     const { env, environment, ids, takeRoom } = caller;
@@ -88,7 +88,7 @@ export async function answerClient(
   }
 }
 
-function notCalls(): KilnError {
+function notCallsError(): KilnError {
   return new KilnError('E_PROTOCOL', 'the input of kiln varlink is no call', {
     hint: 'it takes messages of Varlink, as docs/api.md has them: it is started by programs, not typed to',
   });

@@ -99,10 +99,10 @@ export class CommandStdio implements Disposable {
 async function act(command: SandboxProcess, { data, end, signal, size }: Control): Promise<void> {
   const { stdin } = command;
   if (data !== undefined) {
-    if (stdin.destroyed || stdin.writableEnded) throw notRead();
+    if (stdin.destroyed || stdin.writableEnded) throw notReadError();
     if (!stdin.write(Buffer.from(data, 'base64'))) {
       await roomIn(stdin);
-      if (stdin.destroyed) throw notRead();
+      if (stdin.destroyed) throw notReadError();
     }
   }
   if (end === true) stdin.end();
@@ -110,7 +110,7 @@ async function act(command: SandboxProcess, { data, end, signal, size }: Control
   if (size !== undefined) command.resize(size.rows, size.columns);
 }
 
-function notRead(): KilnError {
+function notReadError(): KilnError {
   return new KilnError('E_INPUT', 'the command does not read its standard input any more', {
     hint: 'it has closed it, or it has ended',
   });
