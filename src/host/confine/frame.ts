@@ -107,7 +107,7 @@ export function rebuildError(value: unknown): KilnError {
   });
 }
 
-export function aboutFile(file: string, error: KilnError): KilnError {
+export function fileError(file: string, error: KilnError): KilnError {
   return new KilnError(error.code, `${file}: ${error.message}`, {
     hint: error.hint,
     details: error.details,

@@ -11,7 +11,7 @@ import { closeDescriptor } from '../calls/descriptor.ts';
 import { unlessErrno } from '../calls/libc.ts';
 import { unixPacketPair } from '../sockets/unix-socket.ts';
 import { span } from '../trace/trace.ts';
-import { aboutFile, rebuildError } from './frame.ts';
+import { fileError, rebuildError } from './frame.ts';
 import { type LaunchOptions, launchConfined } from './launch.ts';
 import {
   type ChildReply,
@@ -19,7 +19,7 @@ import {
   type ConfinedStart,
   checked,
   FAULTS_OF_A_FILE,
-  unasked,
+  unaskedError,
 } from './run.ts';
 import { defaultLimits, type HandedWork, sendWork } from './task.ts';
 
@@ -120,7 +120,7 @@ class Worker<Work, Output> implements AsyncDisposable {
   *#heard(reply: ChildReply): Generator<Output, void, undefined> {
     const { onMessage } = this.#options;
     const [work] = this.#sent;
-    if (work === undefined) throw unasked();
+    if (work === undefined) throw unaskedError();
     this.#child.again();
     this.#since = performance.now();
     if (reply.type === 'answered') yield this.#answered(work, reply);
@@ -144,11 +144,11 @@ class Worker<Work, Output> implements AsyncDisposable {
     }
     this.#lost += performance.now() - this.#since;
     const isLate = this.#lost > (limits?.wallMs ?? defaultLimits.wallMs);
-    if (isLate || error.code === 'E_CONFINE_TIMEOUT') throw aboutFile(name(work), error);
+    if (isLate || error.code === 'E_CONFINE_TIMEOUT') throw fileError(name(work), error);
     if (!this.#isAtFirst) return;
     const parts = split?.(work) ?? [];
     if (parts.length > 1) this.#sent.splice(0, 1, ...parts);
-    else yield this.#done(fail(aboutFile(name(work), error), work));
+    else yield this.#done(fail(fileError(name(work), error), work));
   }
 
   /** What was sent to the old child is lost with it, and sent once more. */
@@ -194,7 +194,7 @@ class Worker<Work, Output> implements AsyncDisposable {
     const output =
       reply.error === undefined
         ? this.#check(() => take(reply.value, work))
-        : fail(aboutFile(name(work), rebuildError(reply.error)), work);
+        : fail(fileError(name(work), rebuildError(reply.error)), work);
     return this.#done(output);
   }
 

@@ -139,7 +139,7 @@ export function checked<Result>(task: string, take: () => Result): Result {
   }
 }
 
-export function unasked(): KilnError {
+export function unaskedError(): KilnError {
   const message = 'a confined process answered a question that kiln did not ask';
   return new KilnError('E_CONFINE_PROTOCOL', message);
 }
@@ -163,7 +163,7 @@ export async function* runConfined<Output>(
   options.signal?.throwIfAborted();
   await using child = new ConfinedChild(options, launchConfined({ ...options, fds }), fds.length);
   for await (const reply of child.replies()) {
-    if (reply.type !== 'message') throw unasked();
+    if (reply.type !== 'message') throw unaskedError();
     yield checked(task, () => validate(reply.value));
   }
 }

@@ -13,7 +13,7 @@ import { z } from 'zod';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { namingFullDisk } from '../../host/calls/system-error.ts';
-import { aboutFile } from '../../host/confine/frame.ts';
+import { fileError } from '../../host/confine/frame.ts';
 import { askConfined, FAULTS_OF_A_FILE } from '../../host/confine/run.ts';
 import { AT_FDCWD, openDirectory } from '../../host/files/at.ts';
 import { withLock } from '../../host/files/flock.ts';
@@ -200,7 +200,7 @@ async function unpackLayers(
     validate: (value) => outputSchema.parse(value),
     signal: AbortSignal.any([watch.signal, ...given]),
   }).catch((error: unknown) => {
-    throw isKilnCode(error, ...FAULTS) ? aboutFile(source, error) : error;
+    throw isKilnCode(error, ...FAULTS) ? fileError(source, error) : error;
   });
 }
 

@@ -7,7 +7,7 @@ import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { aboutFile } from '../../host/confine/frame.ts';
+import { fileError } from '../../host/confine/frame.ts';
 import { FILE_BELOW, NEW_FILE, openat2 } from '../../host/files/at.ts';
 import { type HeldPath, openFolder } from '../../host/files/held.ts';
 import { MAX_FDS } from '../../packages/rpm/package.ts';
@@ -91,7 +91,7 @@ async function signBatch(
   for await (const { index, parts, error } of takenApart) {
     const before = packages[index]!;
     const { file } = before;
-    if (error !== undefined) throw aboutFile(file, error);
+    if (error !== undefined) throw fileError(file, error);
     const fd = fds[index]!;
     try {
       using target = closing(openat2(to, file, NEW_FILE));

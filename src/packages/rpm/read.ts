@@ -1,7 +1,7 @@
 /** Reading .rpm files: the parent's side. All parsing happens in confined children. */
 import { availableParallelism } from 'node:os';
 import { KilnError } from '../../errors.ts';
-import { aboutFile, rebuildError } from '../../host/confine/frame.ts';
+import { fileError, rebuildError } from '../../host/confine/frame.ts';
 import { runQueue } from '../../host/confine/queue.ts';
 import { defaultLimits, type HandedWork, MAX_FILES } from '../../host/confine/task.ts';
 import type { DigestDepth } from './digests.ts';
@@ -130,7 +130,7 @@ function takeAll<Read>(
     if (error !== undefined) return { file, index, error };
     const answer = answers[next++]!;
     if (answer.error === undefined) return { file, index, package: take(answer.package) };
-    return { file, index, error: aboutFile(file, rebuildError(answer.error)) };
+    return { file, index, error: fileError(file, rebuildError(answer.error)) };
   });
 }
 

@@ -1,7 +1,7 @@
 /** Asks confined children about repomd.xml, metalinks and signatures, and checks what they say. */
 import { z } from 'zod';
 import { isKilnCode, KilnError } from '../../../errors.ts';
-import { aboutFile } from '../../../host/confine/frame.ts';
+import { fileError } from '../../../host/confine/frame.ts';
 import { askConfined, FAULTS_OF_A_FILE } from '../../../host/confine/run.ts';
 import type { SignatureInput } from '../trust/signature-task.ts';
 import { COMPRESSIONS } from './repomd.ts';
@@ -80,7 +80,7 @@ export async function readIndex<Kind extends keyof typeof SCHEMAS>(
 /** Errors of the metadata's name the file, but what a child died of does not. */
 export function metadataFileError(repository: string, file: string, error: KilnError): KilnError {
   const ended = isKilnCode(error, ...FAULTS_OF_A_FILE);
-  return aboutFile(`repository ${repository}${ended ? `: ${file}` : ''}`, error);
+  return fileError(`repository ${repository}${ended ? `: ${file}` : ''}`, error);
 }
 
 export async function verifyRepomd(

@@ -7,7 +7,7 @@ import { read, write } from 'node:fs';
 import { promisify } from 'node:util';
 import { z } from 'zod';
 import { isKilnCode, type KilnError } from '../../../errors.ts';
-import { aboutFile, rebuildError } from '../../../host/confine/frame.ts';
+import { fileError, rebuildError } from '../../../host/confine/frame.ts';
 import { FAULTS_OF_A_FILE, runConfined } from '../../../host/confine/run.ts';
 import { INTRO_SIZE, type RawEntry, readIntro } from '../header.ts';
 import { rpmError } from '../package.ts';
@@ -156,6 +156,6 @@ export async function* takeApart(
     yield* results;
   } catch (error) {
     const isAtFile = next < fds.length && isKilnCode(error, ...FAULTS_OF_A_FILE);
-    throw isAtFile ? aboutFile(nameOf(next), error) : error;
+    throw isAtFile ? fileError(nameOf(next), error) : error;
   }
 }
