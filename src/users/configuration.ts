@@ -195,7 +195,7 @@ let ownText: string | undefined;
 export function callersConfiguration(given: CallersConfiguration, isRoot: boolean): Configuration {
   const { file, text } = given;
   const why = problemOf(given);
-  if (why !== undefined) throw problem(file, why);
+  if (why !== undefined) throw configurationError(file, why);
   const key = `${isRoot} ${file} ${text}`;
   if (own === undefined || ownText !== key) {
     own = checked(file, text, { forbidden: isRoot ? NOT_OWN : NOT_USERS });
@@ -249,18 +249,21 @@ function readText(file: string, isInForce: boolean): string {
     fd = openUserFile(file);
   } catch (error) {
     if (isInForce && hasErrno(error, 'ENOENT')) return '';
-    throw problem(file, `cannot be read: ${(error as Error).message}`);
+    throw configurationError(file, `cannot be read: ${(error as Error).message}`);
   }
   using _fd = closing(fd);
   const stats = fstatSync(fd);
   const { size: bytes } = stats;
   if (isInForce && isLoose(stats)) {
-    throw problem(file, `others than root can write it: chown root ${file}; chmod go-w ${file}`);
+    throw configurationError(
+      file,
+      `others than root can write it: chown root ${file}; chmod go-w ${file}`,
+    );
   }
-  if (bytes > SIZE_LIMIT) throw problem(file, `it is larger than ${SIZE_LIMIT} bytes`);
+  if (bytes > SIZE_LIMIT) throw configurationError(file, `it is larger than ${SIZE_LIMIT} bytes`);
   const content = readFileSync(fd);
   const text = content.toString('utf8');
-  if (!isUtf8(content)) throw problem(file, notUtf8(text));
+  if (!isUtf8(content)) throw configurationError(file, notUtf8(text));
   return text;
 }
 
@@ -272,7 +275,7 @@ function isOthersToWrite(path: string): boolean {
   return attempt(() => isLoose(statSync(path))) ?? false;
 }
 
-function problem(file: string, message: string): RecipeError {
+function configurationError(file: string, message: string): RecipeError {
   const problems = [{ file, line: 0, column: 0, path: '', message }];
   return new RecipeError(file, problems, HINT, 'configuration');
 }
