@@ -253,7 +253,7 @@ function merge(recipes: readonly ImageRecipe[]): ImageRecipe {
   return Object.assign({}, ...recipes, lists, maps, mergeModules(recipes));
 }
 
-function mergeModules(recipes: readonly ImageRecipe[]): Pick<ImageRecipe, 'modules'> {
+function mergeModules(recipes: readonly ImageRecipe[]) {
   const all = recipes.flatMap(({ modules = [] }) => modules);
   if (all.length === 0) return {};
   const modules = {

@@ -27,7 +27,7 @@ export function runRequest(
   options: SandboxOptions,
   argv: readonly string[],
   command: KilnCommand,
-  caller: Pick<RunRequest, 'caller'>['caller'],
+  caller: RunRequest['caller'],
 ): RunRequest {
   const { resultDirectory, ...asked } = valuesIn(SANDBOX, options);
   if (asked.artifacts.length > 0 && resultDirectory === undefined) {

@@ -14,7 +14,7 @@ import {
   type ToldChain,
 } from '../../jobs/chain/request.ts';
 import { buildStatus } from '../../jobs/rpmbuild/outcome/outcome.ts';
-import type { BuildOptions, ChainOptions, RecipeOptions } from '../../options/build.ts';
+import type { BuildOptions, ChainOptions } from '../../options/build.ts';
 import { writeChainResult } from '../../report/write.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
@@ -90,7 +90,7 @@ export async function tellChain<Report extends ToldChain>(
 
 export async function runChain(
   sources: readonly HeldPath[],
-  options: BuildOptions & ChainOptions & Pick<RecipeOptions, 'allowHost'>,
+  options: BuildOptions & ChainOptions & { readonly allowHost?: boolean },
   command: KilnCommand,
   caller: Caller,
   begin: () => void,

@@ -15,8 +15,8 @@ import {
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
 import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { lengthOf, Timeline } from '../../jobs/run/timeline.ts';
-import { ASKED_OF_RECIPES, type BuildOptions, type RecipeOptions } from '../../options/build.ts';
-import { valuesIn } from '../../options/row.ts';
+import { ASKED_OF_RECIPES } from '../../options/build.ts';
+import { type ValuesOf, valuesIn } from '../../options/row.ts';
 import type { LimitValues } from '../../options/sandbox.ts';
 import { buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
 import { forbiddenError } from '../../users/configuration.ts';
@@ -35,21 +35,16 @@ import { reportResult } from '../run.ts';
 import { admitRecipe } from '../users/user-guard.ts';
 import { printWhereToLook } from './build-output.ts';
 
-type SharedOptions = Pick<
-  BuildOptions,
-  | keyof LimitValues
-  | 'image'
-  | 'sourceDirectory'
-  | 'resultDirectory'
-  | 'keep'
-  | 'offline'
-  | 'json'
-  | 'quiet'
-  | 'samples'
-> & {
+interface RecipeValues extends ValuesOf<typeof ASKED_OF_RECIPES> {
   /** What kiln.yaml says where neither the caller nor the recipe does. */
   readonly usual?: LimitValues;
-};
+}
+
+interface RecipeBuildOptions extends RecipeValues {
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+  readonly samples: boolean;
+}
 
 export function printRecipeSchema(caller: Caller): void {
   printJson(caller.stdout, buildRecipeJsonSchema(), 2);
@@ -57,7 +52,7 @@ export function printRecipeSchema(caller: Caller): void {
 
 export async function buildRecipe(
   name: string,
-  options: SharedOptions & RecipeOptions,
+  options: RecipeBuildOptions,
   caller: Caller,
   begin: () => void,
 ): Promise<void> {
@@ -100,12 +95,13 @@ export async function buildRecipe(
 
 const USERS_PATH = '/usr/local/bin:/usr/bin:/bin';
 
-type RecipeCaller = Pick<Caller, 'ids' | 'environment' | 'cwd' | 'variable' | 'paths'> &
-  Partial<Pick<Caller, 'user'>>;
+type RecipeCaller = Pick<Caller, 'ids' | 'environment' | 'cwd' | 'variable' | 'paths'> & {
+  readonly user?: Caller['user'];
+};
 
 export function recipeRequest(
   path: string,
-  options: SharedOptions & RecipeOptions,
+  options: RecipeValues,
   caller: RecipeCaller,
 ): RecipeRequest {
   const { user, paths } = caller;

@@ -95,7 +95,7 @@ function ofRecipe(options: AllOptions, it: KilnCommand) {
 
 async function build(
   source: HeldPath | undefined,
-  options: BuildOptions & Pick<RecipeOptions, 'allowHost'>,
+  options: BuildOptions & { readonly allowHost?: boolean },
   it: KilnCommand,
   caller: Caller,
   begin: () => void,

@@ -68,8 +68,6 @@ export function checkVariables(env: Readonly<Record<string, string>> = {}): void
   });
 }
 
-type Admitted = Pick<CallContext, 'caller'>;
-
 /**
  * Holds a user's options to the rules of a command, and has files opened, in what `command.opts()` gives.
  * @returns the arguments, with what was opened
@@ -78,7 +76,7 @@ type Admitted = Pick<CallContext, 'caller'>;
 export async function admitOptions(
   command: KilnCommand,
   words: string,
-  { caller }: Admitted,
+  { caller }: CallContext,
   args: readonly string[] = [],
 ): Promise<readonly string[]> {
   return await admit(command, caller, { words, args }, args);
@@ -86,7 +84,7 @@ export async function admitOptions(
 
 export async function admittedImage(
   image: string,
-  { caller: { user, paths } }: Admitted,
+  { caller: { user, paths } }: CallContext,
   field = 'image',
 ): Promise<string> {
   hostImage(field, image);
