@@ -21,6 +21,7 @@ test('one module starts all programs, and chooses the descriptors they get', asy
   t.deepEqual(await modulesWith(/child_process|'(?:node:)?cluster'|from 'execa'/), [
     // Of the library, in a process that is not kiln's.
     'api/connect.ts',
+    'api/connection.ts',
     'host/process/child-process.ts',
   ]);
   const text = await readFile(join(source, 'host/process/child-process.ts'), 'utf8');
