@@ -160,9 +160,10 @@ const REQUIRED: readonly Required[] = [
 ];
 
 test('fields that decide isolation have no default', async (t) => {
-  const text = await readFile(join(source, 'sandbox/door/plan.ts'), 'utf8');
-  const isolation = /^type Isolation = Pick<\s*SandboxSpecification,([^>]*)>/m.exec(text)?.[1];
-  const fields = [...(isolation ?? '').matchAll(/'(\w+)'/g)].map(([, field]) => field as Required);
+  const text = await readFile(join(source, 'sandbox/policy/specification.ts'), 'utf8');
+  const isolation = /^export interface Isolation \{(.*?)^\}/ms.exec(text)?.[1];
+  const found = (isolation ?? '').matchAll(/^ {2}readonly (\w+)\??:/gm);
+  const fields = [...found].map(([, field]) => field as Required);
   t.true(fields.length >= 9);
   t.deepEqual(
     fields.filter((field) => !REQUIRED.includes(field)),
