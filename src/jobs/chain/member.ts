@@ -8,8 +8,8 @@ import { formatDependency, formatEvr } from '../../packages/rpm/dependency.ts';
 import { readRpms } from '../../packages/rpm/read.ts';
 import { BuildSandbox } from '../rpmbuild/build-sandbox.ts';
 import type { BuildBase } from '../rpmbuild/buildroot/base.ts';
+import { BUILD_HOME, specOptions, withoutRpmlib } from '../rpmbuild/commands.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
-import { BUILD_HOME, specOptions, withoutRpmlib } from '../rpmbuild/rpmbuild.ts';
 import { type Capability, parseCapabilities } from './capability.ts';
 
 export interface Member {

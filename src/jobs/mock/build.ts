@@ -14,7 +14,7 @@ import { readInput } from '../rpmbuild/input.ts';
 import { failed, resultOfBuild } from '../rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
-import { BUILD_HOME } from '../rpmbuild/rpmbuild.ts';
+import { BUILD_HOME } from '../rpmbuild/commands.ts';
 import { cleanup, mockBuildRequest } from './build-request.ts';
 import { argumentError, buildHooks, finishBuild, usageError } from './outcome.ts';
 import { buildRequires, installArguments } from './packages.ts';

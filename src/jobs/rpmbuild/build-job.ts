@@ -7,10 +7,10 @@ import type { Executed } from '../../sandbox/door/io.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { BuildCommand, BuildEgress, BuildSandbox } from './build-sandbox.ts';
+import { commandLine } from './commands.ts';
 import type { BuildHooks, BuildPhase, LogName, Steps } from './outcome/report.ts';
 import { logTime, type ResultFiles } from './outcome/result-files.ts';
 import { type BuildRequest, egressIn } from './request.ts';
-import { commandLine } from './rpmbuild.ts';
 
 /** What the steps of one build have in common: request, logs, time, listeners. What comes of them they return. */
 export class BuildJob {

@@ -14,8 +14,8 @@ import {
   type SandboxSpecification,
   TRANSACTION_CAPABILITIES,
 } from '../../sandbox/policy/specification.ts';
+import { BUILD_HOME, rpmMacros, TOP_DIRECTORY } from './commands.ts';
 import type { BuildRequest } from './request.ts';
-import { BUILD_HOME, rpmMacros, TOP_DIRECTORY } from './rpmbuild.ts';
 
 /** The builder where the image has no user but root: mock's. */
 const BUILDER = '1000:1000';

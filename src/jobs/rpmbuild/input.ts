@@ -13,9 +13,6 @@ import { readIdentities } from '../../packages/rpm/read.ts';
 import type { Executed } from '../../sandbox/door/io.ts';
 import type { BuildJob } from './build-job.ts';
 import type { BuildSandbox } from './build-sandbox.ts';
-import { BuildFailure, failedSection, notForThisMachine } from './outcome/outcome.ts';
-import { resultsIn } from './outcome/result-files.ts';
-import type { BuildRequest, BuildSource } from './request.ts';
 import {
   BUILT_FOR,
   generateBuildRequires,
@@ -29,7 +26,10 @@ import {
   TOP_DIRECTORY,
   unpackSource,
   withoutRpmlib,
-} from './rpmbuild.ts';
+} from './commands.ts';
+import { BuildFailure, failedSection, notForThisMachine } from './outcome/outcome.ts';
+import { resultsIn } from './outcome/result-files.ts';
+import type { BuildRequest, BuildSource } from './request.ts';
 
 /** Source packages of which names and requirements are kept; each is a file of some hundred bytes. */
 const KEPT = 4000;

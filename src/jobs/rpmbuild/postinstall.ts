@@ -7,10 +7,10 @@ import type { BuildJob } from './build-job.ts';
 import { BuildSandbox } from './build-sandbox.ts';
 import type { BuildBase } from './buildroot/base.ts';
 import { buildRepositories, openLayer, solveLayer } from './buildroot/layer.ts';
+import { BUILD_HOME } from './commands.ts';
 import { BuildFailure } from './outcome/outcome.ts';
 import type { BuiltPackage } from './outcome/report.ts';
 import { networkIn } from './request.ts';
-import { BUILD_HOME } from './rpmbuild.ts';
 
 const PACKAGES = `${BUILD_HOME}/packages`;
 

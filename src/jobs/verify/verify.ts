@@ -19,7 +19,7 @@ import type {
   Steps,
 } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
-import { BUILD_HOME } from '../rpmbuild/rpmbuild.ts';
+import { BUILD_HOME } from '../rpmbuild/commands.ts';
 import { comparePackages, explainContent } from './compare.ts';
 
 const OTHERWISE = {

@@ -19,7 +19,7 @@ import type { Pruned, PruneOptions } from '../../../packages/repository/prune.ts
 import type { Bind } from '../../../sandbox/policy/specification.ts';
 import type { BuildJob } from '../build-job.ts';
 import type { BuildSandbox } from '../build-sandbox.ts';
-import { BUILD_HOME } from '../rpmbuild.ts';
+import { BUILD_HOME } from '../commands.ts';
 import { MAX_ENTRIES, thinOut } from './cache-tree.ts';
 
 /** Where programs look for their caches (XDG Base Directory). */
