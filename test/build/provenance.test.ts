@@ -7,15 +7,15 @@ import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
 import { ownPath } from '../../src/host/files/held.ts';
-import { spdxLicense } from '../../src/jobs/provenance/spdx.ts';
-import { readSigningKey } from '../../src/jobs/provenance/statement.ts';
+import type { BuildReport, BuiltPackage } from '../../src/jobs/rpmbuild/outcome/report.ts';
+import { spdxLicense } from '../../src/jobs/rpmbuild/provenance/spdx.ts';
+import { readSigningKey } from '../../src/jobs/rpmbuild/provenance/statement.ts';
 import {
   type AttestInput,
   attestBuild,
   checksumManifest,
   digestFiles,
-} from '../../src/jobs/provenance/write.ts';
-import type { BuildReport, BuiltPackage } from '../../src/jobs/rpmbuild/outcome/report.ts';
+} from '../../src/jobs/rpmbuild/provenance/write.ts';
 import type { LockedPackage } from '../../src/packages/repository/lock/lock.ts';
 import { readRpm } from '../../src/packages/rpm/read.ts';
 import { buildPackages, temporaryDirectory } from '../repository/rpm-repository.ts';

@@ -5,8 +5,6 @@ import { resolveImage } from '../../image/find.ts';
 import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import { allEnds, awaitedLater } from '../../promise.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
-import { packageSigner, signStep } from '../provenance/sign.ts';
-import { signingKey } from '../provenance/write.ts';
 import type { BuildJob } from './build-job.ts';
 import { type BuildBase, openBase, openLockedBase } from './buildroot/base.ts';
 import { Caches } from './buildroot/caches.ts';
@@ -29,6 +27,8 @@ import {
 } from './outcome/report.ts';
 import { checkInstall } from './postinstall.ts';
 import { type PreparedBuild, prepareBuild } from './prepare.ts';
+import { packageSigner, signStep } from './provenance/sign.ts';
+import { signingKey } from './provenance/write.ts';
 import type { BuildRequest } from './request.ts';
 import { runRpmbuild } from './rpmbuild.ts';
 

@@ -10,7 +10,6 @@ import { readRecord, withFields, writeRecord } from '../../host/state/checked-fi
 import type { StatePaths } from '../../host/state/paths.ts';
 import { readManifest } from '../../image/store/manifest.ts';
 import { readSandboxRecord } from '../../sandbox/domain/sandbox-record.ts';
-import { packageSigner, signStep } from '../provenance/sign.ts';
 import type { BuildJob } from './build-job.ts';
 import { BuildSandbox } from './build-sandbox.ts';
 import { type BuildInput, makeSrpm } from './input.ts';
@@ -24,6 +23,7 @@ import {
   NOTHING_BUILT,
   type Steps,
 } from './outcome/report.ts';
+import { packageSigner, signStep } from './provenance/sign.ts';
 import type { BuildRequest } from './request.ts';
 import { runRpmbuild } from './rpmbuild.ts';
 

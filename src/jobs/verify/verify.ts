@@ -10,6 +10,7 @@ import type { Variation } from '../../options/build.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import type { BuildJob } from '../rpmbuild/build-job.ts';
 import { DEFAULT_DISK } from '../rpmbuild/build-sandbox.ts';
+import { BUILD_HOME } from '../rpmbuild/commands.ts';
 import { KILN_FAILED } from '../rpmbuild/outcome/outcome.ts';
 import type {
   BuildHooks,
@@ -19,7 +20,6 @@ import type {
   Steps,
 } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
-import { BUILD_HOME } from '../rpmbuild/commands.ts';
 import { comparePackages, explainContent } from './compare.ts';
 
 const OTHERWISE = {

@@ -14,9 +14,9 @@ import { below } from '../../../host/files/held.ts';
 import { nevra } from '../../../packages/rpm/dependency.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
 import { readIdentities } from '../../../packages/rpm/read.ts';
-import { compare } from '../../provenance/spdx.ts';
 import type { BuildJob } from '../build-job.ts';
 import type { BuildSandbox } from '../build-sandbox.ts';
+import { compare } from '../provenance/spdx.ts';
 import type { Built, BuiltPackage } from './report.ts';
 
 /** More packages than any spec makes; each costs a line in result.json. */

@@ -7,7 +7,6 @@ import { KILN_VERSION } from '../../../host/state/paths.ts';
 import { digestOf } from '../../../image/key.ts';
 import { writeResult } from '../../../report/write.ts';
 import type { Result } from '../../../result/schema.ts';
-import { writeProvenance } from '../../provenance/write.ts';
 import {
   exitOf,
   failureOf,
@@ -17,6 +16,7 @@ import {
   resultOfCourse,
 } from '../../run/result.ts';
 import { BuildJob } from '../build-job.ts';
+import { writeProvenance } from '../provenance/write.ts';
 import type { BuildRequest } from '../request.ts';
 import { BuildFailure, buildStatus } from './outcome.ts';
 import {

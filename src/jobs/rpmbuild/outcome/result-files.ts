@@ -8,7 +8,7 @@ import { sizeInWords } from '../../../host/calls/system-error.ts';
 import { type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { Folder, makeDirectory } from '../../../host/files/folder.ts';
 import type { HeldPath } from '../../../host/files/held.ts';
-import { PROVENANCE_FILES } from '../../provenance/write.ts';
+import { PROVENANCE_FILES } from '../provenance/write.ts';
 import type { LogName } from './report.ts';
 
 /** Bytes of one log; the rest is compressed. */

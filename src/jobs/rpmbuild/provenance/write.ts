@@ -1,17 +1,17 @@
 import { hash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { type TextFile, writeTexts } from '../../artifacts/staging.ts';
-import { defined } from '../../defined.ts';
-import type { Engine } from '../../engine.ts';
-import { KilnError } from '../../errors.ts';
-import { KILN_VERSION } from '../../host/state/paths.ts';
-import { readContents } from '../../image/store/manifest.ts';
-import { sha256Of } from '../../packages/repository/cache.ts';
-import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
-import type { BuildReport, Built, BuiltPackage } from '../rpmbuild/outcome/report.ts';
-import type { BuildRequest } from '../rpmbuild/request.ts';
-import { lengthOf } from '../run/timeline.ts';
+import { type TextFile, writeTexts } from '../../../artifacts/staging.ts';
+import { defined } from '../../../defined.ts';
+import type { Engine } from '../../../engine.ts';
+import { KilnError } from '../../../errors.ts';
+import { KILN_VERSION } from '../../../host/state/paths.ts';
+import { readContents } from '../../../image/store/manifest.ts';
+import { sha256Of } from '../../../packages/repository/cache.ts';
+import type { LockedPackage } from '../../../packages/repository/lock/lock.ts';
+import { lengthOf } from '../../run/timeline.ts';
+import type { BuildReport, Built, BuiltPackage } from '../outcome/report.ts';
+import type { BuildRequest } from '../request.ts';
 import { rpmPurl, SBOM_FILE, spdxDocument } from './spdx.ts';
 import {
   ENVELOPE_FILE,

@@ -1,10 +1,10 @@
 import { hash } from 'node:crypto';
 import parse from 'spdx-expression-parse';
-import { attempt } from '../../host/calls/libc.ts';
-import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
-import { formatEvr } from '../../packages/rpm/dependency.ts';
-import type { RpmIdentity } from '../../packages/rpm/package.ts';
-import type { BuiltPackage } from '../rpmbuild/outcome/report.ts';
+import { attempt } from '../../../host/calls/libc.ts';
+import type { LockedPackage } from '../../../packages/repository/lock/lock.ts';
+import { formatEvr } from '../../../packages/rpm/dependency.ts';
+import type { RpmIdentity } from '../../../packages/rpm/package.ts';
+import type { BuiltPackage } from '../outcome/report.ts';
 
 const NO_ASSERTION = 'NOASSERTION';
 

@@ -1,10 +1,10 @@
 import { createPrivateKey, createPublicKey, hash, type KeyObject, sign } from 'node:crypto';
 import { basename } from 'node:path';
-import { KilnError } from '../../errors.ts';
-import { readUserFile } from '../../host/files/user-file.ts';
-import type { Repository } from '../../packages/repository/configuration.ts';
-import { withoutCredentials } from '../../packages/repository/transport/location.ts';
-import type { BuildRequest } from '../rpmbuild/request.ts';
+import { KilnError } from '../../../errors.ts';
+import { readUserFile } from '../../../host/files/user-file.ts';
+import type { Repository } from '../../../packages/repository/configuration.ts';
+import { withoutCredentials } from '../../../packages/repository/transport/location.ts';
+import type { BuildRequest } from '../request.ts';
 import { compare } from './spdx.ts';
 
 /** The part of a request that decides what comes out of a build, without paths of this host and credentials. */

@@ -1,21 +1,21 @@
 /** Signs built packages with a key that no sandbox and no confined child sees. */
 
 import { closeSync, fchmodSync, fchownSync, fstatSync } from 'node:fs';
-import { type Owner, resultDirectoryError } from '../../artifacts/destination.ts';
-import { openStaging } from '../../artifacts/staging.ts';
-import { defined } from '../../defined.ts';
-import type { Engine } from '../../engine.ts';
-import { KilnError } from '../../errors.ts';
-import { closing } from '../../host/calls/descriptor.ts';
-import { fileError } from '../../host/confine/frame.ts';
-import { FILE_BELOW, NEW_FILE, openat2 } from '../../host/files/at.ts';
-import { type HeldPath, openFolder } from '../../host/files/held.ts';
-import { MAX_FDS } from '../../packages/rpm/package.ts';
-import { takeApart, writeSigned } from '../../packages/rpm/signature/sign.ts';
-import { openSigningKey, type PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
-import type { BuildJob } from '../rpmbuild/build-job.ts';
-import type { Built, BuiltPackage } from '../rpmbuild/outcome/report.ts';
-import type { BuildRequest } from '../rpmbuild/request.ts';
+import { type Owner, resultDirectoryError } from '../../../artifacts/destination.ts';
+import { openStaging } from '../../../artifacts/staging.ts';
+import { defined } from '../../../defined.ts';
+import type { Engine } from '../../../engine.ts';
+import { KilnError } from '../../../errors.ts';
+import { closing } from '../../../host/calls/descriptor.ts';
+import { fileError } from '../../../host/confine/frame.ts';
+import { FILE_BELOW, NEW_FILE, openat2 } from '../../../host/files/at.ts';
+import { type HeldPath, openFolder } from '../../../host/files/held.ts';
+import { MAX_FDS } from '../../../packages/rpm/package.ts';
+import { takeApart, writeSigned } from '../../../packages/rpm/signature/sign.ts';
+import { openSigningKey, type PackageSigner } from '../../../packages/rpm/signature/signing-key.ts';
+import type { BuildJob } from '../build-job.ts';
+import type { Built, BuiltPackage } from '../outcome/report.ts';
+import type { BuildRequest } from '../request.ts';
 import { builtPackages } from './write.ts';
 
 export async function packageSigner(
