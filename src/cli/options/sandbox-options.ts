@@ -1,4 +1,3 @@
-import { checkPatterns } from '../../artifacts/collect.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import type { RunRequest } from '../../jobs/run/request.ts';
 import type { Source } from '../../options/kind.ts';
@@ -13,12 +12,11 @@ export function addSandboxOptions(command: KilnCommand, from: Source): KilnComma
   return addOptions(command, SHELL, from);
 }
 
-/** Opened by the caller, for artifacts that have proper patterns. @throws KilnError E_ARTIFACT_PATTERN, E_RESULTDIR */
+/** Opened by the caller. @throws KilnError E_RESULTDIR */
 export async function heldResults(
-  { artifacts, resultDirectory }: { artifacts: readonly string[]; resultDirectory?: string },
+  { resultDirectory }: { resultDirectory?: string },
   { paths }: Pick<Caller, 'paths'>,
 ): Promise<{ readonly resultDirectory?: HeldPath }> {
-  checkPatterns(artifacts);
   return resultDirectory ? { resultDirectory: await paths.results(resultDirectory) } : {};
 }
 

@@ -6,7 +6,9 @@ import { pidNamespace, statOf } from '../process/process.ts';
 /** Whether the kernel lists a libvirtd that is connected to the domain's controller; see Domain.isWatched(). */
 export function isWatchedNow(domain: string): boolean {
   // Num RefCount Protocol Flags Type St Inode Path; state 03 is SS_CONNECTED (linux/net.h).
-  return socketsOf(domain).some((line) => line.split(/ +/)[5] === '03');
+  const isConnected = () => socketsOf(domain).some((line) => line.split(/ +/)[5] === '03');
+  // The kernel lists sockets in pieces: one may be missing while others of its bucket are closed.
+  return isConnected() || isConnected();
 }
 
 export function isListedNow(domain: string): boolean {

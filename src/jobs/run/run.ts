@@ -1,4 +1,4 @@
-import type { Collection } from '../../artifacts/collect.ts';
+import { type Collection, checkPatterns } from '../../artifacts/collect.ts';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
@@ -86,6 +86,7 @@ export async function run(
 ): Promise<FinishedRun> {
   const { signal, terminal, handOver } = hooks;
   signal?.throwIfAborted();
+  if (request.resultDirectory !== undefined) checkPatterns(request.artifacts);
   timeline.enter('image');
   await using image = await takeImage(engine, request);
   const { copyIn, keep } = request;
