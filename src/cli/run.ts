@@ -167,15 +167,16 @@ export async function runCommand(
       entered: (id) => {
         sandbox = id;
       },
+      // Somebody always listens: Node loses a signal that has come while nobody does.
       started: (started, kill) => {
-        interruption[Symbol.dispose]();
         context.started?.(sandbox);
         attachment = connectCommand(started, kill, caller, terminal !== undefined, ci?.reader());
+        interruption[Symbol.dispose]();
       },
       ended: () => {
+        collecting = listenForInterruption(caller);
         attachment?.[Symbol.dispose]();
         attachment = undefined;
-        collecting = listenForInterruption(caller);
         return collecting.signal;
       },
       warning: (warning) => printWarning(warning, caller.stderr),

@@ -158,6 +158,8 @@ function recipe<Run extends z.ZodType>(run: Run) {
         .describe('Patterns of what is taken out; see docs/artifacts.md'),
     })
     .superRefine((value, context) => {
+      // What has a mistake is still as it was written.
+      if (!Object.hasOwn(value.sandbox, 'binds')) return;
       const twice = sharedTarget([...value.sandbox.tmpfs, ...value.sandbox.binds]);
       if (twice !== undefined) {
         const message = `two mounts are for ${twice}: the second would hide the first`;

@@ -18,6 +18,8 @@ const THINGS = new Set([
   ...['json', 'keep', 'label', 'lock', 'memory', 'name', 'network', 'offline', 'packages'],
   ...['parameters', 'pids', 'postinstall', 'profile', 'quiet', 'recurse', 'repositories'],
   ...['resultDirectory', 'resume', 'rm', 'samples', 'schema', 'seccomp', 'secrets', 'spec'],
+  // Node's module hooks have this one.
+  'shortCircuit',
   ...['target', 'timeout', 'tmpfs', 'tty', 'update', 'user', 'verify', 'with', 'without'],
   'workdir',
 ]);

@@ -168,8 +168,8 @@ test('definitions and --rpmbuild-opts are parsed as by rpm and a shell', async (
   await it.parseAsync(['-D', '%_x  1', '--rpmbuild-opts', opts, 'x.src.rpm'], { from: 'user' });
   // The oracle: what a shell makes of it.
   const { stdout } = await execa('sh', ['-c', `printf '%s\\n' ${opts}`]);
-  t.deepEqual(it.opts().rpmbuildOpts, stdout.split('\n'));
-  t.deepEqual(it.opts().define, ['_x 1']);
+  t.deepEqual(it.opts().rpmbuildOptions, stdout.split('\n'));
+  t.deepEqual(it.opts().defines, ['_x 1']);
   const wrong = await state.kiln(['build', '-r', IMAGE, '-D', 'nospace', 'x.src.rpm']);
   t.is(wrong.exitCode, 125);
   t.regex(String(wrong.stderr), /'nospace' is invalid. write it as 'NAME VALUE'/);

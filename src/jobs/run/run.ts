@@ -94,6 +94,8 @@ export async function run(
   return await runJob(engine, job, async (sandbox, { command }) => {
     timeline.enter('start');
     const started = await sandbox.start(command, { terminal, handOver });
+    // A signal that came meanwhile was for kiln itself.
+    signal?.throwIfAborted();
     timeline.enter('command');
     sandbox.receive(command, started.process);
     hooks.started(started.process, () => void sandbox.killAll().catch(() => undefined));
