@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Turns } from '../../src/daemon/turns.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
 import { ParkingLot } from '../../src/sandbox/domain/parking.ts';
-import { readSandboxRecord } from '../../src/sandbox/domain/sandbox-record.ts';
+import { domainPrefix, readSandboxRecord } from '../../src/sandbox/domain/sandbox-record.ts';
 import { sweepSandboxes } from '../../src/sandbox/domain/sweep.ts';
 import { PATIENCE } from './busybox-state.ts';
 import type { Kiln } from './kiln.ts';
@@ -45,10 +45,11 @@ export function parkedIds({ sandboxes }: StatePaths): string[] {
   }
 }
 
-/** As libvirt sees it. */
+/** Those of this state, as libvirt sees them: the system's libvirt has others. */
 export async function domainNames({ engine }: Kiln): Promise<string[]> {
   const connection = await engine.connect();
-  return connection.domainNames();
+  const names = await connection.domainNames();
+  return names.filter((name) => name.startsWith(domainPrefix(engine.paths)));
 }
 
 /** Those that have not ended by themselves after 20 s. */
