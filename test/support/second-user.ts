@@ -47,6 +47,12 @@ export interface UserState extends BusyboxState {
   ): ResultPromise;
 }
 
+/** As the administrator of a host with SELinux labels what users bind: they may not ask for it themselves. */
+export function labelForBinds(folder: string): void {
+  if (existsSync('/sys/fs/selinux/enforce'))
+    execFileSync('chcon', ['-t', 'container_file_t', folder]);
+}
+
 /** Makes such a state; `yaml` is what users may. Root's first call starts its daemon. */
 export async function userState(yaml = ''): Promise<UserState> {
   const state = await busyboxState();
@@ -56,9 +62,7 @@ export async function userState(yaml = ''): Promise<UserState> {
   mkdirSync(home);
   chownSync(home, USER.uid, USER.gid);
   chmodSync(home, 0o700);
-  // As the administrator of a host with SELinux labels what users bind: they may not ask for it themselves.
-  if (existsSync('/sys/fs/selinux/enforce'))
-    execFileSync('chcon', ['-t', 'container_file_t', home]);
+  labelForBinds(home);
   const { client, mock } = clientForUsers(join(state.beside, 'client'));
   // Users start no daemon: one that ends between two calls, on a slow machine, would be missing.
   const daemon = { KILN_CONFIG: config, KILN_PARKED: '1', KILN_IDLE: '10m' };

@@ -32,6 +32,7 @@ import { eventually, until } from '../support/eventually.ts';
 import { ownSeconds, processesCalled } from '../support/processes.ts';
 import {
   GROUP,
+  labelForBinds,
   leftOfJobs,
   OTHER,
   USER,
@@ -62,6 +63,7 @@ test.before(async (t) => {
   t.context = await userState(LIMITS);
   const { folder, file, others } = loot(t.context);
   mkdirSync(folder);
+  labelForBinds(folder);
   writeFileSync(file, MARK, { mode: 0o600 });
   mkdirSync(others);
   writeFileSync(join(others, 'file'), MARK, { mode: 0o600 });
