@@ -55,7 +55,7 @@ cat >"$root/usr/local/sbin/kiln-job" <<'JOB'
 #!/bin/sh
 options=defaults
 [ ! -e /sys/fs/selinux/enforce ] || options=defcontext=system_u:object_r:usr_t:s0
-mount -o "$options" LABEL=kiln-job /srv
+mountpoint -q /srv || mount -o "$options" LABEL=kiln-job /srv
 exec /bin/sh /srv/job.sh >>/srv/results/job.log 2>&1
 JOB
 chmod 755 "$root/usr/local/sbin/kiln-job"
