@@ -179,8 +179,8 @@ export class CallerFiles implements CallerPaths {
 
   async existing(path: string): Promise<HeldPath> {
     if (this.#names.has(path)) return ownPath(path);
-    throw new KilnError('E_FORBIDDEN', `the results in ${path}: kilnd reads none of a user’s`, {
-      hint: 'docs/users.md says what users can do',
+    throw new KilnError('E_FORBIDDEN', `${path} is not read for users: kilnd only writes results`, {
+      hint: 'root can; docs/users.md says what users can do',
     });
   }
 

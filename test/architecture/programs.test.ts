@@ -42,7 +42,7 @@ async function functions(): Promise<(readonly [string, Part])[]> {
   return (await Promise.all(all)).flat();
 }
 
-test('no function of a program has eighty lines', async (t) => {
+test('every function of a program is shorter than eighty lines', async (t) => {
   const all = await functions();
   t.true(all.some(([program, { name }]) => program === 'kilnd.ts' && name === 'main'));
   const long = all.filter(([, { lines }]) => lines.length >= MOST);

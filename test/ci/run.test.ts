@@ -76,7 +76,7 @@ test('--ci is refused with --tty, and what it writes does not leave the machine'
   t.regex(String(far.stderr), /--ci does not go to another machine/);
 });
 
-test('GitLab gets files and no words', async (t) => {
+test('on GitLab a run writes junit.xml and code quality, and prints nothing more', async (t) => {
   const { kiln, beside } = t.context;
   const out = join(beside, 'gitlab');
   const words = ['run', '-r', IMAGE, '--ci', 'gitlab', '--resultdir', out, '--'];
