@@ -37,6 +37,11 @@ async function workerOf(
 ): Promise<number> {
   const { exitCode, stderr } = await as(user, ['image', 'ls'], { groups });
   if (exitCode !== 0) throw new Error(String(stderr));
+  return waitingWorker(paths, user);
+}
+
+/** Waits until a user has one worker, which has left what it did, and returns it. */
+async function waitingWorker(paths: UserState['paths'], user: { uid: number }): Promise<number> {
   const workers = () => workersFor(paths, user.uid);
   // The client ends before its worker has left what it did, and before one that is not needed has ended.
   const waits = () => workers().length === 1 && readlinkSync(`/proc/${workers()[0]}/cwd`) === '/';
@@ -95,6 +100,8 @@ test.serial('a worker keeps nothing open after a job, and ends when nobody comes
     const words = ['run', '-r', 'busybox', ...results, '--copy-in', '/etc/passwd:/tmp/x'];
     const { exitCode, stderr } = await t.context.as(USER, [...words, '--', 'true']);
     t.is(exitCode, 0, String(stderr));
+    // A call that comes before the worker has left its job gets another worker.
+    await waitingWorker(t.context.paths, USER);
   };
   const settled = async (most: number) => {
     let open = openFiles(worker);
