@@ -2,10 +2,9 @@ import type { Option } from 'commander';
 import { defined, some } from '../../defined.ts';
 import { needed } from '../../options/kind.ts';
 import { size } from '../../options/numbers.ts';
-import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
+import { type LimitValues, SANDBOX_LIMITS } from '../../options/sandbox.ts';
 import { keysOfValues } from '../../options/yaml.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
-import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import {
   parseNetwork,
   parsePublish,
@@ -37,7 +36,7 @@ export function labelOption(): Option {
   });
 }
 
-export interface SettingValues extends SandboxLimits {
+export interface SettingValues extends LimitValues {
   readonly disk?: number;
   readonly workdir?: string;
   readonly health?: string;

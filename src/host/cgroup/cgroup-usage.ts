@@ -103,8 +103,8 @@ function ioOfProcesses(pids: string | undefined) {
 /** Bytes per second, of one disk; undefined is no limit. */
 export interface IoLimit {
   readonly device: string;
-  readonly read?: number;
-  readonly write?: number;
+  readonly read?: number | undefined;
+  readonly write?: number | undefined;
 }
 
 const V1_FILES = {

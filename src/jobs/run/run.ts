@@ -62,7 +62,7 @@ export interface RunReport extends StepsEnd, Course {
   readonly sandbox: string;
   readonly image: { readonly id: string; readonly name: string };
   readonly measured: Measured & { readonly limits?: CgroupLimits };
-  readonly egress?: readonly EgressEntry[];
+  readonly egress?: readonly EgressEntry[] | undefined;
   readonly collection: Collection | undefined;
   readonly failure: KilnError | undefined;
   readonly warnings: readonly Warning[];
@@ -158,7 +158,7 @@ export async function runJob<End extends StepsEnd>(
       measured: { ...ended.measured, limits },
       ...collected,
       warnings,
-      ...defined({ egress }),
+      egress,
       remove: kept === undefined ? remove : async () => undefined,
     };
   } catch (error) {

@@ -62,7 +62,7 @@ export interface CommandPlace {
   readonly id: string;
   readonly channel: Channel;
   readonly range: IdRange;
-  readonly record: { readonly labels?: SandboxLabels };
+  readonly record: { readonly labels?: SandboxLabels | undefined };
 }
 
 /**

@@ -1,4 +1,3 @@
-import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { sizeInWords } from '../../host/calls/system-error.ts';
@@ -60,9 +59,8 @@ export function limitSandbox(container: Container, specification: SandboxSpecifi
   if (memory === undefined) requireDefaultMemory(container, allowMissing);
   enforce('memory-limit', () => container.limitSockets());
   if (read === undefined && write === undefined) return;
-  const rates = defined({ read, write });
   put('io-limit', () => ({
-    io: disksOf(specification).map((device) => ({ device, ...rates })),
+    io: disksOf(specification).map((device) => ({ device, read, write })),
   }));
 }
 

@@ -22,10 +22,10 @@ export interface SandboxRecord {
   /** The skeleton that it started in. A sandbox with another version of kiln-init is not claimed. */
   readonly skeleton: string;
   readonly network: DomainOptions['network'];
-  readonly labels?: SandboxLabels;
+  readonly labels?: SandboxLabels | undefined;
   /** Once somebody has it. */
   readonly init?: SandboxInit;
-  readonly parked?: true;
+  readonly parked?: true | undefined;
   readonly image?: string;
   readonly command?: readonly string[];
   readonly owner?: number;

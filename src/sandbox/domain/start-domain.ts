@@ -1,7 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { chmodSync, chownSync, mkdirSync, renameSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import { defined } from '../../defined.ts';
 import { removeOwnCgroups } from '../../host/cgroup/cgroup.ts';
 import { acquireLock, type HeldLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
@@ -96,7 +95,8 @@ export async function startDomain(
       created: Date.now(),
       skeleton,
       network: options.network,
-      ...defined({ parked: options.parked, labels }),
+      parked: options.parked,
+      labels,
     };
     writeSandboxRecord(directory, record);
     const socketDirectory = sandboxFiles.socketDirectory(directory);

@@ -1,4 +1,3 @@
-import { defined } from '../../defined.ts';
 import { isKilnCode } from '../../errors.ts';
 import { LONGEST_WAIT } from '../../host/process/wait-for.ts';
 import { deferred } from '../../promise.ts';
@@ -12,7 +11,7 @@ export interface TimeLimits {
 
 /** The time limits among other values. */
 export function timeOf({ timeout, stallTimeout }: TimeLimits): TimeLimits {
-  return defined({ timeout, stallTimeout });
+  return { timeout, stallTimeout };
 }
 
 /** How long a command may take to end after SIGTERM before it is killed, ms. */

@@ -1,17 +1,16 @@
-import { defined } from '../../defined.ts';
 import type { OptionalLayer } from './layers.ts';
 
 /** The limits of a sandbox; undefined means no limit of its own. */
 export interface SandboxLimits {
   /** Bytes, its tmpfs and page cache included. */
-  readonly memory?: number;
+  readonly memory?: number | undefined;
   /** Processors' worth of time, such as 1.5. */
-  readonly cpus?: number;
-  readonly pids?: number;
+  readonly cpus?: number | undefined;
+  readonly pids?: number | undefined;
   /** Bytes per second from each disk. */
-  readonly ioRead?: number;
+  readonly ioRead?: number | undefined;
   /** Bytes per second to each disk. */
-  readonly ioWrite?: number;
+  readonly ioWrite?: number | undefined;
 }
 
 export type LimitName = keyof SandboxLimits;
@@ -28,12 +27,9 @@ export const LIMITS = {
 export const LIMIT_NAMES = Object.keys(LIMITS) as LimitName[];
 
 /** The limits among other values, such as options of the command line. */
-export function limitsOf(
-  values: {
-    readonly [Name in LimitName]?: number | undefined;
-  },
-): SandboxLimits {
-  return defined(Object.fromEntries(LIMIT_NAMES.map((name) => [name, values[name]])));
+export function limitsOf({ memory, cpus, pids, ioRead, ioWrite }: SandboxLimits): SandboxLimits {
+  const limits = { memory, cpus, pids, ioRead, ioWrite };
+  return limits satisfies Record<LimitName, unknown>;
 }
 
 /** The default limit of processes and threads: a fork bomb must not reach the host. */
