@@ -14,7 +14,8 @@ import { knownSkeleton } from './domain/skeleton.ts';
 import { startDomain } from './domain/start-domain.ts';
 import { sweepSandboxes } from './domain/sweep.ts';
 import { type FilledSandbox, fillSandbox } from './fill.ts';
-import { labelsInside, requirePolicy } from './labels/labels.ts';
+import { labelsInside } from './labels/labels.ts';
+import { requirePolicy } from './labels/selinux.ts';
 import { randomMac } from './policy/network.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
 

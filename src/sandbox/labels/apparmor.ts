@@ -2,6 +2,8 @@ import { hash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
 import { runTool } from '../../host/process/child-process.ts';
+import type { LabelRequest } from '../policy/label-request.ts';
+import { labelMissingError, ownLabel, type SandboxLabels } from './module.ts';
 
 /** The kernel's list of profiles, one a line: `NAME (MODE)`. */
 const LOADED = '/sys/kernel/security/apparmor/profiles';
@@ -14,7 +16,25 @@ async function loadedProfiles(): Promise<Set<string>> {
   return new Set(text.split('\n').map((line) => line.replace(/ \(\w+\)$/, '')));
 }
 
-export async function ensureProfiles(label?: string) {
+/** The labels of a sandbox's processes. @throws KilnError E_LAYER_MISSING */
+export async function apparmorLabels(
+  request: Exclude<LabelRequest, { kind: 'none' }>,
+): Promise<SandboxLabels> {
+  if (request.kind === 'dynamic' && request.label !== undefined) {
+    throw labelMissingError(
+      `--label dynamic:${request.label}: AppArmor has no categories to add to it`,
+      'on this host: auto, dynamic, static:PROFILE, inherit, none',
+    );
+  }
+  if (request.kind === 'inherit') {
+    const own = ownLabel('apparmor') ?? 'unconfined';
+    return { module: 'apparmor', init: own, command: own, nested: own };
+  }
+  const profiles = await ensureProfiles(request.kind === 'static' ? request.label : undefined);
+  return { module: 'apparmor', ...profiles };
+}
+
+async function ensureProfiles(label?: string) {
   const loaded = await loadedProfiles();
   if (label !== undefined && !loaded.has(label)) {
     throw missingError(

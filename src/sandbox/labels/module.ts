@@ -1,3 +1,4 @@
+import { KilnError } from '../../errors.ts';
 import { readText } from '../../host/calls/libc.ts';
 import { layerMissingError } from '../policy/layers.ts';
 
@@ -79,4 +80,9 @@ function parsedLabel(module: SecurityModule, text: string): MeasuredLabel {
   if (module === 'selinux') return { module, label: text, enforcing: selinuxEnforces() };
   const [, label = text, mode = ''] = /^(.*) \((\w+)\)$/.exec(text) ?? [];
   return { module, label, enforcing: mode === 'enforce' };
+}
+
+/** Of a label that somebody has asked for. */
+export function labelMissingError(what: string, hint: string): KilnError {
+  return new KilnError('E_LAYER_MISSING', what, { hint, details: { layer: 'label' } });
 }

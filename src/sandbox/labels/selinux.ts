@@ -1,12 +1,21 @@
 import { randomInt } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { packageRoot, type StatePaths } from '../../host/state/paths.ts';
 import { type Owner, reserve } from '../../host/state/reservation.ts';
 import { shellWord } from '../../shell-words.ts';
+import type { LabelRequest } from '../policy/label-request.ts';
+import {
+  labelMissingError,
+  ownLabel,
+  type SandboxLabels,
+  securityModule,
+  selinuxEnforces,
+} from './module.ts';
 
 /**
  * The types of kiln's policy module, policy/kiln.cil. `init` may mount and become one of the others. `command`
@@ -21,7 +30,7 @@ const FILE_TYPE = 'container_file_t';
 const IMAGE_TYPE = 'container_ro_file_t';
 
 /** The context of libvirt's controller of a sandbox, which starts the init, in Debian's and Fedora's policy. */
-export const CONTROLLER = 'system_u:system_r:virtd_lxc_t:s0';
+const CONTROLLER = 'system_u:system_r:virtd_lxc_t:s0';
 
 export function processContext(type: keyof typeof TYPES, pair: Pair): string {
   return `system_u:system_r:${TYPES[type]}:s0:${pair}`;
@@ -33,7 +42,7 @@ export function fileContext(level: string): string {
 
 export const IMAGE_CONTEXT = `system_u:object_r:${IMAGE_TYPE}:s0`;
 
-export function levelOf(context: string): string {
+function levelOf(context: string): string {
   const [, level] = /^[^:]+:[^:]+:[^:]+:(.+)$/.exec(context) ?? [];
   if (level !== undefined) return level;
   throw new KilnError('E_ARGUMENT', `not a context of SELinux: ${context}`, {
@@ -41,7 +50,7 @@ export function levelOf(context: string): string {
   });
 }
 
-export function atLevel(context: string, level: string): string {
+function atLevel(context: string, level: string): string {
   return context.slice(0, -levelOf(context).length) + level;
 }
 
@@ -57,7 +66,7 @@ export function isValidContext(context: string): boolean {
   return taken === true;
 }
 
-export function requireContext(context: string): void {
+function requireContext(context: string): void {
   if (isValidContext(context)) return;
   const own = isValidContext(processContext('init', 'c0,c1'));
   throw new KilnError('E_LAYER_MISSING', `SELinux’ policy knows no context ${context}`, {
@@ -116,4 +125,76 @@ async function pairsOfProcesses(): Promise<Set<Pair>> {
   );
   const pairs = labels.map((label) => pairOf(label.replace(/[\0\n]+$/, '')));
   return new Set(pairs.filter((pair) => pair !== undefined));
+}
+
+export function requirePolicy(request: LabelRequest): void {
+  if (request.kind === 'none' || securityModule() !== 'selinux') return;
+  requireContext(processContext('init', 'c0,c1'));
+}
+
+export async function selinuxLabels(
+  paths: StatePaths,
+  request: Exclude<LabelRequest, { kind: 'none' }>,
+  owner: Owner,
+): Promise<SandboxLabels> {
+  if (request.kind === 'inherit') {
+    const whole = ownLabel('selinux') ?? '';
+    // Of a range `low-high` kiln keeps the low level (relabel.ts): files have one level.
+    const [level = 's0'] = levelOf(whole).split('-');
+    const own = atLevel(whole, level);
+    if (selinuxEnforces() && !mayTransition(CONTROLLER, own)) {
+      throw labelMissingError(
+        `--label inherit: SELinux’ policy does not let ${CONTROLLER} start a sandbox as ${own}`,
+        'leave the option away to have kiln’s types, or name one with `static:`',
+      );
+    }
+    const files = fileContext(level);
+    return { module: 'selinux', init: own, command: own, nested: own, files };
+  }
+  if (request.kind === 'static') {
+    const level = levelOf(request.label);
+    requireContext(request.label);
+    const pair = pairOf(request.label);
+    // Another sandbox may have the pair; the caller asked for exactly this label.
+    const reserved = pair !== undefined && (await reserve(pairDirectory(paths), pair, owner));
+    return {
+      module: 'selinux',
+      init: atLevel(processContext('init', ''), level),
+      command: request.label,
+      nested: request.label,
+      files: fileContext(level),
+      ...(reserved ? { pair } : {}),
+    };
+  }
+  const base = request.kind === 'dynamic' ? request.label : undefined;
+  requirePolicy(request);
+  if (base !== undefined) requireContext(base);
+  const pair = await allocatePair(paths, owner);
+  const of = (type: 'command' | 'nested') =>
+    base === undefined ? processContext(type, pair) : atLevel(base, `s0:${pair}`);
+  return {
+    module: 'selinux',
+    init: processContext('init', pair),
+    command: of('command'),
+    nested: of('nested'),
+    files: fileContext(`s0:${pair}`),
+    pair,
+  };
+}
+
+const SELINUX = '/sys/fs/selinux';
+
+/** The kernel's answer has six numbers: security/selinux/selinuxfs.c, sel_write_access. */
+const ANSWER_BYTES = 256;
+
+function numberIn(path: string): number {
+  return Number(readFileSync(`${SELINUX}/class/process/${path}`, 'latin1'));
+}
+
+function mayTransition(from: string, to: string): boolean {
+  using file = closing(openSync(`${SELINUX}/access`, 'r+'));
+  writeSync(file.fd, `${from} ${to} ${numberIn('index')}`);
+  const answer = Buffer.alloc(ANSWER_BYTES);
+  const [allowed = ''] = answer.toString('latin1', 0, readSync(file.fd, answer)).split(' ');
+  return ((Number.parseInt(allowed, 16) >>> (numberIn('perms/transition') - 1)) & 1) === 1;
 }
