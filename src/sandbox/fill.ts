@@ -42,12 +42,13 @@ export async function fillSandbox(
     using _ = span('fill the sandbox');
     const { labels } = domain.record;
     const label = labelOperation(labels);
+    const asks = leaseRequest(specification);
+    const given = givenAddress(specification);
     // Check before any label on the host changes.
     if (labels !== undefined) refuseHostWrites(domain.paths, specification, owners.caller);
     await relabelSources(specification, labels);
     const rules = specification.nested ? [] : procOperations();
     const prepare = domain.prepared ? undefined : encodeRequest('prepare', [...label, ...rules]);
-    const asks = leaseRequest(specification);
     if (asks !== undefined) {
       if (prepare !== undefined) await domain.prepare(prepare);
       lease = await leaseAddress(new SandboxControl(domain.channel), { ...asks, signal });
@@ -57,7 +58,7 @@ export async function fillSandbox(
       { range: domain.range, initPid: domain.channel.initPid },
       owners,
       domain.paths,
-      lease ?? givenAddress(specification),
+      lease ?? given,
     );
     const { sources } = plan;
     // Listen before sending: an init that could not prepare sends the reason and hangs up.

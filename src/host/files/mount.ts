@@ -4,10 +4,11 @@
  */
 import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node:fs';
 import { closeDescriptor, closing } from '../calls/descriptor.ts';
-import { hasErrno } from '../calls/libc.ts';
+import { attempt, hasErrno } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 import { parseMount } from '../cgroup/cgroup.ts';
-import { AT_FDCWD } from './at.ts';
+import { AT_FDCWD, O_PATH } from './at.ts';
+import { isWithin } from './user-file.ts';
 
 const AT_EMPTY_PATH = 0x1000;
 const OPEN_TREE_CLONE = 1;
@@ -157,6 +158,14 @@ export function mountedPath(fd: number, mounts: MountTable): MountedPath {
   return { path, device: mount.device, inside: `${mount.root.replace(/\/$/, '')}${below}` || '/' };
 }
 
-export function isWithin(path: string, above: string): boolean {
-  return path === above || path.startsWith(above === '/' ? '/' : `${above}/`);
+/** The place of a folder, if it is there. */
+export function folderPlace(path: string, mounts: MountTable): MountedPath | undefined {
+  using folder = attempt(() => closing(openSync(path, O_PATH | constants.O_DIRECTORY)));
+  return folder && mountedPath(folder.fd, mounts);
+}
+
+/** By its path, or by another path to the same file system. */
+export function isPlaceIn(place: MountedPath, folder: MountedPath): boolean {
+  if (isWithin(place.path, folder.path)) return true;
+  return place.device === folder.device && isWithin(place.inside, folder.inside);
 }

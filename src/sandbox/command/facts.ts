@@ -14,19 +14,23 @@ interface MeasuredMount {
   readonly options: readonly string[];
 }
 
-export interface SandboxFacts {
+/** What was planned, as the init found it. */
+interface PlannedFacts {
+  readonly masked: readonly string[];
+  readonly readonlyPaths: readonly string[];
+  readonly readonlyBinds: readonly string[];
+  /** Of /proc/sys/user, by file. */
+  readonly userLimits: Readonly<Record<string, number>>;
+}
+
+export interface SandboxFacts extends PlannedFacts {
   readonly namespaces: readonly string[];
   /** First id inside, first id outside, count. */
   readonly uidMap: readonly [number, number, number];
   readonly gidMap: readonly [number, number, number];
   readonly interfaces: readonly string[];
   readonly mounts: readonly MeasuredMount[];
-  readonly masked: readonly string[];
-  readonly readonlyPaths: readonly string[];
-  readonly readonlyBinds: readonly string[];
   readonly devices: readonly string[];
-  /** Of /proc/sys/user, by file. */
-  readonly userLimits: Readonly<Record<string, number>>;
   readonly initLabel: MeasuredLabel | null;
 }
 
@@ -73,7 +77,7 @@ export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFact
     const [type = '', options = '', ...path] = line.split(' ');
     return { path: path.join(' '), type, options: options.split(',') };
   });
-  const facts: SandboxFacts = {
+  const measured = {
     namespaces,
     uidMap: map('uid_map'),
     gidMap: map('gid_map'),
@@ -89,10 +93,10 @@ export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFact
         return [name, Number(value)];
       }),
     ),
-    initLabel: measuredLabel(all('init_label')[0], plannedLabel(plan.labels, 'init')),
   };
-  comparePlan(facts, plan.operations);
-  return facts;
+  comparePlan(measured, plan.operations);
+  const initLabel = measuredLabel(all('init_label')[0], plannedLabel(plan.labels, 'init'));
+  return { ...measured, initLabel };
 }
 
 const own = new Map<string, string>();
@@ -104,7 +108,7 @@ function ownNamespace(name: string): string {
   return link;
 }
 
-function comparePlan(facts: SandboxFacts, operations: readonly SetupOperation[]): void {
+function comparePlan(facts: PlannedFacts, operations: readonly SetupOperation[]): void {
   for (const operation of operations) {
     if (operation.op === 'mask' && !facts.masked.includes(operation.path)) {
       throw layerMissingError('masked-paths', operation.path);

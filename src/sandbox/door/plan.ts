@@ -130,12 +130,12 @@ export function planCommand(
   { tree, manifest }: { readonly tree: string; readonly manifest: CommandImage },
 ): Plan {
   const { argv, env, workdir, user: wanted, capabilities, seccomp, time, ...sandbox } = job;
-  checkEgress({ egress: job.egress, network: job.network, seccomp });
   const user = commandUser(manifest, wanted);
   const plan = planSandbox(
     { ...sandbox, owner: user, shownAs: argv },
     { tree, id: manifest.id, environment: manifest.environment },
   );
+  checkEgress({ egress: job.egress, network: job.network, seccomp });
   return frozen({
     ...plan,
     command: {

@@ -1,11 +1,10 @@
 /** Folders that commands may write only if the caller confirms it: writing there controls the host or others. */
-import { closeSync, constants, openSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { attempt } from '../../host/calls/libc.ts';
 import { O_PATH } from '../../host/files/at.ts';
 import type { HeldPath } from '../../host/files/held.ts';
-import { isWithin, type MountedPath, MountTable, mountedPath } from '../../host/files/mount.ts';
+import { folderPlace, isPlaceIn, MountTable, mountedPath } from '../../host/files/mount.ts';
 import type { Bind } from './specification.ts';
 
 const SYSTEM = [
@@ -71,15 +70,15 @@ export function refuseHostWrite(
   const mounts = new MountTable();
   const place = mountedPath(fd, mounts);
   const peoples = PEOPLES.some((path) => {
-    const folder = placeOf(path, mounts);
-    return folder !== undefined && isIn(place, folder);
+    const folder = folderPlace(path, mounts);
+    return folder !== undefined && isPlaceIn(place, folder);
   });
   for (const kept of keptFolders(paths, place.path, caller.uid)) {
-    const folder = placeOf(kept.path, mounts);
+    const folder = folderPlace(kept.path, mounts);
     if (folder === undefined) continue;
-    const inIt = isIn(place, folder);
+    const inIt = isPlaceIn(place, folder);
     if (kept.only === true ? inIt && place.inside !== folder.inside : peoples) continue;
-    if (!inIt && !isIn(folder, place)) continue;
+    if (!inIt && !isPlaceIn(folder, place)) continue;
     const what = place.path === source ? source : `${source} (${place.path})`;
     const where =
       place.path === kept.path ? '' : inIt ? ` in ${kept.path},` : ` with ${kept.path} in it,`;
@@ -129,11 +128,6 @@ export function refuseHostWrites(
   }
 }
 
-function isIn(place: MountedPath, folder: MountedPath): boolean {
-  if (isWithin(place.path, folder.path)) return true;
-  return place.device === folder.device && isWithin(place.inside, folder.inside);
-}
-
 function keptFolders({ root, hostRun }: Folders, place: string, uid: number): Kept[] {
   return [
     ...[root, hostRun].map((path) => ({ path, why: 'kiln keeps its state there' })),
@@ -172,9 +166,4 @@ function foreignHome(place: string, caller: number): Kept[] {
 
 function ownerOf(path: string): number | undefined {
   return statSync(path, { throwIfNoEntry: false })?.uid;
-}
-
-function placeOf(path: string, mounts: MountTable): MountedPath | undefined {
-  using folder = attempt(() => closing(openSync(path, O_PATH | constants.O_DIRECTORY)));
-  return folder && mountedPath(folder.fd, mounts);
 }
