@@ -125,7 +125,7 @@ async function beginLine(
   }
 }
 
-/** False if a worker must do it; nothing has happened then. */
+/** False if a worker must do it; no command is begun then, and no file of the caller's opened. */
 async function serveHere(
   line: CommandLine,
   shared: Shared,
@@ -182,10 +182,7 @@ async function runHere(caller: ClientCaller, line: CommandLine, shared: Shared):
   let isShort = true;
   try {
     const command = commandFor(caller, async (given, options, it) => {
-      isShort = isShortRun(options, caller.user);
-      if (!isShort) return;
-      const argv = await admit(it, caller, { words: 'run', args: given }, given);
-      isShort = await runShort(argv, it, caller, line, shared);
+      isShort = isShortRun(options, caller.user) && (await runShort(given, it, caller, line, shared));
     });
     prepare(command, caller);
     fillDefaults(command, caller);
@@ -201,18 +198,18 @@ async function runHere(caller: ClientCaller, line: CommandLine, shared: Shared):
   return true;
 }
 
-/** False where the image must be made first. */
+/** False where the image must be made first: what options name is opened by the worker then. */
 async function runShort(
-  argv: readonly string[],
+  given: readonly string[],
   it: KilnCommand,
   caller: ClientCaller,
   line: CommandLine,
   { results: resultsFor, removeLater, started }: Shared,
 ): Promise<boolean> {
-  const options = it.opts<RunOptions>();
-  if (options.image === undefined) return false;
+  const { image } = it.opts<RunOptions>();
+  if (image === undefined) return false;
   const { paths, owner, cwd } = caller.openEngine();
-  const looking = awaitedLater(openExistingImage({ paths, owner }, options.image, cwd()));
+  const looking = awaitedLater(openExistingImage({ paths, owner }, image, cwd()));
   // An error is told where the image is needed.
   const isThere = await looking.then(
     (found) => found !== undefined,
@@ -222,7 +219,8 @@ async function runShort(
   line.keep();
   using results = resultsFor(line.start.umask);
   try {
-    await runGiven(argv, options, it, {
+    const argv = await admit(it, caller, { words: 'run', args: given }, given);
+    await runGiven(argv, it.opts<RunOptions>(), it, {
       ...{ caller, results, started },
       pickImage: () => looking as Promise<LeasedImage>,
       // Removing the sandbox would delay what the caller waits for, so it comes after.
