@@ -191,8 +191,10 @@ export function prepare(
     getOutHasColors: () => false,
     getErrHasColors: () => false,
     outputError: (text, write) => {
-      const [first = '', ...more] = plainText(text).trimEnd().split('\n');
-      const [, near] = /^\(Did you mean (.*)\?\)$/.exec(more.join(' ')) ?? [];
+      const lines = plainText(text).trimEnd();
+      const [, said = '', near] = /^(.*?)(?:\n\(Did you mean (.*)\?\))?$/s.exec(lines) ?? [];
+      // A value may have ends of lines.
+      const first = said.replaceAll('\n', ' ');
       const [, unknown = ''] = /^error: unknown command '(.+)'$/.exec(first) ?? [];
       const word = program.parent === null ? OTHER_WORDS.get(unknown) : undefined;
       const meant = word === undefined ? near : `kiln ${word}`;

@@ -199,6 +199,11 @@ test.serial('more parked sandboxes than fit into memory are refused', async (t) 
 });
 
 test.serial('impossible options of a sandbox are refused', async (t) => {
+  await refused(
+    t,
+    ['run', '--timeout', '5\nx', '--', 'true'],
+    /argument '5 x' is invalid\. not a duration/,
+  );
   const run = (...args: string[]) => ['run', '-r', IMAGE, ...args, '--', 'true'];
   const cases: readonly [string[], RegExp, RegExp][] = [
     [['--memory', '1'], /'--memory <size>'.*4M or more/, /--help/],
