@@ -249,7 +249,7 @@ export function dfCommand(caller: Caller): KilnCommand {
   const it = new KilnCommand('df').description(
     'Show the size of images, packages, downloads, build caches and services on the disk.',
   );
-  return addListOptions(it)
+  return addListOptions(it, '{{.Type}} {{.Size}}')
     .addHelpText('after', DF_EXAMPLES)
     .action(async (options: ListOptions) => {
       await using engine = caller.openEngine();

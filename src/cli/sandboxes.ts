@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { Follower } from '../detached/follow.ts';
-import { jobCalled, type ListedJob, listJobs, sandboxOfJob } from '../detached/record.ts';
+import { jobCalled, type ListedJob, listJobs, sandboxMeant } from '../detached/record.ts';
 import { KilnError } from '../errors.ts';
 import { sizeText } from '../host/calls/system-error.ts';
 import { requireState, type StatePaths, statePaths } from '../host/state/paths.ts';
@@ -14,7 +14,6 @@ import {
   type ListedSandbox,
   listSandboxes,
   type SandboxUsage,
-  sandboxCalled,
   sandboxUsage,
 } from '../sandbox/domain/sandbox-record.ts';
 import { type Caller, type Parking, requireHost } from './caller/caller.ts';
@@ -56,12 +55,12 @@ const COLUMNS: Columns<ShownSandbox> = [
 export function psCommand(caller: Caller): KilnCommand {
   const it = new KilnCommand('ps')
     .description(
-      'List sandboxes: running, kept (for `kiln shell`), expired or abandoned (`kiln gc` removes them), ending (killed, but the kernel cannot end a process in it) and, with -a, parked (ready for the next command); and detached jobs. SIZE is what a sandbox has written to its own file systems, which are in memory; MEMORY is all that it takes now.',
+      'List sandboxes: running, kept (for `kiln shell`), expired or abandoned (`kiln gc` removes them), ending (killed, but the kernel cannot end a process in it) and, with -a, parked (ready for the next command); and detached jobs, with -a those that have ended as well. SIZE is what a sandbox has written to its own file systems, which are in memory; MEMORY is all that it takes now.',
     )
-    .option('-a, --all', 'list parked sandboxes as well')
-    .option('--jobs', 'list detached jobs only');
+    .option('-a, --all', 'list parked sandboxes and ended jobs as well')
+    .option('--jobs', 'list detached jobs only, also those that have ended');
   const json = 'print one JSON array instead of a table: of sandboxes, with --jobs of jobs';
-  return addListOptions(it, json)
+  return addListOptions(it, '{{.ID}} {{.State}}', json)
     .examples(
       'kiln ps',
       'kiln ps --format "{{.ID}} {{.Memory}} {{.Size}}"',
@@ -92,9 +91,10 @@ export function psCommand(caller: Caller): KilnCommand {
         if (state !== 'ending' || options.json === true) continue;
         caller.stderr.say(`kiln: sandbox ${id} cannot end: ${whyEndless(record.init?.pid)}\n`);
       }
-      if (options.json === true || options.format !== undefined || jobs.length === 0) return;
+      const told = options.all === true ? jobs : jobs.filter(({ state }) => state !== 'ended');
+      if (options.json === true || options.format !== undefined || told.length === 0) return;
       caller.stdout.say('\n');
-      printJobs(jobs, caller);
+      printJobs(told, caller);
     });
 }
 
@@ -196,9 +196,7 @@ export function killCommand(caller: Caller): KilnCommand {
       const listed = await listSandboxes(paths, engine);
       const chosen = all
         ? listed
-        : others.map((word) =>
-            sandboxCalled(listed, sandboxOfJob(known, word, caller.user, listed) ?? word),
-          );
+        : others.map((word) => sandboxMeant(known, word, caller.user, listed));
       const destroy = async ({ id, directory, record }: ListedSandbox) => {
         await destroySandbox(paths, directory, record, connect);
         caller.stdout.say(`${id}\n`);

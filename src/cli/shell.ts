@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CopyInItem } from '../artifacts/copy-in.ts';
 import { defined } from '../defined.ts';
-import { listJobs, sandboxOfJob } from '../detached/record.ts';
+import { listJobs, sandboxMeant } from '../detached/record.ts';
 import type { OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
@@ -15,7 +15,6 @@ import {
   isOver,
   type ListedSandbox,
   listSandboxes,
-  sandboxCalled,
   sandboxFiles,
 } from '../sandbox/domain/sandbox-record.ts';
 import type { KeptCommand } from '../sandbox/door/plan.ts';
@@ -38,7 +37,8 @@ Examples:
   kiln shell -r debian-build --bind .:/work --workdir /work
   kiln run -r debian-build --keep -- make; kiln shell 3fa9c1d2e4`;
 
-const ID = 'the id of a sandbox, or a name of a job, as `kiln ps` shows it; the first digits do';
+const ID =
+  'the id of a sandbox, or a name of a job, as `kiln ps` shows it; its first digits are enough';
 
 const AS_MADE = 'it has the options that it was made with; without an id, a new sandbox takes them';
 
@@ -148,7 +148,7 @@ async function sandboxOf(
   if (job === undefined) {
     const sandboxes = await listSandboxes(engine.paths, engine);
     try {
-      return sandboxCalled(sandboxes, sandboxOfJob(jobs, word, engine.owner, sandboxes) ?? word);
+      return sandboxMeant(jobs, word, engine.owner, sandboxes);
     } catch (error) {
       if (!(await recipeNames(engine.paths)).includes(word)) throw error;
       throw new KilnError('E_NO_SANDBOX', `there is no sandbox ${word}: that is an image`, {

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import { acquireLock, type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
@@ -9,7 +10,7 @@ import { treeUsage } from '../host/files/tree-usage.ts';
 import { bytesFor, filesFor } from '../host/state/disk-watch.ts';
 import { longLived } from '../host/state/long-lived.ts';
 import type { StatePaths, StateRoot } from '../host/state/paths.ts';
-import { onlyOne } from '../sandbox/domain/sandbox-record.ts';
+import { type ListedSandbox, onlyOne, sandboxCalled } from '../sandbox/domain/sandbox-record.ts';
 
 /** How long an ended job is kept, milliseconds: a week, so that Friday's is there on Monday. */
 const KEPT_MS = 7 * 24 * 3_600_000;
@@ -141,21 +142,29 @@ export function jobCalled(listed: readonly ListedJob[], word: string, owner: Own
 }
 
 /**
- * The sandbox of such a job, among those with these ids: what `--keep` left of one that has ended can be entered and
- * destroyed by the job's id or name. @throws KilnError E_NO_JOB where the ids of several begin so
+ * The sandbox that a word means, by its id or by that of a job, or by a job's name: what `--keep` left of one that has
+ * ended can be entered and destroyed. @throws KilnError E_NO_SANDBOX; E_NO_JOB where the ids of several begin so
  */
-export function sandboxOfJob(
+export function sandboxMeant(
   listed: readonly ListedJob[],
   word: string,
   owner: Owner,
-  sandboxes: readonly { readonly id: string }[],
-): string | undefined {
+  sandboxes: readonly ListedSandbox[],
+): ListedSandbox {
   const left = listed.filter(({ record }) => sandboxes.some(({ id }) => id === record.sandbox));
   // The beginning of a sandbox's own id means that one.
   const isFree = word !== '' && !sandboxes.some(({ id }) => id.startsWith(word));
   const isMeant = ({ record: { id, name, owner: whose } }: ListedJob) =>
     (name === word && whose === owner?.uid) || (isFree && id.startsWith(word));
-  return left.some(isMeant) ? jobCalled(left, word, owner).record.sandbox : undefined;
+  if (left.some(isMeant)) {
+    return sandboxCalled(sandboxes, jobCalled(left, word, owner).record.sandbox ?? word);
+  }
+  const ended = isFree ? listed.findLast(isMeant)?.record : undefined;
+  if (ended?.ended === undefined) return sandboxCalled(sandboxes, word);
+  const title = titleOf(ended);
+  throw new KilnError('E_NO_SANDBOX', `job ${title} ended with status ${ended.ended.status}`, {
+    hint: `\`kiln logs ${title}\` prints its output, \`kiln results ${title} DIR\` copies its results`,
+  });
 }
 
 export function titleOf({ id, name }: JobRecord): string {

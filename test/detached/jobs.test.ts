@@ -18,8 +18,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
 import { Follower } from '../../src/detached/follow.ts';
 import { readJobLog } from '../../src/detached/log.ts';
-import { jobFiles, makeJobFolder, sandboxOfJob, writeJob } from '../../src/detached/record.ts';
+import { jobFiles, makeJobFolder, sandboxMeant, writeJob } from '../../src/detached/record.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
+import type { ListedSandbox } from '../../src/sandbox/domain/sandbox-record.ts';
 import { IMAGE, KILN, PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { endingListener } from '../support/ending-listener.ts';
@@ -81,7 +82,17 @@ test.serial('a job goes on without its caller, and reports how it ended', async 
   const waited = await waiting;
   t.is(waited.exitCode, 7);
   t.is(waited.stdout, '');
-  t.regex(await says(state, ['ps']), new RegExp(`${id} .*ended 7`));
+  t.regex(await says(state, ['ps', '-a']), new RegExp(`${id} .*ended 7`));
+  t.notRegex(await says(state, ['ps']), new RegExp(id));
+  for (const command of ['kill', 'exec']) {
+    const { exitCode, stderr } = await state.kiln([
+      command,
+      id,
+      ...(command === 'exec' ? ['true'] : []),
+    ]);
+    t.is(exitCode, 125);
+    t.regex(String(stderr), new RegExp(`job ${id} ended with status 7 .*\n.*kiln logs ${id}`));
+  }
   t.is((await state.kiln(['wait', id.slice(0, 6)])).exitCode, 7, 'later as well');
   const logs = await state.kiln(['logs', id]);
   t.deepEqual([logs.stdout, logs.stderr], ['out\nlate', 'err']);
@@ -97,7 +108,7 @@ test.serial('a command that cannot start is reported to the caller; it is no job
   t.is((await jobs(state)).length, before);
   const unnamed = await state.kiln(['run', '-r', 'busybox', '--name', 'x', '--', 'true']);
   t.is(unnamed.exitCode, 125);
-  t.regex(String(unnamed.stderr), /--name is for a job that goes on by itself/);
+  t.regex(String(unnamed.stderr), /--name needs --detach/);
   const none = await state.kiln(['wait', 'nobody']);
   t.is(none.exitCode, 125);
   t.regex(String(none.stderr), /there is no job nobody \[/);
@@ -112,7 +123,7 @@ test.serial('a name belongs to one job at a time, and results wait to be fetched
   const id = await says(state, [...job, 'sh', '-c', `${make}; ${end.wait}`]);
   const again = await state.kiln([...job, 'true']);
   t.is(again.exitCode, 125);
-  t.regex(String(again.stderr), /a job of yours that goes on is called nightly/);
+  t.regex(String(again.stderr), /you already have a running job named nightly/);
   const early = await state.kiln(['results', 'nightly', join(state.beside, 'early')]);
   t.regex(String(early.stderr), /the job nightly has not ended/);
   end.open();
@@ -160,9 +171,9 @@ test.serial('a prefix that several jobs’ ids share ends none of them', async (
   const ended = records.map((one, index) => {
     return { state: 'ended', folder: '', record: { ...one, sandbox: `a${index}` } } as const;
   });
-  const sandboxes = [{ id: 'a0' }, { id: 'a1' }];
-  t.throws(() => sandboxOfJob(ended, 'fffff', undefined, sandboxes), { code: 'E_NO_JOB' });
-  t.is(sandboxOfJob(ended, 'fffff', undefined, sandboxes.slice(1)), 'a1');
+  const sandboxes = ['a0', 'a1'].map((id) => ({ id }) as ListedSandbox);
+  t.throws(() => sandboxMeant(ended, 'fffff', undefined, sandboxes), { code: 'E_NO_JOB' });
+  t.is(sandboxMeant(ended, 'fffff', undefined, sandboxes.slice(1)).id, 'a1');
 });
 
 test.serial('a log can be read while its oldest file is removed', (t) => {

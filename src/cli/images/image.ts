@@ -85,7 +85,7 @@ export function command(caller: Caller): KilnCommand {
       for (const message of warnings) printWarning({ code: 'solver', message }, caller.stderr);
       caller.stdout.say(`${file}\n`);
     });
-  addListOptions(it.command('ls'))
+  addListOptions(it.command('ls'), '{{.Name}} {{.Size}}')
     .description('List images, the most recently used first.')
     .examples('kiln image ls', 'kiln image ls --json | jq -r ".[].id"')
     .action((options: ListOptions) => list(options, caller));

@@ -9,15 +9,17 @@ export interface ListOptions {
   readonly format?: string;
 }
 
+/** @param template an example of the table's columns */
 export function addListOptions(
   command: KilnCommand,
+  template: string,
   json = 'print one JSON array instead of a table',
 ): KilnCommand {
   return command
     .option('--json', json)
     .option(
       '--format <template>',
-      "print each row by this template of the table's columns, such as '{{.ID}} {{.State}}'",
+      `print each row by this template of the table's columns, such as '${template}'`,
     );
 }
 

@@ -14,7 +14,7 @@ export function listCommand(caller: Caller): KilnCommand {
     .alias('ls')
     .description('List services with their state and what they use.')
     .argument('[service...]', 'names of services; all by default');
-  return addListOptions(it)
+  return addListOptions(it, '{{.Name}} {{.State}}')
     .addHelpText(
       'after',
       '\nPORTS are [ADDRESS:]HOSTPORT:PORT; the address is 127.0.0.1 where none is shown.\n\nExamples:\n  kiln service list\n  kiln service list --json apache1',

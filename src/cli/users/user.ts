@@ -38,12 +38,15 @@ export function command(caller: Caller): KilnCommand {
   );
   return it
     .addCommand(
-      addListOptions(list)
+      addListOptions(list, '{{.UID}} {{.State}}')
         .examples('kiln user ls', 'kiln user ls --format "{{.UID}} {{.State}}"')
         .action((options: ListOptions) => printUsers(options, caller)),
     )
     .addCommand(
-      addListOptions(new KilnCommand('show').description('Show what kiln keeps of a user.'))
+      addListOptions(
+        new KilnCommand('show').description('Show what kiln keeps of a user.'),
+        '{{.Type}} {{.Size}}',
+      )
         .argument('<uid>', UID, parseUid)
         .examples('kiln user show 1001')
         .action((uid: number, options: ListOptions) => showUser(uid, options, caller)),
