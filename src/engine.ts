@@ -84,7 +84,7 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
       // Whoever waits has limits of its own; the connection is made for all.
       return waitFor(connection, {
         code: 'E_LIBVIRT_SILENT',
-        hint: '`kiln doctor` tells whether it answers',
+        hint: '`kiln doctor` checks whether it answers',
         endAfter: Number.POSITIVE_INFINITY,
       });
     },

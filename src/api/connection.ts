@@ -197,7 +197,9 @@ function callError(error: string, parameters: object): KilnError {
     return new KilnError(code as ErrorCode, message, { hint, cause });
   }
   if (error === 'org.varlink.service.InvalidParameter') {
-    return parameterError((parameters as { readonly parameter: string }).parameter);
+    const { parameter } = parameters as { readonly parameter: string };
+    // The standard's error has no more.
+    return parameterError(parameter, 'is missing, unknown, or not of its type');
   }
   if (error === 'org.varlink.service.PermissionDenied') {
     return new KilnError('E_PERMISSION', 'kilnd does not do this for your user', {

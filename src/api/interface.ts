@@ -164,19 +164,26 @@ export function kilnInterface(): Interface {
 /** The version of the interface: its comment names it, too. */
 export const INTERFACE_VERSION = 1;
 
+type ParameterProblem = 'is missing' | 'is unknown' | 'is not of its type';
+
 /** `parameter` is the field, such as `surroundings.binds`. */
 export class InvalidParameter extends Error {
   readonly parameter: string;
+  readonly problem: ParameterProblem;
 
-  constructor(parameter: string) {
-    super(`the parameter ${parameter} is missing, unknown, or not of its type`);
+  constructor(parameter: string, problem: ParameterProblem) {
+    super(`the parameter ${parameter} ${problem}`);
     this.parameter = parameter;
+    this.problem = problem;
   }
 }
 
 /** For the library: the daemon's answer, or what the library finds before it asks. */
-export function parameterError(parameter: string): KilnError {
-  const message = `${parameter || 'the parameters'}: missing, unknown, or not of its type`;
+export function parameterError(
+  parameter: string,
+  problem: ParameterProblem | 'is missing, unknown, or not of its type' = 'is not of its type',
+): KilnError {
+  const message = parameter === '' ? 'the parameters are no object' : `${parameter} ${problem}`;
   return new KilnError('E_ARGUMENT', message, {
     hint: 'docs/reference/api.md leads to the fields',
   });
@@ -189,7 +196,9 @@ export function checkTypes(method: string, parameters: object): void {
   try {
     if (input !== undefined) checkParameters(input, parameters, all);
   } catch (error) {
-    throw error instanceof InvalidParameter ? parameterError(error.parameter) : error;
+    throw error instanceof InvalidParameter
+      ? parameterError(error.parameter, error.problem)
+      : error;
   }
 }
 
@@ -221,9 +230,9 @@ function checked(type: Type, value: unknown, place: string, of: Interface): unkn
     case 'optional':
       return value === undefined || value === null ? undefined : checked(type.of, value, place, of);
     case 'named':
-      return checked(of.types.get(type.name)?.type ?? fail(place), value, place, of);
+      return checked(of.types.get(type.name)?.type ?? fail(place, value), value, place, of);
     case 'array':
-      if (!Array.isArray(value)) return fail(place);
+      if (!Array.isArray(value)) return fail(place, value);
       return value.map((item) => checked(type.of, item, place, of));
     case 'map': {
       const entries = Object.entries(object(value, place)).map(([name, item]) => {
@@ -234,18 +243,18 @@ function checked(type: Type, value: unknown, place: string, of: Interface): unkn
     case 'struct':
       return checkedFields(type, object(value, place), place, of);
     case 'enum':
-      return typeof value === 'string' && type.values.includes(value) ? value : fail(place);
+      return typeof value === 'string' && type.values.includes(value) ? value : fail(place, value);
     case 'object':
       return object(value, place);
     case 'int':
-      return Number.isSafeInteger(value) ? value : fail(place);
+      return Number.isSafeInteger(value) ? value : fail(place, value);
     case 'float':
-      return typeof value === 'number' ? value : fail(place);
+      return typeof value === 'number' ? value : fail(place, value);
     case 'bool':
-      return typeof value === 'boolean' ? value : fail(place);
+      return typeof value === 'boolean' ? value : fail(place, value);
     case 'string':
       // No path, argument or variable can contain a NUL.
-      return typeof value === 'string' && !value.includes('\0') ? value : fail(place);
+      return typeof value === 'string' && !value.includes('\0') ? value : fail(place, value);
   }
 }
 
@@ -258,7 +267,7 @@ function checkedFields(
   const inside = (name: string) => (place === '' ? name : `${place}.${name}`);
   const known = new Set(fields.map(({ name }) => name));
   const unknown = Object.keys(value).find((name) => !known.has(name));
-  if (unknown !== undefined) fail(inside(unknown));
+  if (unknown !== undefined) throw new InvalidParameter(inside(unknown), 'is unknown');
   const entries = fields.map(({ name, type }) => {
     // No name has a special meaning to JavaScript.
     const given = Object.hasOwn(value, name) ? value[name] : undefined;
@@ -268,10 +277,10 @@ function checkedFields(
 }
 
 function object(value: unknown, place: string): Readonly<Record<string, unknown>> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) fail(place);
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) fail(place, value);
   return value as Readonly<Record<string, unknown>>;
 }
 
-function fail(place: string): never {
-  throw new InvalidParameter(place);
+function fail(place: string, value: unknown): never {
+  throw new InvalidParameter(place, value === undefined ? 'is missing' : 'is not of its type');
 }

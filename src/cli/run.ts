@@ -115,7 +115,7 @@ function publishOption(): Option {
   return new Option('-p, --publish <port>', 'refuse, and name kiln service')
     .hideHelp()
     .argParser(() => {
-      const why = 'A command has no ports; a service has: kiln service create --publish.';
+      const why = '--publish is for services: kiln service create --publish.';
       throw new InvalidArgumentError(why);
     });
 }

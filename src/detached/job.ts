@@ -111,7 +111,7 @@ export class DetachedJob extends EventEmitter<JobEvents> {
         record.name === name && record.owner === owner && ['running', 'starting'].includes(state),
     );
     if (taken !== undefined) {
-      throw new KilnError('E_JOB_NAME', `a job of yours that goes on is called ${name}`, {
+      throw new KilnError('E_JOB_NAME', `you already have a running job named ${name}`, {
         hint: `\`kiln kill ${taken.record.id}\` ends it; or take another name`,
       });
     }

@@ -110,7 +110,7 @@ export async function pickImage(
   const leased = only === undefined ? undefined : await leaseImage(engine.paths, only);
   if (leased !== undefined) return leased;
   const there = images.length === 0 ? 'none is there yet' : `there are ${images.length}`;
-  throw new KilnError('E_IMAGE_MISSING', `no image is named, and ${there}`, {
-    hint: 'give one with -r, in KILN_IMAGE or in kiln.yaml: `-r debian-build` comes with kiln, and is made when first used; `kiln image ls` lists those that are there',
+  throw new KilnError('E_IMAGE_MISSING', `give an image with -r: ${there}`, {
+    hint: 'or in KILN_IMAGE, or in kiln.yaml: `-r debian-build` comes with kiln, and is made when first used; `kiln image ls` lists those that are there',
   });
 }

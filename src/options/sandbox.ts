@@ -195,7 +195,7 @@ export const SANDBOX = {
     texts.choice('profile', ['default', 'nested']),
     root('sandboxes in a sandbox need its whole /proc'),
     {
-      help: 'choose what the sandbox is for; nested allows sandboxes inside it',
+      help: 'sandbox profile; nested allows sandboxes inside it',
       usual: 'default',
     },
   ),
@@ -248,7 +248,7 @@ export const DETACH = {
     help: 'print an id once it has begun, and leave it to the daemon: see `kiln attach`, `wait`, `logs`, `results`',
     short: 'd',
   }),
-  name: row(text('name'), 'open', { help: 'with --detach: call it so' }),
+  name: row(text('name'), 'open', { help: 'with --detach: the job’s name' }),
 };
 
 export type DetachOptions = ValuesOf<typeof DETACH>;

@@ -121,7 +121,7 @@ test('a strict TypeScript program compiles against the installed library, and ru
     '3',
     'E_IMAGE_MISSING',
     'E_ARGUMENT',
-    'E_ARGUMENT sources: missing, unknown, or not of its type',
+    'E_ARGUMENT sources is not of its type',
   ]);
 });
 

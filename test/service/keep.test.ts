@@ -222,8 +222,11 @@ test.serial('of an archive only /etc and /var are taken as is, and no id leads o
   t.is(restored.exitCode, 0, String(restored.stderr));
   const said = String(restored.stderr);
   t.regex(said, /warning: two: .*var\/disk is a block-device: left out \[restored\]/);
-  t.true(said.includes(`its definition has a mount: ${state.beside}:/beside:ro [restored]`), said);
-  t.regex(said, /a port of this host: \d+:80 \[restored\]/);
+  t.true(
+    said.includes(`its definition asks for a mount: ${state.beside}:/beside:ro [restored]`),
+    said,
+  );
+  t.regex(said, /asks for port \d+:80 of this host \[restored\]/);
   t.regex(said, /its image is not here: `kiln service upgrade two`/);
   const { directory, definition, var: data } = instanceFiles(state.paths, 'two');
   const modes = await execa('stat', ['-c', '%a %u:%g', directory, definition, `${data}/as-root`]);

@@ -124,8 +124,8 @@ async function refused(options: readonly string[], ...command: readonly string[]
 
 test.serial('mistakes on creating a service are named, and are not internal errors', async (t) => {
   const command = ['sleep', '1'];
-  t.regex(await refused([]), /wrong: either units or a command is needed/);
-  t.regex(await refused(['-u', 'a.service'], ...command), /either units or a command/);
+  t.regex(await refused([]), /wrong: say what the service runs: -u UNIT, or -- COMMAND/);
+  t.regex(await refused(['-u', 'a.service'], ...command), /say what the service runs/);
   t.regex(await refused(['-s', 'bogus'], ...command), /not a label: "bogus"/);
   t.regex(await refused(['--health', ':80x'], ...command), /health\.http: write it as :PORT\/PATH/);
   t.regex(await refused(['--health', ':99999/'], ...command), /health\.http: a port is 1 to 65535/);

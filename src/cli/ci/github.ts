@@ -63,7 +63,7 @@ const HOME = '/github/home';
 export function githubCommand(caller: Caller, kiln: Kiln): KilnCommand {
   return opensSandboxes(new KilnCommand('github-hook'))
     .description(
-      'Be the container hooks of a GitHub runner: read a request from stdin, run the job’s steps in one sandbox.',
+      'Act as a GitHub runner’s container hooks: read a request from stdin, run the job’s steps in one sandbox.',
     )
     .examples('kiln ci github-hook -- -r debian-build --memory 4G --egress github.com')
     .action(async (options: string[], its: RunnerOptions) => {

@@ -24,7 +24,7 @@ const SHELL = 'if command -v bash >/dev/null; then exec bash "$0"; fi; exec sh "
 
 export function gitlabCommand(caller: Caller, kiln: Kiln): KilnCommand {
   const it = new KilnCommand('gitlab')
-    .description('Be the custom executor of a GitLab Runner: a job runs in one sandbox.')
+    .description('Act as a GitLab Runner’s custom executor: a job runs in one sandbox.')
     .enablePositionalOptions();
   it.command('config')
     .description('Tell the runner where builds lie in the sandbox, and make up the job’s token.')

@@ -25,8 +25,8 @@ export async function detach<
   const { name, tty = false } = options;
   if (options.detach !== true) {
     if (name !== undefined) {
-      throw new KilnError('E_ARGUMENT', '--name is for a job that goes on by itself', {
-        hint: 'add --detach',
+      throw new KilnError('E_ARGUMENT', '--name needs --detach', {
+        hint: 'a command that you wait for needs no name',
       });
     }
     return { options, begin: () => undefined };

@@ -166,7 +166,7 @@ async function ownFinding(
     const found = `there is no group ${group}: only root uses kiln`;
     return fail(found, `${you} are not root`, `groupadd --system ${group} && ${addition}`);
   }
-  const found = `the group ${group} uses kiln`;
+  const found = `members of the group ${group} may use kiln`;
   if (![process.getegid?.(), ...(process.getgroups?.() ?? [])].includes(gid)) {
     const members = (await linesOf('/etc/group')).find(([, , number]) => Number(number) === gid);
     if (username === undefined || !members?.[3]?.split(',').includes(username))
@@ -196,13 +196,13 @@ function socketFinding(socket: string, group: string | number, gid: number): Fin
   const found = statSync(socket, { throwIfNoEntry: false });
   if (found === undefined) {
     return warn(
-      `the group ${group} uses kiln, and no kilnd listens at ${socket}`,
+      `members of the group ${group} may use kiln, and no kilnd listens at ${socket}`,
       'users cannot start one',
       'systemctl enable --now kiln.socket (docs/administration.md), or any call of root’s',
     );
   }
   const isOpen = found.gid === gid && (found.mode & 0o060) === 0o060;
-  if (isOpen) return ok(`the group ${group} uses kiln`);
+  if (isOpen) return ok(`members of the group ${group} may use kiln`);
   return warn(
     `${socket} is not the group’s`,
     `members of ${group} cannot connect`,

@@ -115,7 +115,7 @@ export class ConnectionPool {
       return await waitFor(done, {
         whom: () => this.#whom(),
         code: 'E_LIBVIRT_SILENT',
-        hint: 'kiln doctor tells whether it answers; its log may say what it does',
+        hint: '`kiln doctor` checks whether it answers; docs/engine.md says where its log is',
         ...defined({ endAfter: this.#options.endAfter }),
         // While a queued call waits, the ends of other calls show that the daemon is alive.
         since: () => call.began ?? Math.max(waitStarted, lastEnd),
@@ -238,7 +238,7 @@ export class ConnectionPool {
       left = await waitFor(goodbyes, {
         whom: () => this.#whom(),
         code: 'E_LIBVIRT_SILENT',
-        hint: 'kiln doctor tells whether it answers',
+        hint: '`kiln doctor` checks whether it answers',
       });
     } catch {
       abandonCall(goodbyes);

@@ -48,7 +48,7 @@ export function explainLayers(
     ),
     on('user', `${user} (uid ${user.split(':')[0]})`),
     on('mount-namespace', 'the image read-only below an overlay; nothing of the host but binds'),
-    on('pid-namespace', 'nested: the init that watches cannot be traced, nor seen its parent'),
+    on('pid-namespace', 'nested: the command can neither trace the init nor see its parent'),
     on('ipc, uts, cgroup-namespace', 'own'),
     optional('time-namespace', 'own', allowMissing),
     networkLayer(sandbox.network, egress),

@@ -196,7 +196,7 @@ export const serviceSchema = z
     if (service.boot && service.command !== undefined) {
       refuse(context, 'a systemd runs units, no command', 'boot');
     } else if (!service.boot && (service.command === undefined) === (service.units.length === 0)) {
-      refuse(context, 'either units or a command is needed');
+      refuse(context, 'say what the service runs: -u UNIT, or -- COMMAND');
     }
     for (const key of ['user', 'workdir'] as const) {
       if (service.command !== undefined || service[key] === undefined) continue;

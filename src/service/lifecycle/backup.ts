@@ -137,7 +137,7 @@ export async function restoreService(
     const checked = changeDefinition(files.definition, confirm, title);
     checkMounts(paths, checked.definition);
     checked.store();
-    for (const text of asksOfHost(checked.definition)) warn(`its definition has ${text}`);
+    for (const text of asksOfHost(checked.definition)) warn(`its definition asks for ${text}`);
     if (existsSync(files.varImage))
       warn('its /var is an ext4 image, which this host’s kernel mounts');
   });
@@ -190,7 +190,7 @@ function asksOfHost(definition: ServiceDefinition): string[] {
         `a mount: ${source}:${target}${readonly ? ':ro' : ''}${relabel ? ', relabelled' : ''}`,
     ),
     ...(network === 'private' ? [] : [`the network ${network.name}`]),
-    ...publish.map((port) => `a port of this host: ${formatPublish(port)}`),
+    ...publish.map((port) => `port ${formatPublish(port)} of this host`),
     ...(capabilities.length === 0 ? [] : [`capabilities: ${capabilities.join(', ')}`]),
     ...(seccomp === 'default' ? [] : [`the seccomp profile ${seccomp}`]),
     ...(label === undefined ? [] : ['a label']),
