@@ -87,8 +87,10 @@ Examples:
     });
 }
 
-/** How often a sandbox is looked at that another command has just entered or left. */
-const ATTEMPTS = 40;
+/** How long a running sandbox may take no further command, ms: its own may be about to begin, or to end. */
+const CLOSED_MAX = 2000;
+/** The same of a kept one, which another command has just entered or left: on a busy host that takes longer. */
+const KEPT_CLOSED_MAX = 30_000;
 const PAUSE = 50;
 
 async function enter(
@@ -108,7 +110,8 @@ async function enter(
     ...(user === undefined ? {} : { user: userIn(engine, record.image, user) }),
     ...(tty ? { terminal: caller.windowSize } : {}),
   };
-  for (let attempt = 1; ; attempt++) {
+  const begun = performance.now();
+  for (;;) {
     const now = await findSandbox(engine, id);
     try {
       if (now.state === 'kept') return await enterKept(engine, id, { ...request, copyIn }, caller);
@@ -131,7 +134,8 @@ async function enter(
         return await runAttached(visited.command, visited.leave, caller, tty);
       }
     }
-    if (now.state !== 'running' || attempt === ATTEMPTS) throw closedError(now);
+    const most = now.record.session === undefined ? CLOSED_MAX : KEPT_CLOSED_MAX;
+    if (now.state !== 'running' || performance.now() - begun > most) throw closedError(now);
     await sleep(PAUSE);
   }
 }
