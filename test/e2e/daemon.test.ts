@@ -191,6 +191,8 @@ test.serial('parked sandboxes are claimed once each, and replaced', async (t) =>
   t.true(await until(() => parkedIds(state.paths).length === 2));
   const after = await waiting();
   t.is(after.filter((id) => before.includes(id)).length, 1);
+  t.is((await park('-n', '1')).stdout, '1 of 1 parked\n');
+  t.is((await waiting()).length, 1);
   await park('--none');
   t.deepEqual(await waiting(), []);
 });

@@ -60,13 +60,15 @@ export class ParkingLot {
   }
 
   /**
-   * Starts missing sandboxes, a few at a time, and ends expired ones.
+   * Starts missing sandboxes, a few at a time, and ends expired ones and those that are too many.
    * @param wanted how many are to be parked; asked again before each, and none is started where it is fewer
    * @param lifetime how long each of them stays parked, milliseconds
    * @throws what starting a sandbox throws
    */
   async fill(wanted: () => number, lifetime = PARKED_LIFETIME): Promise<void> {
-    await this.#end(this.#parked.filter((parked) => !isUsable(parked, Date.now())));
+    const usable = this.#parked.filter((parked) => isUsable(parked, Date.now()));
+    const stay = usable.slice(0, wanted());
+    await this.#end(this.#parked.filter((parked) => !stay.includes(parked)));
     let lost = 0;
     for (let missing = wanted() - this.count; missing > 0; missing = wanted() - this.count) {
       const start = async () => {
