@@ -4,6 +4,7 @@ import { loadCommands } from '../cli/commands.ts';
 import { describeError, KILN_FAILED } from '../cli/output/errors.ts';
 import { ResultsServer } from '../daemon/results.ts';
 import { Daemon } from '../daemon/worker.ts';
+import { nameProcess } from '../host/process/process.ts';
 import { statePaths } from '../host/state/paths.ts';
 import { JobPlaces } from '../serve/job-places.ts';
 import { WorkerEngines } from '../serve/worker-engines.ts';
@@ -20,6 +21,7 @@ const LOADING = 2000;
 const LAST_MOMENTS = 20_000;
 
 function main(): void {
+  nameProcess('kilnd-worker');
   const { env } = process;
   const state = statePaths(env);
   const configuration = configurationFile(env);

@@ -26,6 +26,7 @@ import { checked, tryCall } from '../host/calls/system-call.ts';
 import { memoryKills, sweepWorkGroups, workGroup } from '../host/cgroup/work-group.ts';
 import { acquireLock, tryLock } from '../host/files/flock.ts';
 import { nodeCommand } from '../host/process/own-node.ts';
+import { nameProcess } from '../host/process/process.ts';
 import { clearPlace } from '../host/state/damage.ts';
 import { packageRoot, requireState, type StatePaths, statePaths } from '../host/state/paths.ts';
 import { sweepSandboxes } from '../sandbox/domain/sweep.ts';
@@ -37,6 +38,7 @@ import { sweepJobs } from '../users/job-folder.ts';
 const READY_FD = 3;
 
 async function main(): Promise<void> {
+  nameProcess('kilnd');
   process.on('uncaughtException', fail).on('unhandledRejection', fail);
   process.umask(0o022);
   const { env } = process;

@@ -89,6 +89,7 @@ test.serial('the daemon inherits nothing from its first caller', async (t) => {
   const [code] = (await once(child, 'exit')) as [number];
   t.is(code, 0);
   const proc = `/proc/${pidOfDaemon()}`;
+  t.is(readFileSync(`${proc}/comm`, 'utf8'), 'kilnd\n');
   const env = readFileSync(`${proc}/environ`, 'utf8').split('\0').filter(Boolean);
   const names = env.map((entry) => entry.split('=')[0]).sort();
   const kept = ['PATH', 'PWD', 'KILN_STATE', 'KILN_IDLE', 'KILN_NODE'];

@@ -1,7 +1,7 @@
 import { Option } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { hasSystemd } from '../../host/process/process.ts';
+import { hasSystemd, nameProcess } from '../../host/process/process.ts';
 import { hostUnitName } from '../../service/definition/host-units.ts';
 import {
   deleteService,
@@ -223,6 +223,7 @@ function superviseCommand(caller: Caller): KilnCommand {
     .addOption(new Option('--while-wanted', 'end when `kiln service stop` is called').hideHelp())
     .action(async (name: string, options: { echo?: boolean; whileWanted?: boolean }) => {
       const { echo = false, whileWanted = false } = options;
+      nameProcess('kiln-supervisor');
       await using engine = caller.openEngine();
       const onFailure = (error: unknown) => printError(error, caller.stderr);
       caller.exitStatus = await supervise(engine, name, { echo, whileWanted, onFailure });

@@ -2,7 +2,7 @@
  * What a process does to itself. Resource limits and no_new_privs can only get tighter.
  * Sources: prctl(2), prlimit(2), linux/prctl.h, asm-generic/resource.h.
  */
-import { existsSync, readFileSync, readlinkSync, statfsSync } from 'node:fs';
+import { existsSync, readFileSync, readlinkSync, statfsSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { attempt, readText } from '../calls/libc.ts';
@@ -23,6 +23,11 @@ type ResourceLimit = keyof typeof RLIMIT;
 export function limitResource(resource: ResourceLimit, value: number): void {
   const limit = BigUint64Array.of(BigInt(value), BigInt(value));
   checked('prlimit', tryCall('prlimit64', 0, RLIMIT[resource], limit, null), resource);
+}
+
+/** What ps, top and systemctl call this process: Node's own name is that of a thread. */
+export function nameProcess(name: string): void {
+  attempt(() => writeFileSync('/proc/self/comm', name));
 }
 
 /** The initial pid namespace: PROC_PID_INIT_INO of linux/proc_ns.h. */
