@@ -132,7 +132,7 @@ function addTools(server: McpServer, kiln: Kiln): void {
   );
   tool(
     'exec_command',
-    'Run a command in an open sandbox.',
+    'Run a command in an open sandbox. Each begins anew, in the sandbox’s working directory: files last, `cd` and `export` do not.',
     { sandbox, command, stdin: z.string().optional() },
     async ({ sandbox: id, command: line, stdin }, signal) =>
       outcome(await kiln.execute(id, inShell(line), { input: stdin ?? '', signal })),
