@@ -20,9 +20,14 @@ const LOW_LEVEL: readonly {
   {
     module: 'sandbox/policy/policy.ts',
     names: ['commandPolicy'],
-    allowed: ['sandbox/door/planned-sandbox.ts'],
+    allowed: ['sandbox/door/policies.ts'],
   },
   { module: 'sandbox/fill.ts', names: ['fillSandbox'], allowed: ['sandbox/open.ts'] },
+  {
+    module: 'sandbox/door/policies.ts',
+    names: ['policiesOf'],
+    allowed: ['sandbox/door/planned-sandbox.ts'],
+  },
   {
     module: 'sandbox/command/start-command.ts',
     names: ['startCommand'],

@@ -1,9 +1,4 @@
-/**
- * The one door: every command that enters a sandbox passes this module. Long, because all that stands around a command
- * is put together here, and nowhere else.
- */
-import { addAbortListener } from 'node:events';
-import { statfsSync } from 'node:fs';
+/** The one door: every command that enters a sandbox passes this module. */
 import type { CopyInItem, Send, Unmade, WrittenFile } from '../../artifacts/copy-in.ts';
 import type { Owner } from '../../artifacts/destination.ts';
 import type { Warning } from '../../artifacts/warning.ts';
@@ -12,18 +7,13 @@ import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { attempt, hasErrno, SyscallError } from '../../host/calls/libc.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
-import { O_PATH, openInTree } from '../../host/files/at.ts';
-import { mountLoopImage } from '../../host/files/mount.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import type { UserIds } from '../../host/process/user-namespace.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
-import { awaitedLater } from '../../promise.ts';
 import { SandboxControl } from '../command/control.ts';
 import type { SandboxFacts } from '../command/facts.ts';
-import { KEPT, listenToOutput, Output } from '../command/output.ts';
 import type { SandboxProcess } from '../command/process.ts';
 import { startCommand } from '../command/start-command.ts';
 import type { CommandStdio, HandOver } from '../command/streams.ts';
@@ -32,12 +22,16 @@ import { sandboxFiles } from '../domain/sandbox-record.ts';
 import type { FilledSandbox } from '../fill.ts';
 import type { LeasedAddress } from '../network/dhcp-client.ts';
 import { openSandbox, reopenSandbox } from '../open.ts';
-import { commandPolicy, type PolicyRequest, userCapabilities } from '../policy/policy.ts';
-import { type CommandPolicy, type Surroundings, surroundingsOf } from '../policy/specification.ts';
+import { userCapabilities } from '../policy/policy.ts';
+import { type Surroundings, surroundingsOf } from '../policy/specification.ts';
+import { executed } from './executed.ts';
 import type { CommandIo, Executed, LimitHit, Measured, OpenIo, RunningCommand } from './io.ts';
+import { isAnyFull, limitHit } from './limit-hit.ts';
 import { makeFiles } from './make-files.ts';
+import { mountImage } from './mount-image.ts';
 import { behindLinkError } from './open-file.ts';
 import type { CommandPlan, KeptCommand, Plan, SandboxPlan } from './plan.ts';
+import { type Policies, policiesOf } from './policies.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
 import { type ExecuteRequest, Visitors } from './visitors.ts';
 
@@ -58,7 +52,7 @@ export class PlannedSandbox implements AsyncDisposable {
   readonly #domain: SandboxDomain;
   readonly #lease: LeasedAddress | undefined;
   readonly #surroundings: Surroundings;
-  readonly #policies: ReturnType<typeof policiesOf>;
+  readonly #policies: Policies;
   readonly #plan: KeptPlan;
   #visitors: Visitors | undefined;
   #egress: Egress | undefined;
@@ -68,7 +62,7 @@ export class PlannedSandbox implements AsyncDisposable {
   private constructor(
     { domain, facts, lease }: FilledSandbox,
     surroundings: Surroundings,
-    policies: ReturnType<typeof policiesOf>,
+    policies: Policies,
     plan: KeptPlan,
   ) {
     this.id = domain.id;
@@ -230,56 +224,18 @@ export class PlannedSandbox implements AsyncDisposable {
     };
   }
 
+  /** Runs a command to its end. @throws what starting it throws, and the signal's reason */
   async execute(plan: CommandPlan, io: CommandIo = {}): Promise<Executed> {
-    const { signal, onOutput, capture = 0 } = io;
-    signal?.throwIfAborted();
-    const command = await this.start(plan);
-    const output = new Output(io.keep ?? KEPT);
-    const stdout: Buffer[] = [];
-    let captured = 0;
-    const take = (chunk: Buffer, stream: 'stdout' | 'stderr') => {
-      output.push(chunk);
-      if (stream === 'stdout' && captured < capture) {
-        stdout.push(chunk.subarray(0, capture - captured));
-        captured += chunk.length;
-      }
-      onOutput?.(chunk, stream);
-    };
-    const listener = listenToOutput(command.process, take, command.kill);
-    // Also called where the signal was aborted while the command started.
-    const abort = () => void command.kill().catch(() => undefined);
-    using _abort = signal && addAbortListener(signal, abort);
-    const ended = awaitedLater(command.ended());
-    command.process.stdin.end(io.input);
-    io.meanwhile?.();
-    const end = await ended.catch((error: unknown) => {
-      signal?.throwIfAborted();
-      listener.rethrow();
-      throw error;
-    });
-    signal?.throwIfAborted();
-    listener.rethrow();
-    return { ...end, output, stdout: Buffer.concat(stdout) };
+    io.signal?.throwIfAborted();
+    return await executed(await this.start(plan), io);
   }
 
-  /** The limit that hindered a command, by the kernel's counts; time limits are kiln's own. */
-  limitHit(end: CommandEnd, usage: CgroupUsage, disks?: readonly string[]): LimitHit | null {
-    if (end.timeLimit !== null) return end.timeLimit;
-    if ((usage.oomKills ?? 0) > 0) return 'memory';
-    if ((usage.pidsRefused ?? 0) > 0) return 'pids';
-    // That a file system is full tells only of a command that failed what it failed of.
-    if (end.exitCode === 0) return null;
-    return this.#diskIsFull(disks) ? 'disk' : null;
-  }
-
-  /** @param more mount points of the sandbox beside those that every one has */
-  #diskIsFull(more: readonly string[] = []): boolean {
-    const isAnyFull = () => {
+  /** The limit that hindered a command. @param disks mount points beside those that every sandbox has */
+  limitHit(end: CommandEnd, usage: CgroupUsage, disks: readonly string[] = []): LimitHit | null {
+    return limitHit(end, usage, () => {
       using root = closing(this.openRoot());
-      return ['/', '/tmp', '/dev/shm', ...more].some((path) => isFull(root.fd, path));
-    };
-    // The sandbox may have ended.
-    return attempt(isAnyFull) ?? false;
+      return isAnyFull(root.fd, disks);
+    });
   }
 
   async copyIn(
@@ -385,38 +341,4 @@ export class PlannedSandbox implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
-}
-
-/** Whether a file system of the sandbox is full; a link on the way leads to none of the host's. */
-function isFull(root: number, path: string): boolean {
-  using found = openInTree(root, path, O_PATH);
-  return found !== undefined && statfsSync(`/proc/self/fd/${found.fd}`).bavail === 0;
-}
-
-function mountImage(path: string): number {
-  try {
-    return mountLoopImage(path, 'ext4');
-  } catch (cause) {
-    throw new KilnError('E_IMAGE_MOUNT', `cannot mount ${path}`, {
-      cause,
-      hint:
-        cause instanceof SyscallError && cause.call === 'fsconfig'
-          ? `it is damaged: \`e2fsck -fy ${path}\` may mend it, or a backup brings it back`
-          : 'the host needs loop devices: is there a /dev/loop-control?',
-    });
-  }
-}
-
-function policiesOf(paths: StatePaths, surroundings: Surroundings) {
-  const made = new Map<string, Promise<CommandPolicy>>();
-  return (request: PolicyRequest): Promise<CommandPolicy> => {
-    const key = JSON.stringify(request);
-    const known = made.get(key);
-    if (known !== undefined) return known;
-    const policy = awaitedLater(commandPolicy(paths, surroundings, request));
-    made.set(key, policy);
-    // The cause may be fixed before the next command, so do not cache the failure.
-    policy.catch(() => made.delete(key));
-    return policy;
-  };
 }
