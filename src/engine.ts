@@ -14,6 +14,8 @@ export interface Engine extends SandboxHost {
   cwd(): string;
   /** A value for the caller's eyes: with the caller's names for what kiln holds open. */
   renamed<Value>(value: Value): Value;
+  /** As holdName() of the caller's paths. Where no caller is, a name is looked up by whoever needs it. */
+  holdName(path: string): Promise<void>;
   /** Layers that may be missing on this host, unless a job says otherwise. Throws E_ARGUMENT. */
   allowMissing(): readonly OptionalLayer[];
   /** Whether recipes and locks may name files of the host that lie elsewhere: `--allow-host`. */
@@ -31,7 +33,8 @@ export interface ImageViewer {
   seesOfRoot(image: { readonly name: string; readonly private: boolean }): boolean;
 }
 
-export interface EngineOptions extends Pick<Partial<Engine>, 'takeTurn' | 'owner' | 'renamed'> {
+export interface EngineOptions
+  extends Pick<Partial<Engine>, 'takeTurn' | 'owner' | 'renamed' | 'holdName'> {
   readonly allowHost?: boolean | undefined;
 }
 
@@ -46,7 +49,7 @@ export interface OwnEngine extends Engine, AsyncDisposable {
  */
 export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}): OwnEngine {
   const { takeTurn, owner, allowHost = false } = options;
-  const { renamed = (value) => value } = options;
+  const { renamed = (value) => value, holdName = async () => undefined } = options;
   const paths = statePaths(env);
   requireState(paths.root);
   // A run in a parked sandbox connects to nothing, and is refused all the same.
@@ -74,6 +77,7 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
     owner,
     cwd: () => process.cwd(),
     renamed,
+    holdName,
     allowMissing: () => allowedMissing(env),
     allowHost: () => allowHost,
     // Unlike arguments, the environment is the user's own.

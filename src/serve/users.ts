@@ -69,6 +69,7 @@ export function engineFor(
     ...own,
     owner: user && ownerOf(user),
     renamed: (value) => paths.renamed(value),
+    holdName: (path) => paths.holdName(path),
     allowMissing: () => allowedMissing(env),
     allowHost: () => allowHost,
     // Unlike arguments, the environment is the user's own.

@@ -26,7 +26,11 @@ export class WorkerEngines {
   ): OwnEngine {
     const own = openEngine(
       { ...env, KILN_CONFIG: this.#configuration },
-      { ...options, owner: user && ownerOf(user), renamed: (value) => paths.renamed(value) },
+      {
+        ...{ ...options, owner: user && ownerOf(user) },
+        renamed: (value) => paths.renamed(value),
+        holdName: (path) => paths.holdName(path),
+      },
     );
     // Parked sandboxes are domains of the daemon's own libvirt.
     const takeTurn = env.KILN_URI

@@ -110,6 +110,8 @@ export class CallerFiles implements CallerPaths {
     return await this.#copyFile(from.fd, path);
   }
 
+  async holdName(): Promise<void> {}
+
   async recipe(path: string): Promise<HeldPath> {
     const copy = await this.text(path);
     const folder = await this.#open('place', dirname(path));

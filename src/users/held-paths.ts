@@ -13,10 +13,19 @@ import { FileSystems } from '../artifacts/source.ts';
 import type { Warning } from '../artifacts/warning.ts';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { hasErrno } from '../host/calls/libc.ts';
-import { BENEATH, openat2 } from '../host/files/at.ts';
-import { below, type HeldPath, heldParts, heldPath, ownPath } from '../host/files/held.ts';
+import { hasErrno, unlessErrno } from '../host/calls/libc.ts';
+import { BENEATH, O_PATH, openat2 } from '../host/files/at.ts';
+import {
+  below,
+  foundAt,
+  type HeldPath,
+  heldParts,
+  heldPath,
+  nameHeld,
+  ownPath,
+} from '../host/files/held.ts';
 import type { HowOpened, Opener } from '../host/files/opener.ts';
+import { isWithin } from '../host/files/user-file.ts';
 import type { RecipeFolder } from '../recipe/folder.ts';
 import {
   type CallerPaths,
@@ -55,6 +64,7 @@ export class HeldPaths implements CallerPaths {
   readonly #options: HeldPathsOptions;
   readonly #held = new Map<number, Held>();
   readonly #links = new Map<string, string>();
+  readonly #named = new Map<string, Disposable>();
   readonly #recipes = new Map<string, RecipeFolder>();
   #folder: JobFolder | undefined;
 
@@ -90,6 +100,21 @@ export class HeldPaths implements CallerPaths {
 
   folderOf(recipe: string): RecipeFolder | undefined {
     return this.#recipes.get(recipe);
+  }
+
+  async holdName(path: string): Promise<void> {
+    const name = this.#title(path);
+    if (this.#named.has(name)) return;
+    const isBelow = [...this.#named.keys()].some((held) => isWithin(name, held));
+    const fd = isBelow
+      ? unlessErrno(ABSENT, () => openSync(foundAt(name), O_PATH))
+      : await this.#open('place', path);
+    if (fd !== undefined) this.#hold(fd, name);
+    // Somebody may have asked for it meanwhile.
+    if (this.#named.has(name)) return;
+    // A recipe's folder is told by the name that has no links in it, too.
+    const real = fd === undefined ? name : readlinkSync(heldPath(fd));
+    for (const each of new Set([name, real])) this.#named.set(each, nameHeld(each, fd));
   }
 
   async place(path: string): Promise<HeldPath> {
@@ -229,6 +254,8 @@ export class HeldPaths implements CallerPaths {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const name of this.#named.values()) name[Symbol.dispose]();
+    this.#named.clear();
     for (const fd of this.#held.keys()) closeSync(fd);
     this.#held.clear();
     await this.#folder?.[Symbol.asyncDispose]();

@@ -6,6 +6,7 @@ export const ownCaller: Omit<Engine, 'paths' | 'connect'> = {
   owner: undefined,
   cwd: () => process.cwd(),
   renamed: (value) => value,
+  holdName: async () => undefined,
   allowMissing: () => allowedMissing(process.env),
   // The test's recipes are the test's own.
   allowHost: () => true,

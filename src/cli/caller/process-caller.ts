@@ -94,6 +94,7 @@ export const processCaller: Caller = {
     return openEngine(process.env, {
       ...options,
       renamed: (value) => processCaller.paths.renamed(value),
+      holdName: (path) => processCaller.paths.holdName(path),
     });
   },
   storeChanged: () => {

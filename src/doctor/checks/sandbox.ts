@@ -125,6 +125,7 @@ async function trial(
     ...{
       cwd: () => '/',
       renamed: <Value>(value: Value) => value,
+      holdName: async () => undefined,
       allowMissing: () => allowMissing,
       allowHost: () => false,
       signingPassphrase: () => undefined,

@@ -3,6 +3,7 @@
  * the name is not looked up again, whatever is put in its place. Source: proc_pid_fd(5).
  */
 import { constants, openSync, readlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { DIRECTORY_BELOW, openat2 } from './at.ts';
 
 declare const HELD: unique symbol;
@@ -53,4 +54,36 @@ export function openFolder(path: string): number {
   const held = heldParts(path);
   if (held === undefined) return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
   return openat2(held.fd, held.rest === '' ? '.' : held.rest, DIRECTORY_BELOW);
+}
+
+/**
+ * What clients have opened, by the names that their callers have for it; undefined for what was not there. A worker has
+ * one job at a time; of two callers in kilnd's own process who give one name, the later one counts.
+ */
+const named = new Map<string, (number | undefined)[]>();
+
+/** Until it is disposed of, the name means what is open, and what lies below it. @param name absolute */
+export function nameHeld(name: string, fd: number | undefined): Disposable {
+  const all = named.get(name) ?? [];
+  named.set(name, [...all, fd]);
+  return {
+    [Symbol.dispose]: () => {
+      const left = named.get(name) ?? [];
+      left.splice(left.lastIndexOf(fd), 1);
+      if (left.length === 0) named.delete(name);
+    },
+  };
+}
+
+/** Where this process finds what a caller calls so; what nobody holds, by its name. @param name absolute */
+export function foundAt(name: string): string {
+  if (named.size === 0) return name;
+  const path = name.replace(/(?<=.)\/+$/s, '');
+  for (let at = path; ; at = dirname(at)) {
+    const fds = named.get(at);
+    const rest = path.slice(at.length).replace(/^\/*/, '/');
+    if (fds !== undefined)
+      return `${heldPrefix()}${fds.at(-1) ?? 'nothing'}${rest === '/' ? '' : rest}`;
+    if (at === dirname(at)) return name;
+  }
 }

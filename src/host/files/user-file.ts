@@ -15,7 +15,7 @@ import { closing, isReadable } from '../calls/descriptor.ts';
 import { unlessErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
 import { AT_FDCWD, BENEATH, O_PATH, openat2, RESOLVE_NO_SYMLINKS } from './at.ts';
-import type { HeldPath } from './held.ts';
+import { foundAt, type HeldPath, heldParts } from './held.ts';
 
 /**
  * `file`: for paths that a configuration, a recipe or a repository names. `anything`: what the command line
@@ -27,8 +27,9 @@ const READ = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
 const PIECE = 64 * 1024;
 
+/** A file that a caller has named is what the caller's client has opened, if it has. */
 export function openUserFile(path: string | Buffer): number {
-  const fd = openSync(path, READ);
+  const fd = openSync(typeof path === 'string' ? foundAt(path) : path, READ);
   if (fstatSync(fd).isFile()) return fd;
   closeSync(fd);
   throw new Error(`${path} is not a regular file`);
@@ -47,7 +48,8 @@ export function isWithin(path: string, folder: string): boolean {
  */
 export function openWithin(path: string, below: string): number {
   if (!isWithin(path, below)) return openUserFile(path);
-  using folder = closing(openat2(AT_FDCWD, below, FOLDER));
+  const held = heldParts(foundAt(below)) ?? { fd: AT_FDCWD, rest: below };
+  using folder = closing(openat2(held.fd, held.rest || '.', FOLDER));
   return openat2(folder.fd, relative(below, path) || '.', BENEATH);
 }
 
