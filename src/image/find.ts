@@ -1,7 +1,9 @@
 import { existsSync } from 'node:fs';
-import { basename, resolve } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
+import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
-import { findRecipe, recipeNames } from '../recipe/named.ts';
+import { foundAt } from '../host/files/held.ts';
+import { findRecipe, isCallers, recipeNames } from '../recipe/named.ts';
 import { shellWord } from '../shell-words.ts';
 import { suggest } from '../suggest.ts';
 import { lastReference } from './reference.ts';
@@ -20,6 +22,8 @@ export type NamedImage =
   | { readonly kind: 'recipe'; readonly path: string }
   | { readonly kind: 'lock'; readonly path: string };
 
+export type NamingPlace = ImagePlace & Pick<Engine, 'holdName'>;
+
 /** What `-r` takes for a name, not for a path, a recipe or a lock. */
 export function isImageName(text: string): boolean {
   return /^[\p{L}\p{N}_][\p{L}\p{N}_.+@:~-]{0,199}$/u.test(text) && !/\.(?:ya?ml|json)$/.test(text);
@@ -32,7 +36,7 @@ export function isImageName(text: string): boolean {
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS; E_RECIPE_READ as {@link findRecipe}
  */
 export async function resolveImage(
-  place: ImagePlace,
+  place: NamingPlace,
   name: string,
   cwd: string,
 ): Promise<NamedImage> {
@@ -42,6 +46,9 @@ export async function resolveImage(
     });
   }
   const path = resolve(cwd, name);
+  const { owner, paths } = place;
+  const isPath = /\.(?:ya?ml|json)$/.test(name);
+  if (isPath && owner === undefined && isCallers(paths, path)) await place.holdName(dirname(path));
   if (/\.ya?ml$/.test(name)) return { kind: 'recipe', path: existing(path, name) };
   if (name.endsWith('.json')) return { kind: 'lock', path: existing(path, name) };
   if (name.includes('/')) {
@@ -53,7 +60,6 @@ export async function resolveImage(
       },
     );
   }
-  const { owner, paths } = place;
   const isThere = (recipe: string) =>
     !isImageId(recipe) && (owner?.seesOfRoot({ name: recipe, private: false }) ?? true);
   const recipe = isThere(name) ? findRecipe(paths, name) : undefined;
@@ -88,7 +94,7 @@ export function imageNameOf(path: string): string {
  * `run -r` takes until the recipe changes.
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS; E_RECIPE_READ as {@link findRecipe}
  */
-export async function meantImage(place: ImagePlace, word: string, cwd: string): Promise<string> {
+export async function meantImage(place: NamingPlace, word: string, cwd: string): Promise<string> {
   const named = await resolveImage(place, word, cwd);
   if (named.kind === 'image') return named.id;
   const { paths, owner } = place;
@@ -138,7 +144,7 @@ export async function findStoredImage(
 }
 
 function existing(path: string, name: string): string {
-  if (existsSync(path)) return path;
+  if (existsSync(foundAt(path))) return path;
   throw new KilnError('E_IMAGE_MISSING', `there is no file ${name}`, {
     hint: 'give the path of a recipe (.yaml) or a lock (.json), or a name; `kiln image ls` lists images',
   });

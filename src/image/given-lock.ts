@@ -28,23 +28,24 @@ interface GivenLock {
 }
 
 /** What a lock may name of the host: what a recipe in its place may. */
-async function givenLock({ paths, allowHost }: RecipePlace, path: string): Promise<GivenLock> {
-  const file = await inRealFolder(path);
-  const isFree = allowHost() || isTrusted(paths, path);
+function givenLock({ paths, allowHost, holdName }: RecipePlace, path: string): GivenLock {
+  const file = inRealFolder(path);
+  const isKnown = isTrusted(paths, path);
   const bounds = { title: file, folder: dirname(file), fixtures: paths.fixtures };
-  return { file, reach: isFree ? anywhere(undefined) : inFolder(bounds) };
+  if (isKnown) return { file, reach: anywhere(undefined) };
+  return { file, reach: allowHost() ? anywhere(undefined, holdName) : inFolder(bounds) };
 }
 
 /** A lock of root's that is named by its path. @throws KilnError E_LOCK_READ, E_LOCK_INVALID, E_HOST_NOT_ALLOWED */
 export async function readGivenLock(place: RecipePlace, path: string): Promise<ImageLock> {
-  const { file, reach } = await givenLock(place, path);
+  const { file, reach } = givenLock(place, path);
   const lock = await readImageLock(file, reach.below);
   return { ...lock, packages: await bound(lock.packages, { file, reach }) };
 }
 
 /** @param path of the lock that `lock` is a part of @throws KilnError E_HOST_NOT_ALLOWED */
 export async function boundLock(place: RecipePlace, path: string, lock: Lock): Promise<Lock> {
-  return await bound(lock, await givenLock(place, path));
+  return await bound(lock, givenLock(place, path));
 }
 
 async function bound(lock: Lock, given: GivenLock): Promise<Lock> {
@@ -77,7 +78,7 @@ export async function lockedPackages(
   path: string,
   { recipe, recipePath, isUsers }: LockedRecipe,
 ): Promise<Lock> {
-  const given = isUsers ? undefined : await givenLock(place, path);
+  const given = isUsers ? undefined : givenLock(place, path);
   const lock = await readImageLock(given?.file ?? path, given?.reach.below);
   if (lock.asked !== askedDigest(recipe)) {
     const what = `the lock ${path} was made for another version of ${recipePath}`;

@@ -1,10 +1,10 @@
 import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { DamagedFileError } from '../host/state/damage.ts';
-import { type NamedImage, resolveImage } from './find.ts';
+import { type NamedImage, type NamingPlace, resolveImage } from './find.ts';
 import type { OpenImageOptions } from './plan.ts';
 import { currentReference } from './reference.ts';
-import { type ImagePlace, type LeasedImage, leaseImage, visibleImages } from './store/images.ts';
+import { type LeasedImage, leaseImage, visibleImages } from './store/images.ts';
 import { findContents, imageDirectory, nameFor } from './store/manifest.ts';
 import { knownDamage } from './store/mark.ts';
 
@@ -13,7 +13,7 @@ import { knownDamage } from './store/mark.ts';
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS
  */
 export async function openExistingImage(
-  place: ImagePlace,
+  place: NamingPlace,
   name: string,
   cwd: string,
 ): Promise<LeasedImage | undefined> {
@@ -21,10 +21,11 @@ export async function openExistingImage(
 }
 
 async function leaseExisting(
-  { paths, owner }: ImagePlace,
+  place: NamingPlace,
   named: NamedImage,
 ): Promise<LeasedImage | undefined> {
-  const id = named.kind === 'image' ? named.id : currentReference(paths, named.path)?.image;
+  const { paths, owner } = place;
+  const id = named.kind === 'image' ? named.id : (await currentReference(place, named.path))?.image;
   const leased = id === undefined ? undefined : await leaseImage(paths, id);
   if (leased === undefined || (named.kind === 'image' && owner === undefined)) return leased;
   const name = owner && nameFor(paths, leased.manifest, owner);

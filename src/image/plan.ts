@@ -3,6 +3,7 @@ import { basename, join } from 'node:path';
 import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
+import { foundAt } from '../host/files/held.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { Repository } from '../packages/repository/configuration.ts';
 import type { Lock } from '../packages/repository/lock/lock.ts';
@@ -138,7 +139,7 @@ async function lockBeside(
   files: RecipeFiles | undefined,
 ): Promise<string | undefined> {
   const beside = lockPathOf(files?.nameOf(path) ?? path);
-  if (files === undefined) return existsSync(beside) ? beside : undefined;
+  if (files === undefined) return existsSync(foundAt(beside)) ? beside : undefined;
   try {
     return await files.beside(path, basename(beside));
   } catch (error) {

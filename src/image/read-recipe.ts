@@ -12,7 +12,7 @@ import type { FileToWrite } from './tree/customize.ts';
 
 const SOURCE_LIMIT_MB = 64;
 
-export type RecipePlace = Pick<Engine, 'paths' | 'owner' | 'allowHost'>;
+export type RecipePlace = Pick<Engine, 'paths' | 'owner' | 'allowHost' | 'holdName'>;
 
 /** How a user's recipe, which is a copy, has what it names. */
 export function usersFiles(
@@ -46,6 +46,8 @@ export async function readRecipe(place: RecipePlace, path: string): Promise<Load
     const trusts = (file: string) => place.allowHost() || isKnown(file);
     const recipe = await loadImageRecipe(path, {
       ...{ variables, arch, findByName, files, isTrusted: trusts },
+      // Root's own recipes mean what they name, by its name.
+      holdName: isKnown(path) ? undefined : place.holdName,
     });
     // Root's own login is for those whom root lets have it; of mock's configurations, root has said who has them.
     const logins = isWithin(path, paths.mockRecipes) ? [] : recipe.loggingIn;

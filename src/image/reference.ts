@@ -2,9 +2,14 @@
 import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import type { Engine } from '../engine.ts';
+import { foundAt } from '../host/files/held.ts';
 import { shortHash } from '../host/process/short-hash.ts';
 import { findCached, findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
+import { isCallers } from '../recipe/named.ts';
+
+type ReferencePlace = Pick<Engine, 'paths' | 'holdName'>;
 
 const FORMAT = 2;
 
@@ -22,8 +27,15 @@ interface Reference {
 }
 
 /** Undefined where the recipe, or what it names, has changed since. */
-export function currentReference(paths: StatePaths, path: string): Reference | undefined {
+export async function currentReference(
+  { paths, holdName }: ReferencePlace,
+  path: string,
+): Promise<Reference | undefined> {
   const reference = lastReference(paths, path);
+  if (isCallers(paths, path)) {
+    const named = reference?.files.filter((file) => isCallers(paths, file.path)) ?? [];
+    for (const file of named) await holdName(file.path);
+  }
   const same = reference?.files.every((file) => fingerprint(file.path).stat === file.stat);
   return same === true ? reference : undefined;
 }
@@ -58,7 +70,7 @@ export async function writeReference(
 }
 
 export function fingerprint(path: string): Fingerprint {
-  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+  const stat = statSync(foundAt(path), { bigint: true, throwIfNoEntry: false });
   return { path, stat: stat ? `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}` : null };
 }
 

@@ -91,6 +91,7 @@ const variation: Kind<Variation> = {
 
 const repository: Kind<string> = {
   ...text('repository'),
+  opens: path('repository'),
   fromJson: (place: string, field) => (/^[a-z]+:\/\//.test(place) ? place : hostPath(field, place)),
   word: (asked) => {
     const { source, gpgkey } = fieldsOf(asked);

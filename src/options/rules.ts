@@ -9,7 +9,8 @@ export type Values = Readonly<Record<string, unknown>>;
  * How a caller's path is used. `file`: read, and its name means something. `text`: the same, and errors may quote what
  * is in it. `content`: read, and its name means nothing. `built`: read as the source of a build. `sources`: a folder
  * whose links are followed. `tree`: a file or folder, copied with its links. `place`: bound. `results`: a folder that is
- * written to; `lone results`: by one build at a time. `result`: one file or folder that is written.
+ * written to; `lone results`: by one build at a time. `result`: one file or folder that is written. `repository`: a
+ * folder of packages, and its key; `package`: a file of a folder. These folders and keys are held under their names.
  */
 export type PathKind =
   | 'file'
@@ -21,7 +22,9 @@ export type PathKind =
   | 'place'
   | 'results'
   | 'lone results'
-  | 'result';
+  | 'result'
+  | 'repository'
+  | 'package';
 
 /** What root's kiln.yaml allows users, and what one of them has a share of. */
 export interface Allowances {

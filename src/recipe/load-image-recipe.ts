@@ -78,6 +78,8 @@ export interface LoadOptions {
   readonly findByName: (name: string, extending: string) => string | undefined;
   /** A user's recipe is a copy. */
   readonly files?: RecipeFiles | undefined;
+  /** As anywhere() takes it. */
+  readonly holdName?: ((path: string) => Promise<void>) | undefined;
   /** Kiln's recipes and root's, and those that the caller trusts, may name any file of the host. */
   readonly isTrusted: (path: string) => boolean;
 }
@@ -161,7 +163,7 @@ export async function loadImageRecipe(
 async function loadChain(path: string, options: LoadOptions): Promise<Part[]> {
   const parts: Part[] = [];
   const documents: RecipeDocument[] = [];
-  const main = options.files?.nameOf(path) ?? (await inRealFolder(path));
+  const main = options.files?.nameOf(path) ?? inRealFolder(path);
   let next: string | undefined = main;
   let reach = reachOf(path, main, options);
   let isNamed = options.files === undefined;
@@ -303,8 +305,8 @@ function checkFiles({ recipe: { files }, document }: Part): void {
 }
 
 function reachOf(path: string, title: string, options: LoadOptions): RecipeReach {
-  const { files, variables } = options;
-  if (options.isTrusted(path)) return anywhere(files);
+  const { files, variables, holdName } = options;
+  if (options.isTrusted(path)) return anywhere(files, holdName);
   const copy = files && { files, path };
   return inFolder({ title, folder: dirname(title), fixtures: variables.KILN_FIXTURES, copy });
 }

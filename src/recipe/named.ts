@@ -4,6 +4,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { attempt } from '../host/calls/libc.ts';
+import { isWithin } from '../host/files/user-file.ts';
 import { packageRoot, type StatePaths } from '../host/state/paths.ts';
 
 export type RecipePaths = Pick<StatePaths, 'recipes' | 'mockRecipes'>;
@@ -52,6 +53,20 @@ export function isTrusted({ recipes, mockRecipes }: RecipePaths, path: string): 
   const folder = dirname(path);
   if (folder === resolve(shipped()) || dirname(folder) === mockRecipes) return true;
   return folder === recipes && othersReach(path) === undefined;
+}
+
+/** Debian's and Fedora's package of public keys. */
+const PUBLIC_KEYS = '/usr/share/distribution-gpg-keys';
+
+/** What lies there is kiln's, root's or a distribution's, and meant by its name. */
+export function isHosts({ fixtures }: Pick<StatePaths, 'fixtures'>, path: string): boolean {
+  return [resolve(fixtures), PUBLIC_KEYS].some((open) => isWithin(path, open));
+}
+
+/** Whether a path is a caller's, whose client opens it: not one in a folder of kiln's or of root's for recipes. */
+export function isCallers(paths: StatePaths, path: string): boolean {
+  const folders = [resolve(shipped()), paths.recipes, paths.mockRecipes];
+  return !folders.some((folder) => isWithin(path, folder)) && !isHosts(paths, path);
 }
 
 function asRoots(path: string): string {

@@ -1,14 +1,14 @@
 /** What an image recipe, or a lock, may name of the host: what lies in its folder, unless somebody is trusted with more. */
-import { closeSync } from 'node:fs';
-import { realpath } from 'node:fs/promises';
-import { basename, dirname, join, relative, resolve } from 'node:path';
+import { closeSync, constants, openSync, readlinkSync } from 'node:fs';
+import { basename, dirname, join, relative } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { hasErrno } from '../host/calls/libc.ts';
+import { closing } from '../host/calls/descriptor.ts';
+import { attempt, hasErrno } from '../host/calls/libc.ts';
+import { O_PATH } from '../host/files/at.ts';
+import { foundAt, heldPath } from '../host/files/held.ts';
 import { isWithin, openWithin } from '../host/files/user-file.ts';
 import type { RecipeFiles } from './folder.ts';
-
-/** Debian's and Fedora's package of public keys. */
-const PUBLIC_KEYS = '/usr/share/distribution-gpg-keys';
+import { isHosts } from './named.ts';
 
 export interface RecipeReach {
   /** Where kiln itself opens such files: a folder out of which no link leads to them, as openWithin() takes it. */
@@ -17,10 +17,19 @@ export interface RecipeReach {
   place(path: string, kind: 'file' | 'folder'): Promise<string>;
 }
 
-/** What kiln and root have written, or the caller trusts, may name any path. */
-export function anywhere(files: RecipeFiles | undefined): RecipeReach {
+/**
+ * What kiln and root have written, or the caller trusts, may name any path.
+ * @param holdName has the caller's client open it, where the caller's words lead there
+ */
+export function anywhere(
+  files: RecipeFiles | undefined,
+  holdName?: (path: string) => Promise<void>,
+): RecipeReach {
   const place: RecipeReach['place'] = async (path, kind) => {
-    if (files === undefined) return path;
+    if (files === undefined) {
+      await holdName?.(path);
+      return path;
+    }
     return await (kind === 'file' ? files.file(path) : files.tree(path, 'inside'));
   };
   return { below: undefined, place };
@@ -40,8 +49,7 @@ interface Bounds {
 export function inFolder({ title, folder, fixtures, copy }: Bounds): RecipeReach {
   const free = anywhere(copy?.files);
   const place: RecipeReach['place'] = async (path, kind) => {
-    if ([resolve(fixtures), PUBLIC_KEYS].some((open) => isWithin(path, open)))
-      return await free.place(path, kind);
+    if (isHosts({ fixtures }, path)) return await free.place(path, kind);
     if (!isWithin(path, folder)) throw notAllowedError(title, path, 'it lies elsewhere');
     try {
       if (copy !== undefined) return await copy.files.beside(copy.path, relative(folder, path));
@@ -58,9 +66,12 @@ export function inFolder({ title, folder, fixtures, copy }: Bounds): RecipeReach
 }
 
 /** A path without links above its last part. */
-export async function inRealFolder(path: string): Promise<string> {
-  const folder = await realpath(dirname(path)).catch(() => dirname(path));
-  return join(folder, basename(path));
+export function inRealFolder(path: string): string {
+  const real = attempt(() => {
+    using folder = closing(openSync(foundAt(dirname(path)), O_PATH | constants.O_DIRECTORY));
+    return readlinkSync(heldPath(folder.fd));
+  });
+  return join(real ?? dirname(path), basename(path));
 }
 
 export function notAllowedError(title: string, path: string, why: string): KilnError {

@@ -208,8 +208,8 @@ async function runShort(
 ): Promise<boolean> {
   const { image } = it.opts<RunOptions>();
   if (image === undefined) return false;
-  const { paths, owner, cwd } = caller.openEngine();
-  const looking = awaitedLater(openExistingImage({ paths, owner }, image, cwd()));
+  const engine = caller.openEngine();
+  const looking = awaitedLater(openExistingImage(engine, image, engine.cwd()));
   // An error is told where the image is needed.
   const isThere = await looking.then(
     (found) => found !== undefined,

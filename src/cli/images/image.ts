@@ -208,7 +208,7 @@ async function remove(
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS, E_IMAGE_IN_USE, E_FORBIDDEN
  */
 export async function removeNamed(
-  engine: ImagePlace & Pick<OwnEngine, 'cwd'>,
+  engine: Pick<OwnEngine, 'paths' | 'owner' | 'holdName' | 'cwd'>,
   wanted: string,
   removed: (id: string) => void,
 ): Promise<number> {

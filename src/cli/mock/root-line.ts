@@ -11,6 +11,7 @@ export async function rootLine(line: CommandLine, paths: CallerPaths): Promise<C
   const given: { name: string; value: string | undefined }[] = [];
   for (const { name, value } of line.given) {
     const kind = INPUTS.get(name);
+    if (name === 'addrepo' && value !== undefined) await fetchPath('repository', value, paths);
     const isPath = kind !== undefined && value !== undefined && value !== '';
     given.push({ name, value: isPath ? await fetchPath(kind, hostPath(value), paths) : value });
   }

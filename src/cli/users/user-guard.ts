@@ -1,10 +1,12 @@
 /** Checks a user's command before it does anything: refuses what is not allowed, and fetches the user's files. */
+import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { below, type HeldPath } from '../../host/files/held.ts';
+import { below, type HeldPath, openedPath } from '../../host/files/held.ts';
 import { isImageName } from '../../image/find.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
+import { addedPaths } from '../../jobs/rpmbuild/request.ts';
 import { inUnits } from '../../options/measures.ts';
 import { EGRESS, NETWORK, type PathKind, type Rule, type Values } from '../../options/rules.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
@@ -212,6 +214,11 @@ export async function fetchImage(
   return isOwnImageRecipe(name) ? await paths.recipe(name) : name;
 }
 
+/** Above a folder that is named, which may be a link: what `../` at the beginning means, is known. */
+function leadsUp(path: string): boolean {
+  return `${path.replace(/^(?:\.{1,2}\/+)+/, '')}/`.includes('/../');
+}
+
 export async function fetchPath(
   kind: PathKind,
   path: string,
@@ -239,6 +246,14 @@ export async function fetchPath(
       return await paths.loneResults(path);
     case 'result':
       return await paths.resultAt(path);
+    case 'repository':
+      for (const named of addedPaths(path)) await paths.holdName(named);
+      return openedPath(path);
+    case 'package':
+      // To open each of thousands would take as long as to read them.
+      if (leadsUp(path)) return await paths.file(path);
+      await paths.holdName(dirname(path));
+      return openedPath(path);
   }
 }
 

@@ -135,16 +135,16 @@ export async function runRecipe(
  * @throws KilnError E_HOST_NOT_ALLOWED
  */
 async function imageName(
-  { paths, owner, renamed }: Engine,
+  engine: Engine,
   { image, path, allowHost }: RecipeRequest,
   recipe: BuildRecipe,
 ): Promise<string> {
   if (image !== undefined) return image;
   if (isImageName(recipe.image)) return recipe.image;
-  const name = resolve(dirname(renamed(path)), recipe.image);
+  const name = resolve(dirname(engine.renamed(path)), recipe.image);
   if (allowHost === true) return name;
-  const named = await resolveImage({ paths, owner }, name, '/');
-  if (named.kind === 'image' || isTrusted(paths, named.path)) return name;
+  const named = await resolveImage(engine, name, '/');
+  if (named.kind === 'image' || isTrusted(engine.paths, named.path)) return name;
   throw new KilnError(
     'E_HOST_NOT_ALLOWED',
     `${path} asks for an image of ${named.path}, which says where packages come from`,

@@ -1,8 +1,10 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { some } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import type { HeldPath } from '../../host/files/held.ts';
+import { attempt } from '../../host/calls/libc.ts';
+import { foundAt, type HeldPath } from '../../host/files/held.ts';
 import type { ImageLock } from '../../image/lock.ts';
 import type { ASKED_OF_BUILDS, NetworkPhase } from '../../options/build.ts';
 import type { ValuesOf } from '../../options/row.ts';
@@ -83,6 +85,18 @@ export function egressIn(
   return networkPhases.includes(phase) ? some(egress) : undefined;
 }
 
+function addedParts(text: string) {
+  const [where = '', gpgkey] = text.split(',gpgkey=');
+  return { where, gpgkey, isUrl: /^[a-z]+:\/\//.test(where) };
+}
+
+/** What an `--addrepo` names of this host. */
+export function addedPaths(text: string): string[] {
+  const { where, gpgkey, isUrl } = addedParts(text);
+  const folder = isUrl ? attempt(() => fileURLToPath(where)) : where;
+  return [folder, gpgkey].filter((path) => path !== undefined);
+}
+
 /**
  * The repository of an `--addrepo`: a directory or a URL, with `,gpgkey=FILE` where packages are signed. Packages
  * that come by plain http must be signed: nothing else would protect them.
@@ -95,9 +109,7 @@ export function addedRepository(
   arch: string,
   cwd: string,
 ): Repository {
-  const [where = '', ...parts] = text.split(',gpgkey=');
-  const [gpgkey] = parts;
-  const isUrl = /^[a-z]+:\/\//.test(where);
+  const { where, gpgkey, isUrl } = addedParts(text);
   const place = isUrl ? { baseurl: where } : { directory: directory(resolve(cwd, where), where) };
   if (where.startsWith('http:') && gpgkey === undefined) {
     const why = 'without gpgcheck a forged package would not be noticed';
@@ -123,7 +135,7 @@ export function addedRepository(
 }
 
 function directory(path: string, written: string): string {
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return path;
+  if (statSync(foundAt(path), { throwIfNoEntry: false })?.isDirectory()) return path;
   throw new KilnError('E_ARGUMENT', `--addrepo ${written}: there is no such directory`, {
     hint: 'name a folder that has repodata/ (createrepo_c makes it), or a URL',
   });

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
+import { foundAt } from '../../host/files/held.ts';
 import { openWithin, readUserFile } from '../../host/files/user-file.ts';
 import { type Cache, createTemporary, digestFile } from './cache.ts';
 import type { Repository } from './configuration.ts';
@@ -27,9 +28,12 @@ type Local = Pick<Repository, 'id' | 'source' | 'below'>;
  * Where a file lies that the metadata of a local repository names.
  * @param location as resolveLocation() has checked it
  */
-export function localPath({ source }: Local, location: string): string {
-  if (location.startsWith('file:')) return fileURLToPath(location);
-  return join(source.kind === 'directory' ? source.path : '', location);
+export function localPath({ source, below }: Local, location: string): string {
+  const path = location.startsWith('file:')
+    ? fileURLToPath(location)
+    : join(source.kind === 'directory' ? source.path : '', location);
+  // Others open it, by this path.
+  return below === undefined ? foundAt(path) : path;
 }
 
 /** @throws KilnError E_REPOSITORY_MISSING, E_REPOSITORY_METADATA, E_HOST_NOT_ALLOWED */

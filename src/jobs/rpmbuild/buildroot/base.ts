@@ -15,6 +15,7 @@ import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
 import { readContents, readManifest } from '../../../image/store/manifest.ts';
 import { Cache } from '../../../packages/repository/cache.ts';
 import type { Lock, LockedPackage } from '../../../packages/repository/lock/lock.ts';
+import { isCallers } from '../../../recipe/named.ts';
 import type { BaseDescription } from './describe-base.ts';
 
 export interface BuildBase extends BaseDescription, AsyncDisposable {
@@ -94,12 +95,12 @@ async function describe(
   if (named.kind === 'image') return (await from()).describeImage(image, packages);
   const { paths } = engine;
   const cache = new SmallCache(join(paths.cache, 'bases'), KEPT);
-  const reference = currentReference(paths, named.path);
+  const reference = await currentReference(engine, named.path);
   const { id } = image.manifest;
   const key =
     reference && digestOf([FORMAT, KILN_VERSION, paths.root, paths.fixtures, id, reference]);
   const known = key && (await cache.read(key));
-  if (known) return parseDescription(known);
+  if (known) return await held(engine, named.path, parseDescription(known));
   const { describeLock, describeRecipe } = await from();
   const { readGivenLock } = await import('../../../image/given-lock.ts');
   const { readRecipe } = await import('../../../image/read-recipe.ts');
@@ -111,6 +112,17 @@ async function describe(
   // Secrets are not written.
   const secret = description.repositories.some(({ access }) => access !== undefined);
   if (key && bytes <= MAX_FILES && !secret) await cache.write(key, JSON.stringify(description));
+  return description;
+}
+
+/** Local repositories that a caller's recipe or lock names are the caller's, too. */
+async function held(
+  { paths, holdName }: Engine,
+  from: string,
+  description: BaseDescription,
+): Promise<BaseDescription> {
+  for (const { source } of isCallers(paths, from) ? description.repositories : [])
+    if (source.kind === 'directory' && isCallers(paths, source.path)) await holdName(source.path);
   return description;
 }
 
