@@ -3,9 +3,11 @@
  * strace lists all that they give it.
  */
 import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
+import { sourcePackage } from '../build/core/build-state.ts';
 import { fixture } from '../rpm/fixtures.ts';
 import {
   type BusyboxState,
@@ -16,6 +18,7 @@ import {
 } from '../support/busybox-state.ts';
 import { daemonPid, workersOf } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
+import { ownRepository } from '../users/own-package.ts';
 
 const test = anyTest as TestFn<BusyboxState>;
 
@@ -26,7 +29,16 @@ const MARK = 'callers-own';
 const TELLING = /^\d+ +(?:<\.\.\. )?(?:readlink|readlinkat|getcwd)\b/;
 
 /** Names below what is open, and those that kiln itself gives to what is open. */
-const BELOW = /(?<=\w\(\d+, )"[^"/]*"|\/proc\/\d+\/fd\/\d+\/[^"]*|\/jobs\/[\w-]+\/\d+\/[^"]*/g;
+const BELOW =
+  /(?<=\w\(\d+, )"(?!\/|\.\.)[^"]*"|\/proc\/\d+\/fd\/\d+\/[^"]*|\/jobs\/[\w-]+\/\d+\/[^"]*/g;
+
+/** Folders of configuration, where a name is looked for that a caller has given. */
+const CONFIGURATION = [
+  '/etc/kiln/recipes/',
+  join(import.meta.dirname, '../../recipes/images/'),
+  '/etc/mock/',
+  join(homedir(), '.config/mock/'),
+];
 
 /**
  * What is looked up by its name all the same, and why: by the file that shows it. Each is looked up before anything
@@ -37,17 +49,6 @@ const BY_NAME: readonly (readonly [
   argv: (path: string) => readonly string[],
   why: string,
 ])[] = [
-  [
-    'query.rpm',
-    (path) => ['rpm', 'query', path],
-    'thousands of packages, each read once, in a confined child',
-  ],
-  ['image.yaml', (path) => ['image', 'build', path], 'an image recipe, and what lies around it'],
-  [
-    'repository',
-    (path) => ['build', '-r', IMAGE, '/no.src.rpm', '--resultdir', 'out', '--addrepo', path],
-    'a local repository: its metadata names its packages',
-  ],
   [
     'mount',
     (path) => ['service', 'create', '-r', IMAGE, '--mount', `${path}:/m`, 'mounts', '--', 'true'],
@@ -85,22 +86,111 @@ async function seen(
     .split('\n')
     .map((line) => line.replace(BELOW, ''))
     .filter((line) => line.includes(MARK) && !TELLING.test(line))
-    .filter((line) => !line.includes(`/${IMAGE.slice(0, 12)}`));
+    .filter((line) => !line.includes(`/${IMAGE.slice(0, 12)}`))
+    .filter(
+      (line) => ![...CONFIGURATION, `${state.paths.root}/`].some((at) => line.includes(`"${at}`)),
+    );
 }
 
-test('kilnd and its workers look up no path that root names', async (t) => {
+/** Calls kiln, or kiln-mock where the words begin with its `-r`. */
+function kilnIn(cwd: string, env: NodeJS.ProcessEnv) {
+  return (argv: readonly string[]) =>
+    execa(argv[0] === '-r' ? `${KILN}-mock` : KILN, argv, {
+      ...{ cwd, reject: false, stdin: 'ignore', timeout: 120_000 * PATIENCE },
+      env: { ...env, KILN_FROM_SOURCE: '', KILN_PARKED: '0', KILN_IDLE: '10m' },
+    });
+}
+
+/** A repository with a package that has a shell, and an rpm that is content with everything. */
+async function repository(folder: string, name: string): Promise<void> {
+  const files = `%{buildroot}/${name}`;
+  const install = `mkdir -p ${files}; cp /bin/busybox ${files}/sh; printf '#!/bin/sh\\nexit 0\\n' > ${files}/rpm; chmod +x ${files}/rpm`;
+  const parts = { name, preamble: 'AutoReqProv: no', install, files: `/${name}` };
+  await ownRepository(folder, parts, { uid: 0, gid: 0 });
+}
+
+test.serial(
+  'kilnd and its workers look up no path of an image recipe that root names',
+  async (t) => {
+    const { beside, env } = t.context;
+    const [work, around] = [join(beside, MARK, 'recipes'), join(beside, MARK, 'around')];
+    for (const folder of [work, around]) mkdirSync(folder, { recursive: true });
+    const file = (name: string) => `${MARK}-${name}`;
+    await repository(join(work, file('repository')), 'bin');
+    await repository(join(around, file('repository')), 'more');
+    await repository(join(work, file('added')), 'added');
+    for (const folder of [work, around])
+      writeFileSync(join(folder, file('source')), folder === work ? 'beside' : 'around');
+    const recipe = (folder: string, name: string) => `extends: ${folder}/${file('base.yaml')}
+repositories: [{ id: ${name}, directory: ${folder}/${file('repository')} }]
+files: [{ path: /etc/source, source: ${folder}/${file('source')} }]
+packages: [${name}]
+`;
+    const base = (more: string) => `${more}scriptlets: { mode: none }\nworkdir: /\n`;
+    for (const folder of [work, around]) writeFileSync(join(folder, file('base.yaml')), base(''));
+    writeFileSync(join(work, file('image.yaml')), recipe('.', 'bin'));
+    writeFileSync(join(work, file('trusted.yaml')), recipe(around, 'more'));
+    writeFileSync(
+      join(work, file('build.yaml')),
+      `image: ./${file('image.yaml')}\nsteps: [{ run: /bin/sh -c true }]\nartifacts: []\n`,
+    );
+    const made = await sourcePackage(work, { name: 'sample' });
+    const kiln = kilnIn(work, env);
+    await kiln(['run', '-r', IMAGE.slice(0, 12), '--', 'true']);
+    const shell = ['--', '/bin/sh', '-c', 'read it < /etc/source; echo "$it"'];
+    const to = ['--resultdir', file('out')];
+    // By another path, it would look for a configuration there.
+    const mock = ['-r', `./${file('image.yaml')}`];
+    const lines = await seen(t, 'images', async () => {
+      for (const at of ['./', `${work}/`]) {
+        const of = (name: string) => `${at}${file(name)}`;
+        const [image, trusted] = [
+          ['-r', of('image.yaml')],
+          ['-r', of('trusted.yaml')],
+        ];
+        for (const [argv, wanted] of [
+          [['image', 'build', '--update', of('image.yaml')], /^[0-9a-f]{12}/],
+          [['image', 'build', of('image.yaml')], /^[0-9a-f]{12}/],
+          [['run', ...image, ...shell], /^beside$/],
+          [['run', ...image, ...to, ...shell], /^beside$/],
+          [['image', 'show', of('image.yaml')], /"id"/],
+          [['image', 'lock', '-o', of('image.lock.json'), of('image.yaml')], /lock\.json/],
+          [['image', 'build', of('image.yaml')], /^[0-9a-f]{12}/],
+          [['image', 'build', '--allow-host', of('image.lock.json')], /^[0-9a-f]{12}/],
+          [['image', 'build', of('trusted.yaml')], /E_HOST_NOT_ALLOWED/],
+          [['image', 'build', '--allow-host', of('trusted.yaml')], /^[0-9a-f]{12}/],
+          [['build', '--allow-host', of('build.yaml'), ...to], /./],
+          [['build', ...image, made, ...to, '--addrepo', of('added')], /./],
+          [['build', '--allow-host', ...trusted, made, ...to, '--addrepo', of('added')], /./],
+          [['build', ...image, made, ...to, '--addrepo', of('nothing')], /no such directory/],
+          [['run', '-r', of('nothing.yaml'), '--', 'true'], /there is no file/],
+          [[...mock, '--addrepo', of('added'), '--install', 'added'], /Finish: install/],
+          [[...mock, '--clean'], /./],
+          [['image', 'rm', of('image.yaml')], /./],
+        ] as const) {
+          const { stdout, stderr } = await kiln(argv);
+          const said = `${stdout}${stderr}`;
+          t.regex(said, wanted, argv.join(' '));
+          t.notRegex(said, /internal error|\/proc\/\d+\/fd|\/jobs\//, argv.join(' '));
+        }
+      }
+    });
+    t.deepEqual(lines, []);
+  },
+);
+
+test.serial('kilnd and its workers look up no path that root names', async (t) => {
   const { beside, env } = t.context;
   const work = join(beside, MARK);
   const file = (name: string) => `${MARK}-${name}`;
   const [out, tree] = [file('out'), file('tree')];
-  for (const name of [tree, file('repository'), file('mount')]) {
+  for (const name of [tree, file('mount')]) {
     mkdirSync(join(work, name), { recursive: true });
     writeFileSync(join(work, name, 'inner'), 'x');
   }
   for (const [name, text] of Object.entries({
     plain: 'plain',
     'config.yaml': '',
-    'image.yaml': 'name: x\n',
     'recipe.yaml': `image: ${IMAGE}\nsteps: [true]\nartifacts: []\n`,
     'recipe.ts': 'export const image = "x"; export const steps = [];',
     'spec.spec': 'Name: x\n',
@@ -110,11 +200,7 @@ test('kilnd and its workers look up no path that root names', async (t) => {
     copyFileSync(fixture('RPMS-v4-rpm-basic'), join(work, file(name)));
   copyFileSync('src/sandbox/seccomp/default.json', join(work, file('profile.json')));
   symlinkSync(file('plain'), join(work, file('link')));
-  const kiln = (argv: readonly string[]) =>
-    execa(KILN, argv, {
-      ...{ cwd: work, reject: false, stdin: 'ignore', timeout: 120_000 * PATIENCE },
-      env: { ...env, KILN_FROM_SOURCE: '', KILN_PARKED: '0', KILN_IDLE: '10m' },
-    });
+  const kiln = kilnIn(work, env);
   // libvirtd, and with it sandboxes, are started before: what they do is not looked at.
   const image = ['-r', IMAGE.slice(0, 12)];
   const kept = await kiln(['run', ...image, '--keep', '--', 'true']);
@@ -143,7 +229,10 @@ test('kilnd and its workers look up no path that root names', async (t) => {
         ['image', 'import', '--name', 'imported', of('plain')],
         ['report', `${at}${out}`],
         ['config', 'check', of('config.yaml')],
-        ['rpm', 'unpack', '-C', of('unpacked'), '/nowhere.rpm'],
+        ['rpm', 'query', of('query.rpm'), of('nothing.rpm')],
+        ['rpm', 'query', '--files', `${of('tree')}/../${file('query.rpm')}`],
+        ['rpm', 'verify', of('query.rpm')],
+        ['rpm', 'unpack', '-C', of('unpacked'), of('query.rpm')],
         ['service', 'install', '--directory', of('units')],
         ['service', 'create', '--file', of('plain'), 'x'],
         ['service', 'restore', of('plain'), 'x'],

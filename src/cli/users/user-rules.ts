@@ -79,9 +79,9 @@ export const ROOT_COMMANDS: Readonly<Record<string, Partial<CommandRules>>> = {
   run: { options: rootsRules(RUN) },
   shell: { options: rootsRules(SHELL) },
   build: { options: rootsRules(BUILDS), givesNames: 'farm' },
-  'rpm query': { options: { keyring: path('content') } },
-  'rpm verify': { options: { keyring: path('content') } },
-  'rpm unpack': { options: { keyring: path('content') } },
+  'rpm query': { options: { keyring: path('content') }, arguments: path('package') },
+  'rpm verify': { options: { keyring: path('content') }, arguments: path('package') },
+  'rpm unpack': { options: { keyring: path('content') }, arguments: path('package') },
 };
 
 /** What an option names, whoever gives it. */

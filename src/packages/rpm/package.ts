@@ -7,7 +7,9 @@
  * times as long for every package of an image; test/rpm/check.test.ts compares the shapes with one.
  */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { foundAt } from '../../host/files/held.ts';
 import { DEPENDENCY_KINDS, type dependencyTags, fileFlags, scriptletTags } from './tags.ts';
 
 type Take<Value> = (value: unknown) => Value;
@@ -281,7 +283,7 @@ export function openFile(file: string): number {
   let fd: number;
   try {
     // NONBLOCK: a fifo must not stop us.
-    fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+    fd = openSync(foundAt(resolve(file)), constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
     throw rpmError('E_RPM_FORMAT', `${file}: cannot be read`, { cause, hint: HINT });
   }

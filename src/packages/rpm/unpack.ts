@@ -1,9 +1,11 @@
 /** Unpacking packages: the parent's side. Confined children write, in parallel. */
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { runQueue } from '../../host/confine/queue.ts';
 import { defaultLimits } from '../../host/confine/task.ts';
+import { foundAt } from '../../host/files/held.ts';
 import type { SignaturePolicy } from './inspect.ts';
 import { openFile, type RpmPackage, takePackage } from './package.ts';
 import { MORE_DISK } from './payload/plan.ts';
@@ -132,7 +134,8 @@ function checkInto(into: string): void {
 }
 
 function largestFirst(jobs: readonly UnpackJob[]): UnpackJob[] {
-  const sizeOf = (file: string) => statSync(file, { throwIfNoEntry: false })?.size ?? 0;
+  const found = (file: string) => statSync(foundAt(resolve(file)), { throwIfNoEntry: false });
+  const sizeOf = (file: string) => found(file)?.size ?? 0;
   const sized = jobs.map((job) => ({ job, size: sizeOf(job.file) }));
   return sized.sort((a, b) => b.size - a.size).map(({ job }) => job);
 }
