@@ -761,8 +761,10 @@ test.serial('a message that arrives byte by byte is not copied for each byte', a
 
 test.serial('kilnd looks up a list of sandboxes to kill once', async (t) => {
   const { as, paths } = t.context;
-  const kept = await as(USER, [...RUN, '--keep=5m', '--', 'true']);
-  t.is(kept.exitCode, 0, String(kept.stderr));
+  for (const _ of [1, 2]) {
+    const kept = await as(USER, [...RUN, '--keep=5m', '--', 'true']);
+    t.is(kept.exitCode, 0, String(kept.stderr));
+  }
   // proc_pid_io(5): how often the daemon has read.
   const reads = () => {
     const io = readFileSync(`/proc/${daemonPid(paths.root)}/io`, 'utf8');
@@ -775,9 +777,9 @@ test.serial('kilnd looks up a list of sandboxes to kill once', async (t) => {
     t.regex(String(done.stderr), /no sandbox x0/);
     return reads() - before;
   };
-  // A slow machine's daemon reads meanwhile, for whatever it waits for.
+  // A slow machine's daemon reads meanwhile, for whatever it waits for: the records of two sandboxes, 900 times, are more.
   const [one, many] = [await readsFor(1), await readsFor(900)];
-  t.true(many - one < 900, `${one} reads for one name, ${many} for 900`);
+  t.true(many - one < 1800, `${one} reads for one name, ${many} for 900`);
   t.is((await as(USER, ['kill', '--all'])).exitCode, 0);
 });
 
