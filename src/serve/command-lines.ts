@@ -182,7 +182,8 @@ async function runHere(caller: ClientCaller, line: CommandLine, shared: Shared):
   let isShort = true;
   try {
     const command = commandFor(caller, async (given, options, it) => {
-      isShort = isShortRun(options, caller.user) && (await runShort(given, it, caller, line, shared));
+      isShort =
+        isShortRun(options, caller.user) && (await runShort(given, it, caller, line, shared));
     });
     prepare(command, caller);
     fillDefaults(command, caller);

@@ -86,7 +86,10 @@ test.serial('exec enters a detached job: user, environment, input, status, polic
   // It ends the command that it is beside, whose status is its own.
   t.is((await kiln(['exec', 'nightly', 'touch', '/tmp/end'])).exitCode, 0);
   t.is((await kiln(['wait', 'nightly'])).exitCode, 0);
-  t.regex(String((await kiln(['exec', 'nightly', 'true'])).stderr), /job nightly ended with status 0/);
+  t.regex(
+    String((await kiln(['exec', 'nightly', 'true'])).stderr),
+    /job nightly ended with status 0/,
+  );
 });
 
 test.serial('exec enters a run in the foreground, and ends with it', async (t) => {
