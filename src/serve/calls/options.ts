@@ -44,7 +44,7 @@ export function calledCommand(name: string, rows: Rows, caller: OptionCaller): K
 export function timeLimits(asked: TimeLimits): TimeLimits {
   const limits = timeOf(asked);
   for (const [name, milliseconds] of Object.entries(limits)) {
-    if (milliseconds > 0) continue;
+    if (milliseconds === undefined || milliseconds > 0) continue;
     throw new KilnError('E_ARGUMENT', `${name}: ${milliseconds} is no time`, {
       hint: 'give milliseconds, 1 or more, or leave it out',
     });
