@@ -180,7 +180,22 @@ async function buildBundles(): Promise<boolean> {
 
 /** Compiles the program that is pid 1 in every sandbox: static, for it runs on an empty root. */
 async function buildGuestInit(): Promise<boolean> {
-  return await buildStatic('kiln-init', join(top, 'src/guest'), [join(WIRE, 'wire.c')]);
+  return await buildStatic('kiln-init', GUEST, [join(WIRE, 'wire.c')]);
+}
+
+const GUEST = join(top, 'src/guest');
+const MACHINE = join(GUEST, 'machine');
+
+/** Compiles pid 1 of a machine, which starts the init there: static, for nothing else is in its initramfs. */
+async function buildStage0(): Promise<boolean> {
+  const more = [join(GUEST, 'protocol.c'), join(WIRE, 'wire.c')];
+  return await buildStatic('kiln-stage0', MACHINE, more, GUEST);
+}
+
+/** Compiles what stands between kiln and a machine on the host: static, since its root is almost empty. */
+async function buildRelay(): Promise<boolean> {
+  const more = ['connection.c', 'port.c', 'stream.c'].map((name) => join(MACHINE, name));
+  return await buildStatic('kiln-relay', join(top, 'src/relay'), more, MACHINE);
 }
 
 /** Compiles the addon for system calls against the headers that Node's own distribution brings. */
@@ -198,11 +213,19 @@ async function buildClient(): Promise<boolean> {
   return await buildStatic('kiln', join(top, 'src/client'), []);
 }
 
-async function buildStatic(name: string, folder: string, more: string[]): Promise<boolean> {
+/** @param shared a folder whose headers it takes, too */
+async function buildStatic(
+  name: string,
+  folder: string,
+  more: readonly string[],
+  shared?: string,
+): Promise<boolean> {
   const target = join(dist, name);
-  if (await upToDate(target, [folder, WIRE, 'scripts/build.ts'])) return false;
+  const headers = shared === undefined ? [] : [shared];
+  if (await upToDate(target, [folder, ...headers, WIRE, 'scripts/build.ts'])) return false;
   const sources = (await readdir(folder)).filter((file) => file.endsWith('.c')).sort();
-  await compile(target, folder, ['-static', '-I.', `-I${WIRE}`, ...sources, ...more]);
+  const include = ['.', ...headers, WIRE].map((path) => `-I${path}`);
+  await compile(target, folder, ['-static', ...include, ...sources, ...more]);
   return true;
 }
 
@@ -344,6 +367,8 @@ const results = await Promise.allSettled([
     buildBundles(),
     buildFixtures(),
     buildGuestInit(),
+    buildStage0(),
+    buildRelay(),
     buildAddon(),
     buildClient(),
     copyReportFiles(),

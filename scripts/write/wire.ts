@@ -1,6 +1,6 @@
 /**
  * Writes what is made from tables: dist/wire/frames.h from src/daemon/frames.ts, dist/wire/wire.h and wire.c from
- * src/sandbox/wire/table.ts, and src/api/io-kiln.ts from the API's interface. The build does it first, and
+ * src/sandbox/wire/table.ts, dist/wire/port-wire.h from src/sandbox/wire/port.ts, and src/api/io-kiln.ts from the API's interface. The build does it first, and
  * `npm run check`. With --docs it writes docs/reference/api*.md, too, which a test compares.
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -11,6 +11,7 @@ import { CONFIGURATION_MAX } from '../../src/users/configuration-file.ts';
 import { apiPages } from './api-reference.ts';
 import { apiTypes } from './api-types.ts';
 import { guestHeader, guestSource } from './guest-wire.ts';
+import { portHeader } from './port-wire.ts';
 
 function enumeration(
   name: string,
@@ -63,6 +64,7 @@ export function writeGenerated(): void {
   write(join(top, 'dist/wire/frames.h'), framesHeader());
   write(join(top, 'dist/wire/wire.h'), guestHeader());
   write(join(top, 'dist/wire/wire.c'), guestSource());
+  write(join(top, 'dist/wire/port-wire.h'), portHeader());
   write(join(top, 'src/api/io-kiln.ts'), apiTypes(interfaceText()));
 }
 

@@ -141,6 +141,16 @@ int message_receive(int fd, struct message *out) {
   return more > 0 && check(out) != 0 ? failing(EBADMSG) : more;
 }
 
+int message_take(const unsigned char *bytes, size_t length, struct message *out) {
+  uint32_t head[2];
+  if (length < sizeof head || length > sizeof head + REQUEST_MAX) return failing(EBADMSG);
+  memcpy(head, bytes, sizeof head);
+  *out = (struct message){.type = head[1], .length = head[0], .payload = requests[current]};
+  if (out->length != length - sizeof head) return failing(EBADMSG);
+  memcpy(out->payload, bytes + sizeof head, out->length);
+  return check(out) == 0 ? 0 : failing(EBADMSG);
+}
+
 void message_close_fds(struct message *message) {
   for (unsigned i = 0; i < message->nfds; i++)
     if (message->fds[i] >= 0) close(message->fds[i]);

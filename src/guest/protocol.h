@@ -48,6 +48,8 @@ extern const size_t request_spec_count;
 
 // Into a static buffer, valid until the next but one. 1, 0 at the end, -1 (errno; EBADMSG: invalid).
 int message_receive(int fd, struct message *out);
+// One that is there whole, with its head. 0, or -1 (EBADMSG).
+int message_take(const unsigned char *bytes, size_t length, struct message *out);
 void message_close_fds(struct message *message);
 int field_next(const struct message *message, size_t *offset, struct field *out);
 int field_find(const struct message *message, uint32_t tag, struct field *out);

@@ -171,6 +171,8 @@ export const FAILURES = {
   'notify-socket': [124, 'make the notify socket'],
   'dhcp-socket': [125, 'make a socket for DHCP'],
   address: [126, 'set an address'],
+
+  'machine-limit': [130, 'limit {text}'],
 } as const satisfies Readonly<Record<string, FailureRow>>;
 
 type Failure = keyof typeof FAILURES;
@@ -291,6 +293,24 @@ export const FIELDS = {
   },
   value: { tag: 65, parts: { value: u32 } },
   said: { tag: 66, parts: { said: { kind: 'bytes', unit: 1, most: 4096 } } },
+
+  /** Bytes, processes, and microseconds of a processor in each tenth of a second; `Infinity` is no limit. */
+  'machine-limits': { tag: 70, parts: { memory: u64, pids: u64, quota: u64 } },
+  /** What the control group of the sandbox in its machine has counted; `Infinity` where the kernel does not tell. */
+  'machine-usage': {
+    tag: 71,
+    parts: {
+      cpuMicroseconds: u64,
+      cpuUserMicroseconds: u64,
+      cpuSystemMicroseconds: u64,
+      memoryBytes: u64,
+      peakMemoryBytes: u64,
+      sharedBytes: u64,
+      oomKills: u64,
+      peakPids: u64,
+      pidsRefused: u64,
+    },
+  },
 } as const satisfies Readonly<Record<string, Field>>;
 
 export type FieldName = keyof typeof FIELDS;
@@ -374,6 +394,12 @@ export const REQUESTS = {
   'dhcp-socket': { type: 12, fields: { id: ONCE, interface: ONCE }, descriptors: [1, 1] },
   /** Sets the address of an interface. Also allowed before `setup`. */
   address: { type: 13, fields: { id: ONCE, interface: ONCE, address: ONCE } },
+
+  // In a machine only: the relay gives those from here on to stage 0 (src/guest/machine), and no init gets them.
+  /** Asks for facts about the machine's kernel. Answered with `machine-facts`. */
+  machine: { type: 64, fields: { id: ONCE } },
+  /** Sets limits of the sandbox. Answered with `limited`. */
+  limit: { type: 65, fields: { id: ONCE, 'machine-limits': ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
 export const ANSWERS = {
@@ -386,6 +412,11 @@ export const ANSWERS = {
   quiet: { type: 105, fields: {} },
   done: { type: 106, fields: { id: ONCE, value: ONCE } },
   notify: { type: 107, fields: { process: ONCE, said: ONCE } },
+  'machine-facts': { type: 108, fields: { id: ONCE, facts: ONCE } },
+  /** What is in force. */
+  limited: { type: 109, fields: { id: ONCE, 'machine-limits': ONCE } },
+  /** Comes before `exited`, and each second. */
+  used: { type: 110, fields: { 'machine-usage': ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
 export type RequestName = keyof typeof REQUESTS;

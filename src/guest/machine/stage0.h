@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stage 0: pid 1 of a machine. It stands there where libvirt's controller and kiln stand on a host.
+#ifndef KILN_STAGE0_H
+#define KILN_STAGE0_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "port.h"
+#include "wire.h"
+
+#define SKELETON "/skeleton"
+#define SOCKETS "/sockets" // the sandbox's /.kiln
+#define DEVICES "/devices" // its /dev, until it has one of its own
+#define SHARES "/shares"
+#define CGROUPS "/sys/fs/cgroup"
+#define SANDBOX_GROUP CGROUPS "/sandbox"
+
+void say(const char *what);     // on the machine's console, with errno
+_Noreturn void power_off(void);
+
+// boot.c: file systems and modules. Returns the port.
+int boot(void);
+
+// sandbox.c
+// Starts the init in namespaces of its own. Its pid.
+pid_t sandbox_start(const struct port_begin *begin);
+
+// passing.c
+// Makes the like of a descriptor of the host's for the message that comes next. -1 (errno).
+int passing_make(const struct frame *frame, uint32_t base);
+// The next bytes of the connection bring what has been made.
+void passing_attach(void);
+void passing_forget(void);
+// Writes to the init; bytes with descriptors bring them.
+ssize_t passing_put(struct stream *stream, const void *bytes, size_t length);
+// The init has passed something through a carrier, or perhaps through any of them.
+void passing_take(struct stream *carrier);
+void carriers_take(void);
+
+// group.c
+int group_make(pid_t pid);
+// What could not be set, or NULL.
+const char *group_limit(const struct wire_machine_limits *wanted);
+struct wire_machine_limits group_limits(void);
+struct wire_machine_usage group_usage(void);
+
+// orders.c: what kiln asks stage 0 itself.
+int order_obey(const struct frame *frame);
+// Tells kiln what the sandbox has used. -1 if too much waits for kiln.
+int tell_usage(void);
+
+// answers.c
+void answers_begin(void);
+// The init's connection is readable: -1 at its end.
+int answers_read(void);
+
+#endif
