@@ -89,6 +89,7 @@ export async function fillSandbox(
       operations: plan.operations,
       time: requireLayer('time-namespace', allowMissing),
       labels,
+      around: await domain.ground.around(),
     });
     return { domain, facts, lease };
   } catch (error) {

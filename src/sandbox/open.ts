@@ -45,8 +45,8 @@ export async function openSandbox(
     ...(labels === undefined ? {} : { labels: labelsInside(labels, mounts) }),
   });
   try {
-    limitSandbox(sandbox.container, specification);
-    if (specification.boot) sandbox.container.delegate(sandbox.range.base);
+    await limitSandbox(sandbox.ground, specification);
+    if (specification.boot) sandbox.ground.delegate(sandbox.range.base);
   } catch (error) {
     await sandbox.destroy();
     throw error;

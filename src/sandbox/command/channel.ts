@@ -14,7 +14,7 @@ import { AnswerDecoder } from '../wire/decode.ts';
 import type { Answer } from '../wire/table.ts';
 
 /** Milliseconds. An init needs a few; the rest is for machines that are emulated, swap, or start many at once. */
-const INIT_DEADLINE = 60_000;
+export const INIT_DEADLINE = 60_000;
 
 /** How often a starting init is tried, milliseconds. */
 const PAUSE = 2;
@@ -104,10 +104,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
     });
   }
 
-  /**
-   * A descriptor of the sandbox's root directory; the caller closes it. The tree is hostile.
-   * @throws KilnError E_SANDBOX_GONE
-   */
+  /** In a container: that of its init. @throws KilnError E_SANDBOX_GONE */
   openRoot(): number {
     const root = attempt(() => openSync(`/proc/${this.initPid}/root`, 'r'));
     if (root === undefined) throw sandboxGoneError();
@@ -158,8 +155,14 @@ function sandboxGoneError(cause?: unknown): KilnError {
  * With `domain`, a starting domain, waits for the init: throws E_INIT_SILENT, and what `domain` rejects with.
  * Without it the init must listen already: throws E_SANDBOX_GONE.
  */
-export async function openChannel(path: string, domain?: Promise<unknown>): Promise<Channel> {
-  const deadline = Date.now() + INIT_DEADLINE;
+export async function openChannel(
+  path: string,
+  {
+    domain,
+    within = INIT_DEADLINE,
+  }: { readonly domain?: Promise<unknown>; readonly within?: number } = {},
+): Promise<Channel> {
+  const deadline = Date.now() + within;
   let refused = false;
   domain?.catch(() => {
     refused = true;
@@ -174,7 +177,7 @@ export async function openChannel(path: string, domain?: Promise<unknown>): Prom
       if (Date.now() > deadline) {
         throw new KilnError(
           'E_INIT_SILENT',
-          `the guest init did not open its socket in ${INIT_DEADLINE / 1000} s`,
+          `the guest init did not open its socket in ${within / 1000} s`,
           { cause: error, hint: 'the console log of the domain says why: see `kiln doctor`' },
         );
       }

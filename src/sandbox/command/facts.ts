@@ -43,6 +43,8 @@ export interface ExpectedFacts {
   readonly operations: readonly SetupOperation[];
   readonly time: boolean;
   readonly labels: SandboxLabels | undefined;
+  /** The namespaces around the sandbox; this process's by default. */
+  readonly around?: ReadonlyMap<string, string> | undefined;
 }
 
 /**
@@ -55,7 +57,8 @@ export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFact
   const namespaces: string[] = [];
   for (const link of all('ns')) {
     const name = link.slice(0, link.indexOf(':'));
-    if (ownNamespace(name) !== link) namespaces.push(name);
+    const around = plan.around === undefined ? ownNamespace(name) : plan.around.get(name);
+    if (around !== link) namespaces.push(name);
   }
   const required = [
     ...REQUIRED,
@@ -132,7 +135,7 @@ function comparePlan(facts: PlannedFacts, operations: readonly SetupOperation[])
   }
 }
 
-function factLines(facts: string): Map<string, string[]> {
+export function factLines(facts: string): Map<string, string[]> {
   const lines = facts.split('\n').filter((line) => line.includes('='));
   const named = Map.groupBy(lines, (line) => line.slice(0, line.indexOf('=')));
   const values = ([name, all]: [string, string[]]) =>

@@ -2,16 +2,18 @@ import { delegateCgroup } from '../../host/cgroup/cgroup.ts';
 import { type CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { shareOpenFiles } from '../../host/process/process.ts';
+import type { Channel } from '../command/channel.ts';
+import type { Ground } from './ground.ts';
 
-/** What a sandbox stands on: its processes as this host's kernel and libvirt's lxc driver have them. */
-export class Container {
-  readonly #initPid: number;
+/** The processes of a sandbox as this host's kernel and libvirt's lxc driver have them. */
+export class Container implements Ground {
+  readonly #channel: Channel;
   readonly #group: string;
   #cgroups: ProcessCgroups | undefined;
 
   /** @param group the name of its domain, and of the cgroups that kiln makes for it */
-  constructor(initPid: number, group: string) {
-    this.#initPid = initPid;
+  constructor(channel: Channel, group: string) {
+    this.#channel = channel;
     this.#group = group;
   }
 
@@ -26,12 +28,10 @@ export class Container {
     }
   }
 
-  /** A limit that is left out stays as it is. @throws KilnError E_LIMIT */
-  limit(limits: CgroupLimits): void {
+  async limit(limits: CgroupLimits): Promise<void> {
     this.#found.limit(this.#initPid, this.#group, limits);
   }
 
-  /** After the memory limit. @throws KilnError E_LIMIT */
   limitSockets(): void {
     this.#found.limitSockets();
   }
@@ -44,9 +44,23 @@ export class Container {
     return this.#found.usage(this.#group);
   }
 
-  /** Lets a system's pid 1, whose root is `owner` on this host, divide the control group. @throws KilnError E_NO_CGROUP2 */
   delegate(owner: number): void {
     delegateCgroup(this.#initPid, this.#group, owner);
+  }
+
+  async around(): Promise<undefined> {
+    return undefined;
+  }
+
+  openRoot(): number {
+    return this.#channel.openRoot();
+  }
+
+  /** The init closes what it has when its connection ends, and libvirt's controller ends with it. */
+  end(): void {}
+
+  get #initPid(): number {
+    return this.#channel.initPid;
   }
 
   get #found(): ProcessCgroups {

@@ -6,7 +6,7 @@ import { backingOf } from '../../host/cgroup/cgroup-usage.ts';
 import { layerMissingError, type OptionalLayer } from '../policy/layers.ts';
 import { DEFAULT_PIDS, MINIMUM_MEMORY } from '../policy/limits.ts';
 import type { SandboxSpecification } from '../policy/specification.ts';
-import type { Container } from './container.ts';
+import type { Ground } from './ground.ts';
 
 function requireMemory(memory: number | undefined): void {
   if (memory === undefined || memory >= MINIMUM_MEMORY) return;
@@ -21,8 +21,8 @@ function requireMemory(memory: number | undefined): void {
 }
 
 /** libvirt reports no limit that it could not set, and a container may hide the group with the limit. */
-function requireDefaultMemory(container: Container, allowMissing: readonly OptionalLayer[]): void {
-  if (allowMissing.includes('memory-limit') || container.limits().memory !== undefined) return;
+function requireDefaultMemory(ground: Ground, allowMissing: readonly OptionalLayer[]): void {
+  if (allowMissing.includes('memory-limit') || ground.limits().memory !== undefined) return;
   throw layerMissingError(
     'memory-limit',
     'no group of the sandbox’s with the default limit is seen',
@@ -34,12 +34,15 @@ function isRefusedValue(error: unknown): error is KilnError {
   return error instanceof KilnError && hasErrno(error.cause, 'EINVAL', 'EBUSY', 'ERANGE');
 }
 
-export function limitSandbox(container: Container, specification: SandboxSpecification): void {
+export async function limitSandbox(
+  ground: Ground,
+  specification: SandboxSpecification,
+): Promise<void> {
   const { limits, allowMissing } = specification;
   requireMemory(limits.memory);
-  const enforce = (layer: OptionalLayer, work: () => void) => {
+  const enforce = async (layer: OptionalLayer, work: () => Promise<void> | void) => {
     try {
-      work();
+      await work();
     } catch (error) {
       if (isRefusedValue(error)) {
         const { code, message, hint, cause } = error;
@@ -51,15 +54,15 @@ export function limitSandbox(container: Container, specification: SandboxSpecifi
     }
   };
   const put = (layer: OptionalLayer, limit: () => CgroupLimits) =>
-    enforce(layer, () => container.limit(limit()));
+    enforce(layer, () => ground.limit(limit()));
   const { memory, cpus, pids, ioRead: read, ioWrite: write } = limits;
-  if (memory !== undefined) put('memory-limit', () => ({ memory }));
-  if (cpus !== undefined) put('cpu-limit', () => ({ cpus }));
-  put('pids-limit', () => ({ pids: pids ?? DEFAULT_PIDS }));
-  if (memory === undefined) requireDefaultMemory(container, allowMissing);
-  enforce('memory-limit', () => container.limitSockets());
+  if (memory !== undefined) await put('memory-limit', () => ({ memory }));
+  if (cpus !== undefined) await put('cpu-limit', () => ({ cpus }));
+  await put('pids-limit', () => ({ pids: pids ?? DEFAULT_PIDS }));
+  if (memory === undefined) requireDefaultMemory(ground, allowMissing);
+  await enforce('memory-limit', () => ground.limitSockets());
   if (read === undefined && write === undefined) return;
-  put('io-limit', () => ({
+  await put('io-limit', () => ({
     io: disksOf(specification).map((device) => ({ device, read, write })),
   }));
 }

@@ -13,6 +13,7 @@ import { lowerOwnRange } from '../labels/relabel.ts';
 import { Container } from './container.ts';
 import { endDomain, removeSandbox } from './destroy.ts';
 import { initOf } from './ending.ts';
+import type { Ground } from './ground.ts';
 import { type SandboxRecord, sandboxFiles, writeSandboxRecord } from './sandbox-record.ts';
 import type { KnownSandbox, StartedDomain } from './start-domain.ts';
 
@@ -22,7 +23,7 @@ export class SandboxDomain {
   readonly directory: string;
   readonly range: IdRange;
   readonly channel: Channel;
-  readonly container: Container;
+  readonly ground: Ground;
   record: SandboxRecord;
   readonly paths: StatePaths;
   readonly #lock: HeldLock;
@@ -35,9 +36,9 @@ export class SandboxDomain {
     channel: Channel,
     connect: () => Promise<Connection>,
     prepared: boolean,
-    container = new Container(channel.initPid, record.domain),
+    ground: Ground = new Container(channel, record.domain),
   ) {
-    this.container = container;
+    this.ground = ground;
     this.prepared = prepared;
     this.paths = paths;
     this.id = record.id;
@@ -63,11 +64,11 @@ export class SandboxDomain {
     lowerOwnRange();
     let channel: Channel | undefined;
     try {
-      channel = await openChannel(sandboxFiles.socket(directory), domain);
-      const container = new Container(channel.initPid, record.domain);
-      await container.settle();
+      channel = await openChannel(sandboxFiles.socket(directory), { domain });
+      const ground = new Container(channel, record.domain);
+      await ground.settle();
       await domain;
-      return new SandboxDomain(paths, started, channel, connect, false, container);
+      return new SandboxDomain(paths, started, channel, connect, false, ground);
     } catch (error) {
       await channel?.close();
       // If the domain failed to start, this throws the reason.
@@ -140,9 +141,10 @@ export class SandboxDomain {
   async #destroy(): Promise<void> {
     try {
       const domain = this.record.domain;
-      await endDomain(this.paths, domain, this.record.init, this.#connect, () =>
-        this.channel.close(),
-      );
+      await endDomain(this.paths, domain, this.record.init, this.#connect, async () => {
+        await this.channel.close();
+        this.ground.end();
+      });
       using _ = span('remove the sandbox');
       await removeSandbox(this.paths, this.directory, this.record);
     } finally {

@@ -136,16 +136,16 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   limits(): CgroupLimits {
-    return this.#domain.container.limits();
+    return this.#domain.ground.limits();
   }
 
   usage(): CgroupUsage {
-    return this.#domain.container.usage();
+    return this.#domain.ground.usage();
   }
 
   /** A limit that is left out stays as it is. @throws KilnError E_LIMIT */
-  limit(limits: CgroupLimits): void {
-    this.#domain.container.limit(limits);
+  async limit(limits: CgroupLimits): Promise<void> {
+    await this.#domain.ground.limit(limits);
   }
 
   /**
@@ -291,9 +291,9 @@ export class PlannedSandbox implements AsyncDisposable {
     return await act(root.fd);
   }
 
-  /** See {@link Channel.openRoot}. */
+  /** See {@link Ground.openRoot}. */
   openRoot(): number {
-    return this.#domain.channel.openRoot();
+    return this.#domain.ground.openRoot();
   }
 
   /**

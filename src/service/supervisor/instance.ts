@@ -174,7 +174,7 @@ export class Instance {
 
   async limit(limits: LiveLimits): Promise<void> {
     const { sandbox } = this.host;
-    sandbox.limit(limits);
+    await sandbox.limit(limits);
   }
 
   async status(): Promise<ServiceStatus> {

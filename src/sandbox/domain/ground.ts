@@ -1,0 +1,28 @@
+/** What a sandbox stands on: a container of the host's kernel, or a machine with a kernel of its own. */
+import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
+import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
+
+export interface Ground {
+  /** Once its init listens, while libvirt does the rest. */
+  settle(): Promise<void>;
+  /** A limit that is left out stays as it is. @throws KilnError E_LIMIT */
+  limit(limits: CgroupLimits): Promise<void>;
+  /** After the memory limit. @throws KilnError E_LIMIT */
+  limitSockets(): void;
+  limits(): CgroupLimits;
+  usage(): CgroupUsage;
+  /**
+   * Lets a system's pid 1, whose root is `owner` on this host, divide the control group.
+   * @throws KilnError E_NO_CGROUP2, E_MACHINE
+   */
+  delegate(owner: number): void;
+  /** Links to the namespaces around the sandbox, by kind; undefined where they are those of this process. */
+  around(): Promise<ReadonlyMap<string, string> | undefined>;
+  /**
+   * A descriptor of the sandbox's root directory; the caller closes it. The tree is hostile.
+   * @throws KilnError E_SANDBOX_GONE, E_MACHINE where another kernel has it
+   */
+  openRoot(): number;
+  /** Ends its processes, where the end of the connection to the init does not. */
+  end(): void;
+}
