@@ -1,6 +1,6 @@
 import { KilnError } from './errors.ts';
 import type { Connection } from './host/libvirt/connection.ts';
-import { pickEngine } from './host/libvirt/pick-engine.ts';
+import { type Driver, pickEngine } from './host/libvirt/pick-engine.ts';
 import type { SandboxHost, SandboxOwner } from './host/libvirt/sandbox-host.ts';
 import { waitFor, withWaits } from './host/process/wait-for.ts';
 import { requireState, statePaths } from './host/state/paths.ts';
@@ -44,8 +44,8 @@ export interface OwnEngine extends Engine, AsyncDisposable {
 }
 
 /**
- * The engine of one process: the state and the libvirt that `env` names (`KILN_STATE`, `KILN_URI`). Its one
- * connection is made when first needed. Throws E_STATE, and what {@link pickEngine} throws.
+ * The engine of one process: the state and the libvirt that `env` names (`KILN_STATE`, `KILN_URI`). Its
+ * connections, one for each driver, are made when first needed. Throws E_STATE, and what {@link pickEngine} throws.
  */
 export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}): OwnEngine {
   const { takeTurn, owner, allowHost = false } = options;
@@ -55,21 +55,24 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
   // A run in a parked sandbox connects to nothing, and is refused all the same.
   pickEngine(paths, env);
   const unneeded = new AbortController();
-  let connection: Promise<Connection> | undefined;
+  const connections = new Map<Driver, Promise<Connection>>();
 
-  const connect = async () => {
+  const connect = async (driver: Driver) => {
     const { connect } = await import('./host/libvirt/connection.ts');
     try {
-      return await withWaits({ signal: unneeded.signal }, () => connect({ paths, env }));
+      return await withWaits({ signal: unneeded.signal }, () => connect({ paths, env, driver }));
     } catch (error) {
-      connection = undefined;
+      connections.delete(driver);
       throw error;
     }
   };
 
-  const ended = async () => {
+  const ended = async (end: (connection: Connection) => Promise<void>) => {
     unneeded.abort(new KilnError('E_INTERRUPTED', 'the call that waited for libvirt has ended'));
-    return await connection?.catch(() => undefined);
+    for (const connection of connections.values()) {
+      const made = await connection.catch(() => undefined);
+      if (made !== undefined) await end(made);
+    }
   };
 
   return {
@@ -83,8 +86,9 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
     // Unlike arguments, the environment is the user's own.
     signingPassphrase: () => env.KILN_SIGN_PASSPHRASE,
     takeTurn,
-    connect: () => {
-      connection ??= awaitedLater(connect());
+    connect: (driver = 'lxc') => {
+      const connection = connections.get(driver) ?? awaitedLater(connect(driver));
+      connections.set(driver, connection);
       // Whoever waits has limits of its own; the connection is made for all.
       return waitFor(connection, {
         code: 'E_LIBVIRT_SILENT',
@@ -92,7 +96,7 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
         endAfter: Number.POSITIVE_INFINITY,
       });
     },
-    close: async () => await (await ended())?.close(),
-    [Symbol.asyncDispose]: async () => await (await ended())?.leave(),
+    close: () => ended((connection) => connection.close()),
+    [Symbol.asyncDispose]: () => ended((connection) => connection.leave()),
   };
 }

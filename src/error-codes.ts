@@ -122,6 +122,11 @@ export const CODES_BY_PAGE = {
     E_DESTROY:
       'A sandbox cannot be destroyed: libvirt refuses, or the kernel cannot end a process in it.',
   },
+  'machines.md': {
+    E_MACHINE: 'A virtual machine ended, or something in it cannot be done.',
+    E_MACHINE_KERNEL: 'The host has no kernel that a virtual machine can boot.',
+    E_MACHINE_MISSING: 'A program that virtual machines need is not installed.',
+  },
   'images.md': {
     E_ARCHIVE: 'The file to import is not a tar archive or OCI layout, or it is damaged.',
     E_ARCHIVE_HOSTILE:

@@ -1,7 +1,7 @@
 /** The options of a sandbox, and of the commands that make one or enter it: a row for each, in the order of help. */
-import { OPTIONAL_LAYERS } from '../sandbox/policy/layers.ts';
+import { ALLOWABLE_LAYERS } from '../sandbox/policy/layers.ts';
 import type { LimitName } from '../sandbox/policy/limits.ts';
-import type { Tmpfs } from '../sandbox/policy/specification.ts';
+import { ISOLATION, type Tmpfs } from '../sandbox/policy/specification.ts';
 import { flag, negation, text } from './kind.ts';
 import { SIZES, TIMES } from './measures.ts';
 import * as numbers from './numbers.ts';
@@ -191,6 +191,15 @@ export const SANDBOX = {
       flag: 'capAdd',
     },
   ),
+  isolation: row(
+    texts.choice('isolation', ISOLATION),
+    root('machines are not done for users yet'),
+    {
+      help: 'choose what the sandbox stands on: container (the host’s kernel), or vm (a virtual machine with a kernel of its own); see docs/machines.md',
+      usual: 'container',
+      defaults: ['run', 'shell'],
+    },
+  ),
   profile: row(
     texts.choice('profile', ['default', 'nested']),
     root('sandboxes in a sandbox need its whole /proc'),
@@ -220,7 +229,7 @@ export const SANDBOX = {
     flag: 'secret',
   }),
   allowMissing: row(texts.layer, root('it takes a layer of the isolation away'), {
-    help: `run without this layer of protection if the host does not support it: ${OPTIONAL_LAYERS.join(', ')}`,
+    help: `run without this layer of protection if the host does not support it: ${ALLOWABLE_LAYERS.join(', ')}`,
     many: true,
   }),
   artifacts: row(text('glob'), 'open', {

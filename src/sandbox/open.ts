@@ -88,10 +88,11 @@ async function takeSandbox(
   specification: SandboxSpecification,
   signal: AbortSignal | undefined,
 ): Promise<SandboxDomain> {
-  const { network, label, boot } = specification;
-  requirePolicy(label);
+  const { network, label, boot, isolation } = specification;
+  if (isolation === 'container') requirePolicy(label);
   // A parked sandbox has the host's default label and knows its cgroups, which differ for a booted system.
-  const isParkable = network === 'private' && label.kind === 'auto' && !boot;
+  const isParkable =
+    network === 'private' && label.kind === 'auto' && !boot && isolation === 'container';
   for (;;) {
     using turn = await takeTurn(host, isParkable, signal);
     if (turn?.parked === undefined) return await startSandbox(host, specification);
@@ -119,12 +120,16 @@ async function takeTurn(
 
 async function startSandbox(
   host: SandboxHost,
-  { network, label }: SandboxSpecification,
+  { network, label, isolation, limits, allowMissing }: SandboxSpecification,
 ): Promise<SandboxDomain> {
-  const connection = await host.connect();
+  const isMachine = isolation === 'vm';
+  const connection = await host.connect(isMachine ? 'qemu' : 'lxc');
   // libvirt moves the new init into a cgroup 20 ms from now, and need not wait for the kernel then.
   ProcessCgroups.primeMove().catch(() => undefined);
-  const started = await startDomain(host.paths, connection, { network, label });
+  const started = await startDomain(host.paths, connection, {
+    ...{ network, label },
+    machine: isMachine ? { limits, mayBeEmulated: allowMissing.includes('kvm') } : undefined,
+  });
   const sandbox = await SandboxDomain.create(host.paths, started, host.connect);
   // The daemon, which has the parked ones, sweeps when nothing starts. Others do it here, in the background.
   if (host.takeTurn === undefined) {

@@ -93,6 +93,8 @@ export function isShortCall(name: Name, { head }: Call): boolean {
 /** Of a short line or call, whose image must be there as well. */
 export function isShortRun(options: Partial<RunOptions>, user: CallerUser | undefined): boolean {
   const { copyIn = [], egress = [], artifacts = [], seccomp = '' } = options;
+  // A machine takes long to start, and what it boots may have to be made.
+  if (options.isolation === 'vm') return false;
   if (options.explain === true || options.detach === true || options.ci !== undefined) return false;
   // The list of artifacts may be long, so it stays in the worker that collects them.
   if (options.json === true && artifacts.length > 0) return false;

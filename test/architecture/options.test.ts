@@ -14,7 +14,18 @@ const MOST = 8;
  */
 const THINGS = new Set([
   ...['artifacts', 'binds', 'caches', 'capabilities', 'chain', 'ci', 'continue', 'copyIn', 'cpus'],
-  ...['detach', 'disk', 'egress', 'env', 'farm', 'hostname', 'image', 'interactive', 'jobs'],
+  ...[
+    'detach',
+    'disk',
+    'egress',
+    'env',
+    'farm',
+    'hostname',
+    'image',
+    'interactive',
+    'isolation',
+    'jobs',
+  ],
   ...['json', 'keep', 'label', 'lock', 'memory', 'name', 'network', 'offline', 'packages'],
   ...['parameters', 'pids', 'postinstall', 'profile', 'quiet', 'recurse', 'repositories'],
   ...['resultDirectory', 'resume', 'rm', 'samples', 'schema', 'seccomp', 'secrets', 'spec'],

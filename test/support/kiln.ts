@@ -95,7 +95,14 @@ export class Kiln implements AsyncDisposable {
     try {
       const plan = planCommand(
         {
-          ...{ network: 'private', binds: [], volumes: [], allowHostWrite: false, boot: false },
+          ...{
+            isolation: 'container',
+            network: 'private',
+            binds: [],
+            volumes: [],
+            allowHostWrite: false,
+            boot: false,
+          },
           ...{ privateTmp: true, namespaces: 0, nested: false, label: { kind: 'auto' } },
           ...{ allowMissing: this.engine.allowMissing(), egress: undefined },
           ...{ argv: [], env: {}, workdir: undefined, time: {}, caller: callerIds(this.#env) },

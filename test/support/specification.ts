@@ -6,6 +6,7 @@ export function sandboxSpecification(
   wanted: Pick<SandboxSpecification, 'root'> & Partial<SandboxSpecification>,
 ): SandboxSpecification {
   return {
+    isolation: 'container',
     privateTmp: true,
     hostname: 'kiln',
     names: true,

@@ -106,7 +106,14 @@ async function trial(
   const allowMissing = allowedMissing(env);
   const plan = planSandbox(
     {
-      ...{ network: 'private', binds: [], volumes: [], allowHostWrite: false, egress: undefined },
+      ...{
+        isolation: 'container',
+        network: 'private',
+        binds: [],
+        volumes: [],
+        allowHostWrite: false,
+        egress: undefined,
+      },
       ...{ privateTmp: true, namespaces: 0, nested: false, boot: false, label: { kind: 'auto' } },
       ...{ allowMissing, shownAs: ['kiln doctor'] },
       ...{ owner: USER, caller: { uid: 0, gid: 0 } },

@@ -63,9 +63,8 @@ export class ProcessCgroups {
   }
 
   static of(pid: number): ProcessCgroups {
-    // The delegated group has no controllers; limits and accounts are on the group above it.
     const text = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim();
-    const lines = text.split('\n').map((line) => line.split(`/${DELEGATED_GROUP}`)[0] ?? '');
+    const lines = text.split('\n').map(accountedGroup);
     return new ProcessCgroups(knownHierarchies(), lines);
   }
 
@@ -295,6 +294,14 @@ export class ProcessCgroups {
 function controllerThreads(initPid: number): number {
   const controller = statOf(initPid)?.[1];
   return Number(statOf(Number(controller))?.[17] ?? 0);
+}
+
+/** libvirt gives a machine's threads groups of their own, below the machine's. */
+const MACHINE_GROUP = /^(.*\/(?:qemu-[^/]+\.libvirt-qemu|machine-qemu[^/]+\.scope))\/.*$/;
+
+/** The group with limits and accounts, of a line of /proc/PID/cgroup. The delegated group has no controllers. */
+function accountedGroup(line: string): string {
+  return (line.split(`/${DELEGATED_GROUP}`)[0] ?? '').replace(MACHINE_GROUP, '$1');
 }
 
 function nameIn({ version }: Group, [v2, v1]: Names): string {

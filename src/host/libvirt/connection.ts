@@ -9,7 +9,7 @@ import { endDaemonOfDeletedState, ensureEmbeddedDaemon } from './embedded/daemon
 import { daemonPid, embeddedFiles } from './embedded/files.ts';
 import { LibvirtError, VIR_ERR } from './errors.ts';
 import { type Libvirt, runAsync, takeArray, takeString } from './library.ts';
-import { type Engine, pickEngine } from './pick-engine.ts';
+import { type Driver, type Engine, pickEngine } from './pick-engine.ts';
 import { ConnectionPool, type PoolOptions } from './pool.ts';
 
 /** VIR_UUID_STRING_BUFLEN of libvirt/libvirt-host.h: 36 characters and the terminator. */
@@ -179,6 +179,8 @@ function identify(library: Libvirt, native: Pointer): { name: string; uuid: stri
 export interface ConnectOptions {
   readonly paths: StatePaths;
   readonly env: NodeJS.ProcessEnv;
+  /** That of containers by default. */
+  readonly driver?: Driver | undefined;
   /** How long libvirtd may be silent, ms; {@link patience} by default. */
   readonly endAfter?: number;
 }
@@ -210,8 +212,9 @@ function systemPid(): number | undefined {
  * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_CONNECT, E_LIBVIRT_START, and those of {@link pickEngine};
  * KilnError E_LIBVIRT_SILENT
  */
-export async function connect({ paths, env, endAfter }: ConnectOptions): Promise<Connection> {
-  const engine = pickEngine(paths, env);
+export async function connect(options: ConnectOptions): Promise<Connection> {
+  const { paths, env, driver, endAfter } = options;
+  const engine = pickEngine(paths, env, driver);
   if (engine.kind === 'embedded') await endDaemonOfDeletedState(paths);
   const revive = async () => void (await ensureEmbeddedDaemon(paths));
   return openConnection(engine.uri, {

@@ -3,12 +3,16 @@ import type { HeldLock } from '../files/flock.ts';
 import type { UserIds } from '../process/user-namespace.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { Connection } from './connection.ts';
+import type { Driver } from './pick-engine.ts';
+
+/** Of containers by default. */
+export type Connect = (driver?: Driver) => Promise<Connection>;
 
 export interface SandboxHost {
   readonly paths: StatePaths;
   readonly owner: SandboxOwner | undefined;
-  /** Always the same connection. Called only when libvirt is needed: a parked sandbox is claimed without it. */
-  readonly connect: () => Promise<Connection>;
+  /** Always the same connection for a driver. Called only when libvirt is needed: a parked sandbox is claimed without it. */
+  readonly connect: Connect;
   /** Of a daemon, which starts a few at a time for all of its callers. @throws the reason of an abort */
   readonly takeTurn?: ((wanted: WantedTurn) => Promise<Turn>) | undefined;
 }

@@ -86,6 +86,7 @@ export const KINDS: readonly StateKind[] = [
   kind('checked when used', `cache/objects/[^/]+/[^/]+/${HEX}`),
   kind('checked when used', 'cache/partial/[^/]+'),
   kind('checked when used', 'skeleton/[^/]+/kiln-init(.json)?'),
+  kind('not read', 'machines/.*'),
   kind('definition', 'services/[^/.][^/]*/service.yaml'),
   kind(
     'record',

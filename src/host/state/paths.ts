@@ -56,6 +56,8 @@ export function statePaths(env: NodeJS.ProcessEnv) {
     trash: join(store, 'trash'),
     sandboxes: join(run, 'sandboxes'),
     skeleton: join(root, 'skeleton'),
+    /** What machines boot. */
+    machines: join(root, 'machines'),
     services: join(root, 'services'),
     runServices: join(run, 'services'),
     libvirt: join(root, 'libvirt'),

@@ -82,7 +82,14 @@ export class BuildSandbox implements AsyncDisposable {
     const plan = planSandbox(
       {
         ...{ network, binds, hostname, disk, egress: egress?.hosts, limits: limitsOf(request) },
-        ...{ allowHostWrite: false, privateTmp: true, namespaces: 0, nested: false, boot: false },
+        ...{
+          isolation: 'container',
+          allowHostWrite: false,
+          privateTmp: true,
+          namespaces: 0,
+          nested: false,
+          boot: false,
+        },
         ...{ label: { kind: 'auto' }, allowMissing: engine.allowMissing() },
         scratch: request.scratch?.path,
         volumes: home === undefined ? [] : [{ source: home, target: BUILD_HOME }],

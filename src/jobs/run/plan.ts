@@ -9,6 +9,7 @@ import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
 import type { OptionalLayer } from '../../sandbox/policy/layers.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import type { Secret } from '../../sandbox/policy/specification.ts';
+import { refuseUndone } from './machine.ts';
 import type { RunRequest } from './request.ts';
 
 /** What an engine knows of layers that may be missing. */
@@ -21,11 +22,13 @@ export function planRun(
   request: RunRequest,
   image: { readonly tree: string; readonly manifest: ImageManifest },
 ): Plan {
-  const { argv, env, capabilities, caller, binds, tmpfs, hostname, disk, profile } = request;
+  const { argv, env, capabilities, caller, binds, tmpfs, hostname, disk } = request;
+  const { isolation, profile } = request;
+  refuseUndone(request);
   const nested = profile === 'nested';
   return planCommand(
     {
-      ...{ argv, env, capabilities, caller, binds, tmpfs, hostname, disk, nested },
+      ...{ argv, env, capabilities, caller, binds, tmpfs, hostname, disk, isolation, nested },
       workdir: request.workdir || undefined,
       user: request.user || undefined,
       // `--profile nested` brings a filter of its own.

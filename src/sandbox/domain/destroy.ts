@@ -11,6 +11,7 @@ import type { Connection } from '../../host/libvirt/connection.ts';
 import { controllerPid, isWatchedNow } from '../../host/libvirt/controllers.ts';
 import { daemonPid, embeddedFiles } from '../../host/libvirt/embedded/files.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
+import type { Connect } from '../../host/libvirt/sandbox-host.ts';
 import { childrenOf, waitForDeath } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import {
@@ -28,7 +29,14 @@ import {
   SYSTEM_DOMAIN_RUN,
   whyEndless,
 } from './ending.ts';
-import { domainOf, findSandboxRecord, type SandboxRecord, sandboxOwner } from './sandbox-record.ts';
+import { endRelay, machineFiles } from './machine/relay.ts';
+import {
+  domainOf,
+  driverOf,
+  findSandboxRecord,
+  type SandboxRecord,
+  sandboxOwner,
+} from './sandbox-record.ts';
 
 /** How long libvirt may fail to end a domain, ms. */
 const DESTROY_DEADLINE = 6000;
@@ -46,12 +54,16 @@ export async function destroySandbox(
   paths: StatePaths,
   directory: string,
   record: SandboxRecord | undefined,
-  connect: () => Promise<Connection>,
+  connect: Connect,
 ): Promise<void> {
   const domain = record?.domain ?? domainOf(paths, directory);
   // A folder without sandbox.json never had a domain, unless the record was damaged.
   if (record !== undefined || findSandboxRecord(directory).damage !== undefined) {
-    await endDomain(paths, domain, record?.init, connect);
+    endRelay(record?.machine?.relay);
+    // Of a machine whose record is damaged its folder is left.
+    const isMachine = record === undefined && existsSync(machineFiles.folder(directory));
+    const driver = isMachine ? 'qemu' : driverOf(record);
+    await endDomain(paths, domain, record?.init, () => connect(driver));
   }
   await removeSandbox(paths, directory, record);
 }

@@ -15,7 +15,7 @@ export interface DomainOptions {
   readonly context?: string;
 }
 
-function escapeXml(text: string): string {
+export function escapeXml(text: string): string {
   return text.replace(/[<>&'"]/g, (c) => `&#${c.charCodeAt(0)};`);
 }
 
@@ -30,7 +30,7 @@ function networkXml(network: DomainOptions['network']): { features: string; devi
   return { features: '<privnet/>', devices: interfaceXml(network) };
 }
 
-function interfaceXml(network: LibvirtNetwork): string {
+export function interfaceXml(network: LibvirtNetwork, model?: 'virtio'): string {
   const { name, mac, address, gateway, isolated } = network;
   const [ip = '', prefix] = address?.split('/') ?? [];
   const family = isIPv6(ip) ? 'ipv6' : 'ipv4';
@@ -43,6 +43,7 @@ function interfaceXml(network: LibvirtNetwork): string {
   return [
     `<interface type='network'><source network='${escapeXml(name)}'/>`,
     mac && `<mac address='${escapeXml(mac)}'/>`,
+    model && `<model type='${model}'/>`,
     address && `<ip address='${ip}' family='${family}' prefix='${prefix}'/>`,
     gateway &&
       `<route family='${family}' address='${any}' prefix='0' gateway='${escapeXml(gateway)}'/>`,

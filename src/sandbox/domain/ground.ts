@@ -2,7 +2,17 @@
 import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 
+/** What is known of a machine from outside: what its own kernel says may be a lie. */
+export interface MachineFacts {
+  /** Release of the guest's kernel, as kiln chose it. */
+  readonly kernel: string;
+  /** False where qemu emulates the processor. */
+  readonly kvm: boolean;
+}
+
 export interface Ground {
+  /** Undefined for a container. */
+  readonly machine: MachineFacts | undefined;
   /** Once its init listens, while libvirt does the rest. */
   settle(): Promise<void>;
   /** A limit that is left out stays as it is. @throws KilnError E_LIMIT */

@@ -2,20 +2,32 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import type { HeldLock } from '../../host/files/flock.ts';
-import type { Connection } from '../../host/libvirt/connection.ts';
+import type { Connect } from '../../host/libvirt/sandbox-host.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import { span } from '../../host/trace/trace.ts';
 import { awaitedLater } from '../../promise.ts';
-import { type Channel, openChannel } from '../command/channel.ts';
+import { type Channel, INIT_DEADLINE, openChannel } from '../command/channel.ts';
 import { setupError } from '../command/failures.ts';
 import { lowerOwnRange } from '../labels/relabel.ts';
 import { Container } from './container.ts';
 import { endDomain, removeSandbox } from './destroy.ts';
 import { initOf } from './ending.ts';
 import type { Ground } from './ground.ts';
-import { type SandboxRecord, sandboxFiles, writeSandboxRecord } from './sandbox-record.ts';
+import { MACHINE_DEADLINE, Machine } from './machine/machine.ts';
+import {
+  driverOf,
+  type SandboxRecord,
+  sandboxFiles,
+  writeSandboxRecord,
+} from './sandbox-record.ts';
 import type { KnownSandbox, StartedDomain } from './start-domain.ts';
+
+function groundOf(directory: string, record: SandboxRecord, channel: Channel): Ground {
+  const { machine, domain } = record;
+  if (machine === undefined) return new Container(channel, domain);
+  return new Machine(directory, domain, machine, channel);
+}
 
 export class SandboxDomain {
   readonly id: string;
@@ -27,16 +39,16 @@ export class SandboxDomain {
   record: SandboxRecord;
   readonly paths: StatePaths;
   readonly #lock: HeldLock;
-  readonly #connect: () => Promise<Connection>;
+  readonly #connect: Connect;
   #destroyed: Promise<void> | undefined;
 
   constructor(
     paths: StatePaths,
     { directory, record, lock }: KnownSandbox,
     channel: Channel,
-    connect: () => Promise<Connection>,
+    connect: Connect,
     prepared: boolean,
-    ground: Ground = new Container(channel, record.domain),
+    ground = groundOf(directory, record, channel),
   ) {
     this.ground = ground;
     this.prepared = prepared;
@@ -58,14 +70,15 @@ export class SandboxDomain {
   static async create(
     paths: StatePaths,
     started: StartedDomain,
-    connect: () => Promise<Connection>,
+    connect: Connect,
   ): Promise<SandboxDomain> {
     const { directory, record, lock, domain } = started;
     lowerOwnRange();
     let channel: Channel | undefined;
     try {
-      channel = await openChannel(sandboxFiles.socket(directory), { domain });
-      const ground = new Container(channel, record.domain);
+      const within = record.machine === undefined ? INIT_DEADLINE : MACHINE_DEADLINE;
+      channel = await openChannel(sandboxFiles.socket(directory), { domain, within });
+      const ground = groundOf(directory, record, channel);
       await ground.settle();
       await domain;
       return new SandboxDomain(paths, started, channel, connect, false, ground);
@@ -82,7 +95,7 @@ export class SandboxDomain {
   static async attach(
     paths: StatePaths,
     found: KnownSandbox,
-    connect: () => Promise<Connection>,
+    connect: Connect,
   ): Promise<SandboxDomain> {
     using _ = span('connect to the init');
     lowerOwnRange();
@@ -140,8 +153,9 @@ export class SandboxDomain {
 
   async #destroy(): Promise<void> {
     try {
-      const domain = this.record.domain;
-      await endDomain(this.paths, domain, this.record.init, this.#connect, async () => {
+      const { domain, init } = this.record;
+      const connect = () => this.#connect(driverOf(this.record));
+      await endDomain(this.paths, domain, init, connect, async () => {
         await this.channel.close();
         this.ground.end();
       });

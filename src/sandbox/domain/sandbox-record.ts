@@ -3,6 +3,7 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
+import type { Driver } from '../../host/libvirt/pick-engine.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { type Found, longLived } from '../../host/state/long-lived.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -12,6 +13,8 @@ import type { SandboxLabels } from '../labels/module.ts';
 import type { Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
 import { controllerOf, isEnding, memberOf, type SandboxInit } from './ending.ts';
+import type { MachineRecord } from './machine/record.ts';
+import { qemuOf } from './machine/relay.ts';
 
 /** sandbox.json: what is known of a sandbox without asking libvirt. Times are milliseconds since the epoch. */
 export interface SandboxRecord {
@@ -23,6 +26,8 @@ export interface SandboxRecord {
   readonly skeleton: string;
   readonly network: DomainOptions['network'];
   readonly labels?: SandboxLabels | undefined;
+  /** Where the sandbox is a machine. */
+  readonly machine?: MachineRecord;
   /** Once somebody has it. */
   readonly init?: SandboxInit;
   readonly parked?: true | undefined;
@@ -58,6 +63,10 @@ export const sandboxFiles = {
   /** Where whoever holds the sandbox takes further commands. Only root enters the folder. */
   visit: (directory: string) => join(directory, 'visit', 'sock'),
 };
+
+export function driverOf(record: SandboxRecord | undefined): Driver {
+  return record?.machine === undefined ? 'lxc' : 'qemu';
+}
 
 export function domainPrefix(paths: StatePaths): string {
   return `kiln-${basename(paths.run)}-`;
@@ -143,12 +152,18 @@ export interface SandboxUsage {
 }
 
 /** Of the kernel's counters: nothing of the sandbox's files is looked at. Nothing where it does not run. */
-export function sandboxUsage(paths: StatePaths, { domain, init }: SandboxRecord): SandboxUsage {
-  const pid = init === undefined ? controllerOf(paths, domain) : memberOf(init);
+export function sandboxUsage(paths: StatePaths, record: SandboxRecord): SandboxUsage {
+  const pid = accountedProcess(paths, record);
   if (pid === undefined) return {};
   // It may have ended meanwhile.
   const cgroups = attempt(() => ProcessCgroups.of(pid));
   return defined({ memoryBytes: cgroups?.memoryBytes(), sizeBytes: cgroups?.sharedBytes() });
+}
+
+function accountedProcess(paths: StatePaths, record: SandboxRecord): number | undefined {
+  const { id, domain, init, machine } = record;
+  if (machine !== undefined) return qemuOf(join(paths.sandboxes, id), machine.relay);
+  return init === undefined ? controllerOf(paths, domain) : memberOf(init);
 }
 
 function stateOf({ record, isHeld }: Found<SandboxRecord>): SandboxState {

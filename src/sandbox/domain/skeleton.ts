@@ -16,7 +16,7 @@ import { awaitedLater } from '../../promise.ts';
  * network a mapped user cannot mount a /sys that has it. `stage`: what the init prepares before it has an image.
  * `names`: the layer with the sandbox's /etc/hosts. The rest belongs to libvirt and the init.
  */
-const MOUNT_POINTS = [
+export const MOUNT_POINTS = [
   ...['.oldroot', '.kiln', 'lower', 'names', 'scratch', 'newroot', 'dev', 'proc', 'sys/fs/cgroup'],
   ...['stage/proc', 'stage/dev'],
 ];
@@ -165,7 +165,7 @@ function clearFile(path: string): void {
   if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) setAside(path);
 }
 
-function requirePassable(directory: string): void {
+export function requirePassable(directory: string): void {
   for (let path = directory; ; path = dirname(path)) {
     if ((statSync(path).mode & 0o001) === 0) {
       const what = `${path} is closed to other users, but sandboxes must pass it`;

@@ -16,6 +16,9 @@ import type { SandboxLabels } from '../labels/module.ts';
 import { ensureStoreContext, labelFile } from '../labels/relabel.ts';
 import type { LabelRequest } from '../policy/label-request.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
+import { ensureBootFiles } from './machine/boot-files.ts';
+import { endRelay } from './machine/relay.ts';
+import { type MachineWish, type StartedMachine, startMachine } from './machine/start.ts';
 import {
   domainPrefix,
   type SandboxRecord,
@@ -65,13 +68,16 @@ export async function startDomain(
   options: {
     readonly network: DomainOptions['network'];
     readonly label: LabelRequest;
+    /** It is a machine, and `connection` that of the driver of machines. */
+    readonly machine?: MachineWish | undefined;
     /** It is to wait for a claim. */
     readonly parked?: true;
   },
 ): Promise<StartedDomain> {
   ensureSandboxDirectories(paths);
   await ensureStoreContext(paths);
-  const skeleton = await ensureSkeleton(paths);
+  const boot = options.machine && (await ensureBootFiles(paths));
+  const skeleton = boot?.folder ?? (await ensureSkeleton(paths));
   const id = randomBytes(5).toString('hex');
   const domain = `${domainPrefix(paths)}${id}`;
   const directory = join(paths.sandboxes, id);
@@ -79,7 +85,9 @@ export async function startDomain(
   const owner = sandboxOwner(paths, id);
   const range = await allocateRange(paths, owner);
   let labels: SandboxLabels | undefined;
+  let machine: StartedMachine | undefined;
   const giveBack = async () => {
+    endRelay(machine?.relay);
     await removeOwnCgroups(domain);
     await releaseRange(paths, range, owner);
     await releaseLabels(paths, labels, owner);
@@ -87,8 +95,9 @@ export async function startDomain(
     await removeTree(directory);
   };
   try {
-    labels = await reserveLabels(paths, options.label, owner);
-    const record: SandboxRecord = {
+    // In a machine no module of the host's has a say.
+    if (boot === undefined) labels = await reserveLabels(paths, options.label, owner);
+    let record: SandboxRecord = {
       id,
       domain,
       range,
@@ -103,19 +112,32 @@ export async function startDomain(
     mkdirSync(socketDirectory, { mode: 0o700 });
     chownSync(socketDirectory, range.base, range.base);
     if (labels?.files !== undefined) labelFile(socketDirectory, labels.files);
-    const xml = domainXml({
-      name: record.domain,
-      uuid: randomUUID(),
-      skeleton: join(paths.link, relative(paths.root, skeleton)),
-      socketDirectory,
-      range,
-      network: options.network,
-      ...(labels?.module === 'selinux' ? { context: labels.init } : {}),
-    });
+    const names = { name: record.domain, uuid: randomUUID() };
+    const { network } = options;
+    if (boot !== undefined && options.machine !== undefined) {
+      machine = await startMachine(
+        { paths, directory, range, boot, network, ...names },
+        options.machine,
+      );
+      record = { ...record, machine: machine.record };
+      writeSandboxRecord(directory, record);
+    }
+    const xml =
+      machine?.xml ??
+      domainXml({
+        ...names,
+        skeleton: join(paths.link, relative(paths.root, skeleton)),
+        socketDirectory,
+        range,
+        network,
+        ...(labels?.module === 'selinux' ? { context: labels.init } : {}),
+      });
     const create = async () => {
       using _ = span('start a domain');
       try {
-        return await connection.createDomain(xml);
+        const created = await connection.createDomain(xml);
+        await machine?.open;
+        return created;
       } catch (error) {
         if (isRefusal(error)) await giveBack();
         // The domain may exist, or appear later: its folder tells the sweep about it.

@@ -7,6 +7,7 @@ import { removeDomainGroups } from '../../host/libvirt/embedded/cgroups.ts';
 import { sweepEndedDaemons } from '../../host/libvirt/embedded/daemon.ts';
 import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
 import { homeOf } from '../../host/libvirt/embedded/launch.ts';
+import type { Connect } from '../../host/libvirt/sandbox-host.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { allEnds } from '../../promise.ts';
 import { destroySandbox, endDomain, removeDomainFiles, removedDirectory } from './destroy.ts';
@@ -23,7 +24,7 @@ const MAKING = 60_000;
  */
 export async function sweepSandboxes(
   paths: StatePaths,
-  connect: () => Promise<Connection>,
+  connect: Connect,
   options: { readonly keptMaxAge?: number } = {},
 ): Promise<string[]> {
   const now = Date.now();

@@ -17,6 +17,7 @@ import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxProcess } from '../command/process.ts';
 import { startCommand } from '../command/start-command.ts';
 import type { CommandStdio, HandOver } from '../command/streams.ts';
+import type { MachineFacts } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { sandboxFiles } from '../domain/sandbox-record.ts';
 import type { FilledSandbox } from '../fill.ts';
@@ -133,6 +134,11 @@ export class PlannedSandbox implements AsyncDisposable {
     // Loaded here, because few sandboxes have a proxy.
     const { openEgress } = await import('../../egress/open.ts');
     this.#egress = await openEgress(await this.control.socket('ipv4'), egress);
+  }
+
+  /** Undefined where the sandbox is a container. */
+  get machine(): MachineFacts | undefined {
+    return this.#domain.ground.machine;
   }
 
   limits(): CgroupLimits {

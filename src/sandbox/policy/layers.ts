@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { landlockAbi } from '../../host/process/process.ts';
 
-/** kiln goes on without one of these only if `--allow-missing` names it; others can never be missing. */
+/** Of every sandbox: kiln goes on without one of these only if `--allow-missing` names it. */
 export const OPTIONAL_LAYERS = [
   'landlock',
   'time-namespace',
@@ -12,13 +12,16 @@ export const OPTIONAL_LAYERS = [
   'io-limit',
 ] as const;
 
-export type OptionalLayer = (typeof OPTIONAL_LAYERS)[number];
+/** Those, and what a machine alone has; other layers can never be missing. */
+export const ALLOWABLE_LAYERS = [...OPTIONAL_LAYERS, 'kvm'] as const;
+
+export type OptionalLayer = (typeof ALLOWABLE_LAYERS)[number];
 
 export function parseLayer(text: string): OptionalLayer {
-  const found = OPTIONAL_LAYERS.find((layer) => layer === text);
+  const found = ALLOWABLE_LAYERS.find((layer) => layer === text);
   if (found !== undefined) return found;
   throw new KilnError('E_ARGUMENT', `${text} is not a layer that may be missing`, {
-    hint: `there are ${OPTIONAL_LAYERS.join(', ')}`,
+    hint: `there are ${ALLOWABLE_LAYERS.join(', ')}`,
   });
 }
 
@@ -46,7 +49,7 @@ export function requireLayer(layer: OptionalLayer, allowed: readonly OptionalLay
 }
 
 export function layerMissingError(layer: string, why: string, cause?: unknown): KilnError {
-  const optional = OPTIONAL_LAYERS.some((name) => name === layer);
+  const optional = ALLOWABLE_LAYERS.some((name) => name === layer);
   return new KilnError('E_LAYER_MISSING', `layer ${layer} is not in force: ${why}`, {
     hint: optional
       ? `\`kiln doctor\` tells what this host lacks; to go on without: KILN_ALLOW_MISSING=${layer} in the environment, or --allow-missing ${layer} of \`kiln run\``

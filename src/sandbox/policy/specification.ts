@@ -42,8 +42,13 @@ export function sharedTarget(mounts: readonly { readonly target: string }[]): st
   return targets.find((target, index) => targets.indexOf(target) < index);
 }
 
+/** What a sandbox stands on: the host's kernel, or one of its own. */
+export const ISOLATION = ['container', 'vm'] as const;
+type IsolationKind = (typeof ISOLATION)[number];
+
 /** The fields that decide isolation. A job must name each: a default would hide one that was forgotten. */
 export interface Isolation {
+  readonly isolation: IsolationKind;
   readonly network: 'private' | 'host' | LibvirtNetwork;
   readonly binds: readonly Bind[];
   readonly allowHostWrite: boolean;

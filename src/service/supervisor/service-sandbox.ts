@@ -55,6 +55,7 @@ export async function openServiceSandbox(
       namespaces: boot ? BOOT_NAMESPACES : 0,
       files: boot ? systemFiles(definition.units.map(unitName)) : [],
       binds: definedMounts(mounts),
+      isolation: 'container',
       allowHostWrite: definition['allow-host-write'],
       limits: valuesOfKeys(SANDBOX_LIMITS, definition),
       disk,

@@ -25,6 +25,8 @@ export function embeddedFiles(paths: StatePaths) {
     pid: join(run, 'libvirtd.pid'),
     config: join(run, 'libvirtd.conf'),
     mounts: join(run, 'fstab'),
+    /** libvirt's configuration of machines, in the folder that becomes /etc/libvirt. */
+    machines: join(paths.libvirt, 'etc', 'qemu.conf'),
     script: join(run, 'launch.sh'),
     /** Only the drivers that kiln needs: libvirtd loads every driver it finds. */
     drivers: join(run, 'drivers'),
@@ -36,6 +38,7 @@ export function embeddedFiles(paths: StatePaths) {
     /** libvirt makes folders for each domain here, and never removes them. */
     domainRun: join(run, 'run/lxc'),
     uri: `lxc+unix:///system?socket=${socket}`,
+    machineUri: `qemu+unix:///system?socket=${socket}`,
   };
 }
 

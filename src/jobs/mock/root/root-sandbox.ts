@@ -68,7 +68,14 @@ export class RootSandbox implements AsyncDisposable {
         binds: options.binds ?? [],
         // A root's /tmp and /var/tmp are its own and persistent.
         privateTmp: false,
-        ...{ volumes: [], allowHostWrite: false, namespaces: 0, nested: false, boot: false },
+        ...{
+          isolation: 'container',
+          volumes: [],
+          allowHostWrite: false,
+          namespaces: 0,
+          nested: false,
+          boot: false,
+        },
         ...{ label: { kind: 'auto' }, allowMissing: engine.allowMissing(), egress: undefined },
         ...{ scratch: root.scratch, hostname: options.hostname ?? 'mock' },
         ...{ owner, caller, shownAs: rootCommand(root.name, options.command) },

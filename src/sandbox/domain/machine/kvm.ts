@@ -1,0 +1,57 @@
+/** Whether machines start with KVM on this host. That /dev/kvm exists proves nothing: a guest is started to find out. */
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { readText } from '../../../host/calls/libc.ts';
+import { runTool } from '../../../host/process/child-process.ts';
+import type { StatePaths } from '../../../host/state/paths.ts';
+import { type BootFiles, KERNEL } from './boot-files.ts';
+import type { Accelerator } from './machine-xml.ts';
+import { machinePrograms } from './programs.ts';
+
+/** A guest that KVM runs needs a fraction of a second; one that it does not run hangs. Milliseconds. */
+const PATIENCE = 10_000;
+
+/** On /run: the next start of the host asks again. */
+function answerFile(paths: StatePaths): string {
+  return join(paths.hostRun, 'kvm');
+}
+
+/** As it was found out since the host has started, or as it is found out now, which may take seconds. */
+export async function whyNoKvm(paths: StatePaths, boot: BootFiles): Promise<string | undefined> {
+  const [answer, why] = (readText(answerFile(paths)) ?? '').split(/: (.*)/s);
+  if (answer === 'yes') return undefined;
+  return answer === 'no' ? why : await tryKvm(paths, boot);
+}
+
+/** Starts a guest, and remembers what came of it. */
+export async function tryKvm(paths: StatePaths, boot: BootFiles): Promise<string | undefined> {
+  if (!existsSync('/dev/kvm')) return 'this host has no /dev/kvm';
+  const why = await whyNoGuest('kvm', boot, PATIENCE);
+  mkdirSync(paths.hostRun, { recursive: true });
+  writeFileSync(answerFile(paths), why === undefined ? 'yes' : `no: ${why}`, { mode: 0o600 });
+  return why;
+}
+
+/** A kernel that finds no first program ends the machine: so far it comes only where all before works. */
+const COMMAND_LINE = 'console=ttyS0 rdinit=/none panic=-1 reboot=t';
+const CAME_SO_FAR = 'Kernel panic - not syncing';
+
+/** What is in the way of a guest; nothing where its kernel has come up within a time, milliseconds. */
+export async function whyNoGuest(
+  accelerator: Accelerator,
+  { folder }: BootFiles,
+  timeout: number,
+): Promise<string | undefined> {
+  const { stdout, failure } = await runTool(
+    machinePrograms().qemu,
+    [
+      ...['-accel', accelerator, '-machine', 'q35', '-m', '256', '-nodefaults', '-no-user-config'],
+      ...['-display', 'none', '-no-reboot', '-serial', 'stdio', '-kernel', join(folder, KERNEL)],
+      ...['-append', COMMAND_LINE],
+      ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
+    ],
+    { timeout },
+  );
+  if (failure !== undefined) return `a guest did not start with it: ${failure.split('\n').at(-1)}`;
+  return stdout.includes(CAME_SO_FAR) ? undefined : 'a guest ended before its kernel was up';
+}

@@ -1,0 +1,82 @@
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import type { LibvirtNetwork } from '../../policy/network.ts';
+import { PORT } from '../../wire/port.ts';
+import { escapeXml, interfaceXml } from '../domain-xml.ts';
+import type { BootFiles } from './boot-files.ts';
+
+export interface MachineOptions {
+  readonly name: string;
+  readonly uuid: string;
+  /** Of the relay's sockets. */
+  readonly folder: string;
+  readonly boot: BootFiles;
+  /** The path of qemu. */
+  readonly emulator: string;
+  readonly accelerator: Accelerator;
+  /** Whom qemu runs as: ids of the sandbox's own range. */
+  readonly user: number;
+  readonly group: number;
+  /** Bytes. */
+  readonly memory: number;
+  readonly processors?: number;
+  readonly network: 'private' | LibvirtNetwork;
+}
+
+export type Accelerator = 'kvm' | 'tcg';
+
+/**
+ * `quiet`: each line takes the emulated serial port long. `reboot=t` and `panic=-1`: a kernel that panics ends the
+ * machine, since a restart does. The rest leaves out checks that have no sense in a machine.
+ */
+const COMMAND_LINE =
+  'console=ttyS0 quiet panic=-1 reboot=t tsc=reliable no_timer_check cryptomgr.notests net.ifnames=0 random.trust_cpu=on';
+
+/** Code that emulation keeps. */
+const EMULATOR = "<tcg><tb-cache unit='MiB'>256</tb-cache></tcg>";
+
+/**
+ * See libvirt's formatdomain page. kiln's own virtiofsd and relay listen in `folder`. libvirt gives no file to qemu's
+ * user: kernel and initramfs are shared, and everybody may read them.
+ */
+export function machineXml(options: MachineOptions): string {
+  const { boot, accelerator, user, group, network } = options;
+  const socket = (name: string) => escapeXml(join(options.folder, name));
+  const processor =
+    accelerator === 'kvm'
+      ? "<cpu mode='host-passthrough' check='none' migratable='off'/>"
+      : "<cpu mode='maximum'/>";
+  return `<domain type='${accelerator === 'kvm' ? 'kvm' : 'qemu'}'>
+  <name>${escapeXml(options.name)}</name>
+  <uuid>${escapeXml(options.uuid)}</uuid>
+  <genid/>
+  <memory unit='b'>${options.memory}</memory>
+  <memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>
+  <vcpu>${options.processors ?? availableParallelism()}</vcpu>
+  <os>
+    <type arch='x86_64' machine='q35'>hvm</type>
+    <kernel>${escapeXml(boot.kernel)}</kernel>
+    <initrd>${escapeXml(boot.initramfs)}</initrd>
+    <cmdline>${COMMAND_LINE}</cmdline>
+  </os>
+  <features><acpi/>${accelerator === 'kvm' ? '' : EMULATOR}</features>
+  ${processor}
+  <clock offset='utc'/>
+  <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>
+  <devices>
+    <emulator>${escapeXml(options.emulator)}</emulator>
+    <filesystem type='mount'>
+      <driver type='virtiofs' queue='1024'/><source socket='${socket('files.sock')}'/><target dir='${PORT.tag}'/>
+    </filesystem>
+    <controller type='usb' model='none'/>
+    <channel type='unix'><source mode='connect' path='${socket('port.sock')}'/><target type='virtio' name='${PORT.name}'/></channel>
+    <serial type='unix'><source mode='connect' path='${socket('console.sock')}'/><target type='isa-serial' port='0'/></serial>
+    ${network === 'private' ? '' : interfaceXml(network, 'virtio')}
+    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
+    <memballoon model='none'/>
+    <watchdog model='itco' action='none'/>
+    <audio id='1' type='none'/>
+  </devices>
+  <seclabel type='static' model='dac' relabel='no'><label>+${user}:+${group}</label></seclabel>
+</domain>`;
+}

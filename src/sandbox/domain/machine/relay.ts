@@ -1,0 +1,137 @@
+/** The program on the host that stands between kiln and a machine: src/relay. */
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { KilnError } from '../../../errors.ts';
+import { attempt, readText } from '../../../host/calls/libc.ts';
+import { ProcessCgroups } from '../../../host/cgroup/cgroup-files.ts';
+import { makeHelperGroups } from '../../../host/cgroup/helper-group.ts';
+import { startProgram } from '../../../host/process/child-process.ts';
+import { startOf } from '../../../host/process/process.ts';
+import type { IdRange } from '../../../host/state/reservation.ts';
+import { awaitedLater } from '../../../promise.ts';
+import { machineProgram } from './boot-files.ts';
+
+/** Relay and virtiofsd of a machine, with what virtiofsd reads from disks: the kernel counts its pages for them. */
+const HELPERS_MEMORY = 2 ** 30;
+const HELPERS_PIDS = 64;
+
+/** Two processes (src/relay/main.c): this is the outer one, which ends the rest. */
+export interface RelayProcess {
+  readonly pid: number;
+  /** {@link startOf} it. */
+  readonly start: string;
+}
+
+export interface StartedRelay {
+  readonly process: RelayProcess;
+  /** Resolves when the init of the machine listens. Rejects with E_MACHINE when the relay has ended before. */
+  readonly open: Promise<void>;
+}
+
+export const machineFiles = {
+  folder: (directory: string) => join(directory, 'machine'),
+  /** The number of qemu's process, as long as the relay lives. */
+  qemu: (directory: string) => join(directory, 'machine', 'qemu.pid'),
+  /** What the guest's kernel said. */
+  console: (directory: string) => join(directory, 'machine', 'console.log'),
+  /** What relay and virtiofsd said. */
+  log: (directory: string) => join(directory, 'machine', 'relay.log'),
+};
+
+/**
+ * It outlives this process. @param group the name of its cgroups @param user qemu's, who alone may connect @throws KilnError E_MACHINE
+ */
+export async function startRelay(
+  virtiofsd: string,
+  directory: string,
+  group: string,
+  { base, count }: IdRange,
+  user: number,
+): Promise<StartedRelay> {
+  const groups = makeHelperGroups(group);
+  const log = openSync(machineFiles.log(directory), 'a', 0o600);
+  const args = [directory, base, count, user, virtiofsd, ...groups].map(String);
+  const child = startProgram(machineProgram('kiln-relay').path, args, {
+    cwd: '/',
+    env: {},
+    stdio: ['ignore', 'pipe', log],
+    detached: true,
+  });
+  closeSync(log);
+  const { pid } = child;
+  const lines = new Lines(child.stdout as Readable);
+  child.once('error', () => lines.end());
+  if ((await lines.next()) !== 'ready' || pid === undefined) throw relayEnded(directory);
+  child.unref();
+  ProcessCgroups.of(pid).limit(pid, group, { memory: HELPERS_MEMORY, pids: HELPERS_PIDS });
+  const open = async () => {
+    if ((await lines.next()) !== 'open') throw relayEnded(directory);
+  };
+  return { process: { pid, start: startOf(pid) ?? '' }, open: awaitedLater(open()) };
+}
+
+/** What the relay writes, a few short lines, while somebody waits for it. */
+class Lines {
+  #text = '';
+  #ended = false;
+  #wake: (() => void) | undefined;
+
+  constructor(stream: Readable) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      this.#text += text;
+      this.#wake?.();
+    });
+    stream.once('close', () => this.end());
+  }
+
+  end(): void {
+    this.#ended = true;
+    this.#wake?.();
+  }
+
+  /** Undefined at the end. */
+  async next(): Promise<string | undefined> {
+    for (;;) {
+      const at = this.#text.indexOf('\n');
+      if (at >= 0) {
+        const line = this.#text.slice(0, at);
+        this.#text = this.#text.slice(at + 1);
+        return line;
+      }
+      if (this.#ended) return undefined;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+}
+
+function relayEnded(directory: string): KilnError {
+  const last = (path: string) => attempt(() => readFileSync(path, 'utf8').trimEnd().slice(-2000));
+  const said = [machineFiles.log(directory), machineFiles.console(directory)]
+    .map((path) => last(path) ?? '')
+    .filter(Boolean);
+  return new KilnError('E_MACHINE', 'the machine ended before its init answered', {
+    cause: new Error(said.join('\n')),
+    hint: '`kiln doctor` tells what this host lacks',
+  });
+}
+
+/** False where another process has the number by now. */
+function isRelay({ pid, start }: RelayProcess): boolean {
+  return start !== '' && startOf(pid) === start;
+}
+
+/** Undefined where it has ended. */
+export function qemuOf(directory: string, relay: RelayProcess): number | undefined {
+  const pid = Number(readText(machineFiles.qemu(directory)));
+  return pid > 0 && isRelay(relay) ? pid : undefined;
+}
+
+/** Ends the machine with it: qemu, virtiofsd. */
+export function endRelay(relay: RelayProcess | undefined): void {
+  if (relay === undefined || !isRelay(relay)) return;
+  // It may end by itself meanwhile.
+  attempt(() => process.kill(relay.pid, 'SIGTERM'));
+}
