@@ -102,6 +102,17 @@ const policy = z
         'tried: no file gets a set-id bit; so wherever files of the host can be written to',
       ),
     limits: limits.optional(),
+    isolation: z
+      .enum(['container', 'vm'])
+      .optional()
+      .describe('what the sandbox stands on: the host’s kernel, or one of its own'),
+    machine: z
+      .object({
+        kernel: z.string().describe('release of its kernel'),
+        kvm: z.boolean().describe('false: the layer kvm is missing, qemu emulates the processor'),
+      })
+      .optional()
+      .describe('of a vm, as seen from the host'),
     capabilities: z.object({
       bounding: z.array(z.string()),
       effective: z.array(z.string()),

@@ -42,6 +42,9 @@ export function explainLayers(
   const { timeout } = command.time;
   const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
   return [
+    ...(sandbox.isolation === 'vm'
+      ? [on('machine', 'a kernel of its own, in a virtual machine; the rest holds inside of it')]
+      : []),
     on(
       'user-namespace',
       'root of the sandbox is nobody on the host; 65536 ids no other sandbox has',

@@ -115,7 +115,7 @@ function secretNames(secrets: RunRequest['secrets']): string[] {
 export function measuredPolicy(measured: RunReport['measured']): Result['policy'] {
   const { namespaces, uidMap, gidMap, interfaces, masked, readonlyPaths, devices } = measured;
   const { mounts, uid, gid, groups, noNewPrivileges, seccomp, userLimits } = measured;
-  const { label, initLabel, landlock, setIdRefused, limits, capabilities } = measured;
+  const { label, initLabel, landlock, setIdRefused, limits, capabilities, machine } = measured;
   const { bounding, effective } = capabilities;
   return {
     ...{ namespaces, uidMap, gidMap, interfaces, masked, readOnlyPaths: readonlyPaths, devices },
@@ -124,6 +124,8 @@ export function measuredPolicy(measured: RunReport['measured']): Result['policy'
     landlock: landlock && { abi: landlock.abi, walls: landlock.walls },
     setIdRefused,
     ...defined({ limits }),
+    isolation: machine === undefined ? 'container' : 'vm',
+    ...defined({ machine }),
     capabilities: { bounding, effective },
   };
 }

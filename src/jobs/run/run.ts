@@ -11,6 +11,7 @@ import { sayAfter, withWaits } from '../../host/process/wait-for.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import type { RefusedCall, SandboxProcess } from '../../sandbox/command/process.ts';
 import type { CommandStdio } from '../../sandbox/command/streams.ts';
+import type { MachineFacts } from '../../sandbox/domain/ground.ts';
 import type { LimitHit, Measured } from '../../sandbox/door/io.ts';
 import type { KeptCommand, Plan } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
@@ -61,7 +62,10 @@ interface StepsEnd {
 export interface RunReport extends StepsEnd, Course {
   readonly sandbox: string;
   readonly image: { readonly id: string; readonly name: string };
-  readonly measured: Measured & { readonly limits?: CgroupLimits };
+  readonly measured: Measured & {
+    readonly limits?: CgroupLimits;
+    readonly machine?: MachineFacts | undefined;
+  };
   readonly egress?: readonly EgressEntry[] | undefined;
   readonly collection: Collection | undefined;
   readonly failure: KilnError | undefined;
@@ -155,7 +159,7 @@ export async function runJob<End extends StepsEnd>(
       sandbox: sandbox.id,
       image: { id: image.manifest.id, name: image.manifest.name },
       ...timeline.course,
-      measured: { ...ended.measured, limits },
+      measured: { ...ended.measured, limits, machine: sandbox.machine },
       ...collected,
       warnings,
       egress,

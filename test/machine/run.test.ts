@@ -1,0 +1,84 @@
+/** Machines by the command line. One is started here: an emulated one takes long. */
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import anyTest from 'ava';
+import { execa } from 'execa';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+
+const test = anyTest.serial;
+
+let state: BusyboxState;
+
+test.before(async () => {
+  state = await busyboxState();
+});
+
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+const VM = ['--isolation', 'vm', '-r', IMAGE] as const;
+
+/** The host's processes by their own words, as the kernel has them. */
+async function processesOf(word: string): Promise<number[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  const lines = await Promise.all(
+    pids.map(async (pid) => (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')) ?? ''),
+  );
+  return pids.filter((_, index) => lines[index]?.includes(word));
+}
+
+test('a command in a machine has a kernel of its own, which its result tells', async (t) => {
+  t.timeout(300_000 * PATIENCE);
+  const results = join(state.beside, 'results');
+  const script = 'cat /proc/version; echo ready >&2; read line; echo "got $line"; exit 7';
+  const running = state.kiln(
+    ['run', ...VM, '--allow-missing', 'kvm', '--resultdir', results, '--', 'sh', '-c', script],
+    { stdin: 'pipe', timeout: 240_000 * PATIENCE },
+  );
+  await new Promise<void>((resolve, reject) => {
+    running.stderr?.on('data', (text) => String(text).includes('ready') && resolve());
+    running.then(({ stderr }) => reject(new Error(String(stderr))));
+  });
+  // While it runs: libvirt's and the kernel's own words for it.
+  const { machineUri } = embeddedFiles(state.paths);
+  const virsh = await execa('virsh', ['-q', '-c', machineUri, 'list', '--name']);
+  const [domain = ''] = virsh.stdout.split('\n').filter(Boolean);
+  t.regex(domain, /^kiln-/);
+  const [qemu] = await Promise.all(
+    (await processesOf(`guest=${domain}`)).map(async (pid) => ({
+      program: await readlink(`/proc/${pid}/exe`),
+      status: await readFile(`/proc/${pid}/status`, 'utf8'),
+    })),
+  );
+  t.regex(qemu?.program ?? '', /qemu-system-x86_64$/);
+  t.notRegex(qemu?.status ?? '', /^Uid:\s+0\s/m);
+  t.regex(qemu?.status ?? '', /^CapPrm:\s+0+$/m);
+  t.regex(qemu?.status ?? '', /^Seccomp:\s+2$/m);
+
+  running.stdin?.end('word\n');
+  const { stdout, exitCode, stderr } = await running;
+  t.is(exitCode, 7, String(stderr));
+  const [version = '', got] = String(stdout).split('\n');
+  t.is(got, 'got word');
+  t.not(version, (await readFile('/proc/version', 'utf8')).trim());
+
+  const result = JSON.parse(await readFile(join(results, 'result.json'), 'utf8'));
+  const { isolation, machine } = result.policy;
+  t.is(isolation, 'vm');
+  t.true(version.includes(` ${machine.kernel} `), `${version} is not ${machine.kernel}`);
+  const domainType = (await execa('uname', ['-m'])).stdout === 'x86_64' && machine.kvm;
+  t.is(domainType, machine.kvm);
+  t.deepEqual(result.exit, { code: 7 });
+
+  t.is((await execa('virsh', ['-q', '-c', machineUri, 'list', '--all', '--name'])).stdout, '');
+  t.deepEqual(await processesOf(domain), []);
+});
+
+test('the machines of the system’s libvirt are not used', async (t) => {
+  const env = { ...state.env, KILN_URI: 'lxc:///system' };
+  const { exitCode, stderr } = await state.kiln(['run', ...VM, '--', 'true'], { env });
+  t.is(exitCode, 125);
+  t.regex(String(stderr), /machines run in kiln’s own libvirt only/);
+});
