@@ -11,6 +11,7 @@ import {
 import { cgroups } from './checks/cgroups.ts';
 import * as installation from './checks/installation.ts';
 import * as kernel from './checks/kernel.ts';
+import { machines } from './checks/machines.ts';
 import { libvirt, sandbox } from './checks/sandbox.ts';
 import * as state from './checks/state.ts';
 
@@ -38,6 +39,7 @@ const CHECKS: readonly Check[] = [
   state.runDirectory,
   libvirt,
   sandbox,
+  machines,
 ];
 
 export function checkNames(): string[] {

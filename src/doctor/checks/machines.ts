@@ -1,0 +1,31 @@
+import { ensureBootFiles } from '../../sandbox/domain/machine/boot-files.ts';
+import { tryKvm } from '../../sandbox/domain/machine/kvm.ts';
+import { machinePrograms } from '../../sandbox/domain/machine/programs.ts';
+import { type Check, ok, reason, warn } from '../check.ts';
+
+/** Nothing but `--isolation vm` needs what is missing here. */
+export const machines: Check = {
+  name: 'machines',
+  async run({ paths, host }) {
+    const without = '`--isolation vm` is refused; nothing else needs it';
+    const missing = await host.missing(['machine']);
+    const names = missing.map((need) => need.package).filter((name) => name !== undefined);
+    if (names.length > 0) {
+      const mend = host.install([...new Set(names)]);
+      return warn(`missing: ${missing.map(({ what }) => what).join(', ')}`, without, mend);
+    }
+    try {
+      machinePrograms();
+      const boot = await ensureBootFiles(paths);
+      const why = await tryKvm(paths, boot);
+      if (why === undefined) return ok(`a guest was started with KVM; kernel ${boot.release}`);
+      return warn(
+        `no KVM: ${why}`,
+        'machines are refused, or emulated with `--allow-missing kvm`: slow, and no boundary',
+        'load kvm_intel or kvm_amd; in a virtual machine, allow nested ones',
+      );
+    } catch (error) {
+      return warn(reason(error), without, 'see docs/machines.md');
+    }
+  },
+};
