@@ -31,8 +31,11 @@ export interface Check {
    * the host cannot be judged, and to run it as root; without /proc no other check is made.
    */
   readonly isForAnybody?: true;
-  /** Never throws for a fault of the host, which is a finding. */
-  readonly run: (context: CheckContext) => Promise<Finding>;
+  /**
+   * Never throws for a fault of the host, which is a finding.
+   * @param isNamed the caller has asked for this check, which may take its time then
+   */
+  readonly run: (context: CheckContext, isNamed: boolean) => Promise<Finding>;
 }
 
 export interface CheckResult extends Finding {

@@ -57,7 +57,7 @@ export function runChecks(
     });
   }
   const chosen = CHECKS.filter(({ name }) => names.length === 0 || names.includes(name));
-  return Promise.all(chosen.map((check) => runCheck(check, context)));
+  return Promise.all(chosen.map((check) => runCheck(check, context, names.length > 0)));
 }
 
 /** Without root most checks fail for that reason alone. */
@@ -68,14 +68,18 @@ function judged(check: Check, finding: Finding): Finding {
   return { ...finding, status: 'warn', problem: 'this cannot be judged without root', mend };
 }
 
-async function runCheck(check: Check, context: CheckContext): Promise<CheckResult> {
+async function runCheck(
+  check: Check,
+  context: CheckContext,
+  isNamed: boolean,
+): Promise<CheckResult> {
   const { name, isForAnybody = false } = check;
   if (!isForAnybody && !hasProc()) {
     const problem = 'this cannot be judged without /proc';
     return { name, ...fail('/proc is not mounted', problem, installation.MOUNT_PROC) };
   }
   const finding = await check
-    .run(context)
+    .run(context, isNamed)
     .catch((error: unknown) =>
       fail(
         `the check itself failed: ${reason(error)}`,

@@ -16,11 +16,18 @@ function answerFile(paths: StatePaths): string {
   return join(paths.hostRun, 'kvm');
 }
 
-/** As it was found out since the host has started, or as it is found out now, which may take seconds. */
-export async function whyNoKvm(paths: StatePaths, boot: BootFiles): Promise<string | undefined> {
+/** As it was found out since the host has started; undefined if nobody has tried. */
+export function knownKvm(paths: StatePaths): { readonly why: string | undefined } | undefined {
+  if (!existsSync('/dev/kvm')) return { why: 'this host has no /dev/kvm' };
   const [answer, why] = (readText(answerFile(paths)) ?? '').split(/: (.*)/s);
-  if (answer === 'yes') return undefined;
-  return answer === 'no' ? why : await tryKvm(paths, boot);
+  if (answer === 'yes') return { why: undefined };
+  return answer === 'no' ? { why } : undefined;
+}
+
+/** As it is known, or as it is found out now, which may take seconds. */
+export async function whyNoKvm(paths: StatePaths, boot: BootFiles): Promise<string | undefined> {
+  const known = knownKvm(paths);
+  return known === undefined ? await tryKvm(paths, boot) : known.why;
 }
 
 /** Starts a guest, and remembers what came of it. */
