@@ -98,7 +98,10 @@ test('relative paths start at the program’s folder; artifacts are collected', 
 
 test('missing and wrong parameters are typed errors', async (t) => {
   await t.throwsAsync(kiln.run({ image: 'nothing', argv: ['true'] }), { code: 'E_IMAGE_MISSING' });
-  await t.throwsAsync(kiln.run({ image } as never), { code: 'E_ARGUMENT', message: 'argv is missing' });
+  await t.throwsAsync(kiln.run({ image } as never), {
+    code: 'E_ARGUMENT',
+    message: 'argv is missing',
+  });
   await t.throwsAsync(kiln.run({ image, argv: [] }), { code: 'E_ARGUMENT' });
   await t.throwsAsync(kiln.run({ image, argv: ['no-such-command'] }), {
     code: 'E_COMMAND_NOT_FOUND',
