@@ -50,6 +50,9 @@ export const CODES_BY_PAGE = {
     E_WORKER:
       'The process that worked for a call of the API, or wrote the results of a run, ended too early.',
   },
+  'configuration.md': {
+    E_CONFIGURATION: 'kiln.yaml has mistakes; the message lists them with their lines.',
+  },
   'users.md': {
     E_ACCOUNT:
       'The number of a user is another account’s than before; root decides about what is kept.',

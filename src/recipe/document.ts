@@ -107,6 +107,8 @@ export class RecipeDocument {
       this.report(path, `must be ${article(issue.expected)}, not ${kindOf(issue.input)}`, {
         hint: isQuotable(issue) ? 'put it in quotes' : undefined,
       });
+    } else if (issue.code === 'too_small' || issue.code === 'too_big') {
+      this.report(path, boundOf(issue));
     } else this.report(path, issue.message);
   }
 
@@ -158,6 +160,18 @@ function listOf(keys: readonly string[]): string {
 function article(noun: string): string {
   const name = noun === 'record' || noun === 'object' ? 'map' : noun === 'array' ? 'list' : noun;
   return /^[aeiou]/.test(name) ? `an ${name}` : `a ${name}`;
+}
+
+/** Schemas have words of their own for some bounds; zod's begin with "Too". */
+function boundOf(issue: z.core.$ZodIssueTooSmall | z.core.$ZodIssueTooBig): string {
+  if (!issue.message.startsWith('Too ')) return issue.message;
+  const isSmall = issue.code === 'too_small';
+  const bound = isSmall ? issue.minimum : issue.maximum;
+  const [least, most] =
+    issue.inclusive === false ? ['more than', 'less than'] : ['at least', 'at most'];
+  const what = `${isSmall ? least : most} ${bound}`;
+  if (issue.origin === 'string') return `needs ${what} characters`;
+  return issue.origin === 'array' ? `needs ${what} entries` : `must be ${what}`;
 }
 
 function isQuotable({ expected, input }: z.core.$ZodIssueInvalidType): boolean {

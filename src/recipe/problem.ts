@@ -17,7 +17,10 @@ const IMAGE_HINT =
 /** Of broken YAML each character can be one. */
 const SHOWN = 50;
 
-/** The file is a recipe or another that people write. The code is E_RECIPE. */
+/** Of kinds of files that are no recipes. */
+const CODES = new Map([['configuration', { code: 'E_CONFIGURATION' as const }]]);
+
+/** The file is a recipe or another that people write. The code is E_RECIPE; E_CONFIGURATION of kiln.yaml. */
 export class RecipeError extends KilnError {
   readonly problems: readonly RecipeProblem[];
 
@@ -31,10 +34,14 @@ export class RecipeError extends KilnError {
     const ordered = [...problems].sort((a, b) => (a.file === b.file ? a.line - b.line : 0));
     const lines = ordered.slice(0, SHOWN).map((problem) => `  ${formatProblem(problem)}`);
     if (ordered.length > SHOWN) lines.push(`  and ${ordered.length - SHOWN} more`);
-    super('E_RECIPE', `${kind} ${file} has ${count}:\n${lines.join('\n')}`, {
-      hint,
-      details: { problems: ordered },
-    });
+    super(
+      CODES.get(kind)?.code ?? 'E_RECIPE',
+      `${kind} ${file} has ${count}:\n${lines.join('\n')}`,
+      {
+        hint,
+        details: { problems: ordered },
+      },
+    );
     this.problems = ordered;
   }
 }

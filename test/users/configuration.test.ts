@@ -81,9 +81,12 @@ test('all mistakes are reported at once, each with its line', (t) => {
     memory: lots
 sandbox: {}
 `;
-  const found = problems(written('wrong', text));
+  const file = written('wrong', text);
+  const found = problems(file);
   const lines = found.map((problem) => Number(problem.split(' ')[0])).sort((a, b) => a - b);
   t.deepEqual(lines, [2, 3, 4, 6, 7, 8], found.join('\n'));
+  t.regex(found.join('\n'), /^6 users\.limits\.sandboxes: must be (?:more than 0|at least 1)$/m);
+  t.throws(() => readUserPolicy(file), { code: 'E_CONFIGURATION' });
 });
 
 test('a setting that users cannot have is refused at its place', (t) => {
