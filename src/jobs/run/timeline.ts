@@ -112,7 +112,8 @@ class UsageSamples {
     const before = this.#before;
     this.#rows.push({
       ms: Math.round(performance.now() - this.#zero),
-      cpuMs: before.cpuMs + Math.round(cpuMicroseconds / 1000),
+      // Not rounded up: what a command took in the end is no less.
+      cpuMs: before.cpuMs + Math.floor(cpuMicroseconds / 1000),
       memory: memoryBytes,
       read: before.read + readBytes,
       written: before.written + writtenBytes,
