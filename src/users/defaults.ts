@@ -1,7 +1,7 @@
 /** What kiln.yaml says beside `users:`: values of options that nobody gives, and where downloads come from. */
 import { z } from 'zod';
 import { HOST_PIDS, pidNamespace } from '../host/process/process.ts';
-import { LIMITS } from '../options/sandbox.ts';
+import { LIMITS, SANDBOX } from '../options/sandbox.ts';
 import * as texts from '../options/texts.ts';
 import { keysOf, yaml } from '../options/yaml.ts';
 
@@ -20,6 +20,7 @@ const network = yaml(texts.network).refine((name) => name !== 'host', {
 export const defaultsSchema = z.strictObject({
   image: image.optional().describe('As -r and KILN_IMAGE'),
   ...keysOf(LIMITS),
+  isolation: yaml(SANDBOX.isolation.kind).optional().describe('As --isolation of `kiln run`'),
   network: network.optional().describe('As --network of `kiln run`'),
   parked: z
     .int()

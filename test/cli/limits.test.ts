@@ -52,6 +52,7 @@ const BOTH: readonly (readonly [words: readonly string[], json: Partial<RunParam
     (name) =>
       [[flagOf(name, SANDBOX[name]), String(VALUE)], { surroundings: { [name]: VALUE } }] as const,
   ),
+  [['--isolation', 'vm'], { surroundings: { isolation: 'vm' } }],
   [['--disk', '1M'], { surroundings: { disk: 1 << 20 } }],
   [['--timeout', '90s'], { timeout: 90_000 }],
   [['--stall-timeout', '1m'], { stallTimeout: 60_000 }],
