@@ -9,6 +9,7 @@ import {
   reason,
 } from './check.ts';
 import { cgroups } from './checks/cgroups.ts';
+import { images } from './checks/images.ts';
 import * as installation from './checks/installation.ts';
 import * as kernel from './checks/kernel.ts';
 import { machines } from './checks/machines.ts';
@@ -39,6 +40,7 @@ const CHECKS: readonly Check[] = [
   state.runDirectory,
   libvirt,
   sandbox,
+  images,
   machines,
 ];
 

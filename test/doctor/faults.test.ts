@@ -327,6 +327,13 @@ const faults: readonly Fault[] = [
     says: /overlayfs on .*, in a user namespace/,
   },
   {
+    title: 'a new state without images or packages for them',
+    check: 'images',
+    setup: 'mkdir $D/state; KILN_STATE=$D/state; unset KILN_FIXTURES',
+    status: 'warn',
+    says: /no image, and no packages.*scripts\/fixtures.* --set build.*kiln image pull/s,
+  },
+  {
     title: 'no cgroups at all',
     check: 'cgroups',
     setup: 'umount -R -l /sys/fs/cgroup',
