@@ -144,7 +144,7 @@ test('missing and wrong parameters are typed errors', async (t) => {
     [{ image, argv: ['true'], onStdout: 'x' }, 'onStdout'],
   ];
   const ofType = (field: string) =>
-    ({ code: 'E_ARGUMENT', message: new RegExp(`^${field}: .*type`) }) as const;
+    ({ code: 'E_ARGUMENT', message: new RegExp(`^${field} .*type`) }) as const;
   for (const [options, field] of types)
     await t.throwsAsync(kiln.run(options as never), ofType(field), field);
   await t.throwsAsync(kiln.build(undefined as never), ofType('options'));
