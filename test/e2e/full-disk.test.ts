@@ -86,6 +86,8 @@ test.serial('a service runs on when its log has no room, and can be stopped', as
 
 test.serial('a detached job whose output has no room is ended, and says so', async (t) => {
   await makeRoom();
+  // Its log would take the room.
+  await service('stop', 'loud');
   // Its daemon, with all that it makes, was there before.
   await state.kiln(['run', '-r', 'busybox', '--detach', '--', 'true']);
   await fill(300_000);
