@@ -1,5 +1,5 @@
 /** Confined task `solver-convert`: turns XML metadata into libsolv's own form, which loads twenty times as fast. */
-import { closeSync, write as writeCallback } from 'node:fs';
+import { closeSync, write as writeCallback, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { KilnError } from '../../errors.ts';
 import type { Pointer } from '../../host/calls/c-library.ts';
@@ -121,12 +121,26 @@ async function writeAll(fd: number, chunk: Buffer): Promise<void> {
 }
 
 function save(pool: Pool, fd: number, writeTo: (stream: Pointer) => number): void {
-  const { fdopen, fclose } = pool.library;
+  const { fdopen, fflush, fclose } = pool.library;
   const stream = fdopen(fd, 'w');
-  const failed = stream === null || writeTo(stream) !== 0;
-  if (stream === null || fclose(stream) !== 0 || failed) {
-    throw new KilnError('E_SOLVER_CACHE', 'the converted metadata cannot be written', {
-      hint: 'is the disk full?',
-    });
+  const isWritten = stream !== null && writeTo(stream) === 0 && fflush(stream) === 0;
+  const cause = isWritten ? undefined : whyNotWritten(fd);
+  if (stream !== null && fclose(stream) === 0 && isWritten) return;
+  throw new KilnError('E_SOLVER_CACHE', 'the converted metadata cannot be written', {
+    cause,
+    hint: 'is the disk full?',
+  });
+}
+
+/** The C library has the reason where nobody can read it: another write fails of the same. */
+function whyNotWritten(fd: number): unknown {
+  try {
+    writeSync(fd, Buffer.alloc(MORE));
+    return undefined;
+  } catch (error) {
+    return error;
   }
 }
+
+/** Bytes: more than what may be left in a file's last block. */
+const MORE = 1 << 16;

@@ -113,6 +113,7 @@ function bind() {
     }),
     ...typed(libc, {
       fdopen: 'void *fdopen(int fd, const char *mode)',
+      fflush: 'int fflush(void *stream)',
       fclose: 'int fclose(void *stream)',
     }),
   };
