@@ -113,9 +113,10 @@ test.serial('copies for jobs whose kilnd was killed are removed by gc at the lat
   await Promise.all(clients);
   // Sweeps when it begins.
   await kiln(['ps']);
+  // Afterwards it may find one that is nobody's.
+  t.true(folders().length >= 6, folders().join(' '));
   for (const pid of workers) process.kill(pid, 'SIGKILL');
   for (const pid of workers) t.true(await waitForDeath(pid, 10_000 * PATIENCE));
-  t.true(folders().length >= 6, folders().join(' '));
   await kiln(['gc']);
   t.deepEqual(folders(), []);
 });
