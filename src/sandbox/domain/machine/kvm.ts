@@ -59,6 +59,10 @@ export async function whyNoGuest(
     ],
     { timeout },
   );
-  if (failure !== undefined) return `a guest did not start with it: ${failure.split('\n').at(-1)}`;
+  if (failure !== undefined) {
+    const why = failure.split('\n').findLast((line) => !line.includes('warning: '));
+    // qemu that hangs has said nothing, or only warned.
+    return `a guest did not start with it: ${why ?? `no answer within ${timeout / 1000} s`}`;
+  }
   return stdout.includes(CAME_SO_FAR) ? undefined : 'a guest ended before its kernel was up';
 }
