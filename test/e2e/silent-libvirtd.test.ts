@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import test from 'ava';
 import { execa } from 'execa';
+import { isWatchedNow } from '../../src/host/libvirt/controllers.ts';
 import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import {
   type BusyboxState,
@@ -29,12 +30,27 @@ const MORE = 8000 * PATIENCE;
 
 test.before(async () => {
   state = await busyboxState();
+  await startSleeper();
+  libvirtd = Number(await readFile(embeddedFiles(state.paths).pid, 'utf8'));
+});
+
+/** Of which libvirtd will see the end; Domain.isWatched() says why it may not. */
+async function startSleeper(): Promise<void> {
   sleeper = state.kiln(['run', '-r', IMAGE, '--', 'sleep', '1000'], {
     timeout: 300_000 * PATIENCE,
   });
-  await eventually(async () => String((await state.kiln(['ps'])).stdout).includes('sleep 1000'));
-  libvirtd = Number(await readFile(embeddedFiles(state.paths).pid, 'utf8'));
-});
+  await eventually(async () => (await domainOfSleeper()) !== undefined);
+  const domain = await domainOfSleeper();
+  if (domain !== undefined && isWatchedNow(domain)) return;
+  sleeper.kill('SIGTERM');
+  await sleeper;
+  await startSleeper();
+}
+
+async function domainOfSleeper(): Promise<string | undefined> {
+  const { stdout } = await state.kiln(['ps']);
+  return /(kiln-\S+) +sleep 1000$/m.exec(String(stdout))?.[1];
+}
 
 test.after.always(async () => {
   process.kill(libvirtd, 'SIGCONT');
