@@ -1,8 +1,17 @@
 /** `kiln run` by way of kilnd, as a user starts it. */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -253,6 +262,46 @@ test.serial('a stopped daemon is named, and one ^C ends a client that waits', as
   }
   t.is((await kiln(['--', 'echo', 'on'])).stdout, 'on\n');
 });
+
+test.serial('a secret may come through a pipe, whose writer may be gone already', async (t) => {
+  const pipe = join(state.beside, 'gone');
+  await run('mkfifo', [pipe]);
+  const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    await writeFile(pipe, 'once\n');
+    const options = ['--secret', `s=${pipe}`, '--', 'cat', '/run/secrets/s'];
+    t.is((await kiln(options)).stdout, 'once\n');
+  } finally {
+    closeSync(reader);
+  }
+});
+
+test.serial(
+  'a secret that nobody writes is waited for, holds up nobody else, and can be left',
+  async (t) => {
+    const pipe = join(state.beside, 'silent');
+    await run('mkfifo', [pipe]);
+    const argv = ['run', '-r', IMAGE, '--secret', `s=${pipe}`, '--', 'cat', '/run/secrets/s'];
+    const env = { ...environment(), KILN_PATIENCE: '3' };
+    const begin = async () => {
+      const client = spawn(KILN, argv, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+      const [said] = await once(client.stderr, 'data');
+      t.is(String(said), 'kiln: waiting for the secret s, a pipe into which nobody writes\n');
+      return client;
+    };
+    const left = await begin();
+    t.is((await kiln(['--', 'echo', 'on'])).stdout, 'on\n');
+    left.kill('SIGTERM');
+    const [status] = await once(left, 'exit');
+    t.is(status, 130);
+    const served = await begin();
+    await writeFile(pipe, 'late\n');
+    const [output] = await once(served.stdout, 'data');
+    t.is(String(output), 'late\n');
+    if (served.exitCode === null) await once(served, 'exit');
+    t.is(served.exitCode, 0);
+  },
+);
 
 test.serial('a seccomp profile from a pipe holds up nobody else', async (t) => {
   await kiln(['--', 'true']);

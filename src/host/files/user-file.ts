@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { relative } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { closing, isReadable } from '../calls/descriptor.ts';
 import { unlessErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
@@ -76,6 +77,41 @@ export function readUserFile(
     if (count === 0) return Buffer.concat(pieces, length);
     pieces.push(piece.subarray(0, count));
     length += count;
+  }
+  throw new Error(`${path} is larger than ${limit} bytes`);
+}
+
+/** How often a pipe is looked at, ms. */
+const LOOK = 20;
+
+/**
+ * As {@link readUserFile} of `anything`, but waits for whoever writes into a pipe until `signal` is aborted, and blocks no
+ * thread meanwhile. Content whose writer is gone already is taken; a pipe nobody has written into is not taken as empty.
+ * @throws the signal's reason
+ */
+export async function readPatiently(
+  path: string,
+  limit: number,
+  signal: AbortSignal | undefined,
+): Promise<Buffer> {
+  // With a writer gone, opening a named pipe would wait for the next one.
+  using file = closing(openSync(path, READ));
+  const { fd } = file;
+  const isPipe = fstatSync(fd).isFIFO();
+  const bytes = Buffer.alloc(limit + 1);
+  let length = 0;
+  for (let isWaiting = isPipe; length <= limit; ) {
+    signal?.throwIfAborted();
+    if (isWaiting && !isReadable(fd, 0)) {
+      await setTimeout(LOOK);
+      continue;
+    }
+    const count = unlessErrno(['EAGAIN'], () =>
+      readSync(fd, bytes, length, bytes.length - length, null),
+    );
+    if (count === 0) return bytes.subarray(0, length);
+    isWaiting = count === undefined;
+    length += count ?? 0;
   }
   throw new Error(`${path} is larger than ${limit} bytes`);
 }

@@ -1,8 +1,10 @@
-import { open } from 'node:fs/promises';
 import { some } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { readPatiently } from '../../host/files/user-file.ts';
+import { sayAfter, sayWaiting } from '../../host/process/wait-for.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { networkOf } from '../../options/texts.ts';
+import { allEnds } from '../../promise.ts';
 import { type Plan, planCommand } from '../../sandbox/door/plan.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
@@ -49,32 +51,34 @@ export function planRun(
 /** Bytes of one secret: a key or a token, not a data set. */
 const SECRET_MAX = 64 << 10;
 
-/** Reads secrets, whose content is in no argument, log or file of kiln's. @throws KilnError E_SECRET */
-export async function readSecrets(wanted: RunRequest['secrets']): Promise<Secret[]> {
-  return Promise.all(
-    wanted.map(async ({ name, file }) => ({ name, content: await readSecret(name, file) })),
+/**
+ * Reads secrets, whose content is in no argument, log or file of kiln's.
+ * @throws KilnError E_SECRET, the signal's reason
+ */
+export async function readSecrets(
+  wanted: RunRequest['secrets'],
+  signal: AbortSignal | undefined,
+): Promise<Secret[]> {
+  return await allEnds(
+    wanted.map(async ({ name, file }) => ({ name, content: await readSecret(name, file, signal) })),
   );
 }
 
-async function readSecret(name: string, file: string): Promise<Buffer> {
+async function readSecret(name: string, file: string, signal?: AbortSignal): Promise<Buffer> {
+  let said: (() => void) | undefined;
+  const late = setTimeout(() => {
+    said = sayWaiting({ name: `the secret ${name}` }, 'a pipe into which nobody writes');
+  }, sayAfter());
   try {
-    // One read, so that a pipe or a device that never ends cannot fill the memory.
-    await using handle = await open(file, 'r');
-    const bytes = Buffer.alloc(SECRET_MAX + 1);
-    let length = 0;
-    for (;;) {
-      const { bytesRead } = await handle.read(bytes, length, bytes.length - length, null);
-      length += bytesRead;
-      if (bytesRead === 0) return bytes.subarray(0, length);
-      if (length > SECRET_MAX) break;
-    }
+    return await readPatiently(file, SECRET_MAX, signal);
   } catch (cause) {
+    signal?.throwIfAborted();
     throw new KilnError('E_SECRET', `the secret ${name} cannot be read`, {
       cause,
-      hint: 'write it as --secret NAME=FILE',
+      hint: `write it as --secret NAME=FILE, of ${SECRET_MAX} bytes at most; bind a bigger file read-only: --bind FILE:/path:ro`,
     });
+  } finally {
+    clearTimeout(late);
+    said?.();
   }
-  throw new KilnError('E_SECRET', `the secret ${name} is longer than ${SECRET_MAX} bytes`, {
-    hint: 'bind a bigger file read-only: --bind FILE:/path:ro',
-  });
 }

@@ -122,7 +122,7 @@ export async function runJob<End extends StepsEnd>(
     hooks.warning(warning);
   };
   timeline.leave();
-  const secrets = await readSecrets(request.secrets);
+  const secrets = await readSecrets(request.secrets, signal);
   const plan = planRun(engine, request, image);
   timeline.enter('sandbox');
   const sandbox = await withWaits({ endAfter: startLimit(request), signal }, () =>

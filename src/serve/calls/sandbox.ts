@@ -53,7 +53,7 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   const { id, name } = image.manifest;
   const request = { ...runRequest(options, [], command, caller.ids), image: id };
   const plan = planRun(engine, request, image);
-  const secrets = await readSecrets(request.secrets);
+  const secrets = await readSecrets(request.secrets, call.signal);
   const sandbox = await PlannedSandbox.open(engine, plan, { secrets, signal: call.signal });
   sandbox.receive(plan.command);
   const { more, identity } = call.head;
