@@ -194,6 +194,8 @@ test.serial('kilnd and its workers look up no path that root names', async (t) =
     'recipe.yaml': `image: ${IMAGE}\nsteps: [true]\nartifacts: []\n`,
     'recipe.ts': 'export const image = "x"; export const steps = [];',
     'spec.spec': 'Name: x\n',
+    'mock.cfg': `include('${join(work, file('part.cfg'))}')\nconfig_opts['root'] = 'x'\n`,
+    'part.cfg': "config_opts['description'] = 'of two files'\n",
   }))
     writeFileSync(join(work, file(name)), text);
   for (const name of ['sample.src.rpm', 'query.rpm'])
@@ -229,6 +231,10 @@ test.serial('kilnd and its workers look up no path that root names', async (t) =
         ['image', 'import', '--name', 'imported', of('plain')],
         ['report', `${at}${out}`],
         ['config', 'check', of('config.yaml')],
+        ['-r', of('mock.cfg'), '--debug-config'],
+        ['-r', of('nothing.cfg'), '--debug-config'],
+        ['-r', file('mock'), '--configdir', at, '--debug-config'],
+        ['-r', file('mock'), '--configdir', at, '--list-chroots'],
         ['rpm', 'query', of('query.rpm'), of('nothing.rpm')],
         ['rpm', 'query', '--files', `${of('tree')}/../${file('query.rpm')}`],
         ['rpm', 'verify', of('query.rpm')],
@@ -242,6 +248,8 @@ test.serial('kilnd and its workers look up no path that root names', async (t) =
         t.notRegex(said, /internal error/, argv.join(' '));
         // Nor are its own names for them told.
         t.notRegex(said, /\/proc\/\d+\/fd|\/jobs\//, argv.join(' '));
+        if (argv.at(-1) === '--debug-config' && !argv.includes(of('nothing.cfg')))
+          t.regex(said, /of two files/, argv.join(' '));
       }
     }
   });

@@ -1,3 +1,4 @@
+import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { attempt } from '../../host/calls/libc.ts';
 import { hostPath } from '../../jobs/mock/session.ts';
@@ -10,10 +11,7 @@ import { INPUTS, MODES } from './user-line.ts';
 export async function rootLine(line: CommandLine, paths: CallerPaths): Promise<CommandLine> {
   const given: { name: string; value: string | undefined }[] = [];
   for (const { name, value } of line.given) {
-    const kind = INPUTS.get(name);
-    if (name === 'addrepo' && value !== undefined) await fetchPath('repository', value, paths);
-    const isPath = kind !== undefined && value !== undefined && value !== '';
-    given.push({ name, value: isPath ? await fetchPath(kind, hostPath(value), paths) : value });
+    given.push({ name, value: value && (await openedValue(name, value, paths)) });
   }
   const kind = MODES[line.mode];
   const args: string[] = [];
@@ -25,6 +23,23 @@ export async function rootLine(line: CommandLine, paths: CallerPaths): Promise<C
     else args.push(word);
   }
   return commandLine(line.mode, args, given);
+}
+
+async function openedValue(name: string, value: string, paths: CallerPaths): Promise<string> {
+  const kind = INPUTS.get(name);
+  if (kind !== undefined) return await fetchPath(kind, hostPath(value), paths);
+  if (name === 'addrepo') await fetchPath('repository', value, paths);
+  // A configuration keeps its name: it is evaluated by it, and includes files beside it.
+  if (name === 'configdir') {
+    await paths.holdName(value);
+    return resolve(value);
+  }
+  if (name === 'root' && value.endsWith('.cfg')) {
+    // Before its folder: it may be a link to elsewhere.
+    await paths.holdName(value);
+    await paths.holdName(dirname(value));
+  }
+  return value;
 }
 
 /** Not a URL. What is installed may be a file by its path, or a package by its name or by a file that it has. */

@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
+import { foundAt } from '../../host/files/held.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { rootNames } from '../../image/store/user-storage.ts';
 import { recipeNames } from '../../recipe/named.ts';
@@ -107,7 +108,7 @@ async function describeAll(
   folder: string,
   directory: string,
 ): Promise<string[]> {
-  const names = (await readdir(folder).catch(() => [])).sort();
+  const names = (await readdir(foundAt(folder)).catch(() => [])).sort();
   const configs = names.filter((name) => name.endsWith('.cfg') && !NO_CHROOTS.has(name));
   const files = configs.map((name) => join(folder, name));
   const lines: string[] = [];

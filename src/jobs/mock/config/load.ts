@@ -1,9 +1,11 @@
-import { existsSync, readlinkSync, realpathSync } from 'node:fs';
+import { existsSync, openSync, readlinkSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
 import { attempt, hasErrno } from '../../../host/calls/libc.ts';
+import { O_PATH } from '../../../host/files/at.ts';
+import { foundAt } from '../../../host/files/held.ts';
 import { openUserFile, readUserText } from '../../../host/files/user-file.ts';
 import type { StateRoot } from '../../../host/state/paths.ts';
 import {
@@ -56,11 +58,11 @@ export function findConfig(
 ): string | undefined {
   if (name.endsWith('.cfg')) {
     const path = resolve(name);
-    return existsSync(path) ? path : undefined;
+    return existsSync(foundAt(path)) ? path : undefined;
   }
   return [...(home === undefined ? [] : [join(home, '.config', 'mock')]), directory]
     .map((folder) => resolve(folder, `${name}.cfg`))
-    .find((path) => existsSync(path));
+    .find((path) => existsSync(foundAt(path)));
 }
 
 /**
@@ -224,6 +226,10 @@ function readError(path: string, cause: unknown): Error {
   return new Error(`cannot read ${path}: ${why}`);
 }
 
+/** Without links, as the kernel tells it: a caller's folder may be held. */
 function real(folder: string): string {
-  return attempt(() => realpathSync(folder)) ?? folder;
+  const opened = attempt(() => closing(openSync(foundAt(folder), O_PATH)));
+  if (opened === undefined) return folder;
+  using held = opened;
+  return readlinkSync(`/proc/self/fd/${held.fd}`);
 }
