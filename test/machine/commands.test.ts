@@ -1,7 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { ProcessCgroups } from '../../src/host/cgroup/cgroup-files.ts';
@@ -223,18 +225,33 @@ long('several commands run at once, each with its own streams', async (t) => {
 
 long('a terminal has a size that changes, a line discipline and an end', async (t) => {
   const size = { rows: 24, columns: 80 };
+  // The trap comes first: an emulated machine is slow, and the new size may come right after the first one is told.
   const script =
-    'tty; stty size; trap "stty size" WINCH; until read line; do :; done; echo "got $line"; exit 7';
+    'trap "stty size" WINCH; tty; stty size; until read line; do :; done; echo "got $line"; exit 7';
   const { process, ended } = await machine.start(['sh', '-c', script], {}, size);
   t.regex(await said(process, /24 80\r\n/), /\/dev\/pts\/\d+\r\n24 80\r\n/);
   const resized = said(process, /50 132/);
   process.resize(50, 132);
   await resized;
-  const got = said(process, /got word/);
+  const got = said(process, /got word\r\n/);
   process.stdin.write('word\r');
   // The line discipline's echo comes first.
   t.regex(await got, /word\r\ngot word\r\n/);
   t.is((await ended()).exitCode, 7);
+});
+
+long('what a terminal was told before its end is there for whoever reads late', async (t) => {
+  const size = { rows: 24, columns: 80 };
+  const script = 'head -c 200000 /dev/zero | tr "\\0" x';
+  const { process } = await machine.start(['sh', '-c', script], {}, size);
+  await sleep(5000 * PATIENCE);
+  let length = 0;
+  const closed = once(process, 'close');
+  process.stdout.on('data', (bytes: Buffer) => {
+    length += bytes.length;
+  });
+  await closed;
+  t.is(length, 200_000);
 });
 
 long('an interrupt key of the terminal is a signal', async (t) => {

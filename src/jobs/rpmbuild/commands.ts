@@ -60,15 +60,20 @@ export function makeSourcePackage(top: string, options: readonly string[]): stri
   return shell('srpm', script, top, ...options);
 }
 
-/** {@link querySource} writes these before an architecture of ExclusiveArch, and before the image's own. */
+/**
+ * {@link querySource} writes these before an architecture of ExclusiveArch, of ExcludeArch, the package's own, which
+ * may be noarch, and the image's.
+ */
 export const ONLY_FOR = 'only for ';
+export const NOT_FOR = 'not for ';
+export const MADE_FOR = 'made for ';
 export const BUILT_FOR = 'built for ';
 
 export function querySource(top: string): string[] {
   const query = 'rpm -qp --nosignature';
   const script = [
     `${query} --requires SRPMS/*src.rpm`,
-    `${query} --qf '[${ONLY_FOR}%{EXCLUSIVEARCH}\\n]' SRPMS/*src.rpm`,
+    `${query} --qf '[${ONLY_FOR}%{EXCLUSIVEARCH}\\n][${NOT_FOR}%{EXCLUDEARCH}\\n]${MADE_FOR}%{ARCH}\\n' SRPMS/*src.rpm`,
     `exec rpm --eval '${BUILT_FOR}%{_target_cpu}'`,
   ];
   return shell('requires', script.join(' && '), top);

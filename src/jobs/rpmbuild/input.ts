@@ -17,8 +17,10 @@ import {
   BUILT_FOR,
   generateBuildRequires,
   isDynamic,
+  MADE_FOR,
   MISSING_BUILDREQUIRES,
   makeSourcePackage,
+  NOT_FOR,
   ONLY_FOR,
   queryGenerated,
   querySource,
@@ -180,9 +182,8 @@ export async function makeSrpm(
   });
   return await job.phase('buildrequires', async () => {
     const answer = await query(job, sandbox, querySource(topDirectory));
-    const lines = answer.filter(
-      (line) => !line.startsWith(ONLY_FOR) && !line.startsWith(BUILT_FOR),
-    );
+    const architectures = [ONLY_FOR, NOT_FOR, MADE_FOR, BUILT_FOR];
+    const lines = answer.filter((line) => !architectures.some((start) => line.startsWith(start)));
     // A source package can be made anywhere.
     if (request.stopAfter !== 'srpm') checkArchitecture(answer, request.target);
     return { requires: withoutRpmlib(lines), dynamic: isDynamic(lines) };
@@ -224,12 +225,16 @@ function checkArchitecture(lines: readonly string[], target: string | undefined)
     lines.filter((line) => line.startsWith(start)).map((line) => line.slice(start.length));
   const only = after(ONLY_FOR).filter((arch) => arch !== '(none)');
   const arch = target?.split('-')[0] ?? after(BUILT_FOR)[0] ?? '';
-  if (only.length === 0 || [arch, 'noarch'].some((it) => only.includes(it))) return;
-  throw new KilnError(
-    'E_BUILD_ARCH',
-    `the package is not for ${arch}: its ExclusiveArch is ${only.join(', ')}`,
-    { hint: 'build it where it is for, or for another architecture with --target' },
-  );
+  const not = after(NOT_FOR);
+  const isExcluded = not.includes(after(MADE_FOR)[0] ?? arch);
+  if (!isExcluded && (only.length === 0 || [arch, 'noarch'].some((it) => only.includes(it))))
+    return;
+  const why = isExcluded
+    ? `ExcludeArch is ${not.join(', ')}`
+    : `ExclusiveArch is ${only.join(', ')}`;
+  throw new KilnError('E_BUILD_ARCH', `the package is not for ${arch}: its ${why}`, {
+    hint: 'build it where it is for, or for another architecture with --target',
+  });
 }
 
 /** The most files that a hint names. */
