@@ -29,13 +29,17 @@ async function processesOf(word: string): Promise<number[]> {
   return pids.filter((_, index) => lines[index]?.includes(word));
 }
 
-test('a command in a machine has a kernel of its own, which its result tells', async (t) => {
+test('a command in a machine has a kernel of its own, and a kept machine takes more of them', async (t) => {
   t.timeout(300_000 * PATIENCE);
   const results = join(state.beside, 'results');
   const script = 'cat /proc/version; echo ready >&2; read line; echo "got $line"; exit 7';
+  const options = ['--allow-missing', 'kvm', '--keep=20m', '--resultdir', results];
   const running = state.kiln(
-    ['run', ...VM, '--allow-missing', 'kvm', '--resultdir', results, '--', 'sh', '-c', script],
-    { stdin: 'pipe', timeout: 240_000 * PATIENCE },
+    ['run', ...VM, ...options, '--', 'sh', '-c', `echo x > /tmp/left; ${script}`],
+    {
+      stdin: 'pipe',
+      timeout: 240_000 * PATIENCE,
+    },
   );
   await new Promise<void>((resolve, reject) => {
     running.stderr?.on('data', (text) => String(text).includes('ready') && resolve());
@@ -71,6 +75,20 @@ test('a command in a machine has a kernel of its own, which its result tells', a
   const domainType = (await execa('uname', ['-m'])).stdout === 'x86_64' && machine.kvm;
   t.is(domainType, machine.kvm);
   t.deepEqual(result.exit, { code: 7 });
+
+  // It was kept: further commands find what is in it.
+  const [, id = ''] = /kept as (\w+)/.exec(String(stderr)) ?? [];
+  const exec = (...words: string[]) =>
+    state.kiln(['exec', ...words], { timeout: 60_000 * PATIENCE });
+  const second = await exec(id, '--', 'sh', '-c', 'cat /tmp/left; cat /proc/version; exit 4');
+  t.is(second.exitCode, 4, String(second.stderr));
+  t.is(second.stdout, `x\n${version}`);
+  t.regex(String((await exec('-t', id, '--', 'tty')).stdout), /^\/dev\/pts\/\d+$/);
+  const copied = ['--copy-in', `${import.meta.filename}:/tmp/this`];
+  const size = await exec(...copied, id, '--', 'wc', '-c', '/tmp/this');
+  t.is(size.stdout, `${(await readFile(import.meta.filename)).length} /tmp/this`);
+  t.regex(String((await state.kiln(['ps'])).stdout), new RegExp(`^${id} +kept .* ${domain} `, 'm'));
+  t.is((await state.kiln(['kill', id])).stdout, id);
 
   t.is((await execa('virsh', ['-q', '-c', machineUri, 'list', '--all', '--name'])).stdout, '');
   t.deepEqual(await processesOf(domain), []);

@@ -157,7 +157,10 @@ export function sandboxUsage(paths: StatePaths, record: SandboxRecord): SandboxU
   if (pid === undefined) return {};
   // It may have ended meanwhile.
   const cgroups = attempt(() => ProcessCgroups.of(pid));
-  return defined({ memoryBytes: cgroups?.memoryBytes(), sizeBytes: cgroups?.sharedBytes() });
+  const memoryBytes = cgroups?.memoryBytes();
+  // A machine's memory is shared with virtiofsd, whatever lies in it.
+  if (record.machine !== undefined) return defined({ memoryBytes });
+  return defined({ memoryBytes, sizeBytes: cgroups?.sharedBytes() });
 }
 
 function accountedProcess(paths: StatePaths, record: SandboxRecord): number | undefined {
