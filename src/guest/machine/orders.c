@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "protocol.h"
@@ -87,6 +88,31 @@ static int limit(uint32_t id, const struct message *message) {
   return send_answer(answer);
 }
 
+pid_t orders_init;
+static pid_t packer;
+static uint32_t packer_id;
+
+static int pack(uint32_t id, const struct message *message) {
+  struct field field;
+  if (!field_find(message, FIELD_PATTERNS, &field)) return failing(EBADMSG);
+  int fd = passing_made();
+  if (fd < 0 || packer != 0) return closing(fd, failing(EBADMSG));
+  packer = pack_start(orders_init, field.data, field.length, fd);
+  close(fd);
+  packer_id = id;
+  if (packer < 0) say("pack");
+  return packer < 0 ? -1 : 0;
+}
+
+void order_ended(pid_t pid, int status) {
+  if (pid != packer) return;
+  packer = 0;
+  struct writer *answer = answer_begin(MSG_DONE);
+  wire_put_id(answer, packer_id);
+  wire_put_value(answer, WIFEXITED(status) ? (uint32_t)WEXITSTATUS(status) : EPIPE);
+  if (send_answer(answer) != 0) say("tell what was packed");
+}
+
 int tell_usage(void) {
   struct writer *answer = answer_begin(MSG_USED);
   wire_put_machine_usage(answer, group_usage());
@@ -101,6 +127,7 @@ int order_obey(const struct frame *frame) {
   switch (message.type) {
   case MSG_MACHINE: return tell_machine(wire_get_id(&id));
   case MSG_LIMIT: return limit(wire_get_id(&id), &message);
+  case MSG_PACK: return pack(wire_get_id(&id), &message);
   default: return failing(EBADMSG);
   }
 }

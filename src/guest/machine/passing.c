@@ -54,6 +54,15 @@ void passing_forget(void) {
   }
 }
 
+int passing_made(void) {
+  if (making.count != 1) {
+    close_all(&making);
+    return failing(EBADMSG);
+  }
+  making.count = 0;
+  return making.fds[0];
+}
+
 void passing_attach(void) {
   if (making.count == 0) return;
   struct attached *one = malloc(sizeof *one), **last = &queue;

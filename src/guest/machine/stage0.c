@@ -84,7 +84,7 @@ int end_frame(const struct frame *frame) {
   case FRAME_BEGIN:
     memcpy(&begin, frame->bytes, sizeof begin);
     base = begin.base;
-    init_pid = sandbox_start(&begin);
+    orders_init = init_pid = sandbox_start(&begin);
     arrivals = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (arrivals < 0 || inotify_add_watch(arrivals, SOCKETS, IN_MOVED_TO) < 0) say(SOCKETS);
     return 0;
@@ -123,8 +123,10 @@ static void reap(int signals) {
   int status;
   pid_t pid;
   while (read(signals, &info, sizeof info) > 0) continue;
-  while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
     if (pid == init_pid) end((uint32_t)status);
+    order_ended(pid, status);
+  }
 }
 
 static int watch_children(void) {

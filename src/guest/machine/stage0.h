@@ -32,6 +32,8 @@ int passing_make(const struct frame *frame, uint32_t base);
 // The next bytes of the connection bring what has been made.
 void passing_attach(void);
 void passing_forget(void);
+// The one that was made for an order. -1 (errno) where there is none, or are others.
+int passing_made(void);
 // Writes to the init; bytes with descriptors bring them.
 ssize_t passing_put(struct stream *stream, const void *bytes, size_t length);
 // The init has passed something through a carrier, or perhaps through any of them.
@@ -45,8 +47,16 @@ const char *group_limit(const struct wire_machine_limits *wanted);
 struct wire_machine_limits group_limits(void);
 struct wire_machine_usage group_usage(void);
 
+// pack.c
+// Packs what patterns match, with all below it, into `fd`, in a process of its own: its exit status is 0, or an errno.
+// Its pid, or -1 (errno).
+pid_t pack_start(pid_t init, const unsigned char *patterns, size_t length, int fd);
+
 // orders.c: what kiln asks stage 0 itself.
 int order_obey(const struct frame *frame);
+extern pid_t orders_init;
+// A child has ended.
+void order_ended(pid_t pid, int status);
 // Tells kiln what the sandbox has used. -1 if too much waits for kiln.
 int tell_usage(void);
 

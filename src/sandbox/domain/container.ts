@@ -8,6 +8,7 @@ import type { Ground } from './ground.ts';
 /** The processes of a sandbox as this host's kernel and libvirt's lxc driver have them. */
 export class Container implements Ground {
   readonly machine = undefined;
+  readonly pack = undefined;
   readonly #channel: Channel;
   readonly #group: string;
   #cgroups: ProcessCgroups | undefined;

@@ -10,6 +10,9 @@ export interface MachineFacts {
   readonly kvm: boolean;
 }
 
+/** A tar archive with pax headers, which is hostile. @throws KilnError E_MACHINE, E_SANDBOX_GONE */
+export type PackFiles = (patterns: Buffer, to: number) => Promise<void>;
+
 export interface Ground {
   /** Undefined for a container. */
   readonly machine: MachineFacts | undefined;
@@ -33,6 +36,11 @@ export interface Ground {
    * @throws KilnError E_SANDBOX_GONE, E_MACHINE where another kernel has it
    */
   openRoot(): number;
+  /**
+   * Where the sandbox's files cannot be reached from this host: writes those that patterns match, as
+   * src/guest/machine/pack.c reads them, to a descriptor, which stays the caller's. Undefined elsewhere.
+   */
+  readonly pack: PackFiles | undefined;
   /** Ends its processes, where the end of the connection to the init does not. */
   end(): void;
 }

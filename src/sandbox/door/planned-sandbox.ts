@@ -17,7 +17,7 @@ import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxProcess } from '../command/process.ts';
 import { startCommand } from '../command/start-command.ts';
 import type { CommandStdio, HandOver } from '../command/streams.ts';
-import type { MachineFacts } from '../domain/ground.ts';
+import type { MachineFacts, PackFiles } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { sandboxFiles } from '../domain/sandbox-record.ts';
 import type { FilledSandbox } from '../fill.ts';
@@ -295,6 +295,11 @@ export class PlannedSandbox implements AsyncDisposable {
   async withRoot<Result>(act: (rootFd: number) => Promise<Result>): Promise<Result> {
     using root = closing(this.openRoot());
     return await act(root.fd);
+  }
+
+  /** See {@link Ground.pack}. */
+  get pack(): PackFiles | undefined {
+    return this.#domain.ground.pack;
   }
 
   /** See {@link Ground.openRoot}. */

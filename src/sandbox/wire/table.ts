@@ -294,6 +294,8 @@ export const FIELDS = {
   value: { tag: 65, parts: { value: u32 } },
   said: { tag: 66, parts: { said: { kind: 'bytes', unit: 1, most: 4096 } } },
 
+  /** What to pack, as src/guest/machine/pack.c reads it. An order of 4096 bytes has room for it. */
+  patterns: { tag: 72, parts: { patterns: { kind: 'bytes', unit: 1, most: 3900 } } },
   /** Bytes, processes, and microseconds of a processor in each tenth of a second; `Infinity` is no limit. */
   'machine-limits': { tag: 70, parts: { memory: u64, pids: u64, quota: u64 } },
   /** What the control group of the sandbox in its machine has counted; `Infinity` where the kernel does not tell. */
@@ -400,6 +402,8 @@ export const REQUESTS = {
   machine: { type: 64, fields: { id: ONCE } },
   /** Sets limits of the sandbox. Answered with `limited`. */
   limit: { type: 65, fields: { id: ONCE, 'machine-limits': ONCE } },
+  /** Packs files of the sandbox into the message's descriptor. Answered with `done`: 0, or why not (errno). */
+  pack: { type: 66, fields: { id: ONCE, patterns: ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
 export const ANSWERS = {

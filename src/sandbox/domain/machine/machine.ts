@@ -5,9 +5,9 @@ import type { CgroupUsage } from '../../../host/cgroup/cgroup-usage.ts';
 import { awaitedLater } from '../../../promise.ts';
 import { type Channel, INIT_DEADLINE } from '../../command/channel.ts';
 import { layerMissingError } from '../../policy/layers.ts';
-import type { Ground, MachineFacts } from '../ground.ts';
+import type { Ground, MachineFacts, PackFiles } from '../ground.ts';
 import { MachineAccounts } from './accounts.ts';
-import { namespacesAround } from './orders.ts';
+import { namespacesAround, packFiles } from './orders.ts';
 import type { MachineRecord } from './record.ts';
 import { endRelay, qemuOf } from './relay.ts';
 
@@ -92,6 +92,10 @@ export class Machine implements Ground {
   async around(): Promise<ReadonlyMap<string, string>> {
     this.#around ??= awaitedLater(namespacesAround(this.#channel));
     return await this.#around;
+  }
+
+  get pack(): PackFiles {
+    return (patterns, to) => packFiles(this.#channel, patterns, to);
   }
 
   openRoot(): number {
