@@ -173,7 +173,8 @@ class PatternWalk {
   }
 
   async run(fd: number): Promise<void> {
-    const source = fromText(this.#pattern.base.replace(/\/+$/, ''));
+    const { base, title = base } = this.#pattern;
+    const source = fromText(title.replace(/\/+$/, ''));
     const stats = fstatSync(fd, { bigint: true });
     const { staging: copy } = this.#options;
     const frame = { fd, stats, source, path: '', parent: undefined, depth: 1, copy };

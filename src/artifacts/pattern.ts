@@ -65,6 +65,8 @@ export interface ArtifactPattern {
    * matches keep their paths below it. Absolute, not normalised: the kernel resolves it.
    */
   readonly base: string;
+  /** What messages call the base, where the tree is a copy of the one that the pattern is for. */
+  readonly title?: string;
   readonly start: PatternState;
   readonly directoriesOnly: boolean;
 }

@@ -76,7 +76,6 @@ function said(process: SandboxProcess, what: RegExp): Promise<string> {
 
 test('what is not done for machines yet is refused by name', async (t) => {
   const asked = [
-    ['--artifact', '/x', '--resultdir', join(state.beside, 'other')],
     ['--egress', 'a.example'],
     ['--network', 'default'],
     ['--network', 'host', '--allow-host-network'],
@@ -183,7 +182,10 @@ long('a command that nobody reads any more, or that reads no more, is told', asy
   t.is((await ended()).signal, 'SIGPIPE');
   const { process: deaf, ended: over } = await machine.start(['sh', '-c', 'exec <&-; sleep 2']);
   // It may be closed already: an emulated machine may be slow to tell that the command runs.
-  const closed = deaf.stdin.closed ? undefined : once(deaf.stdin, 'close');
+  const closed = new Promise((resolve) => {
+    if (deaf.stdin.closed) resolve(undefined);
+    else deaf.stdin.once('close', resolve);
+  });
   const write = () => {
     if (!deaf.stdin.destroyed && deaf.stdin.write(Buffer.alloc(65536))) setTimeout(write, 10);
   };

@@ -20,6 +20,28 @@ test.after.always(async () => {
 
 const VM = ['--isolation', 'vm', '-r', IMAGE] as const;
 
+/** Files of all kinds, and patterns of which some leave some out. */
+const TREE = `mkdir -p /tmp/t/d/e "/tmp/t/with blank" && cd /tmp/t && umask 022 &&
+for name in a.rpm b.txt .hidden d/.wh.x d/e/deep.log d/e/no.txt "with blank/$(printf 'caf\\303\\251')" "$(printf '\\377')"
+do echo "$name" > "$name"; done && ln a.rpm d/hard && ln -s a.rpm link && ln -s /etc/passwd bad && mkfifo fifo &&
+chmod 4755 b.txt && chmod 711 d && yes | head -c 3000000 > big && find . -exec touch -h -d @1000000000 {} +`;
+
+const PATTERNS = ['/tmp/t/.', 't/*.{rpm,txt}', '/tmp/t/**/*.log', 't/[a-c]?*'];
+
+const collecting = (folder: string) => [
+  ...['--workdir', '/tmp', '--resultdir', folder],
+  ...PATTERNS.flatMap((pattern) => ['--artifact', pattern]),
+];
+
+/** What lies in a folder of results, but for kiln's own files, and the content's digests. */
+async function treeOf(folder: string): Promise<string> {
+  const script = `find . -mindepth 1 ! -name result.json ! -name report.html -printf "%P %y %m %s %n %l %TY-%Tm-%Td %TH\\\\n" | sort
+find . -type f ! -name result.json ! -name report.html -exec sha256sum {} + | sort`;
+  const env = { LC_ALL: 'C', TZ: 'UTC' };
+  const { stdout } = await execa('sh', ['-c', script], { cwd: folder, env });
+  return stdout;
+}
+
 /** The host's processes by their own words, as the kernel has them. */
 async function processesOf(word: string): Promise<number[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
@@ -33,9 +55,9 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   t.timeout(300_000 * PATIENCE);
   const results = join(state.beside, 'results');
   const script = 'cat /proc/version; echo ready >&2; read line; echo "got $line"; exit 7';
-  const options = ['--allow-missing', 'kvm', '--keep=20m', '--resultdir', results];
+  const options = ['--allow-missing', 'kvm', '--keep=20m', ...collecting(results)];
   const running = state.kiln(
-    ['run', ...VM, ...options, '--', 'sh', '-c', `echo x > /tmp/left; ${script}`],
+    ['run', ...VM, ...options, '--', 'sh', '-c', `echo x > /tmp/left; ${TREE}; ${script}`],
     {
       stdin: 'pipe',
       timeout: 240_000 * PATIENCE,
@@ -75,6 +97,28 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   const domainType = (await execa('uname', ['-m'])).stdout === 'x86_64' && machine.kvm;
   t.is(domainType, machine.kvm);
   t.deepEqual(result.exit, { code: 7 });
+
+  // A container's artifacts of the same tree are the same.
+  const others = join(state.beside, 'others');
+  const other = await state.kiln([
+    'run',
+    '-r',
+    IMAGE,
+    ...collecting(others),
+    '--',
+    'sh',
+    '-c',
+    TREE,
+  ]);
+  t.is(other.exitCode, 0, String(other.stderr));
+  const told = (text: unknown) =>
+    String(text)
+      .split('\n')
+      .filter((line) => line.includes('"/tmp/t/'))
+      .sort();
+  t.deepEqual(told(stderr), told(other.stderr));
+  t.is(await treeOf(results), await treeOf(others));
+  t.regex(await treeOf(results), /^big f 644 3000000 1 {2}2001-09-09 /m);
 
   // It was kept: further commands find what is in it.
   const [, id = ''] = /kept as (\w+)/.exec(String(stderr)) ?? [];

@@ -184,12 +184,13 @@ async function unpack(
 }
 
 async function unpackLayers(
-  layers: readonly Layer[],
+  layers: readonly Pick<Layer, 'fd'>[],
   destination: string,
-  from: Pick<ImportOptions, 'maxBytes' | 'signal'> & { readonly source: string },
+  from: Pick<ImportOptions, 'maxBytes' | 'signal'> &
+    Pick<UnpackLayersInput, 'whiteouts'> & { readonly source: string },
 ): Promise<UnpackLayersOutput> {
-  const { source, maxBytes = DEFAULT_DISK, signal } = from;
-  const input: UnpackLayersInput = { maxBytes, maxEntries: filesFor(maxBytes) };
+  const { source, maxBytes = DEFAULT_DISK, whiteouts = true, signal } = from;
+  const input: UnpackLayersInput = { maxBytes, maxEntries: filesFor(maxBytes), whiteouts };
   using watch = new DiskWatch(destination);
   const given = signal === undefined ? [] : [signal];
   return await askConfined({
@@ -215,10 +216,33 @@ export async function unpackArchive(
   destination: string,
   maxBytes: number,
 ): Promise<readonly string[]> {
-  const { fd, digest } = openLayer(source);
-  using _fd = closing(fd);
-  const { warnings } = await unpackLayers([{ fd, digest }], destination, { source, maxBytes });
+  using layer = closing(openLayer(source).fd);
+  const { warnings } = await unpackLayers([layer], destination, { source, maxBytes });
   return warnings;
+}
+
+/**
+ * As {@link unpackArchive}, of what a machine has packed. The disk is watched, and the archive's size is known.
+ * @throws KilnError E_MACHINE, E_DISK, E_DISK_FULL, E_DISK_LOW
+ */
+export async function unpackPacked(
+  source: string,
+  destination: string,
+  signal: AbortSignal | undefined,
+): Promise<readonly string[]> {
+  using archive = closing(openSync(source, constants.O_RDONLY));
+  try {
+    const { warnings } = await unpackLayers([archive], destination, {
+      ...{ source, signal, whiteouts: false },
+    });
+    return warnings;
+  } catch (cause) {
+    if (!isKilnCode(cause, ...FAULTS)) throw cause;
+    throw new KilnError('E_MACHINE', 'what the machine has packed as artifacts cannot be read', {
+      hint: 'something in the machine has broken its kernel: nothing of it can be trusted',
+      cause,
+    });
+  }
 }
 
 function manifestOf(

@@ -30,6 +30,8 @@ import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
 export interface UnpackLayersInput {
   readonly maxBytes: number;
   readonly maxEntries: number;
+  /** False: names of whiteouts are names like others. */
+  readonly whiteouts?: boolean;
 }
 
 export interface UnpackLayersOutput {
@@ -90,7 +92,8 @@ export class LayerWriter {
       return this.#directory('/', header, lstatSync('/'));
     }
     const base = basename(path);
-    if (base.startsWith(WHITEOUT)) return this.#whiteout(path, base);
+    if (this.#limits.whiteouts !== false && base.startsWith(WHITEOUT))
+      return this.#whiteout(path, base);
     this.#makeParents(path);
     this.#layer.add(path);
     const present = find(path);

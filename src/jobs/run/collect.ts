@@ -8,13 +8,14 @@ import type { Owner } from '../../artifacts/destination.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { closing } from '../../host/calls/descriptor.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { LONGEST_WAIT } from '../../host/process/wait-for.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Result } from '../../result/schema.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import { openArtifactTree } from './artifact-tree.ts';
 import type { RunRequest } from './request.ts';
 
 /** What `--timeout` leaves for the artifacts at least, ms. */
@@ -29,6 +30,7 @@ interface Collected {
 const OWN_FILES = ['result.json', 'report.html'];
 
 interface CollectOptions {
+  readonly paths: StatePaths;
   readonly workdir: string;
   /** Bytes that may be collected. */
   readonly bytes: number | undefined;
@@ -43,24 +45,27 @@ interface CollectOptions {
 export async function collect(
   sandbox: PlannedSandbox,
   { artifacts: patterns, resultDirectory: destination, caller: owner, timeout }: RunRequest,
-  { workdir, bytes, reserved = [], warn, interrupted, results = ownResults }: CollectOptions,
+  { paths, workdir, bytes, reserved = [], warn, interrupted, results = ownResults }: CollectOptions,
 ): Promise<Collected> {
   const none = { collection: undefined, failure: undefined };
   if (destination === undefined || patterns.length === 0) return none;
   try {
     // Root decides which disk of root's is filled.
-    const room = bytes && ((size: number) => refuseLowDisk(destination, size));
-    using root = closing(sandbox.openRoot());
+    const room =
+      bytes === undefined ? undefined : (size: number) => refuseLowDisk(destination, size);
+    const signal = collectionEnd(timeout, interrupted);
+    const wanted = { paths, patterns, workdir, bytes, room, signal, warn };
+    await using tree = await openArtifactTree(sandbox, wanted);
     const collection = await results.collect({
-      rootFd: root.fd,
-      patterns,
+      rootFd: tree.rootFd,
+      patterns: tree.patterns,
       workdir,
       destination,
       reserved: [...OWN_FILES, ...reserved],
       owner,
       limits: defined({ bytes }),
       ...(room && { room }),
-      signal: collectionEnd(timeout, interrupted),
+      signal,
       onWarning: warn,
     });
     // With a sandbox's init its mounts go: what was read of its tree since then is not what was there.

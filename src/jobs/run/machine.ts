@@ -3,7 +3,6 @@ import type { SandboxOptions } from '../../options/sandbox.ts';
 
 /** What of a request is not done for machines yet, as its words have it. */
 const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])[] = [
-  ['--artifact', ({ artifacts }) => artifacts.length > 0],
   ['--egress', ({ egress }) => egress.length > 0],
   ['--network', ({ network }) => network !== 'private' && network !== 'none'],
   ['--profile nested', ({ profile }) => profile === 'nested'],

@@ -150,7 +150,7 @@ export async function runJob<End extends StepsEnd>(
     // Binds do not count in the sandbox's own share, so the share limits the collection.
     const bytes = engine.owner?.share.disk;
     const { workdir } = plan.command;
-    const where = { workdir, bytes, reserved, warn, interrupted, results };
+    const where = { paths: engine.paths, workdir, bytes, reserved, warn, interrupted, results };
     const collected = await collect(sandbox, request, where);
     timeline.leave();
     if (kept !== undefined) await sandbox.keep(request.keep ?? 0, kept);

@@ -1,0 +1,155 @@
+import { closeSync, constants, createWriteStream, mkdirSync, openSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { join } from 'node:path';
+import { Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { GLOBSTAR } from 'minimatch';
+import { Budget, type Room } from '../../artifacts/budget.ts';
+import {
+  type ArtifactPattern,
+  type ByteString,
+  compilePattern,
+  fromText,
+} from '../../artifacts/pattern.ts';
+import { type Warning, Warnings } from '../../artifacts/warning.ts';
+import { closeDescriptor, createPipe } from '../../host/calls/descriptor.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { unpackPacked } from '../../image/archive/import.ts';
+import { openWorkDirectory } from '../../image/store/work-directory.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
+import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+
+/** Where collectArtifacts() finds a sandbox's files. Its content is hostile. */
+export interface ArtifactTree extends AsyncDisposable {
+  readonly rootFd: number;
+  readonly patterns: readonly (string | ArtifactPattern)[];
+}
+
+interface TreeRequest {
+  readonly paths: StatePaths;
+  readonly patterns: readonly string[];
+  readonly workdir: string;
+  /** Bytes that may be collected; of all artifacts unless given. */
+  readonly bytes: number | undefined;
+  readonly room: Room | undefined;
+  readonly signal: AbortSignal;
+  readonly warn: (warning: Warning) => void;
+}
+
+/**
+ * The root of a container. A machine packs what the patterns match, and it is unpacked on the disk of the state: then
+ * times are of whole seconds, and holes are filled.
+ * @throws KilnError E_SANDBOX_GONE, E_MACHINE, E_ARTIFACT_LIMIT, E_DISK, the signal's reason
+ */
+export async function openArtifactTree(
+  sandbox: PlannedSandbox,
+  request: TreeRequest,
+): Promise<ArtifactTree> {
+  const { pack } = sandbox;
+  const { patterns, workdir } = request;
+  if (pack !== undefined) {
+    const compiled = patterns.map((source) => compilePattern(source, workdir));
+    return await packedTree(pack, compiled, request);
+  }
+  const rootFd = sandbox.openRoot();
+  return { rootFd, patterns, [Symbol.asyncDispose]: async () => closeSync(rootFd) };
+}
+
+/** Of an archive, what is not the files themselves: headers of 200,000 entries. Bytes. */
+const HEADERS = 512 << 20;
+
+async function packedTree(
+  pack: NonNullable<PlannedSandbox['pack']>,
+  wanted: readonly ArtifactPattern[],
+  { paths, bytes, room, signal, warn }: TreeRequest,
+): Promise<ArtifactTree> {
+  await using stack = new AsyncDisposableStack();
+  const work = stack.use(await openWorkDirectory(paths));
+  const [archive, tree] = [join(work.path, 'artifacts.tar'), join(work.path, 'artifacts')];
+  const budget = new Budget(bytes === undefined ? {} : { bytes }, signal, room);
+  await receive((to) => pack(packing(wanted), to), archive, budget, signal);
+  mkdirSync(tree);
+  const left = await unpackPacked(archive, tree, signal);
+  const patterns = wanted.map((pattern, at) => {
+    return { ...pattern, base: `/${at}`, title: pattern.base };
+  });
+  const bases = wanted.map(({ base }) => base.replace(/\/$/, ''));
+  const special = new Warnings(warn);
+  for (const { path, what } of specialFiles(left, bases)) special.add('special-file', path, what);
+  special.finish();
+  const rootFd = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
+  stack.defer(() => closeSync(rootFd));
+  const held = stack.move();
+  return { rootFd, patterns, [Symbol.asyncDispose]: () => held.disposeAsync() };
+}
+
+/** What was not unpacked, once for each file, in the words that a container's have. */
+function specialFiles(left: readonly string[], bases: readonly string[]) {
+  const found = new Map<ByteString, string>();
+  for (const text of left) {
+    const [, at, below = '', kind] = /^\/(\d+)(\/.*) is a (.*): left out$/s.exec(text) ?? [];
+    const base = bases[Number(at)];
+    if (base !== undefined) found.set(fromText(base) + below, `is a ${kind}: skipped`);
+  }
+  return [...found].map(([path, what]) => ({ path, what }));
+}
+
+async function receive(
+  pack: (to: number) => Promise<void>,
+  archive: string,
+  budget: Budget,
+  signal: AbortSignal,
+): Promise<void> {
+  const pipe = createPipe(0);
+  const packed = awaitedLater(pack(pipe.write));
+  closeDescriptor(pipe.write);
+  let headers = HEADERS;
+  const counted = new Transform({
+    transform(piece: Buffer, _encoding, done) {
+      try {
+        const beyond = Math.max(0, piece.length - headers);
+        headers -= Math.min(headers, piece.length);
+        budget.spend('bytes', beyond);
+        done(null, piece);
+      } catch (error) {
+        done(error as Error);
+      }
+    },
+  });
+  const source = new Socket({ fd: pipe.read, readable: true, writable: false });
+  try {
+    await pipeline(source, counted, createWriteStream(archive, { flags: 'wx', mode: 0o600 }), {
+      signal,
+    });
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  }
+  const over = deferred<never>();
+  const abort = () => over.reject(signal.reason);
+  signal.addEventListener('abort', abort);
+  try {
+    await Promise.race([packed, over.promise]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}
+
+/** As src/guest/machine/pack.c reads them. What it matches may be more than the patterns do, never less. */
+function packing(wanted: readonly ArtifactPattern[]): Buffer {
+  const texts = wanted.flatMap(({ base, start }, at) =>
+    start.flatMap(({ segments }) => [`${at}`, base, ...segments.map(partOf), '']),
+  );
+  return Buffer.from(texts.map((text) => `${text}\0`).join(''));
+}
+
+const SPECIAL = '*?[\\]{}\\\\!+@()';
+
+function partOf(segment: ArtifactPattern['start'][number]['segments'][number]): string {
+  if (segment === GLOBSTAR) return '**';
+  if (typeof segment === 'string') return segment;
+  const glob = 'pattern' in segment ? String(segment.pattern) : '*';
+  const [begin = ''] = new RegExp(`^[^${SPECIAL}]*`).exec(glob) ?? [];
+  const [end = ''] = new RegExp(`[^${SPECIAL}]*$`).exec(glob.slice(begin.length)) ?? [];
+  return `${begin}*${end}`;
+}
