@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { lstatSync } from 'node:fs';
-import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
@@ -235,6 +235,33 @@ test.serial('a damaged layer is refused', async (t) => {
   const { exitCode, stderr } = await state.kiln(['image', 'import', layout]);
   t.is(exitCode, 125);
   t.regex(String(stderr), /the layer sha256:\w+ of .* is damaged/);
+});
+
+test.serial('a link of a layout leads to no file outside of its folder', async (t) => {
+  const layout = await layoutOf('linked', 'echo 1 >a');
+  const outside = join(state.directory, 'outside');
+  await mkdir(outside);
+  const blobs = (await readdir(join(layout, 'blobs/sha256'))).map((name) => `blobs/sha256/${name}`);
+  for (const name of ['index.json', ...blobs, 'blobs/sha256', 'blobs']) {
+    const [path, other] = [join(layout, name), join(outside, 'it')];
+    await rename(path, other);
+    await symlink(other, path);
+    const refused = await state.kiln(['image', 'import', layout]);
+    t.is(refused.exitCode, 125, name);
+    t.regex(String(refused.stderr), /a link leads out of the layout \[E_OCI\]/, name);
+    await rm(path);
+    await rename(other, path);
+  }
+  const [index, secret] = [join(layout, 'index.json'), join(outside, 'secret')];
+  await writeFile(secret, 'nobody-but-root');
+  await rename(index, join(layout, 'there.json'));
+  await symlink(secret, index);
+  t.notRegex(String((await state.kiln(['image', 'import', layout])).stderr), /nobody-but-root/);
+  // Inside of it, links are fine; the layout itself may be named by one.
+  await rm(index);
+  await symlink('there.json', index);
+  await symlink(layout, join(outside, 'by-link'));
+  t.regex(await kiln('import', join(outside, 'by-link')), /^[0-9a-f]{64}$/m);
 });
 
 /** A tar archive of entries that no tar program would write. */

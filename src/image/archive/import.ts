@@ -7,16 +7,20 @@ import {
   fstatSync,
   mkdirSync,
   openSync,
+  realpathSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import { namingFullDisk } from '../../host/calls/system-error.ts';
 import { fileError } from '../../host/confine/frame.ts';
 import { askConfined, FAULTS_OF_A_FILE } from '../../host/confine/run.ts';
 import { AT_FDCWD, openDirectory } from '../../host/files/at.ts';
 import { withLock } from '../../host/files/flock.ts';
+import { heldParts } from '../../host/files/held.ts';
+import { openWithin } from '../../host/files/user-file.ts';
 import {
   bytesFor,
   DEFAULT_DISK,
@@ -47,7 +51,7 @@ import {
 } from '../store/work-directory.ts';
 import { type Account, ROOT_ACCOUNT, readAccounts } from '../tree/accounts.ts';
 import type { UnpackLayersInput, UnpackLayersOutput } from './layer-writer.ts';
-import { blobPath, fromOciArchitecture, type OciConfig, readOciLayout } from './oci.ts';
+import { blobPath, fromOciArchitecture, linkOut, type OciConfig, readOciLayout } from './oci.ts';
 
 export interface ImportOptions {
   /** By default the name is that of the file or folder: what an image says of itself names nothing here. */
@@ -127,13 +131,14 @@ export async function importImage(
 }
 
 async function openOci(
-  directory: string,
+  source: string,
   options: ImportOptions,
   layers: Layer[],
 ): Promise<OciConfig> {
+  const directory = heldParts(source) === undefined ? realpathSync(source) : source;
   const image = await readOciLayout(directory, options.arch);
   for (const descriptor of image.layers) {
-    const layer = openLayer(blobPath(directory, descriptor));
+    const layer = openLayer(blobPath(directory, descriptor), directory);
     layers.push(layer);
     if (`sha256:${layer.digest}` !== descriptor.digest) {
       throw new KilnError('E_OCI', `the layer ${descriptor.digest} of ${directory} is damaged`, {
@@ -144,12 +149,17 @@ async function openOci(
   return image.config;
 }
 
-function openLayer(path: string): Layer {
+/** @param layout that no link may lead out of */
+function openLayer(path: string, layout?: string): Layer {
   let fd: number;
   try {
     // O_NONBLOCK: a fifo must not block kiln.
-    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    fd =
+      layout === undefined
+        ? openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+        : openWithin(path, layout);
   } catch (cause) {
+    if (layout !== undefined && hasErrno(cause, 'EXDEV', 'ELOOP')) throw linkOut(path);
     throw new KilnError('E_ARCHIVE', `cannot read ${path}`, { hint: IMPORTABLE, cause });
   }
   if (!fstatSync(fd).isFile()) {

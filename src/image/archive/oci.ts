@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 
 /** OCI image layout (image-layout.md, manifest.md, config.md of the specification 1.1), as far as needed. */
@@ -58,8 +59,9 @@ export function fromOciArchitecture(arch: string): string {
   return ARCHITECTURES.find(([, oci]) => oci === arch)?.[0] ?? arch;
 }
 
+/** @param directory absolute, without links, or a held one: no link of the layout leads out of it */
 export async function readOciLayout(directory: string, arch: string) {
-  const index = await readJson(join(directory, 'index.json'), indexSchema);
+  const index = await readJson(directory, join(directory, 'index.json'), indexSchema);
   const wanted = toOciArchitecture(arch);
   const fitting = index.manifests.filter(
     ({ platform }) => platform === undefined || platform.architecture === wanted,
@@ -70,8 +72,8 @@ export async function readOciLayout(directory: string, arch: string) {
       hint: '`skopeo copy --override-arch` makes a layout with one',
     });
   }
-  const manifest = await readJson(blobPath(directory, descriptor), manifestSchema);
-  const config = await readJson(blobPath(directory, manifest.config), configSchema);
+  const manifest = await readJson(directory, blobPath(directory, descriptor), manifestSchema);
+  const config = await readJson(directory, blobPath(directory, manifest.config), configSchema);
   return { config, layers: manifest.layers };
 }
 
@@ -79,13 +81,23 @@ export function blobPath(directory: string, descriptor: Pick<OciDescriptor, 'dig
   return join(directory, 'blobs', ...descriptor.digest.split(':'));
 }
 
+/** Of a link that a stranger's layout has: an error about what it leads to would quote that. */
+export function linkOut(path: string): KilnError {
+  return new KilnError('E_OCI', `${path} is not read: a link leads out of the layout`, {
+    hint: 'copy the layout so that it has all of its files: `cp -rL FOLDER OTHER`, if you trust its links',
+  });
+}
+
 async function readJson<Schema extends z.ZodType>(
+  directory: string,
   path: string,
   schema: Schema,
 ): Promise<z.output<Schema>> {
   try {
-    return schema.parse(JSON.parse(readUserFile(path, JSON_LIMIT).toString('utf8')));
+    const text = readUserFile(path, JSON_LIMIT, 'file', directory).toString('utf8');
+    return schema.parse(JSON.parse(text));
   } catch (cause) {
+    if (hasErrno(cause, 'EXDEV', 'ELOOP')) throw linkOut(path);
     const why = cause instanceof z.ZodError ? new Error(z.prettifyError(cause)) : cause;
     throw new KilnError('E_OCI', `${path} is not what an OCI layout has there`, {
       cause: why,
