@@ -1,4 +1,4 @@
-import { readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
@@ -74,4 +74,16 @@ test('a trace that cannot be written does not disturb the run', async (t) => {
   t.is(ran.exitCode, 0);
   t.is(ran.stdout, 'ok');
   t.regex(String(ran.stderr), /cannot write the trace/);
+});
+
+test('the file of a trace is opened before the command starts', async (t) => {
+  const [work, roots] = [join(state.beside, 'work'), join(state.beside, 'roots')];
+  for (const folder of [join(work, 'sub'), roots]) await mkdir(folder, { recursive: true });
+  const env = { ...state.env, KILN_TRACE: join(work, 'sub/trace.json') };
+  const argv = ['run', '-r', IMAGE, '--bind', `${work}:/w`, '--', 'sh', '-c'];
+  const ran = await state.kiln([...argv, `cd /w && mv sub old && ln -s ${roots} sub`], { env });
+  t.is(ran.exitCode, 0, String(ran.stderr));
+  t.deepEqual(await readdir(roots), []);
+  const events = await readTrace(join(work, 'old/trace.json'));
+  t.true(events.some(({ name }) => name === 'command'));
 });

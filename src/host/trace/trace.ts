@@ -4,8 +4,7 @@
  * 1970.
  */
 
-import { constants, openSync, writeFileSync } from 'node:fs';
-import { closing } from '../calls/descriptor.ts';
+import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
 import { attempt } from '../calls/libc.ts';
 import { ownEnvironment, tellOwner } from '../process/own-process.ts';
 import { callerMode } from '../process/own-umask.ts';
@@ -18,9 +17,12 @@ const NOTHING: Disposable = { [Symbol.dispose]: () => undefined };
 
 let events: string[] = [];
 let begun = false;
+/** A command may put a link in the place of the file, or of a folder above it: it is opened before. */
+let opened: number | Error | undefined;
 
 export function span(name: string): Disposable {
   if (file === undefined) return NOTHING;
+  opened ??= openTrace(file);
   const start = performance.now();
   return { [Symbol.dispose]: () => trace(name, start, performance.now()) };
 }
@@ -62,21 +64,32 @@ export function endTrace(tell: (text: string) => void = tellOwner): void {
   if (!begun) return;
   trace('process', 0, performance.now());
   flush(tell);
+  if (typeof opened === 'number') closeSync(opened);
+  opened = undefined;
 }
 
 /** The file may lie where others can put links and fifos. */
 const APPEND =
   constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
+function openTrace(path: string): number | Error {
+  // If another process began the file, or it cannot be written, the next line reports that.
+  attempt(() => writeFileSync(path, '[\n', { flag: 'wx', mode: callerMode(0o644) }));
+  try {
+    return openSync(path, APPEND);
+  } catch (error) {
+    return error as Error;
+  }
+}
+
 function flush(tell: (text: string) => void = tellOwner): void {
   if (file === undefined || events.length === 0) return;
   const text = events.join('');
   events = [];
-  // If another process began the file, or it cannot be written, the next write reports that.
-  attempt(() => writeFileSync(file, '[\n', { flag: 'wx', mode: callerMode(0o644) }));
   try {
-    using opened = closing(openSync(file, APPEND));
-    writeFileSync(opened.fd, text);
+    opened ??= openTrace(file);
+    if (opened instanceof Error) throw opened;
+    writeFileSync(opened, text);
   } catch (error) {
     tell(`kiln: warning: cannot write the trace: ${(error as Error).message} [no-trace]\n`);
   }
