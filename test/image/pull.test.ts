@@ -48,6 +48,21 @@ test.serial(
   },
 );
 
+test.serial('a pulled image is named after its place, not after its transport', async (t) => {
+  const cwd = state.beside;
+  await execa('skopeo', ['copy', '--quiet', 'oci:tools', 'oci-archive:both.tar:tag'], { cwd });
+  for (const [reference, name] of [
+    ['oci:tools', 'tools'],
+    ['oci:tools:latest', 'tools'],
+    [`oci:${layout}`, 'tools'],
+    ['oci-archive:both.tar', 'both.tar'],
+  ] as const) {
+    const pulled = await state.kiln(['image', 'pull', reference], { cwd });
+    t.is(pulled.exitCode, 0, String(pulled.stderr));
+    t.regex(String(pulled.stderr), new RegExp(`^kiln: image \\w+ is called ${name}$`, 'm'));
+  }
+});
+
 test.serial('another digest, a missing source and a missing transport are refused', async (t) => {
   const other = await pull(
     `oci:${layout}`,

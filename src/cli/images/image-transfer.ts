@@ -150,9 +150,10 @@ function pinnedReference(reference: string, digest: string): string {
   return `${reference.replace(/:[^:/]*$/, '')}@${digest}`;
 }
 
-/** `alpine` of docker://alpine:3.22 */
+/** `alpine` of docker://alpine:3.22, `tools` of oci:tools:latest */
 function nameOfReference(reference: string): string {
-  const [name = ''] = /[\w.-]+$/.exec(reference.replace(/@.*$|:[^:/]*$/, '')) ?? [];
+  const place = reference.replace(TRANSPORT, '').replace(/@.*$|:[^:/]*$/, '');
+  const [name = ''] = /[\w.-]+$/.exec(place) ?? [];
   return imageNameOf(name.replace(/^[.-]+/, ''));
 }
 
