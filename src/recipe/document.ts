@@ -4,7 +4,6 @@ import {
   isScalar,
   LineCounter,
   type Node,
-  parseDocument,
   type YAMLError,
   type Document as YamlDocument,
 } from 'yaml';
@@ -14,7 +13,8 @@ import { KilnError } from '../errors.ts';
 import { formatPath } from '../host/calls/system-error.ts';
 import { NotUtf8, readUserText } from '../host/files/user-file.ts';
 import { suggest } from '../suggest.ts';
-import { knownKeys, type RecipeProblem } from './problem.ts';
+import { knownKeys, type RecipeProblem, SHOWN } from './problem.ts';
+import { parseYaml } from './yaml.ts';
 
 /** In place of those that name functions of the library, which a reader does not call. */
 const MESSAGES: Readonly<Partial<Record<YAMLError['code'], string>>> = {
@@ -32,7 +32,7 @@ export class RecipeDocument {
   constructor(file: string, text: string) {
     this.file = file;
     this.#lines = new LineCounter();
-    this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
+    this.#document = parseYaml(text, { lineCounter: this.#lines, prettyErrors: false });
     // One mistake may have many consequences: of a thousand lists that nobody closes, all end in one place.
     const places = new Set<number>();
     for (const error of [...this.#document.errors, ...this.#document.warnings]) {
@@ -84,8 +84,10 @@ export class RecipeDocument {
   #reportIssue(schema: z.ZodType, issue: z.core.$ZodIssue, outer: readonly PropertyKey[]): void {
     const path = [...outer, ...issue.path];
     if (issue.code === 'unrecognized_keys') {
-      for (const key of issue.keys) {
-        const known = knownKeys(schema, path);
+      const known = knownKeys(schema, path);
+      const more = issue.keys.length - SHOWN;
+      if (more > 0) this.report(path, `${more} more keys are unknown`);
+      for (const key of issue.keys.slice(0, SHOWN)) {
         const hint = quotedSuggestion(key, known) ?? listOf(known);
         this.report([...path, key], 'unknown key', { hint, atKey: true });
       }

@@ -15,7 +15,7 @@ const IMAGE_HINT =
   'docs/recipes.md describes every key; `kiln image schema` prints the JSON Schema for editors';
 
 /** Of broken YAML each character can be one. */
-const SHOWN = 50;
+export const SHOWN = 50;
 
 /** Of kinds of files that are no recipes. */
 const CODES = new Map([['configuration', { code: 'E_CONFIGURATION' as const }]]);

@@ -5,6 +5,7 @@ import test from 'ava';
 import { imageRecipeJsonSchema } from '../../src/recipe/image-recipe.ts';
 import { loadImageRecipe } from '../../src/recipe/load-image-recipe.ts';
 import { RecipeError } from '../../src/recipe/problem.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 
 async function folder(files: Record<string, string>) {
   const path = await mkdtemp(join(tmpdir(), 'kiln-recipe-'));
@@ -82,6 +83,35 @@ test('a YAML alias bomb is refused', async (t) => {
   const bomb = `environment:\n  l0: &l0 [x]\n${[1, 2, 3, 4, 5, 6, 7, 8, 9].map(level).join('')}`;
   await using recipes = await folder({ 'bomb.yaml': bomb });
   await t.throwsAsync(recipes.load('bomb.yaml'), { instanceOf: RecipeError });
+});
+
+test('a key that is there twice is a problem, at its second place', async (t) => {
+  const twice = 'packages: [bash]\nenvironment: { A: b, C: d, A: e, A: f }\npackages: []\n';
+  await using recipes = await folder({ 'twice.yaml': twice });
+  const error = await t.throwsAsync(recipes.load('twice.yaml'), { instanceOf: RecipeError });
+  t.deepEqual(
+    error!.problems.map(({ line, column, message }) => `${line}:${column} ${message}`),
+    ['2:28 Map keys must be unique', '3:1 Map keys must be unique'],
+  );
+});
+
+test('tens of thousands of keys are read in seconds', async (t) => {
+  t.timeout(120_000 * PATIENCE);
+  const keys = (name: string) => Array.from({ length: 50_000 }, (_, n) => `${name}${n}: v\n`);
+  await using recipes = await folder({
+    'many.yaml': `${repository}packages: [bash]\nenvironment:\n${keys('  K').join('')}`,
+    'unknown.yaml': keys('k').join(''),
+    'equal.yaml': 'packages: []\n'.repeat(50_000),
+  });
+  const before = process.cpuUsage();
+  const { environment } = await recipes.load('many.yaml');
+  t.is(Object.keys(environment ?? {}).length, 50_000);
+  const unknown = await t.throwsAsync(recipes.load('unknown.yaml'), { instanceOf: RecipeError });
+  t.regex(unknown!.message, /^.*has 51 problems:\n.*: 49950 more keys are unknown$/m);
+  const equal = await t.throwsAsync(recipes.load('equal.yaml'), { instanceOf: RecipeError });
+  t.is(equal!.problems.length, 1);
+  // yaml's own check for equal keys takes minutes of a processor.
+  t.true(process.cpuUsage(before).user < 15e6 * PATIENCE);
 });
 
 test('a recipe adds to the one it extends', async (t) => {

@@ -1,6 +1,6 @@
 import { fchmodSync, writeSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { Document, parse, parseDocument } from 'yaml';
+import { Document } from 'yaml';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
@@ -11,6 +11,7 @@ import { writeWholeSync } from '../../host/state/checked-file.ts';
 import { isImageName } from '../../image/find.ts';
 import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../../recipe/document.ts';
 import { RecipeError } from '../../recipe/problem.ts';
+import { parseYaml } from '../../recipe/yaml.ts';
 import { parseUnitFile } from '../unit/unit-file.ts';
 import { type ServiceDefinition, type ServiceFile, serviceSchema } from './definition.ts';
 
@@ -24,7 +25,7 @@ export async function readDefinition(path: string): Promise<ServiceDefinition> {
 export async function readServiceFile(path: string): Promise<ServiceFile> {
   const text = readBounded(path);
   checkText(path, text);
-  const file = parse(text) as ServiceFile;
+  const file = parseYaml(text).toJS() as ServiceFile;
   return { ...file, image: imageIn(path, file.image) };
 }
 
@@ -54,7 +55,7 @@ export function changeDefinition(
   change: (document: Document.Parsed) => void,
   title = path,
 ) {
-  const document = parseDocument(readBounded(path));
+  const document = parseYaml(readBounded(path));
   change(document);
   const text = document.toString({ lineWidth: 0 });
   const definition = checkText(title, text);
