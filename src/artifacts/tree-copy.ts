@@ -1,7 +1,7 @@
 import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { hasErrno, SyscallError } from '../host/calls/libc.ts';
+import { attempt, hasErrno, SyscallError } from '../host/calls/libc.ts';
 import { openPath, readlinkat } from '../host/files/at.ts';
 import type { Budget } from './budget.ts';
 import { type CopiedContent, copyContent, ReadFailed } from './content.ts';
@@ -189,7 +189,11 @@ export class TreeCopy {
       closeSync(to);
       return copied;
     } catch (error) {
-      if (!(error instanceof ReadFailed)) throw destination.failure(step.path, error);
+      if (!(error instanceof ReadFailed)) {
+        // A part of it would look like the whole.
+        attempt(() => destination.removeFile(step));
+        throw destination.failure(step.path, error);
+      }
       this.#unreadable(step.source, error.cause);
       destination.removeFile(step);
       return undefined;

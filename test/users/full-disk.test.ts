@@ -1,5 +1,5 @@
 /** A disk that is full for its users: what it keeps for root stays so. */
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, statSync } from 'node:fs';
 import { chown, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
@@ -15,6 +15,8 @@ test.before(async (t) => {
 test.after.always(async ({ context }) => {
   await context[Symbol.asyncDispose]();
 });
+
+const sizeOf = (results: string, name: string) => statSync(join(results, 'some', name)).size;
 
 for (const [what, write] of [
   ['one large file', 'head -c 8388608 /dev/urandom >/tmp/some/large'],
@@ -51,6 +53,12 @@ for (const [what, write] of [
     t.true(after.free >= kept, `${after.free} blocks are free, ${kept} of them were root’s`);
     t.is(done.exitCode, 125, String(done.stderr));
     t.regex(String(done.stderr), /cannot be written to .*disk of .*E_RESULTDIR.*ENOSPC/s);
+    // What is cut would look like a whole file.
+    const sizes = (await readdir(join(results, 'some'))).map((name) => sizeOf(results, name));
+    t.true(
+      sizes.every((size) => size === 204_800),
+      sizes.join(' '),
+    );
     // There is room for these.
     await run(USER, ['rm', '-rf', 'some'], { cwd: results });
     const small = await as(USER, [
