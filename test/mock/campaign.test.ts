@@ -3,11 +3,12 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import { execa } from 'execa';
 import fc from 'fast-check';
 import { KilnError } from '../../src/errors.ts';
 import { loadConfigs } from '../../src/jobs/mock/config/load.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
-import { differences, secondOpinion } from './second-opinion.ts';
+import { differences, kilnsOpinion, secondOpinion } from './second-opinion.ts';
 
 const COUNT = Number(process.env.KILN_CONFIGS ?? (process.env.KILN_TEST_LONG === '1' ? 1000 : 200));
 const SEED = Number(process.env.KILN_SEED ?? 32);
@@ -227,4 +228,54 @@ test(`${COUNT} random configurations mean what mock makes of them`, async (t) =>
   t.is(at, COUNT);
   t.log(`${good} of ${COUNT} are good configurations`);
   t.true(good > COUNT / 4, `only ${good} of ${COUNT} are good configurations`);
+});
+
+const VALUES = [
+  "'a <b>&eacute;</b>\\n13 https://x.org'",
+  "[3, 'two', none, [1], {'k': 'v'}]",
+  '[2]',
+  "{'b': 1, 'a': [none]}",
+  '-7',
+  '2.5',
+  'nothing',
+];
+const ITERATORS = /^(?:batch|items|map|reject|rejectattr|reverse|select|selectattr|slice|unique)$/;
+const NAMES =
+  'from jinja2.defaults import *; print(*DEFAULT_FILTERS); print(*DEFAULT_TESTS); print(*DEFAULT_NAMESPACE)';
+
+test('every filter, test and function of Jinja means what it means to mock', async (t) => {
+  t.timeout(60_000 * PATIENCE);
+  const { stdout } = await execa('/usr/bin/python3', ['-c', NAMES]);
+  const [filters = [], tests = [], functions = []] = stdout
+    .split('\n')
+    .map((line) => line.split(' '));
+  t.true(filters.length > 50 && tests.length > 30 && functions.length > 5, stdout);
+  const templates = VALUES.flatMap((it) => [
+    // Of one item only: another one is as good. An iterator shows its address.
+    ...filters.map(
+      (name) => `${name === 'random' ? '[1]' : it}|${name}${ITERATORS.test(name) ? '|list' : ''}`,
+    ),
+    ...filters.map((name) => `${it}|${name}(3)|length`),
+    ...filters.map((name) => `${it}|map('${name}')|list|length`),
+    ...tests.flatMap((name) => [`${it} is ${name}`, `${it} is ${name}(3)`]),
+    ...functions.map((name) => `${name}(${it})|string|length > 1`),
+  ]);
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-mock-jinja-'));
+  t.teardown(() => rm(directory, { recursive: true }));
+  const set = (text: string, at: number) =>
+    `config_opts['t${at}'] = ${JSON.stringify(`{{ ${text} }}`)}\n`;
+  await writeFile(
+    join(directory, 'x.cfg'),
+    `config_opts['root'] = 'x'\n${templates.map(set).join('')}`,
+  );
+  const theirs = (await secondOpinion(directory)).x!;
+  const ours = await kilnsOpinion(directory, 'x');
+  const found = differences(ours, theirs);
+  t.deepEqual(
+    found.map((it) => `${templates[Number(/^t(\d+)/.exec(it)?.[1])]} ${it}`),
+    [],
+  );
+  const good = templates.filter((_, at) => theirs[`t${at}`]?.[1] !== null);
+  t.log(`${good.length} of ${templates.length} have an answer`);
+  t.true(good.length > templates.length / 3, String(good.length));
 });

@@ -216,6 +216,10 @@ const ELSEWHERE: readonly (readonly [string, RegExp])[] = [
     'try:\n  import time\n  x = time.time()\nexcept BaseException:\n  x = 0',
     /:4: time\.time is not there/,
   ],
+  [
+    "try:\n  x = b'\\x80'.decode('cp1252')\nexcept LookupError:\n  x = '?'",
+    /:3: the encoding cp1252 is not there/,
+  ],
 ];
 
 test('a configuration that needs more than its own text is an error', async (t) => {

@@ -117,6 +117,8 @@ def main():
     except OSError as error:
         reply({"type": "failed", "error": {"code": "E_CONFINE_START", "message": str(error), "causes": []}})
         return
+    # The others are files of Python's: a configuration must not go on without.
+    codecs.register(lambda name: refuse(f"the encoding {name}"))
     for job in iter(lambda: receive(ANSWERS), None):
         reply({"type": "message", "value": {"answer": evaluate(job)}})
     reply({"type": "done"})

@@ -40,7 +40,11 @@ def receive(descriptor):
 
 
 try:
-    # What Jinja loads late: afterwards there are no files.
+    # What Jinja loads late, for lipsum(), tracebacks, striptags, pprint and wordwrap: afterwards there are no files.
+    import html
+    import pprint
+    import textwrap
+
     import jinja2.constants
     import jinja2.debug
     import jinja2.sandbox
