@@ -285,6 +285,31 @@ test('every option of dnf.conf(5) is honoured, named with file and line, or chan
     t.true(came.get(name)?.has('done'), name);
 });
 
+test('options that a configuration gives to dnf mean what they mean to dnf, or are named where they are', async (t) => {
+  t.timeout(60_000 * PATIENCE);
+  const given = (...options: readonly string[]) =>
+    `config_opts['dnf4_common_opts'] = ${JSON.stringify(options)}`;
+  const lists = `config_opts['dnf.conf'] = config_opts['dnf.conf'].replace('[r]', 'excludepkgs=a b\\n[r]') + 'includepkgs=c\\n'\n`;
+  const [left, added, emptied, globbed] = await meanings(t, [
+    given('--setopt=tsflags=nodocs', '--nobest', '--setopt=r.skip_if_unavailable=1'),
+    `${lists}${given('--setopt=excludepkgs=d', '--exclude', 'e', '--setopt=*.includepkgs=f')}`,
+    `${lists}${given('--setopt=excludepkgs=', '--setopt=r.includepkgs=', '--setopt=nosuch.excludepkgs=x')}`,
+    given('--setopt=?.excludepkgs=g', '--setopt=*.priority=7'),
+  ]);
+  for (const option of ['[main] tsflags=nodocs', '[main] best=0', '[r] skip_if_unavailable=1']) {
+    t.true(left!.said.includes(`${LINE}: ${option} is left out: `), left!.said);
+  }
+  const repository = (of: { meaning: string } | undefined) =>
+    JSON.parse(of!.meaning).recipe.repositories[0] as Record<string, unknown>;
+  // dnf.conf._configure_from_options() of dnf 4.23: lists grow, and ids may be globs.
+  t.deepEqual(repository(added).excludepkgs, ['a', 'b', 'd', 'e']);
+  t.deepEqual(repository(added).includepkgs, ['c', 'f']);
+  t.is(repository(emptied).excludepkgs, undefined);
+  t.is(repository(emptied).includepkgs, undefined);
+  t.deepEqual(repository(globbed).excludepkgs, ['g']);
+  t.is(repository(globbed).priority, 7);
+});
+
 const DNF_VALUES: Readonly<Record<string, readonly string[]>> = {
   baseurl: ['file:///other'],
   metalink: ['https://x/metalink'],

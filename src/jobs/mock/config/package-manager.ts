@@ -1,5 +1,12 @@
+import { globExpression } from '../../../packages/solver/match.ts';
 import type { DnfConf, RepositorySwitch } from './repositories.ts';
-import { asText, type ConfigOptions, type ConfigWarning, commandWords } from './values.ts';
+import {
+  asText,
+  type ConfigOptions,
+  type ConfigWarning,
+  commandWords,
+  type Place,
+} from './values.ts';
 
 /** Options of dnf that change nothing here: how much it says, what it asks, and what kiln does anyway. */
 const WITHOUT_EFFECT =
@@ -11,7 +18,12 @@ const TAKES_VALUE =
 interface CommonOptions {
   readonly conf: DnfConf;
   readonly switches: readonly RepositorySwitch[];
+  /** Where an option of a section was set, if not in dnf.conf. */
+  placeOf(section: string, option: string): Place | undefined;
 }
+
+/** Lists, to which dnf adds what it is given; an empty text makes them empty. */
+const ADDED_TO = /^(?:exclude|excludepkgs|includepkgs|installonlypkgs|tsflags)$/;
 
 /**
  * Applies the options that a configuration gives to its package manager (`dnf4_common_opts` and its like, and those of
@@ -31,18 +43,31 @@ export function withCommonOptions(
     [...conf.repositories].map(([id, section]) => [id, new Map(section)]),
   );
   const switches: RepositorySwitch[] = [];
+  const places = new Map<string, Place | undefined>();
+  const set = (pattern: string | undefined, key: string, text: string, name: string) => {
+    const sections: [string, Map<string, string>][] =
+      pattern === undefined
+        ? [['main', main]]
+        : [...repositories].filter(([id]) => globExpression(pattern).test(id));
+    for (const [id, section] of sections) {
+      const before = ADDED_TO.test(key) && text !== '' ? section.get(key) : undefined;
+      section.set(key, before ? `${before},${text}` : text);
+      places.set(`${id}.${key}`, options.placeOf(name));
+    }
+  };
   for (const [name, option, value] of given) {
     const setting = /^(?:([^=]+)\.)?(\w+)=(.*)$/s.exec(value);
     if (option === '--setopt' && setting !== null) {
-      const [, id, key = '', text = ''] = setting;
-      (id === undefined ? main : repositories.get(id))?.set(key, text);
+      const [, pattern, key = '', text = ''] = setting;
+      set(pattern, key, text, name);
     } else if (/^(?:-x|--exclude(?:pkgs)?)$/.test(option)) {
-      main.set('excludepkgs', `${main.get('excludepkgs') ?? ''},${value}`);
+      set(undefined, 'excludepkgs', value, name);
     } else if (/^--(?:en|dis)able-?repo$/.test(option)) {
       const enabled = option.startsWith('--en');
       switches.push(...value.split(',').map((pattern) => ({ pattern, enabled })));
-    } else if (option === '--nobest' || option === '--no-best') main.set('best', '0');
-    else if (!WITHOUT_EFFECT.test(option)) {
+    } else if (option === '--nobest' || option === '--no-best') {
+      set(undefined, 'best', '0', name);
+    } else if (!WITHOUT_EFFECT.test(option)) {
       const written = value === '' ? option : `${option} ${value}`;
       warnings.push({
         message: `${name}: ${written} is left out: write what it means into dnf.conf`,
@@ -50,7 +75,11 @@ export function withCommonOptions(
       });
     }
   }
-  return { conf: { ...conf, main, repositories }, switches };
+  return {
+    conf: { ...conf, main, repositories },
+    switches,
+    placeOf: (section, option) => places.get(`${section}.${option}`),
+  };
 }
 
 /** Parts `--name=value`, `--name value` and `--name` from the other words. */

@@ -148,12 +148,12 @@ function readDnf(
     warnings.push({ message: `dnf.conf: \`${line}\` is left out: it is not an option`, place });
   }
   const common = withCommonOptions(written, options, warnings);
-  return { conf: common.conf, switches: [...common.switches, ...switches] };
+  return { ...common, switches: [...common.switches, ...switches] };
 }
 
 function recipeOf(
   config: LoadedConfig,
-  { conf, switches }: ReturnType<typeof readDnf>,
+  { conf, switches, placeOf }: ReturnType<typeof readDnf>,
   host: string,
   warnings: ConfigWarning[],
 ): ImageRecipeInput {
@@ -167,7 +167,8 @@ function recipeOf(
     variables: dnfVariables(options, arch, repositoryArch),
     switches,
     place,
-    warn: (message) => warnings.push({ message, place }),
+    warn: (message, section = '', option = '') =>
+      warnings.push({ message, place: placeOf(section, option) ?? place }),
   });
   if (repositories.length === 0) {
     throw configError(`${config.name} has no repository that is enabled`, place, {

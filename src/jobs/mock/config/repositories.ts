@@ -14,7 +14,7 @@ interface RepositorySettings {
   readonly variables: ReadonlyMap<string, string>;
   readonly switches: readonly RepositorySwitch[];
   readonly place: Place | undefined;
-  readonly warn: (message: string) => void;
+  readonly warn: (message: string, section?: string, option?: string) => void;
 }
 
 export interface RepositorySwitch {
@@ -185,7 +185,7 @@ function fillVariables(text: string, id: string, settings: RepositorySettings): 
 function warnOfOptions(id: string, section: DnfSection, settings: RepositorySettings): void {
   for (const [name, value] of section) {
     const why = leftOutOfDnf(name, value);
-    if (why !== undefined) settings.warn(`[${id}] ${name}=${value} is left out: ${why}`);
+    if (why !== undefined) settings.warn(`[${id}] ${name}=${value} is left out: ${why}`, id, name);
   }
 }
 
