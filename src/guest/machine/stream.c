@@ -92,8 +92,9 @@ static void forget(struct stream *stream) {
 // After either direction has ended.
 static void settle(struct stream *stream) {
   if (stream == &connection || stream->close_due || stream->close_sent) return;
-  // A terminal has no half: who has closed it neither reads nor writes.
-  if (stream->kind == DESCRIPTOR_TERMINAL && (out_over(stream) || in_over(stream))) {
+  // A terminal has no half: who has closed it neither reads nor writes. What a command wrote is still to be read.
+  int last_words = port_own == END_HOST && stream->end_got && stream->length > 0;
+  if (stream->kind == DESCRIPTOR_TERMINAL && (out_over(stream) || in_over(stream)) && !last_words) {
     if (stream->reads && !stream->read_over) stream->end_due = 1;
     if (stream->writes && !stream->write_over) stream->reset_due = 1;
     stream->read_over = stream->write_over = 1;
