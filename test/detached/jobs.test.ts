@@ -10,6 +10,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { connect } from 'node:net';
@@ -117,7 +118,7 @@ test.serial('a command that cannot start is reported to the caller; it is no job
 test.serial('a name belongs to one job at a time, and results wait to be fetched', async (t) => {
   const state = t.context;
   const end = gate(join(state.beside, 'nightly'));
-  const make = 'mkdir -p o/d; echo made > o/d/f; ln -s /etc/passwd o/l';
+  const make = 'mkdir -p o/d; echo made > o/d/f; touch o/e; ln -s /etc/passwd o/l';
   const options = [...end.options, '--name', 'nightly', '--artifact', 'o', '--workdir', '/tmp'];
   const job = [...DETACHED, ...options, '--'];
   const id = await says(state, [...job, 'sh', '-c', `${make}; ${end.wait}`]);
@@ -136,6 +137,15 @@ test.serial('a name belongs to one job at a time, and results wait to be fetched
   t.is(readFileSync(join(out, 'o/d/f'), 'utf8'), 'made\n');
   const result = JSON.parse(readFileSync(join(out, 'result.json'), 'utf8')) as { status: string };
   t.truthy(result);
+  // As a power cut leaves them: one is empty, another one gone.
+  const kept = join(state.paths.root, 'detached', id, 'results/o');
+  for (const spoil of [() => truncateSync(join(kept, 'd/f')), () => rmSync(join(kept, 'e'))]) {
+    spoil();
+    const spoilt = await state.kiln(['results', 'nightly', out]);
+    t.is(spoilt.exitCode, 125);
+    t.regex(String(spoilt.stderr), /results of nightly are not whole: o\/(?:d\/f|e) is not what/);
+    writeFileSync(join(kept, 'd/f'), 'made\n');
+  }
   // Free again: the new one has the name.
   const next = await says(state, [...DETACHED, '--name', 'nightly', '--', 'true']);
   t.not(next, id);

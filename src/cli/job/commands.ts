@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { endOf, Follower } from '../../detached/follow.ts';
 import { readJobLog } from '../../detached/log.ts';
@@ -11,10 +11,12 @@ import {
   titleOf,
 } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/libc.ts';
+import { type HeldPath, ownPath } from '../../host/files/held.ts';
 import { roomIn } from '../../host/sockets/back-pressure.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
 import { deferred } from '../../promise.ts';
-import { noResultError, renewReport } from '../../report/write.ts';
+import { noResultError, renewReport, resultIn } from '../../report/write.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import type { TextOutput } from '../output/print.ts';
@@ -247,11 +249,29 @@ export function resultsCommand(caller: Caller): KilnCommand {
       caller.stdout.say(`${directory}\n`);
       // What describes the others is written last.
       const isWhole = LAST_FILES.some((name) => existsSync(join(from, name)));
-      if (state !== 'lost' && isWhole) return;
-      throw new KilnError('E_JOB_LOST', `the results of ${title} are not whole`, {
+      const lost = lostFile(ownPath(from));
+      if (state !== 'lost' && isWhole && lost === undefined) return;
+      const what = lost === undefined ? '' : `: ${lost} is not what the job left`;
+      throw new KilnError('E_JOB_LOST', `the results of ${title} are not whole${what}`, {
         hint: `${directory} has what there was when they were lost; \`kiln logs ${record.id}\` may say why`,
       });
     });
+}
+
+/** The first file that result.json names and that is gone or has another size: a power cut leaves such. */
+function lostFile(from: HeldPath): string | undefined {
+  const result = resultIn(from);
+  const build = result?.build;
+  const packages = [...(build?.packages ?? []), build?.sourcePackage ?? []].flat();
+  const files = [
+    ...packages.map(({ file, size }) => ({ path: file, size, type: 'file', pathBytes: undefined })),
+    ...(result?.artifacts ?? []),
+  ];
+  return files.find(({ path, pathBytes, size, type }) => {
+    const name = pathBytes === undefined ? Buffer.from(path) : Buffer.from(pathBytes, 'base64');
+    const stats = attempt(() => lstatSync(Buffer.concat([Buffer.from(`${from}/`), name])));
+    return stats === undefined || (type === 'file' && stats.size !== size);
+  })?.path;
 }
 
 const REPORT_EXAMPLES = `
