@@ -290,3 +290,23 @@ test.serial('users enter their own sandboxes, which takes no room, and no others
   t.is(exitCode, 125, String(stderr));
   t.regex(String(stderr), /E_SANDBOX_GONE/);
 });
+
+test.serial('kill --all ends sandboxes together, not one after the other', async (t) => {
+  const { kiln, beside } = t.context;
+  const keep = ['run', ...IMAGE, '--keep', '--', 'true'];
+  for (const { exitCode, stderr } of await Promise.all([1, 2, 3, 4].map(() => kiln(keep)))) {
+    t.is(exitCode, 0, String(stderr));
+  }
+  const trace = join(beside, 'kill-all.json');
+  const env = { ...t.context.env, KILN_TRACE: trace };
+  const { exitCode, stdout } = await kiln(['kill', '--all'], { env });
+  t.is(exitCode, 0);
+  t.true(String(stdout).split('\n').length >= 4);
+  const text = readFileSync(trace, 'utf8').replace(/,\s*$/, ']');
+  const events = JSON.parse(text) as { name: string; ts: number; dur: number }[];
+  const waits = events.filter(({ name }) => name === 'wait for the init’s death');
+  t.true(waits.length >= 4, JSON.stringify(events));
+  const lastBegan = Math.max(...waits.map(({ ts }) => ts));
+  const firstEnded = Math.min(...waits.map(({ ts, dur }) => ts + dur));
+  t.true(lastBegan < firstEnded, JSON.stringify(waits));
+});
