@@ -127,7 +127,15 @@ export function gcCommand(caller: Caller): KilnCommand {
           caller.stderr,
         );
       }
-      if (verified.damaged.length + verified.images.length > 0) caller.exitStatus = FOUND_DAMAGE;
+      const { damaged: found, images, uncompared } = verified;
+      if (uncompared.packages.length > 0) {
+        const what = `files of ${uncompared.packages.length} packages are not known any more: images that share them were not compared`;
+        const hint =
+          'make these images anew: `kiln image rm NAME`, then `kiln image build`; or with --update';
+        printError(new KilnError('E_DAMAGED', what, { hint }), caller.stderr);
+      }
+      if (found.length + images.length + uncompared.packages.length > 0)
+        caller.exitStatus = FOUND_DAMAGE;
     });
 }
 

@@ -33,9 +33,10 @@ export interface CallerPaths extends AsyncDisposable {
   /**
    * What else a caller's words lead to: it is opened, and held, under its name, which kiln goes on to use: foundAt()
    * leads to it. Of a user, only copies are named.
+   * @param how `text` for a file that errors may quote
    * @throws KilnError E_CALLER_FILE
    */
-  holdName(path: string): Promise<void>;
+  holdName(path: string, how?: 'place' | 'text'): Promise<void>;
   /** What is to be bound, as it is. @throws KilnError E_BIND, E_CALLER_FILE */
   place(path: string): Promise<HeldPath>;
   /** A folder for results, made if missing. One that is held already is that. @throws KilnError E_RESULTDIR */

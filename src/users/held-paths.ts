@@ -102,13 +102,13 @@ export class HeldPaths implements CallerPaths {
     return this.#recipes.get(recipe);
   }
 
-  async holdName(path: string): Promise<void> {
+  async holdName(path: string, how: 'place' | 'text' = 'place'): Promise<void> {
     const name = this.#title(path);
     if (this.#named.has(name)) return;
     const isBelow = [...this.#named.keys()].some((held) => isWithin(name, held));
     const fd = isBelow
       ? unlessErrno(ABSENT, () => openSync(foundAt(name), O_PATH))
-      : await this.#open('place', path);
+      : await this.#open(how, path);
     if (fd !== undefined) this.#hold(fd, name);
     // Somebody may have asked for it meanwhile.
     if (this.#named.has(name)) return;

@@ -54,6 +54,11 @@ const BY_NAME: readonly (readonly [
     (path) => ['service', 'create', '-r', IMAGE, '--mount', `${path}:/m`, 'mounts', '--', 'true'],
     'a mount of a service is looked up at each of its starts, as what fstab(5) names is',
   ],
+  [
+    'layout',
+    (path) => ['image', 'pull', '--name', 'pulled', `oci:${path}:latest`],
+    'skopeo resolves names by itself, of what is open as well',
+  ],
 ];
 
 test.before(async (t) => {
@@ -262,4 +267,20 @@ test.serial('kilnd and its workers look up no path that root names', async (t) =
       others.some((line) => line.includes(file(name))),
       why,
     );
+});
+
+test.serial('a configuration of mock’s that is a link out of its folder is not read', async (t) => {
+  const { beside, env } = t.context;
+  const work = join(beside, 'linked');
+  mkdirSync(work);
+  writeFileSync(join(beside, 'roots-own'), 'SECRETLINE = {\n');
+  symlinkSync(join(beside, 'roots-own'), join(work, 'evil.cfg'));
+  writeFileSync(join(work, 'true.cfg'), "config_opts['root'] = 'found-it'\n");
+  symlinkSync('true.cfg', join(work, 'near.cfg'));
+  const kiln = kilnIn(work, env);
+  const evil = await kiln(['-r', './evil.cfg', '--debug-config']);
+  t.not(evil.exitCode, 0);
+  t.notRegex(`${evil.stdout}${evil.stderr}`, /SECRETLINE/);
+  t.regex(String(evil.stderr), /evil\.cfg/);
+  t.regex(String((await kiln(['-r', './near.cfg', '--debug-config'])).stdout), /found-it/);
 });

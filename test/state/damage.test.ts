@@ -500,6 +500,11 @@ test.serial(
     t.regex(String(stderr), /header\.rpm is damaged.*unpacked again when it is needed/);
     t.regex(String(stderr), /package\.json is damaged.*unpacked again when it is needed/);
     t.regex(await ok('doctor', 'state-files'), /no damaged file/);
+    // Nothing is damaged any more, and yet nobody can tell.
+    const unknown = await kiln('gc', '--verify');
+    t.is(unknown.exitCode, 1);
+    t.regex(String(unknown.stdout), /: 0 damaged, 0 images had their files; 2 packages and/);
+    t.regex(String(unknown.stderr), /files of 2 packages are not known any more: .*\[E_DAMAGED\]/);
     // What an image shares with no package any more is compared with the package that is unpacked anew.
     const next = (await ok('image', 'build', await freshRecipe())).trim();
     const before = JSON.parse(await ok('gc', '--verify', '--json')).verified;

@@ -35,8 +35,7 @@ async function openedValue(name: string, value: string, paths: CallerPaths): Pro
     return resolve(value);
   }
   if (name === 'root' && value.endsWith('.cfg')) {
-    // Before its folder: it may be a link to elsewhere.
-    await paths.holdName(value);
+    await paths.holdName(value, 'text');
     await paths.holdName(dirname(value));
   }
   return value;
