@@ -30,9 +30,14 @@ async function modules(): Promise<string[]> {
   return lines.map((line) => line.split(' ')[0] ?? '').sort();
 }
 
+/** Modules that were loaded without a sandbox, for whichever engine. */
+const found = new Set<string>();
+
 /** Sandboxes that name every protocol load no module of the host's kernel; without a sandbox some are loaded. */
 export async function checkModules(state: BusyboxState): Promise<void> {
   const tree = await installProbe(state);
+  // Other checks of the engine before have loaded them again: test/escape runs the probe without a sandbox, too.
+  await unload([...found]);
   for (const [options, runner] of SANDBOXES) {
     const run = ['run', '-r', IMAGE, ...options, '--'];
     // A sandbox may itself be the first to need one, as overlayfs.
@@ -53,10 +58,10 @@ export async function checkModules(state: BusyboxState): Promise<void> {
   await execa(join(tree, 'bin/probe'), VERBS);
   const loaded = (await modules()).filter((name) => !before.includes(name));
   assert.notEqual(loaded.length, 0, 'this host has no such modules: nothing is shown');
-  await unload(loaded);
+  for (const name of loaded) found.add(name);
 }
 
-/** The other engine is tried on this host, too. One at a time: modprobe stops at the first that others still need. */
+/** One at a time: modprobe stops at the first that others still need. */
 async function unload(names: readonly string[]): Promise<void> {
   for (let round = 0; round < 3; round++) {
     for (const name of names) await execa('modprobe', ['--remove', name], { reject: false });
