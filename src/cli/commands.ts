@@ -7,6 +7,7 @@ import { setDownloadWays } from '../packages/repository/transport/reach.ts';
 import { type Caller, requireHost } from './caller/caller.ts';
 import { fillDefaults, repositoriesOf } from './config.ts';
 import { KilnCommand } from './options/command.ts';
+import { commandHint, optionHint } from './other-words.ts';
 import { exitStatus, KILN_FAILED, printError, tellingDamage } from './output/errors.ts';
 import { plainText } from './output/print.ts';
 import type { CommandDescription } from './reference/describe.ts';
@@ -118,16 +119,6 @@ function varlinkCommand({ env }: Caller): KilnCommand {
     });
 }
 
-/** What podman and docker call commands of kiln’s. */
-const OTHER_WORDS: ReadonlyMap<string, string> = new Map(
-  Object.entries({
-    ...{ images: 'image ls', pull: 'image pull', rmi: 'image rm', inspect: 'image show' },
-    ...{ save: 'image export', import: 'image import', rm: 'kill', stop: 'kill', prune: 'gc' },
-    ...{ list: 'ps', ls: 'ps', start: 'service start', create: 'service create' },
-    info: 'doctor',
-  }),
-);
-
 const SUMMARY = 'run a command or a build in a locked-down sandbox';
 
 const EXAMPLES = `
@@ -196,11 +187,15 @@ export function prepare(
       // A value may have ends of lines.
       const first = said.replaceAll('\n', ' ');
       const [, unknown = ''] = /^error: unknown command '(.+)'$/.exec(first) ?? [];
-      const word = program.parent === null ? OTHER_WORDS.get(unknown) : undefined;
-      const meant = word === undefined ? near : `kiln ${word}`;
+      const [, option = ''] = /^error: unknown option '(--[\w-]+)/.exec(first) ?? [];
+      const words = [...nameOf(program).split(' ').slice(1), unknown].join(' ');
+      const hint =
+        (unknown === '' ? optionHint(option) : commandHint(words)) ??
+        (near === undefined ? undefined : `did you mean ${near}?`);
       write(`kiln: ${first.replace(/^(?:error|kiln): /, '')} [E_ARGUMENT]\n`);
+      const ask = hint === undefined || hint.endsWith('?') ? hint : `${hint};`;
       write(
-        `  hint: ${meant === undefined ? '' : `did you mean ${meant}? `}\`${nameOf(program)} --help\` tells more\n`,
+        `  hint: ${ask === undefined ? '' : `${ask} `}\`${nameOf(program)} --help\` tells more\n`,
       );
     },
   });

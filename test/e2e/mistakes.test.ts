@@ -289,6 +289,16 @@ test.serial('missing files and names are reported', async (t) => {
   const cases: readonly [string[], RegExp, RegExp][] = [
     [['frobnicate'], /unknown command 'frobnicate'/, /`kiln --help`/],
     [['image', 'lss'], /unknown command 'lss'/, /did you mean ls\?/],
+    // Words of podman's.
+    [['images'], /unknown command 'images'/, /did you mean kiln image ls\?/],
+    [['cp', 'a', 'b:c'], /unknown command 'cp'/, /--copy-in SRC:DST ID.*--artifact/],
+    [['stats'], /unknown command 'stats'/, /`kiln ps` shows/],
+    [['image', 'prune'], /unknown command 'prune'/, /did you mean kiln gc\?/],
+    [['image', 'tag', 'a', 'b'], /unknown command 'tag'/, /--name of `image pull`/],
+    [['run', '--privileged', '--', 'true'], /unknown option '--privileged'/, /--cap-add/],
+    [['run', '--env-file', 'x'], /unknown option '--env-file'/, /an --env of its own/],
+    [['run', '--mount', 'type=bind'], /unknown option '--mount'/, /--bind SRC:DST/],
+    [['shell', '--entrypoint', 'x'], /unknown option '--entrypoint'/, /stands behind --/],
     [['kill'], /say which sandbox/, /kiln ps/],
     [['kill', '--all', 'abc'], /--all takes no ids, such as abc/, /leave out/],
     [['kill', ''], /no sandbox ""/, /kiln ps/],

@@ -265,6 +265,17 @@ test.serial('an unknown group is an error that names the known ones', async (t) 
   t.regex(error?.hint ?? '', /buildsys-build/);
 });
 
+test.serial('the path of a package leads to how a folder becomes a repository', async (t) => {
+  const { main, cache } = t.context;
+  const error = await t.throwsAsync<KilnError>(
+    lockOf([repository({ id: 'main', directory: main })], cache, {
+      install: ['./own-1.x86_64.rpm'],
+    }),
+  );
+  t.is(error?.code, 'E_SOLVER_NO_MATCH');
+  t.regex(error?.hint ?? '', /createrepo_c .*directory: /);
+});
+
 test.serial('rich dependencies and conditions can be asked for', async (t) => {
   const { main, cache } = t.context;
   const repositories = [repository({ id: 'main', directory: main })];

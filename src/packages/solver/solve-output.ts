@@ -54,6 +54,12 @@ const toldOf = z.object({
   packages: z.array(z.looseObject({ nevra: z.string(), repository: z.string() })),
 });
 
+const OTHER_NAME = 'look for the right name, or add the repository that has it';
+
+/** Of a path in place of a name. */
+const OWN_FILE =
+  'packages of your own come from a folder with metadata: `createrepo_c rpms`, then `repositories: [{ id: own, directory: rpms }]` and the package by its name';
+
 /**
  * Checks what the child said: it read untrusted bytes.
  * @throws KilnError E_REPOSITORY_METADATA for a package that rpm could not install
@@ -87,7 +93,7 @@ export function solverError(answer: Exclude<SolveOutput, { kind: 'solved' }>): K
     case 'unknown': {
       const text = answer.names.map((entry) => `  ${entry.name}${unknownNote(entry)}`).join('\n');
       return new KilnError('E_SOLVER_NO_MATCH', `no repository has:\n${text}`, {
-        hint: 'look for the right name, or add the repository that has it',
+        hint: answer.names.some(({ name }) => /^[.~/].*\.rpm$/.test(name)) ? OWN_FILE : OTHER_NAME,
         details: { names: answer.names.map(({ name }) => name) },
       });
     }
