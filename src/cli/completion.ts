@@ -3,8 +3,10 @@ import { listJobs, titleOf } from '../detached/record.ts';
 import { type StatePaths, statePaths } from '../host/state/paths.ts';
 import { visibleImages } from '../image/store/images.ts';
 import type { ImageOwner } from '../image/store/manifest.ts';
+import { SHIPPED_PROFILES } from '../options/rules.ts';
 import { recipeNames } from '../recipe/named.ts';
 import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
+import { CHOSEN_PROFILES } from '../sandbox/seccomp/profile.ts';
 import { serviceNames } from '../service/lifecycle/store.ts';
 import { seesImage } from '../users/configuration.ts';
 import type { Caller } from './caller/caller.ts';
@@ -69,6 +71,11 @@ const LISTS: Readonly<
       ...jobs.map(({ state, record }) => [titleOf(record), about(state, record.command)] as const),
     ];
   },
+  profile: async (_, { user }) =>
+    (user === undefined ? CHOSEN_PROFILES : SHIPPED_PROFILES.map(String)).map((name) => [
+      name,
+      'seccomp profile of kiln’s',
+    ]),
   service: async (paths, { user }) =>
     user === undefined ? (await serviceNames(paths)).map((name) => [name, 'service']) : [],
 };

@@ -52,7 +52,7 @@ const BIND_OPTIONS = ['ro', 'rw', 'z', 'Z', 'nolinks'];
 
 /** SRC is relative to the caller's folder, DST absolute in the sandbox. */
 export const bind: Kind<Bind> = {
-  term: 'src:dst[:ro|rw][,z|Z][,nolinks]',
+  term: 'src:dst[:how]',
   read: (word, from): WantedBind => {
     const [source, target, mode = 'rw', ...more] = word.split(':');
     if (!source || more.length > 0)

@@ -136,7 +136,7 @@ export const SANDBOX = {
   image: image('use'),
   binds: {
     ...bind(
-      'bind-mount a host path; z or Z relabels it for SELinux, see docs/labels.md; nolinks refuses one with symbolic links in it',
+      'bind-mount a host path; how is rw, ro, z, Z (relabel it for SELinux, see docs/labels.md) or nolinks (refuse one with symbolic links in it), or several with commas: SRC:DST:ro,z',
     ),
     short: 'v',
   },

@@ -98,5 +98,7 @@ test('every command, argument and option has a help text', async (t) => {
       t.not(argument.description, '', `${name}: ${argument.name()}`);
     }
     for (const option of command.options) t.not(option.description, '', `${name}: ${option.flags}`);
+    // That nothing was given is no value.
+    t.notRegex(command.helpInformation(), /default:\s+none/, name);
   }
 });

@@ -189,6 +189,10 @@ test('bash completes commands, options, values, and what kiln lists', async (t) 
   t.deepEqual(await inBash(['kiln', 'run', '--profile', '=', 'nes']), ['nested']);
   t.deepEqual(await inBash(['kiln', 'run', '-r', 'bbb']), ['bbbbbbbbbbbb']);
   t.deepEqual(await inBash(['kiln', 'run', '--image', 'debian-bu']), ['debian-build']);
+  t.deepEqual(await inBash(['kiln', 'run', '--seccomp', 'st']), ['strict']);
+  t.deepEqual(await inBash(['kiln', 'run', '--seccomp', `${folder}/kiln-gc`]), [
+    `${folder}/kiln-gc.1`,
+  ]);
   t.deepEqual(await inBash(['kiln-mock', '-r', 'fedora']), ['fedora-44']);
   t.deepEqual(await inBash(['kiln', 'build', '--spec', `${folder}/kiln-gc`]), [
     `${folder}/kiln-gc.1`,
@@ -203,6 +207,7 @@ test('fish completes commands, values, and what kiln lists', async (t) => {
     'kiln image sho': ['show'],
     'kiln run --profile nes': ['nested'],
     'kiln run -r bbb': ['bbbbbbbbbbbb'],
+    'kiln run --seccomp st': ['strict'],
     'kiln-mock -r fedora': ['fedora-44'],
     'kiln run -r x -- ls --im': [],
   };

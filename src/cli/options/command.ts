@@ -1,4 +1,4 @@
-import { type Argument, Command, InvalidArgumentError, type Option } from 'commander';
+import { type Argument, Command, Help, InvalidArgumentError, type Option } from 'commander';
 import { KilnError } from '../../errors.ts';
 
 /** An empty path, of a variable that is not set, would be the caller's folder. */
@@ -19,7 +19,13 @@ export class KilnCommand extends Command {
 
   constructor(name: string) {
     super(name);
-    this.configureHelp({ optionTerm: ({ flags }) => flags.replace(/ \[(.*)\]$/, '[=$1]') });
+    this.configureHelp({
+      optionTerm: ({ flags }) => flags.replace(/ \[(.*)\]$/, '[=$1]'),
+      // That an option may be repeated, and is not given, is no value.
+      optionDescription(option) {
+        return Help.prototype.optionDescription.call(this, option).replace(' (default: none)', '');
+      },
+    });
   }
 
   override createCommand(name: string): KilnCommand {

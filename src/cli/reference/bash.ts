@@ -1,7 +1,9 @@
 import { shellWord } from '../../shell-words.ts';
 import {
+  ALSO_FILES,
   type ArgumentDescription,
   type CommandDescription,
+  LISTED,
   type ValueDescription,
   valueKind,
   withSubcommands,
@@ -19,9 +21,9 @@ _kiln_value() {
   local IFS=$'\\n'
   case $1 in
     =*) COMPREPLY=($(compgen -W "\${1:1}" -- "$cur")) ;;
-    image | recipe | sandbox | service)
+    ${LISTED.join(' | ')})
       COMPREPLY=($(compgen -W "$(kiln complete "$1" 2>/dev/null | cut -f1)" -- "$cur"))
-      case $1 in image | recipe) ((\${#COMPREPLY[@]})) || _kiln_files -f ;; esac
+      case $1 in ${ALSO_FILES.join(' | ')}) ((\${#COMPREPLY[@]})) || _kiln_files -f ;; esac
       ;;
     file | command) _kiln_files -f ;;
     folder) _kiln_files -d ;;

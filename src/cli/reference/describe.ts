@@ -150,11 +150,14 @@ export function withSubcommands(command: CommandDescription): CommandDescription
   return [command, ...command.commands.flatMap(withSubcommands)];
 }
 
-export const LISTED = ['image', 'recipe', 'sandbox', 'service'] as const;
+export const LISTED = ['image', 'recipe', 'sandbox', 'service', 'profile'] as const;
 export type Listed = (typeof LISTED)[number];
 
+/** What may be a file of the host as well. */
+export const ALSO_FILES: readonly string[] = ['image', 'recipe', 'profile'];
+
 /**
- * `file` and `folder`: of the host. `image`, `recipe`: also files. `text`: nothing is known about it.
+ * `file` and `folder`: of the host. `text`: nothing is known about it.
  * `command`: what follows is the sandbox's.
  */
 export type ValueKind = Listed | 'file' | 'folder' | 'command' | 'text';
@@ -171,7 +174,7 @@ const KINDS: Readonly<Record<string, ValueKind>> = {
   file: 'file',
   path: 'file',
   src: 'file',
-  profile: 'file',
+  profile: 'profile',
   step: 'file',
   script: 'file',
   dir: 'folder',

@@ -1,4 +1,5 @@
 import {
+  ALSO_FILES,
   type CommandDescription,
   type OptionDescription,
   type ValueDescription,
@@ -36,7 +37,7 @@ function values(value: Pick<ValueDescription, 'name' | 'choices'>): string {
   if (kind === 'file' || kind === 'command') return '-F';
   if (kind === 'folder') return "-f -a '(__fish_complete_directories)'";
   if (kind === 'text') return '-f';
-  const files = kind === 'image' || kind === 'recipe' ? '-F' : '-f';
+  const files = ALSO_FILES.includes(kind) ? '-F' : '-f';
   return `${files} -a '(kiln complete ${kind} 2>/dev/null)'`;
 }
 

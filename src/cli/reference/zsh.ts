@@ -20,6 +20,7 @@ __kiln_listed() {
 }
 __kiln_image() { __kiln_listed image || _files -g '*.(yaml|json)' }
 __kiln_recipe() { __kiln_listed recipe || _files }
+__kiln_profile() { __kiln_listed profile || _files -g '*.json' }
 __kiln_sandbox() { __kiln_listed sandbox }
 __kiln_service() { __kiln_listed service }
 

@@ -34,7 +34,7 @@ const SHIPPED: Readonly<Record<string, () => unknown>> = {
 };
 
 /** Profiles that people may choose. The others are used only where kiln knows that they suffice. */
-const CHOSEN = ['default', 'build', 'strict', 'aio'];
+export const CHOSEN_PROFILES: readonly string[] = ['default', 'build', 'strict', 'aio'];
 
 export function isShipped(name: string): boolean {
   return Object.hasOwn(SHIPPED, name);
@@ -45,18 +45,18 @@ export function isShipped(name: string): boolean {
  * @throws KilnError E_SECCOMP_PROFILE, also for one of kiln's own that alone would protect less than `default`
  */
 export function chosenProfile(nameOrPath: string, nested: boolean): string {
-  if (nameOrPath.startsWith('/') || CHOSEN.includes(nameOrPath)) return nameOrPath;
+  if (nameOrPath.startsWith('/') || CHOSEN_PROFILES.includes(nameOrPath)) return nameOrPath;
   if (nested && nameOrPath === 'nested') return nameOrPath;
   if (!isShipped(nameOrPath)) {
     throw new KilnError('E_SECCOMP_PROFILE', `there is no seccomp profile ${nameOrPath}`, {
-      hint: `there are ${CHOSEN.join(', ')}; a JSON file is named by a path, as ./${nameOrPath}`,
+      hint: `there are ${CHOSEN_PROFILES.join(', ')}; a JSON file is named by a path, as ./${nameOrPath}`,
     });
   }
   throw new KilnError('E_SECCOMP_PROFILE', `the seccomp profile ${nameOrPath} is kiln’s own`, {
     hint:
       nameOrPath === 'nested'
         ? 'it comes with --profile nested'
-        : `give a JSON file, or one of: ${CHOSEN.join(', ')}`,
+        : `give a JSON file, or one of: ${CHOSEN_PROFILES.join(', ')}`,
   });
 }
 
@@ -78,7 +78,7 @@ async function load(nameOrPath: string): Promise<string> {
   } catch (cause) {
     throw new KilnError('E_SECCOMP_PROFILE', `cannot read the seccomp profile ${nameOrPath}`, {
       cause,
-      hint: `give a JSON file, or one of: ${CHOSEN.join(', ')}`,
+      hint: `give a JSON file, or one of: ${CHOSEN_PROFILES.join(', ')}`,
     });
   }
 }
