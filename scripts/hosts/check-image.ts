@@ -51,7 +51,8 @@ export async function checkImage(directory: string): Promise<void> {
     const paths = statePaths(env);
     await endDaemon(directory);
     await stopEmbeddedDaemon(paths);
-    await rm(directory, { recursive: true, force: true });
+    // A process of its own may still be writing the store to the disk.
+    await rm(directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 500 });
     await rm(paths.run, { recursive: true, force: true });
   }
 }
