@@ -192,7 +192,7 @@ test.serial('hostile files are refused in time, and never read with root’s rig
     ],
     [`${bomb.join('')}defaults: { image: *h }\n`, /resource exhaustion/],
     ['['.repeat(30_000), /nested too deeply here/],
-    [`a: ${'1\na: '.repeat(9_000)}1\n`, /and \d+ more/],
+    [`a: ${'1\na: '.repeat(9_000)}1\n`, /:2:1: Map keys must be unique/],
     [`#${'x'.repeat(65_536)}`, /larger than 65536 bytes/],
     ['defaults: {}\0\n', /not a text file/],
     [Buffer.from('defaults:\n  image: gr\u00fcn\n', 'latin1'), /kiln\.yaml: line 2 is not UTF-8/],
