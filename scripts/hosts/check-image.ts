@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFile, rm } from 'node:fs/promises';
+import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
@@ -17,6 +17,8 @@ export async function checkImage(directory: string): Promise<void> {
   const kiln = execa({ env, stdin: 'ignore', cwd: top, all: true });
   const out = join(directory, 'out');
   try {
+    // A trace is opened before anything else, and the state is new.
+    await mkdir(directory, { mode: 0o711 });
     const trace = join(directory, 'trace.json');
     await kiln({ env: { ...env, KILN_TRACE: trace } })('bin/kiln', [
       'image',
