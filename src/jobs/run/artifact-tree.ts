@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { GLOBSTAR } from 'minimatch';
-import { Budget, type Room } from '../../artifacts/budget.ts';
+import { Budget } from '../../artifacts/budget.ts';
 import {
   type ArtifactPattern,
   type ByteString,
@@ -13,6 +13,7 @@ import {
 } from '../../artifacts/pattern.ts';
 import { type Warning, Warnings } from '../../artifacts/warning.ts';
 import { closeDescriptor, createPipe } from '../../host/calls/descriptor.ts';
+import { refuseLowDisk } from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { unpackPacked } from '../../image/archive/import.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
@@ -31,7 +32,6 @@ interface TreeRequest {
   readonly workdir: string;
   /** Bytes that may be collected; of all artifacts unless given. */
   readonly bytes: number | undefined;
-  readonly room: Room | undefined;
   readonly signal: AbortSignal;
   readonly warn: (warning: Warning) => void;
 }
@@ -61,11 +61,13 @@ const HEADERS = 512 << 20;
 async function packedTree(
   pack: NonNullable<PlannedSandbox['pack']>,
   wanted: readonly ArtifactPattern[],
-  { paths, bytes, room, signal, warn }: TreeRequest,
+  { paths, bytes, signal, warn }: TreeRequest,
 ): Promise<ArtifactTree> {
   await using stack = new AsyncDisposableStack();
   const work = stack.use(await openWorkDirectory(paths));
   const [archive, tree] = [join(work.path, 'artifacts.tar'), join(work.path, 'artifacts')];
+  // A machine that breaks out of its kernel sends what it likes: the host's disk keeps its reserve.
+  const room = (size: number) => refuseLowDisk(work.path, size);
   const budget = new Budget(bytes === undefined ? {} : { bytes }, signal, room);
   await receive((to) => pack(packing(wanted), to), archive, budget, signal);
   mkdirSync(tree);
@@ -128,6 +130,7 @@ async function receive(
   const over = deferred<never>();
   const abort = () => over.reject(signal.reason);
   signal.addEventListener('abort', abort);
+  if (signal.aborted) abort();
   try {
     await Promise.race([packed, over.promise]);
   } finally {
@@ -143,6 +146,7 @@ function packing(wanted: readonly ArtifactPattern[]): Buffer {
   return Buffer.from(texts.map((text) => `${text}\0`).join(''));
 }
 
+/** What a pattern of minimatch may have beside plain letters. */
 const SPECIAL = '*?[\\]{}\\\\!+@()';
 
 function partOf(segment: ArtifactPattern['start'][number]['segments'][number]): string {

@@ -54,7 +54,7 @@ export async function collect(
     const room =
       bytes === undefined ? undefined : (size: number) => refuseLowDisk(destination, size);
     const signal = collectionEnd(timeout, interrupted);
-    const wanted = { paths, patterns, workdir, bytes, room, signal, warn };
+    const wanted = { paths, patterns, workdir, bytes, signal, warn };
     await using tree = await openArtifactTree(sandbox, wanted);
     const collection = await results.collect({
       rootFd: tree.rootFd,
