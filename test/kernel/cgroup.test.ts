@@ -106,11 +106,12 @@ test('without a limit nothing is killed, and processor time is what times says',
     ([, minutes, seconds]) => Number(minutes) * 60 + Number(seconds),
   );
   const used = ((usage.cpuMicroseconds ?? 0) - (before.cpuMicroseconds ?? 0)) / 1e6;
-  t.true(Math.abs(used - user - system) < 0.1 + used * 0.2, `${used} ${output}`);
+  t.true(Math.abs(used - user - system) < 0.2 + used * 0.3, `${used} ${output}`);
   const parts = (at: typeof usage) =>
     ((at.cpuUserMicroseconds ?? 0) + (at.cpuSystemMicroseconds ?? 0)) / 1e6;
   const split = parts(usage) - parts(before);
-  t.true(Math.abs(split - used) < 0.1 + used * 0.2, `${split} ${used}`);
+  // Linux before 5.17 counts these by looking at the process once in a tick: beside others that is a guess.
+  t.true(split > used / 3 && split < used * 3, `${split} ${used}`);
   t.is(usage.oomKills, 0);
 });
 
