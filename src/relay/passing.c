@@ -1,24 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Descriptors: what kiln's are to the guest, and the likes of those that the guest's init passes.
+// Descriptors: how they are passed, and what kiln's are to the guest.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "port.h"
 #include "relay.h"
-
-#ifndef PTS
-#define PTS "/pts" // inside.c mounts it
-#endif
 
 static int failing(int error) {
   errno = error;
@@ -116,40 +110,5 @@ int passing_describe(int fd, unsigned place, uint32_t command, uint16_t *id,
   if ((*id = stream_free_id()) == 0) return failing(EMFILE);
   if ((stream = stream_open(*id, (uint8_t)out->kind, fd, moves)) == NULL) return -1;
   stream->command = command;
-  return 0;
-}
-
-// A terminal of the host's that changes nothing: that of the guest has the line discipline.
-static int open_terminal(int *master, int *slave) {
-  int unlock = 0, number;
-  char path[32];
-  *slave = -1;
-  *master = open(PTS "/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
-  if (*master < 0) return -1;
-  if (ioctl(*master, TIOCSPTLCK, &unlock) != 0 || ioctl(*master, TIOCGPTN, &number) != 0) return -1;
-  snprintf(path, sizeof path, PTS "/%d", number);
-  *slave = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
-  struct termios raw;
-  if (*slave < 0 || tcgetattr(*slave, &raw) != 0) return -1;
-  cfmakeraw(&raw);
-  return tcsetattr(*slave, TCSANOW, &raw);
-}
-
-int passing_take(const struct frame *frame) {
-  struct port_passed passed;
-  memcpy(&passed, frame->bytes, sizeof passed);
-  struct stream *carrier = passed.carrier < PORT_GUEST ? stream_find((uint16_t)passed.carrier) : NULL;
-  if (carrier == NULL || carrier == &connection || carrier->kind != DESCRIPTOR_CARRIER ||
-      frame->stream < PORT_GUEST || passed.kind != DESCRIPTOR_TERMINAL)
-    return failing(EBADMSG);
-  int theirs, ours;
-  if (open_terminal(&theirs, &ours) != 0) return -1;
-  struct stream *stream =
-      stream_open(frame->stream, (uint8_t)passed.kind, ours, MOVES_OUT | MOVES_IN);
-  if (stream == NULL) return -1;
-  stream->command = carrier->command;
-  // Who waits for it may be gone, which the end of the stream tells the guest.
-  if (carrier->fd < 0 || send_descriptor(carrier->fd, 0, theirs) != 0) stream_drop(stream);
-  close(theirs);
   return 0;
 }

@@ -38,8 +38,14 @@ int inside_forward(void);
 struct port_descriptor;
 int passing_describe(int fd, unsigned place, uint32_t command, uint16_t *stream,
                      struct port_descriptor *out);
+
+// likes.c: what the guest passes, what connects to a listener of the guest's, and datagrams both ways.
 struct frame;
-int passing_take(const struct frame *frame);
+struct stream;
+int likes_take(const struct frame *frame);
+int likes_open(const struct frame *frame);
+int likes_send(const struct frame *frame);
+void likes_receive(struct stream *stream);
 
 // kiln.c: reads from the connection and passes on. -1 at its end.
 int kiln_read(void);
@@ -47,7 +53,9 @@ int kiln_read(void);
 int kiln_waits(void);
 void kiln_forget(void);
 
+// filter.c: for this process, and for what becomes virtiofsd.
 void filter_enter(void);
+void filter_files(void);
 void serve_begin(const struct inner *inner);
 // Waits for whatever is next, and serves it.
 void serve_turn(int wait_ms);

@@ -34,8 +34,8 @@ static void leave(void) {
 
 void end_readable(struct stream *stream, short events) {
   (void)events;
-  if (stream != &connection) return;
-  if (kiln_read() != 0) leave();
+  if (stream != &connection) likes_receive(stream);
+  else if (kiln_read() != 0) leave();
 }
 
 int end_message(uint32_t command, const unsigned char *bytes, size_t length) {
@@ -86,7 +86,9 @@ int end_frame(const struct frame *frame) {
     if (talk == LEAVING) talk = NONE;
     else talk = LEFT; // what the init said last is still to be written
     return 0;
-  case FRAME_PASSED: return passing_take(frame);
+  case FRAME_PASSED: return likes_take(frame);
+  case FRAME_OPEN: return likes_open(frame);
+  case FRAME_DATAGRAM: return likes_send(frame);
   default: return refuse();
   }
 }

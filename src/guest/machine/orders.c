@@ -89,28 +89,76 @@ static int limit(uint32_t id, const struct message *message) {
 }
 
 pid_t orders_init;
-static pid_t packer;
-static uint32_t packer_id;
+
+// Processes that do what takes longer.
+static struct job {
+  pid_t pid;
+  uint32_t id;
+} jobs[16];
+
+static struct job *job_of(pid_t pid) {
+  for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++)
+    if (jobs[i].pid == pid) return &jobs[i];
+  return NULL;
+}
+
+static int tell_done(uint32_t id, int why) {
+  struct writer *answer = answer_begin(MSG_DONE);
+  wire_put_id(answer, id);
+  wire_put_value(answer, (uint32_t)why);
+  return send_answer(answer);
+}
+
+static int listen_inside(uint32_t id, const struct message *message) {
+  struct field field;
+  int carrier = passing_made(), why = 0;
+  if (carrier < 0 || !field_find(message, FIELD_PORT, &field)) return closing(carrier, failing(EBADMSG));
+  int listener = network_listen(orders_init, (uint16_t)wire_get_port(&field));
+  if (listener < 0 || send_descriptor(carrier, listener) != 0) why = errno;
+  if (listener >= 0) close(listener);
+  close(carrier);
+  // kiln has it when it is told that it is there.
+  carriers_take();
+  return tell_done(id, why);
+}
+
+static int begin_job(struct job *job, uint32_t id, pid_t pid) {
+  if (pid < 0) return -1;
+  *job = (struct job){pid, id};
+  return 0;
+}
 
 static int pack(uint32_t id, const struct message *message) {
   struct field field;
-  if (!field_find(message, FIELD_PATTERNS, &field)) return failing(EBADMSG);
   int fd = passing_made();
-  if (fd < 0 || packer != 0) return closing(fd, failing(EBADMSG));
-  packer = pack_start(orders_init, field.data, field.length, fd);
-  close(fd);
-  packer_id = id;
-  if (packer < 0) say("pack");
-  return packer < 0 ? -1 : 0;
+  struct job *job = job_of(0);
+  if (fd < 0 || !field_find(message, FIELD_PATTERNS, &field)) return closing(fd, failing(EBADMSG));
+  if (job == NULL) return closing(fd, tell_done(id, EAGAIN));
+  return closing(fd, begin_job(job, id, pack_start(orders_init, field.data, field.length, fd)));
+}
+
+static int read_inside(uint32_t id, const struct message *message) {
+  struct field field;
+  int fd = passing_made();
+  struct job *job = job_of(0);
+  if (fd < 0 || !field_find(message, FIELD_READ_FILE, &field)) return closing(fd, failing(EBADMSG));
+  if (job == NULL) return closing(fd, tell_done(id, EAGAIN));
+  struct wire_read_file wanted = wire_get_read_file(&field);
+  return closing(fd, begin_job(job, id, look_read(orders_init, &wanted, fd)));
+}
+
+static int full(uint32_t id, const struct message *message) {
+  struct field field;
+  if (!field_find(message, FIELD_PATTERNS, &field)) return failing(EBADMSG);
+  return tell_done(id, look_full(orders_init, field.data, field.length));
 }
 
 void order_ended(pid_t pid, int status) {
-  if (pid != packer) return;
-  packer = 0;
-  struct writer *answer = answer_begin(MSG_DONE);
-  wire_put_id(answer, packer_id);
-  wire_put_value(answer, WIFEXITED(status) ? (uint32_t)WEXITSTATUS(status) : EPIPE);
-  if (send_answer(answer) != 0) say("tell what was packed");
+  struct job *job = job_of(pid);
+  if (job == NULL) return;
+  job->pid = 0;
+  if (tell_done(job->id, WIFEXITED(status) ? WEXITSTATUS(status) : EPIPE) != 0)
+    say("tell of what has ended");
 }
 
 int tell_usage(void) {
@@ -127,7 +175,10 @@ int order_obey(const struct frame *frame) {
   switch (message.type) {
   case MSG_MACHINE: return tell_machine(wire_get_id(&id));
   case MSG_LIMIT: return limit(wire_get_id(&id), &message);
+  case MSG_LISTEN: return listen_inside(wire_get_id(&id), &message);
   case MSG_PACK: return pack(wire_get_id(&id), &message);
+  case MSG_READ: return read_inside(wire_get_id(&id), &message);
+  case MSG_FULL: return full(wire_get_id(&id), &message);
   default: return failing(EBADMSG);
   }
 }

@@ -150,7 +150,7 @@ static int step(uint64_t states, const char *name, uint64_t *below) {
   return matched;
 }
 
-static int is_kernels(int fd) {
+int pack_is_kernels(int fd) {
   static const long kinds[] = {PROC_SUPER_MAGIC, SYSFS_MAGIC,   DEVPTS_SUPER_MAGIC, CGROUP_SUPER_MAGIC,
                                CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, TRACEFS_MAGIC,  SECURITYFS_MAGIC,
                                BPF_FS_MAGIC,     NSFS_MAGIC,    0x19800202 /* mqueue */};
@@ -209,7 +209,7 @@ static int may_be_gone(int error) { return error == ENOENT || error == ENOTDIR |
 static int enter(int at, const char *name) {
   int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0 && !may_be_gone(errno)) give_up(errno);
-  if (fd >= 0 && is_kernels(fd)) {
+  if (fd >= 0 && pack_is_kernels(fd)) {
     close(fd);
     return -1;
   }
@@ -287,7 +287,7 @@ static void pack_pattern(const char *number, const char *base) {
                          .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
   int fd = (int)syscall(SYS_openat2, ROOT_FD, base, &how, sizeof how);
   struct folder folder = {.told = 0};
-  if (fd < 0 || is_kernels(fd) || fstat(fd, &folder.st) != 0) return;
+  if (fd < 0 || pack_is_kernels(fd) || fstat(fd, &folder.st) != 0) return;
   snprintf(path, sizeof path, "%s", number);
   folder.length = strlen(path);
   walk(fd, &folder, 1, 0);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@ struct attached {
   int fds[FDS_MAX];
 };
 
+#define DATAGRAM_MAX 2048
 #define PIPE_BYTES (1 << 20) // as kiln makes them
 
 static struct attached *queue, making;
@@ -167,12 +169,16 @@ static int receive(int socket_fd) {
 }
 
 static uint32_t kind_of(int fd) {
-  int number;
-  return ioctl(fd, TIOCGPTN, &number) == 0 ? DESCRIPTOR_TERMINAL : 0;
+  int value;
+  socklen_t length = sizeof value;
+  if (ioctl(fd, TIOCGPTN, &value) == 0) return DESCRIPTOR_TERMINAL;
+  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &length) != 0) return 0;
+  if (value == SOCK_DGRAM) return DESCRIPTOR_DATAGRAMS;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) != 0) return 0;
+  return value ? DESCRIPTOR_LISTENER : 0;
 }
 
-void passing_take(struct stream *carrier) {
-  if (port_room() == 0) return;
+static void take_passed(struct stream *carrier) {
   int fd = receive(carrier->fd);
   if (fd == -1) return;
   uint32_t kind = fd < 0 ? 0 : kind_of(fd);
@@ -184,9 +190,52 @@ void passing_take(struct stream *carrier) {
     return;
   }
   port_send(FRAME_PASSED, id, &passed, sizeof passed);
-  struct stream *stream = stream_open(id, (uint8_t)kind, fd, MOVES_OUT | MOVES_IN);
+  struct stream *stream = stream_open(id, (uint8_t)kind, fd,
+                                      kind == DESCRIPTOR_TERMINAL ? MOVES_OUT | MOVES_IN : MOVES_OUT);
   if (stream == NULL) power_off();
   stream->command = carrier->command;
+}
+
+static void take_connection(struct stream *listener) {
+  uint16_t id = stream_free_id();
+  if (id == 0) return; // it waits until another has ended
+  int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (fd < 0) return;
+  struct port_open open = {listener->id};
+  port_send(FRAME_OPEN, id, &open, sizeof open);
+  if (stream_open(id, DESCRIPTOR_SOCKET, fd, MOVES_OUT | MOVES_IN) == NULL) power_off();
+}
+
+static void take_datagram(struct stream *stream) {
+  unsigned char bytes[DATAGRAM_MAX];
+  struct sockaddr_in from = {0};
+  socklen_t length = sizeof from;
+  ssize_t n = recvfrom(stream->fd, bytes, sizeof bytes, MSG_DONTWAIT, (struct sockaddr *)&from, &length);
+  if (n < 0) return;
+  struct port_datagram datagram = {from.sin_addr.s_addr, ntohs(from.sin_port)};
+  port_send_bytes(FRAME_DATAGRAM, stream->id, &datagram, sizeof datagram, bytes, (size_t)n);
+}
+
+void passing_take(struct stream *stream) {
+  if (port_room() == 0 || stream->fd < 0) return;
+  if (stream->kind == DESCRIPTOR_CARRIER) take_passed(stream);
+  if (stream->kind == DESCRIPTOR_LISTENER) take_connection(stream);
+  if (stream->kind == DESCRIPTOR_DATAGRAMS) take_datagram(stream);
+}
+
+int passing_send(const struct frame *frame) {
+  struct port_datagram datagram;
+  struct stream *stream = stream_find(frame->stream);
+  if (stream == NULL || stream->kind != DESCRIPTOR_DATAGRAMS) return failing(EBADMSG);
+  memcpy(&datagram, frame->bytes, sizeof datagram);
+  struct sockaddr_in to = {.sin_family = AF_INET,
+                           .sin_port = htons((uint16_t)datagram.port),
+                           .sin_addr.s_addr = datagram.address};
+  // A datagram may be lost: whoever sent it sends it again.
+  if (stream->fd >= 0)
+    sendto(stream->fd, frame->bytes + sizeof datagram, frame->length - sizeof datagram, MSG_DONTWAIT,
+           (struct sockaddr *)&to, sizeof to);
+  return 0;
 }
 
 void carriers_take(void) {

@@ -3,12 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -55,13 +53,6 @@ static void make_devices(void) {
   }
 }
 
-static void bring_up_loopback(void) {
-  struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
-  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) != 0) give_up("lo");
-  close(fd);
-}
-
 // libvirt takes these from a container.
 static void drop_capabilities(void) {
   static const int taken[] = {CAP_SYS_MODULE, CAP_SYS_TIME, CAP_MKNOD, CAP_AUDIT_CONTROL,
@@ -89,7 +80,7 @@ static _Noreturn void become_init(int ready, rlim_t files) {
   sigprocmask(SIG_SETMASK, &none, NULL);
   if (setgroups(0, NULL) != 0 || setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0)
     give_up("become root of the sandbox");
-  bring_up_loopback();
+  if (network_up() != 0) give_up("bring up the network");
   struct rlimit limit = {1024, files};
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) say("open files");
   change_root();
@@ -125,6 +116,7 @@ pid_t sandbox_start(const struct port_begin *begin) {
   write_map(pid, "uid_map", begin);
   write_map(pid, "gid_map", begin);
   if (group_make(pid) != 0) give_up(SANDBOX_GROUP);
+  if (network_give(pid) != 0) give_up("give the network card");
   if (write(ready[1], "", 1) != 1) give_up("start the init");
   close(ready[0]), close(ready[1]);
   return pid;

@@ -94,6 +94,7 @@ int end_frame(const struct frame *frame) {
     return 0;
   case FRAME_DESCRIPTOR: return take_descriptor(frame);
   case FRAME_MESSAGE: return take_message(frame);
+  case FRAME_DATAGRAM: return passing_send(frame);
   case FRAME_ORDER: return order_obey(frame);
   default: errno = EBADMSG; return -1;
   }

@@ -10,9 +10,13 @@
 #include "wire.h"
 
 #define SKELETON "/skeleton"
+#ifndef SOCKETS
 #define SOCKETS "/sockets" // the sandbox's /.kiln
+#endif
 #define DEVICES "/devices" // its /dev, until it has one of its own
+#ifndef SHARES
 #define SHARES "/shares"
+#endif
 #define CGROUPS "/sys/fs/cgroup"
 #define SANDBOX_GROUP CGROUPS "/sandbox"
 
@@ -36,9 +40,17 @@ void passing_forget(void);
 int passing_made(void);
 // Writes to the init; bytes with descriptors bring them.
 ssize_t passing_put(struct stream *stream, const void *bytes, size_t length);
-// The init has passed something through a carrier, or perhaps through any of them.
-void passing_take(struct stream *carrier);
+// Something was passed through a carrier, or perhaps through any of them; or somebody has connected to a listener.
+void passing_take(struct stream *stream);
 void carriers_take(void);
+
+int passing_send(const struct frame *frame);
+
+// network.c
+int network_give(pid_t pid); // to the network namespace of a process
+int network_up(void);        // in that process
+// A socket that listens on the loopback of the network of a process. -1 (errno).
+int network_listen(pid_t pid, uint16_t port);
 
 // group.c
 int group_make(pid_t pid);
@@ -51,6 +63,14 @@ struct wire_machine_usage group_usage(void);
 // Packs what patterns match, with all below it, into `fd`, in a process of its own: its exit status is 0, or an errno.
 // Its pid, or -1 (errno).
 pid_t pack_start(pid_t init, const unsigned char *patterns, size_t length, int fd);
+// In such a process: whether a file system is the kernel's own.
+int pack_is_kernels(int fd);
+
+// look.c
+// Writes a file's size and bytes into `to`, in a process of its own, as pack_start() does.
+pid_t look_read(pid_t init, const struct wire_read_file *wanted, int to);
+// Whether one of these mount points, each a text, is full.
+int look_full(pid_t init, const unsigned char *paths, size_t length);
 
 // orders.c: what kiln asks stage 0 itself.
 int order_obey(const struct frame *frame);

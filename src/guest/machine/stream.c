@@ -255,6 +255,7 @@ static short wanted(const struct stream *stream) {
 // One that is neither read nor written now is watched only for the end of its reader.
 static int watched(const struct stream *stream, short events) {
   if (stream->fd < 0) return 0;
+  if (stream->kind == DESCRIPTOR_LISTENER) return 1;
   return events != 0 || (stream->writes && !stream->write_over && stream->kind != DESCRIPTOR_SOCKET &&
                          stream->kind != DESCRIPTOR_TERMINAL && stream != &connection);
 }

@@ -1,14 +1,17 @@
+import { closeDescriptor } from '../../host/calls/descriptor.ts';
 import { delegateCgroup } from '../../host/cgroup/cgroup.ts';
 import { type CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { shareOpenFiles } from '../../host/process/process.ts';
+import { type Listener, listenLoopback } from '../../host/sockets/unix-socket.ts';
 import type { Channel } from '../command/channel.ts';
+import { SandboxControl } from '../command/control.ts';
 import type { Ground } from './ground.ts';
 
 /** The processes of a sandbox as this host's kernel and libvirt's lxc driver have them. */
 export class Container implements Ground {
   readonly machine = undefined;
-  readonly pack = undefined;
+  readonly files = undefined;
   readonly #channel: Channel;
   readonly #group: string;
   #cgroups: ProcessCgroups | undefined;
@@ -56,6 +59,17 @@ export class Container implements Ground {
 
   openRoot(): number {
     return this.#channel.openRoot();
+  }
+
+  async listen(port: number): Promise<Listener> {
+    const fd = await new SandboxControl(this.#channel).socket('ipv4');
+    try {
+      listenLoopback(fd, port);
+    } catch (error) {
+      closeDescriptor(fd);
+      throw error;
+    }
+    return { fd, [Symbol.dispose]: () => undefined };
   }
 
   /** The init closes what it has when its connection ends, and libvirt's controller ends with it. */

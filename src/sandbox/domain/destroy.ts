@@ -13,6 +13,7 @@ import { daemonPid, embeddedFiles } from '../../host/libvirt/embedded/files.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
 import type { Connect } from '../../host/libvirt/sandbox-host.ts';
 import { childrenOf, waitForDeath } from '../../host/process/process.ts';
+import type { RecordedProcess } from '../../host/process/recorded-process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import {
   rangeDirectory,
@@ -22,13 +23,7 @@ import {
 import { span } from '../../host/trace/trace.ts';
 import { releaseLabels } from '../labels/labels.ts';
 import { pairDirectory } from '../labels/selinux.ts';
-import {
-  controllerOf,
-  hasProcesses,
-  type SandboxInit,
-  SYSTEM_DOMAIN_RUN,
-  whyEndless,
-} from './ending.ts';
+import { controllerOf, hasProcesses, SYSTEM_DOMAIN_RUN, whyEndless } from './ending.ts';
 import { endRelay, machineFiles } from './machine/relay.ts';
 import {
   domainOf,
@@ -78,7 +73,7 @@ export async function destroySandbox(
 export async function endDomain(
   paths: StatePaths,
   domain: string,
-  init: SandboxInit | undefined,
+  init: RecordedProcess | undefined,
   connect: () => Promise<Connection>,
   tell?: () => Promise<void>,
 ): Promise<void> {

@@ -30,23 +30,31 @@ function networkXml(network: DomainOptions['network']): { features: string; devi
   return { features: '<privnet/>', devices: interfaceXml(network) };
 }
 
-export function interfaceXml(network: LibvirtNetwork, model?: 'virtio'): string {
-  const { name, mac, address, gateway, isolated } = network;
-  const [ip = '', prefix] = address?.split('/') ?? [];
-  const family = isIPv6(ip) ? 'ipv6' : 'ipv4';
-  if (address !== undefined && (isIP(ip) === 0 || !/^\d{1,3}$/.test(prefix ?? ''))) {
+/** How libvirt gives a container its address; in a machine it cannot. */
+function addressXml({ address, gateway }: LibvirtNetwork): string {
+  if (address === undefined) return '';
+  const [ip = '', prefix] = address.split('/');
+  if (isIP(ip) === 0 || !/^\d{1,3}$/.test(prefix ?? '')) {
     throw new KilnError('E_ARGUMENT', `not an address with its prefix: ${address}`, {
       hint: 'write it as 192.168.122.7/24',
     });
   }
-  const any = family === 'ipv6' ? '::' : '0.0.0.0';
+  const [family, any] = isIPv6(ip) ? ['ipv6', '::'] : ['ipv4', '0.0.0.0'];
+  const route =
+    gateway &&
+    `<route family='${family}' address='${any}' prefix='0' gateway='${escapeXml(gateway)}'/>`;
+  return `<ip address='${ip}' family='${family}' prefix='${prefix}'/>${route ?? ''}`;
+}
+
+/** With the host's kernel (vhost) a guest would talk to that, and not to the confined qemu. */
+export const MACHINE_CARD = "<model type='virtio'/><driver name='qemu'/>";
+
+export function interfaceXml(network: LibvirtNetwork, how = addressXml(network)): string {
+  const { name, mac, isolated } = network;
   return [
     `<interface type='network'><source network='${escapeXml(name)}'/>`,
     mac && `<mac address='${escapeXml(mac)}'/>`,
-    model && `<model type='${model}'/>`,
-    address && `<ip address='${ip}' family='${family}' prefix='${prefix}'/>`,
-    gateway &&
-      `<route family='${family}' address='${any}' prefix='0' gateway='${escapeXml(gateway)}'/>`,
+    how,
     filterXml(network),
     isolated === true && "<port isolated='yes'/>",
     '</interface>',

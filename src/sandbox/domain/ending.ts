@@ -5,31 +5,21 @@
 import { readText } from '../../host/calls/libc.ts';
 import { controllerPid } from '../../host/libvirt/controllers.ts';
 import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
-import { childrenOf, isDead, startOf, statOf } from '../../host/process/process.ts';
+import { childrenOf, isDead, statOf } from '../../host/process/process.ts';
+import { isRunning, type RecordedProcess } from '../../host/process/recorded-process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-
-/** The init of a sandbox, by the host's pids. */
-export interface SandboxInit {
-  readonly pid: number;
-  readonly start: string;
-}
 
 /** PF_EXITING of linux/sched.h, in the ninth field of proc_pid_stat(5). */
 const EXITING = 0x4;
 const FLAGS = 6;
 
-export function initOf(pid: number): SandboxInit | undefined {
-  const start = startOf(pid);
-  return start === undefined ? undefined : { pid, start };
-}
-
 /** Whether a process of the sandbox is left: the kernel lets go of the init last. */
-export function hasProcesses(init: SandboxInit | undefined): boolean {
-  return init !== undefined && startOf(init.pid) === init.start && !isDead(init.pid);
+export function hasProcesses(init: RecordedProcess | undefined): boolean {
+  return init !== undefined && isRunning(init);
 }
 
 /** Whether its init has died, and waits for processes that have not. */
-export function isEnding(init: SandboxInit | undefined): boolean {
+export function isEnding(init: RecordedProcess | undefined): boolean {
   return init !== undefined && hasProcesses(init) && isExiting(init.pid);
 }
 
@@ -38,7 +28,7 @@ function isExiting(pid: number): boolean {
 }
 
 /** A process in the sandbox's control group; libvirt's controller is moved out of it before the end. */
-export function memberOf(init: SandboxInit): number | undefined {
+export function memberOf(init: RecordedProcess): number | undefined {
   if (!isEnding(init)) return init.pid;
   // Those that are about to be gone are in no group any more.
   return processesOf(init.pid).find((pid) => !isExiting(pid));

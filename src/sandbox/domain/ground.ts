@@ -1,6 +1,7 @@
 /** What a sandbox stands on: a container of the host's kernel, or a machine with a kernel of its own. */
 import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
+import type { Listener } from '../../host/sockets/unix-socket.ts';
 
 /** What is known of a machine from outside: what its own kernel says may be a lie. */
 export interface MachineFacts {
@@ -10,8 +11,24 @@ export interface MachineFacts {
   readonly kvm: boolean;
 }
 
-/** A tar archive with pax headers, which is hostile. @throws KilnError E_MACHINE, E_SANDBOX_GONE */
-export type PackFiles = (patterns: Buffer, to: number) => Promise<void>;
+/** The sandbox's files where this host cannot reach them. All throw KilnError E_MACHINE, E_SANDBOX_GONE. */
+export interface FilesInside {
+  /**
+   * Writes those that patterns match, as src/guest/machine/pack.c reads them, to a descriptor, which stays the
+   * caller's: a tar archive with pax headers, which is hostile.
+   */
+  readonly pack: (patterns: Buffer, to: number) => Promise<void>;
+  /**
+   * A mebibyte of a plain file from an offset on, at the most, and the size of the whole. Behind a link only the
+   * rights of `user` count. @throws SyscallError
+   */
+  readonly read: (
+    file: { readonly path: string; readonly offset: number },
+    user: { readonly uid: number; readonly gid: number },
+  ) => Promise<{ readonly bytes: Buffer; readonly size: number }>;
+  /** Whether one of these mount points is full. */
+  readonly isAnyFull: (paths: readonly string[]) => Promise<boolean>;
+}
 
 export interface Ground {
   /** Undefined for a container. */
@@ -36,11 +53,10 @@ export interface Ground {
    * @throws KilnError E_SANDBOX_GONE, E_MACHINE where another kernel has it
    */
   openRoot(): number;
-  /**
-   * Where the sandbox's files cannot be reached from this host: writes those that patterns match, as
-   * src/guest/machine/pack.c reads them, to a descriptor, which stays the caller's. Undefined elsewhere.
-   */
-  readonly pack: PackFiles | undefined;
+  /** Undefined where openRoot() reaches them. */
+  readonly files: FilesInside | undefined;
+  /** On the sandbox's loopback. @throws KilnError E_SETUP, E_MACHINE */
+  listen(port: number): Promise<Listener>;
   /** Ends its processes, where the end of the connection to the init does not. */
   end(): void;
 }

@@ -3,6 +3,7 @@ import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import type { HeldLock } from '../../host/files/flock.ts';
 import type { Connect } from '../../host/libvirt/sandbox-host.ts';
+import { recordProcess } from '../../host/process/recorded-process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import { span } from '../../host/trace/trace.ts';
@@ -12,7 +13,6 @@ import { setupError } from '../command/failures.ts';
 import { lowerOwnRange } from '../labels/relabel.ts';
 import { Container } from './container.ts';
 import { endDomain, removeSandbox } from './destroy.ts';
-import { initOf } from './ending.ts';
 import type { Ground } from './ground.ts';
 import { MACHINE_DEADLINE, Machine } from './machine/machine.ts';
 import {
@@ -55,7 +55,7 @@ export class SandboxDomain {
     this.paths = paths;
     this.id = record.id;
     this.directory = directory;
-    this.record = { ...record, ...defined({ init: initOf(channel.initPid) }) };
+    this.record = { ...record, ...defined({ init: recordProcess(channel.initPid) }) };
     this.range = record.range;
     this.channel = channel;
     this.#lock = lock;

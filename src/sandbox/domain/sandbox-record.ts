@@ -1,18 +1,18 @@
 import { basename, join } from 'node:path';
 import { defined } from '../../defined.ts';
-import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { Driver } from '../../host/libvirt/pick-engine.ts';
 import type { Capability } from '../../host/process/process.ts';
-import { type Found, longLived } from '../../host/state/long-lived.ts';
+import { hasEnded, type RecordedProcess } from '../../host/process/recorded-process.ts';
+import { type Listed, longLived, onlyOne } from '../../host/state/long-lived.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange, Owner } from '../../host/state/reservation.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxLabels } from '../labels/module.ts';
 import type { Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
-import { controllerOf, isEnding, memberOf, type SandboxInit } from './ending.ts';
+import { controllerOf, isEnding, memberOf } from './ending.ts';
 import type { MachineRecord } from './machine/record.ts';
 import { qemuOf } from './machine/relay.ts';
 
@@ -29,7 +29,7 @@ export interface SandboxRecord {
   /** Where the sandbox is a machine. */
   readonly machine?: MachineRecord;
   /** Once somebody has it. */
-  readonly init?: SandboxInit;
+  readonly init?: RecordedProcess;
   readonly parked?: true | undefined;
   readonly image?: string;
   readonly command?: readonly string[];
@@ -48,6 +48,17 @@ interface SandboxSession {
   readonly egress?: readonly string[];
   readonly workdir: string;
   readonly facts: SandboxFacts;
+  readonly folders?: readonly LayeredFolder[];
+  /** What the caller's own tools run, below each of these folders. */
+  readonly protectedPaths?: readonly string[];
+}
+
+/** A folder of the caller's that is bound with `cow`. The numbers tell whether another has taken its place. */
+export interface LayeredFolder {
+  readonly source: string;
+  readonly target: string;
+  readonly device: string;
+  readonly inode: string;
 }
 
 const RECORD = { record: 'sandbox.json', lock: 'owner.lock' };
@@ -72,13 +83,14 @@ export function domainPrefix(paths: StatePaths): string {
   return `kiln-${basename(paths.run)}-`;
 }
 
-export const sandboxFolders = longLived<SandboxRecord>({
+export const sandboxFolders = longLived<SandboxRecord, SandboxState>({
   ...RECORD,
   fields: {
     ...({ id: 'string', domain: 'string', range: 'object' } as const),
     ...({ created: 'number', skeleton: 'string' } as const),
   },
   damaged: (id) => `nobody can use the sandbox ${id} any more, and it goes when its command ends`,
+  stateOf,
 });
 
 export const {
@@ -102,8 +114,10 @@ export function isExpired(record: SandboxRecord, now: number): boolean {
   return age >= PARKED_LIFETIME || age < -SET_BACK;
 }
 
-export function isKept({ keepUntil }: SandboxRecord, now: number): boolean {
-  return keepUntil !== undefined && keepUntil > now;
+/** Nothing enters one again whose init or relay was killed. */
+export function isKept({ keepUntil, init, machine }: SandboxRecord, now: number): boolean {
+  const needed = [init, machine?.relay].filter((process) => process !== undefined);
+  return keepUntil !== undefined && keepUntil > now && !needed.some(hasEnded);
 }
 
 export function sandboxOwner(paths: StatePaths, id: string): Owner {
@@ -112,22 +126,20 @@ export function sandboxOwner(paths: StatePaths, id: string): Owner {
 
 /**
  * `running`: its owner lives. `kept`: it can be entered again. `parked`: it waits for a claim. `expired`: the time
- * that it was kept for is over. `abandoned`: its owner died, or it was parked for too long. The next
- * sweep destroys either. `ending`: it was killed, and a process in it does not end.
+ * that it was kept for is over. `dead`: it was kept, and its init or relay was killed. `abandoned`: its owner died, or it
+ * was parked for too long. The next sweep destroys all three. `ending`: it was killed, and a process in it does not end.
  */
-type SandboxState = 'running' | 'kept' | 'parked' | 'expired' | 'abandoned' | 'ending';
+export const SANDBOX_STATES = [
+  ...(['running', 'kept', 'parked', 'expired', 'dead', 'abandoned', 'ending'] as const),
+];
+type SandboxState = (typeof SANDBOX_STATES)[number];
 
 /** What nobody uses or can use. */
 export function isOver(state: SandboxState): boolean {
-  return state === 'expired' || state === 'abandoned';
+  return state === 'expired' || state === 'dead' || state === 'abandoned';
 }
 
-export interface ListedSandbox {
-  readonly id: string;
-  readonly state: SandboxState;
-  readonly directory: string;
-  readonly record: SandboxRecord;
-}
+export type ListedSandbox = Listed<SandboxRecord, SandboxState>;
 
 interface Viewer {
   readonly uid: number;
@@ -138,10 +150,7 @@ export async function listSandboxes(
   paths: StatePaths,
   { owner }: { readonly owner: Viewer | undefined },
 ): Promise<ListedSandbox[]> {
-  const found = await sandboxFolders.list(paths.sandboxes, owner);
-  return found.map((one) => ({
-    ...{ id: one.id, state: stateOf(one), directory: one.folder, record: one.record },
-  }));
+  return await sandboxFolders.list(paths.sandboxes, owner);
 }
 
 export interface SandboxUsage {
@@ -169,43 +178,21 @@ function accountedProcess(paths: StatePaths, record: SandboxRecord): number | un
   return init === undefined ? controllerOf(paths, domain) : memberOf(init);
 }
 
-function stateOf({ record, isHeld }: Found<SandboxRecord>): SandboxState {
+function stateOf(record: SandboxRecord, isHeld: boolean): SandboxState {
   if (isEnding(record.init)) return 'ending';
   if (isHeld) {
     if (record.parked === undefined) return 'running';
     return isExpired(record, Date.now()) ? 'abandoned' : 'parked';
   }
-  if (isKept(record, Date.now())) return 'kept';
-  return record.keepUntil === undefined ? 'abandoned' : 'expired';
+  const now = Date.now();
+  if (isKept(record, now)) return 'kept';
+  if (record.keepUntil === undefined) return 'abandoned';
+  return record.keepUntil > now ? 'dead' : 'expired';
 }
 
 export async function findSandbox(
   { paths, owner }: { readonly paths: StatePaths; readonly owner: Viewer | undefined },
   id: string,
 ): Promise<ListedSandbox> {
-  return sandboxCalled(await listSandboxes(paths, { owner }), id);
-}
-
-/** @throws KilnError E_NO_SANDBOX */
-export function sandboxCalled(sandboxes: readonly ListedSandbox[], id: string): ListedSandbox {
-  return onlyOne('sandbox', id, sandboxes, (sandbox) => sandbox.id);
-}
-
-/** The one whose id begins with a word. @throws KilnError E_NO_SANDBOX, E_NO_JOB */
-export function onlyOne<One>(
-  kind: 'sandbox' | 'job',
-  word: string,
-  all: readonly One[],
-  idOf: (one: One) => string,
-): One {
-  // An empty beginning would match any.
-  const found = word === '' ? [] : all.filter((one) => idOf(one).startsWith(word));
-  const [only] = found;
-  if (only !== undefined && found.length === 1) return only;
-  const [message, hint] =
-    found.length > 1
-      ? [`${kind} ${word}: ${found.length} ids begin so`, 'give more of the id: `kiln ps` shows it']
-      : [`there is no ${kind} ${word || '""'}`, 'it may have ended: `kiln ps` lists what is there'];
-  if (kind === 'job') throw new KilnError('E_NO_JOB', message, { hint });
-  throw new KilnError('E_NO_SANDBOX', message, { hint });
+  return onlyOne('sandbox', id, await listSandboxes(paths, { owner }));
 }

@@ -9,7 +9,6 @@ import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
 import { homeOf } from '../../host/libvirt/embedded/launch.ts';
 import type { Connect } from '../../host/libvirt/sandbox-host.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { allEnds } from '../../promise.ts';
 import { destroySandbox, endDomain, removeDomainFiles, removedDirectory } from './destroy.ts';
 import { isEnding } from './ending.ts';
 import { domainPrefix, isKept, type SandboxRecord, sandboxFolders } from './sandbox-record.ts';
@@ -35,17 +34,13 @@ export async function sweepSandboxes(
     await removeTree(join(removed, id)).catch(() => undefined);
   }
   await sweepNew(paths, now);
-  const ids = await readdir(paths.sandboxes).catch(() => []);
   // One that does not end keeps nobody waiting.
   const stays = (record: SandboxRecord | undefined) =>
     record !== undefined &&
     (isEnding(record.init) || (isKept(record, now) && record.created >= keptSince));
-  const sweep = async (directory: string) =>
-    await sandboxFolders.sweep(directory, stays, (record) =>
-      destroySandbox(paths, directory, record, connect),
-    );
-  const swept = await allEnds(ids.map((id) => sweep(join(paths.sandboxes, id))));
-  return ids.filter((_, index) => swept[index]);
+  return await sandboxFolders.sweep(paths.sandboxes, stays, (folder, record) =>
+    destroySandbox(paths, folder, record, connect),
+  );
 }
 
 async function sweepNew(paths: StatePaths, now: number): Promise<void> {

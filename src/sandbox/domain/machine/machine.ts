@@ -2,20 +2,19 @@ import { KilnError } from '../../../errors.ts';
 import { readText } from '../../../host/calls/libc.ts';
 import { type CgroupLimits, ProcessCgroups } from '../../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../../host/cgroup/cgroup-usage.ts';
+import type { Listener } from '../../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../../promise.ts';
 import { type Channel, INIT_DEADLINE } from '../../command/channel.ts';
 import { layerMissingError } from '../../policy/layers.ts';
-import type { Ground, MachineFacts, PackFiles } from '../ground.ts';
+import type { FilesInside, Ground, MachineFacts } from '../ground.ts';
 import { MachineAccounts } from './accounts.ts';
-import { namespacesAround, packFiles } from './orders.ts';
+import { QEMU_MEMORY } from './memory.ts';
+import { filesInside, listenInside, namespacesAround } from './orders.ts';
 import type { MachineRecord } from './record.ts';
 import { endRelay, qemuOf } from './relay.ts';
 
 /** An emulated machine on a busy host boots that long, ms. */
 export const MACHINE_DEADLINE = 5 * INIT_DEADLINE;
-
-/** What qemu may take beside the guest's memory, with the code that emulation keeps, bytes. */
-const OVERHEAD = 768 << 20;
 
 /** A guest that breaks qemu gets what qemu has: looked at from outside, in proc_pid_status(5). */
 function whyNotConfined(qemu: number, user: number): string | undefined {
@@ -59,7 +58,7 @@ export class Machine implements Ground {
     const qemu = qemuOf(this.#directory, this.#record.relay);
     const why = qemu === undefined ? 'it has ended' : whyNotConfined(qemu, this.#record.user);
     if (why !== undefined) throw layerMissingError('qemu', why);
-    this.#limitQemu({ memory: this.#record.memory + OVERHEAD });
+    this.#limitQemu({ memory: this.#record.memory + QEMU_MEMORY });
   }
 
   /** What is read and written on the host's disks is virtiofsd's there. */
@@ -94,8 +93,12 @@ export class Machine implements Ground {
     return await this.#around;
   }
 
-  get pack(): PackFiles {
-    return (patterns, to) => packFiles(this.#channel, patterns, to);
+  get files(): FilesInside {
+    return filesInside(this.#channel);
+  }
+
+  listen(port: number): Promise<Listener> {
+    return listenInside(this.#channel, port);
   }
 
   openRoot(): number {

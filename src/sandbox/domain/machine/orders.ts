@@ -1,12 +1,20 @@
 /** What stage 0 of a machine is asked itself, by the channel to the init. */
+import { Socket } from 'node:net';
 import { KilnError } from '../../../errors.ts';
+import { closeDescriptor, createPipe } from '../../../host/calls/descriptor.ts';
 import { SyscallError } from '../../../host/calls/libc.ts';
+import {
+  type Listener,
+  receiveDescriptor,
+  unixSocketPair,
+} from '../../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../../promise.ts';
 import type { Channel } from '../../command/channel.ts';
 import { factLines } from '../../command/facts.ts';
 import { operationError } from '../../command/failures.ts';
 import { encodeRequest } from '../../wire/encode.ts';
 import type { Answer, AnswerOf, Parts } from '../../wire/table.ts';
+import type { FilesInside } from '../ground.ts';
 
 /** Below those by which SandboxControl numbers its requests, above those of commands. */
 const FIRST_ID = 2 ** 29;
@@ -37,11 +45,105 @@ export async function namespacesAround(channel: Channel): Promise<ReadonlyMap<st
   return new Map(links.map((link) => [link.slice(0, link.indexOf(':')), link]));
 }
 
+/** @throws KilnError E_MACHINE */
+export async function listenInside(channel: Channel, port: number): Promise<Listener> {
+  const id = nextId++;
+  const [ours, theirs] = unixSocketPair();
+  try {
+    const listening = awaitedLater(done(channel, id));
+    const fields = [
+      { op: 'id', id },
+      { op: 'port', port },
+    ] as const;
+    channel.send(encodeRequest('listen', fields), [theirs]);
+    const errno = await listening;
+    const fd = errno === 0 ? receiveDescriptor(ours) : undefined;
+    if (fd === undefined) {
+      throw new KilnError('E_MACHINE', `the machine could not listen on port ${port}`, {
+        hint: `has a command of the sandbox taken port ${port}?`,
+        cause: new SyscallError('listen', errno),
+      });
+    }
+    return { fd, [Symbol.dispose]: () => closeDescriptor(ours) };
+  } catch (error) {
+    closeDescriptor(ours);
+    throw error;
+  } finally {
+    closeDescriptor(theirs);
+  }
+}
+
+export function filesInside(channel: Channel): FilesInside {
+  return {
+    pack: (patterns, to) => packFiles(channel, patterns, to),
+    read: (file, user) => readFile(channel, file, user),
+    isAnyFull: (paths) => isAnyFull(channel, paths),
+  };
+}
+
 /** Those of FIELD_PATTERNS, bytes. */
 const PATTERNS_MAX = 3900;
 
+/** Bytes. */
+const SIZE = 8;
+const READ_MAX = 1 << 20;
+
+async function readFile(
+  channel: Channel,
+  { path, offset }: { readonly path: string; readonly offset: number },
+  { uid, gid }: { readonly uid: number; readonly gid: number },
+): Promise<{ readonly bytes: Buffer; readonly size: number }> {
+  const id = nextId++;
+  const pipe = createPipe(0);
+  const source = new Socket({ fd: pipe.read, readable: true, writable: false });
+  try {
+    const isDone = awaitedLater(done(channel, id));
+    try {
+      const file = { op: 'read-file', offset, uid, gid, path } as const;
+      channel.send(encodeRequest('read', [{ op: 'id', id }, file]), [pipe.write]);
+    } finally {
+      closeDescriptor(pipe.write);
+    }
+    const pieces: Buffer[] = [];
+    let length = 0;
+    for await (const piece of source) {
+      length += (piece as Buffer).length;
+      if (length > SIZE + READ_MAX) throw answerError(path);
+      pieces.push(piece as Buffer);
+    }
+    const errno = await isDone;
+    if (errno !== 0) throw new SyscallError('read', errno, path);
+    const all = Buffer.concat(pieces);
+    const size = all.length < SIZE ? undefined : Number(all.readBigUInt64LE(0));
+    if (size === undefined || !Number.isSafeInteger(size)) throw answerError(path);
+    return { bytes: all.subarray(SIZE), size };
+  } finally {
+    source.destroy();
+  }
+}
+
+function answerError(path: string): KilnError {
+  return new KilnError('E_MACHINE', `the machine’s answer about ${path} is none`, {
+    hint: 'something in the machine has broken its kernel: nothing of it can be trusted',
+  });
+}
+
+async function isAnyFull(channel: Channel, paths: readonly string[]): Promise<boolean> {
+  const id = nextId++;
+  const patterns = Buffer.from(paths.map((path) => `${path}\0`).join(''));
+  if (patterns.length > PATTERNS_MAX) return false;
+  const told = awaitedLater(done(channel, id));
+  channel.send(
+    encodeRequest('full', [
+      { op: 'id', id },
+      { op: 'patterns', patterns },
+    ]),
+  );
+  return (await told) === 1;
+}
+
 /** @throws KilnError E_MACHINE */
-export async function packFiles(channel: Channel, patterns: Buffer, to: number): Promise<void> {
+async function packFiles(channel: Channel, patterns: Buffer, to: number): Promise<void> {
   if (patterns.length > PATTERNS_MAX) {
     throw new KilnError('E_MACHINE', 'there are too many patterns of artifacts for a machine', {
       hint: 'name a folder that has them all',
@@ -49,11 +151,7 @@ export async function packFiles(channel: Channel, patterns: Buffer, to: number):
   }
   const id = nextId++;
   // However long it takes: who waits has a limit of its own.
-  const packed = awaitedLater(
-    channel.wait((answer) =>
-      answer.type === 'done' && answer.id === id ? answer.value : undefined,
-    ),
-  );
+  const packed = awaitedLater(done(channel, id));
   channel.send(
     encodeRequest('pack', [
       { op: 'id', id },
@@ -68,6 +166,12 @@ export async function packFiles(channel: Channel, patterns: Buffer, to: number):
     hint: 'end what still writes to them before the command ends',
     cause: why,
   });
+}
+
+function done(channel: Channel, id: number): Promise<number> {
+  return channel.wait((answer) =>
+    answer.type === 'done' && answer.id === id ? answer.value : undefined,
+  );
 }
 
 function answered<A extends 'limited' | 'machine-facts'>(

@@ -1,9 +1,9 @@
+import type { RecordedProcess } from '../../../host/process/recorded-process.ts';
 import type { Accelerator } from './machine-xml.ts';
-import type { RelayProcess } from './relay.ts';
 
 /** What sandbox.json has of a machine. Bytes. */
 export interface MachineRecord {
-  readonly relay: RelayProcess;
+  readonly relay: RecordedProcess;
   /** Whom qemu runs as. */
   readonly user: number;
   readonly accelerator: Accelerator;

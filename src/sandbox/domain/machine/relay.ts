@@ -7,24 +7,21 @@ import { attempt, readText } from '../../../host/calls/libc.ts';
 import { ProcessCgroups } from '../../../host/cgroup/cgroup-files.ts';
 import { makeHelperGroups } from '../../../host/cgroup/helper-group.ts';
 import { startProgram } from '../../../host/process/child-process.ts';
-import { startOf } from '../../../host/process/process.ts';
+import {
+  isRunning,
+  type RecordedProcess,
+  recordProcess,
+} from '../../../host/process/recorded-process.ts';
 import type { IdRange } from '../../../host/state/reservation.ts';
 import { awaitedLater } from '../../../promise.ts';
 import { machineProgram } from './boot-files.ts';
+import { HELPERS_MEMORY } from './memory.ts';
 
-/** Relay and virtiofsd of a machine, with what virtiofsd reads from disks: the kernel counts its pages for them. */
-const HELPERS_MEMORY = 2 ** 30;
 const HELPERS_PIDS = 64;
 
-/** Two processes (src/relay/main.c): this is the outer one, which ends the rest. */
-export interface RelayProcess {
-  readonly pid: number;
-  /** {@link startOf} it. */
-  readonly start: string;
-}
-
 export interface StartedRelay {
-  readonly process: RelayProcess;
+  /** Of two (src/relay/main.c) the outer one, which ends the rest. */
+  readonly process: RecordedProcess;
   /** Resolves when the init of the machine listens. Rejects with E_MACHINE when the relay has ended before. */
   readonly open: Promise<void>;
 }
@@ -63,12 +60,14 @@ export async function startRelay(
   const lines = new Lines(child.stdout as Readable);
   child.once('error', () => lines.end());
   if ((await lines.next()) !== 'ready' || pid === undefined) throw relayEnded(directory);
+  const recorded = recordProcess(pid);
+  if (recorded === undefined) throw relayEnded(directory);
   child.unref();
   ProcessCgroups.of(pid).limit(pid, group, { memory: HELPERS_MEMORY, pids: HELPERS_PIDS });
   const open = async () => {
     if ((await lines.next()) !== 'open') throw relayEnded(directory);
   };
-  return { process: { pid, start: startOf(pid) ?? '' }, open: awaitedLater(open()) };
+  return { process: recorded, open: awaitedLater(open()) };
 }
 
 /** What the relay writes, a few short lines, while somebody waits for it. */
@@ -118,20 +117,15 @@ function relayEnded(directory: string): KilnError {
   });
 }
 
-/** False where another process has the number by now. */
-function isRelay({ pid, start }: RelayProcess): boolean {
-  return start !== '' && startOf(pid) === start;
-}
-
 /** Undefined where it has ended. */
-export function qemuOf(directory: string, relay: RelayProcess): number | undefined {
+export function qemuOf(directory: string, relay: RecordedProcess): number | undefined {
   const pid = Number(readText(machineFiles.qemu(directory)));
-  return pid > 0 && isRelay(relay) ? pid : undefined;
+  return pid > 0 && isRunning(relay) ? pid : undefined;
 }
 
 /** Ends the machine with it: qemu, virtiofsd. */
-export function endRelay(relay: RelayProcess | undefined): void {
-  if (relay === undefined || !isRelay(relay)) return;
+export function endRelay(relay: RecordedProcess | undefined): void {
+  if (relay === undefined || !isRunning(relay)) return;
   // It may end by itself meanwhile.
   attempt(() => process.kill(relay.pid, 'SIGTERM'));
 }

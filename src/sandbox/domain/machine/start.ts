@@ -3,26 +3,27 @@ import { chmodSync, mkdirSync, statSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { defined } from '../../../defined.ts';
 import { KilnError } from '../../../errors.ts';
+import type { RecordedProcess } from '../../../host/process/recorded-process.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
 import type { IdRange } from '../../../host/state/reservation.ts';
 import { layerMissingError } from '../../policy/layers.ts';
-import type { SandboxLimits } from '../../policy/limits.ts';
 import type { DomainOptions } from '../domain-xml.ts';
 import type { BootFiles } from './boot-files.ts';
 import { whyNoKvm } from './kvm.ts';
 import { type Accelerator, machineXml } from './machine-xml.ts';
+import { GUEST_MEMORY } from './memory.ts';
 import { machinePrograms } from './programs.ts';
 import type { MachineRecord } from './record.ts';
-import { machineFiles, type RelayProcess, startRelay } from './relay.ts';
+import { machineFiles, startRelay } from './relay.ts';
 
 export interface MachineWish {
-  readonly limits: Pick<SandboxLimits, 'memory' | 'cpus'>;
+  readonly limits: { readonly memory?: number | undefined; readonly cpus?: number | undefined };
   /** Whether KVM may be missing. */
   readonly mayBeEmulated: boolean;
 }
 
 export interface StartedMachine {
-  readonly relay: RelayProcess;
+  readonly relay: RecordedProcess;
   readonly record: MachineRecord;
   readonly xml: string;
   /** Resolves when the init listens. */
@@ -32,9 +33,6 @@ export interface StartedMachine {
 /** Bytes of a machine without a limit of its own, or a share of the host's memory. */
 const MEMORY = 2 ** 31;
 const MEMORY_SHARE = 0.5;
-
-/** What the guest's kernel, stage 0 and the init take of a machine's memory, bytes. */
-const OWN_MEMORY = 96 << 20;
 
 export async function startMachine(
   place: {
@@ -63,7 +61,7 @@ export async function startMachine(
   // The last id of the sandbox's own: nobody else has it, on the host or in the guest.
   const user = range.base + range.count - 1;
   const sandboxMemory = limits.memory ?? ownMemory();
-  const memory = sandboxMemory + OWN_MEMORY;
+  const memory = sandboxMemory + GUEST_MEMORY;
   const xml = machineXml({
     ...{ name, uuid, folder, boot, emulator, accelerator, user, memory },
     group: accelerator === 'kvm' ? statSync('/dev/kvm').gid : user,

@@ -1,0 +1,36 @@
+/** What a machine takes of the host's memory beside that of the sandbox in it. Bytes. */
+import { KilnError } from '../../../errors.ts';
+
+/** Of the guest's kernel, stage 0 and the init. */
+export const GUEST_MEMORY = 96 << 20;
+
+/** Of qemu beside the guest's, with the code that emulation keeps. */
+export const QEMU_MEMORY = 768 << 20;
+
+/** Of relay and virtiofsd, with what virtiofsd reads from disks: the kernel counts its pages for them. */
+export const HELPERS_MEMORY = 2 ** 30;
+
+const BESIDE = GUEST_MEMORY + QEMU_MEMORY + HELPERS_MEMORY;
+
+/** Less is not worth a machine. */
+const LEAST = 64 << 20;
+
+/**
+ * The memory of a sandbox whose machine as a whole does not exceed a share of the host's.
+ * @param wanted what its caller asks for @throws KilnError E_LIMIT
+ */
+export function memoryWithin(share: number, wanted: number | undefined): number {
+  const most = share - BESIDE;
+  if (most >= Math.max(LEAST, wanted ?? 0)) return wanted ?? most;
+  const asked = wanted === undefined ? '' : ` with ${shown(wanted)} for its sandbox`;
+  const room = most < LEAST ? 'too little is left' : `${shown(most)} are left`;
+  throw new KilnError(
+    'E_LIMIT',
+    `a machine${asked} exceeds your share of memory: it takes ${shown(BESIDE)} of ${shown(share)} for itself, ${room}`,
+    { hint: 'give a smaller --memory, or leave out --isolation vm; root sets users.limits' },
+  );
+}
+
+function shown(bytes: number): string {
+  return `${Math.floor(bytes / 2 ** 20)}M`;
+}
