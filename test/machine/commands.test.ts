@@ -76,9 +76,6 @@ function said(process: SandboxProcess, what: RegExp): Promise<string> {
 
 test('what is not done for machines yet is refused by name', async (t) => {
   const asked = [
-    ['--egress', 'a.example'],
-    ['--network', 'default'],
-    ['--network', 'host', '--allow-host-network'],
     ['--profile', 'nested'],
     ['--label', 'none'],
   ];
@@ -88,6 +85,10 @@ test('what is not done for machines yet is refused by name', async (t) => {
     t.regex(String(stderr), new RegExp(`${words[0]}.* is not done for machines yet`));
     t.regex(String(stderr), /E_MACHINE/);
   }
+  const host = ['--network', 'host', '--allow-host-network'];
+  const { exitCode, stderr } = await state.kiln([...RUN, ...host, '--', 'true']);
+  t.is(exitCode, 125);
+  t.regex(String(stderr), /a machine cannot have the host’s network/);
 });
 
 long('a command has its output, its errors and its status', async (t) => {
@@ -273,6 +274,46 @@ long('files are copied in', async (t) => {
     t.fail(warning.message),
   );
   t.is((await machine.run(['/opt/sub/tool'])).out, 'tool\n');
+});
+
+long('files are read and written without a command, as of a container', async (t) => {
+  const read = async (path: string, offset = 0) => {
+    const { data, size } = await machine.sandbox.readFile({ path, offset });
+    return [Buffer.from(data, 'base64').toString('latin1'), size];
+  };
+  t.deepEqual(await read('/etc/made'), ['made\n', 5]);
+  t.deepEqual(await read('/etc/made', 3), ['e\n', 5]);
+  t.deepEqual(await read('/etc/made', 2 ** 40), ['', 5]);
+  await machine.sandbox.putFile({
+    ...{ path: '/etc/put', bytes: Buffer.from('by kiln\n'), append: false, mode: 0o644 },
+  });
+  t.is((await machine.run(['cat', '/etc/put'])).out, 'by kiln\n');
+  const script = `head -c 3000000 /dev/zero | tr '\\0' z > /etc/long; echo hers > /tmp/hers; chmod 600 /tmp/hers
+chown build /tmp/hers; ln -s /tmp/hers /etc/behind; ln -s made /etc/other; ln -s /proc/version /etc/kernels`;
+  t.is((await machine.sh(script, { capabilities: ['CHOWN'] })).err, '');
+  const [long, size] = await read('/etc/long', 2_500_000);
+  t.deepEqual([String(long).length, size], [500_000, 3_000_000]);
+  t.is(String((await read('/etc/long'))[0]).length, 2 ** 20);
+  t.deepEqual(await read('/tmp/hers'), ['hers\n', 5]);
+  t.deepEqual(await read('/etc/other'), ['made\n', 5]);
+  const wrong = [
+    ['/etc/nothing', 'E_PATH', /does not exist/],
+    ['etc/made', 'E_ARGUMENT', /not an absolute path/],
+    ['/etc', 'E_ARGUMENT', /not a plain file/],
+    ['/proc/version', 'E_ARGUMENT', /not a plain file/],
+    ['/etc/kernels', 'E_ARGUMENT', /not a plain file/],
+    ['/dev/null', 'E_ARGUMENT', /not a plain file/],
+    // Behind a link root of the sandbox has no more rights than a command of its has.
+    ['/etc/behind', 'E_ARGUMENT', /user may not read it/],
+  ] as const;
+  for (const [path, code, message] of wrong) await t.throwsAsync(read(path), { code, message });
+});
+
+long('a command that fails of a full file system is told so', async (t) => {
+  const filling = 'dd if=/dev/zero of=/small/full bs=64k count=40';
+  const { limitHit } = await machine.sh(`${filling}; false`, { disks: ['/small'] });
+  t.is(limitHit, 'disk');
+  t.is((await machine.sh('rm /small/*; false', { disks: ['/small'] })).limitHit, null);
 });
 
 long('limits are in force in the guest and on the host', async (t) => {

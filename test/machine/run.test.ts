@@ -1,10 +1,14 @@
 /** Machines by the command line. One is started here: an emulated one takes long. */
-import { readdir, readFile, readlink } from 'node:fs/promises';
+import { once } from 'node:events';
+import { readFile, readlink } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import anyTest from 'ava';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import { processesNaming } from '../support/processes.ts';
 
 const test = anyTest.serial;
 
@@ -42,22 +46,39 @@ find . -type f ! -name result.json ! -name report.html -exec sha256sum {} + | so
   return stdout;
 }
 
-/** The host's processes by their own words, as the kernel has them. */
-async function processesOf(word: string): Promise<number[]> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
-  const lines = await Promise.all(
-    pids.map(async (pid) => (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')) ?? ''),
-  );
-  return pids.filter((_, index) => lines[index]?.includes(word));
+/** A server of the host's that answers what it was asked. */
+async function echoServer() {
+  const server = createServer((request, response) => response.end(`${request.url}\n`));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const close = () => {
+    server.close();
+    server.closeAllConnections();
+  };
+  const { port } = server.address() as AddressInfo;
+  return { host: `127.0.0.1:${port}`, [Symbol.dispose]: close };
 }
 
 test('a command in a machine has a kernel of its own, and a kept machine takes more of them', async (t) => {
   t.timeout(300_000 * PATIENCE);
   const results = join(state.beside, 'results');
+  using server = await echoServer();
+  const fetching = (page: string) => `wget -q -O - http://${server.host}/${page}`;
   const script = 'cat /proc/version; echo ready >&2; read line; echo "got $line"; exit 7';
-  const options = ['--allow-missing', 'kvm', '--keep=20m', ...collecting(results)];
+  const options = [
+    ...['--allow-missing', 'kvm', '--keep=20m', '--egress', server.host],
+    ...collecting(results),
+  ];
   const running = state.kiln(
-    ['run', ...VM, ...options, '--', 'sh', '-c', `echo x > /tmp/left; ${TREE}; ${script}`],
+    [
+      'run',
+      ...VM,
+      ...options,
+      '--',
+      'sh',
+      '-c',
+      `echo x > /tmp/left; ${fetching('first')} >> /tmp/left; ${TREE}; ${script}`,
+    ],
     {
       stdin: 'pipe',
       timeout: 240_000 * PATIENCE,
@@ -73,7 +94,7 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   const [domain = ''] = virsh.stdout.split('\n').filter(Boolean);
   t.regex(domain, /^kiln-/);
   const [qemu] = await Promise.all(
-    (await processesOf(`guest=${domain}`)).map(async (pid) => ({
+    processesNaming(`guest=${domain}`).map(async (pid) => ({
       program: await readlink(`/proc/${pid}/exe`),
       status: await readFile(`/proc/${pid}/status`, 'utf8'),
     })),
@@ -97,6 +118,7 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   const domainType = (await execa('uname', ['-m'])).stdout === 'x86_64' && machine.kvm;
   t.is(domainType, machine.kvm);
   t.deepEqual(result.exit, { code: 7 });
+  t.is(result.egress[0].host + result.egress[0].count, '127.0.0.11');
 
   // A container's artifacts of the same tree are the same.
   const others = join(state.beside, 'others');
@@ -124,9 +146,19 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   const [, id = ''] = /kept as (\w+)/.exec(String(stderr)) ?? [];
   const exec = (...words: string[]) =>
     state.kiln(['exec', ...words], { timeout: 60_000 * PATIENCE });
-  const second = await exec(id, '--', 'sh', '-c', 'cat /tmp/left; cat /proc/version; exit 4');
+  const second = await exec(
+    id,
+    '--',
+    'sh',
+    '-c',
+    `cat /tmp/left; ${fetching('second')}; wget -q -O - 127.0.0.1:1; cat /proc/version; exit 4`,
+  );
   t.is(second.exitCode, 4, String(second.stderr));
-  t.is(second.stdout, `x\n${version}`);
+  t.is(second.stdout, `x\n/first\n/second\n${version}`);
+  // Its clock goes as fast as the host's.
+  const before = Date.now() / 1000;
+  const clock = Number((await exec(id, '--', 'busybox', 'date', '+%s')).stdout);
+  t.true(clock > before - 2 && clock < Date.now() / 1000 + 2, `${clock}, not ${before}`);
   t.regex(String((await exec('-t', id, '--', 'tty')).stdout), /^\/dev\/pts\/\d+$/);
   const copied = ['--copy-in', `${import.meta.filename}:/tmp/this`];
   const size = await exec(...copied, id, '--', 'wc', '-c', '/tmp/this');
@@ -135,7 +167,7 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   t.is((await state.kiln(['kill', id])).stdout, id);
 
   t.is((await execa('virsh', ['-q', '-c', machineUri, 'list', '--all', '--name'])).stdout, '');
-  t.deepEqual(await processesOf(domain), []);
+  t.deepEqual(processesNaming(domain), []);
 });
 
 test('the machines of the system’s libvirt are not used', async (t) => {

@@ -101,6 +101,7 @@ export class Kiln implements AsyncDisposable {
             binds: [],
             volumes: [],
             allowHostWrite: false,
+            protectedPaths: [],
             boot: false,
           },
           ...{ privateTmp: true, namespaces: 0, nested: false, label: { kind: 'auto' } },

@@ -17,6 +17,7 @@ function machineJob(wanted: Partial<SandboxJob> = {}): SandboxJob {
     binds: [],
     volumes: [],
     allowHostWrite: false,
+    protectedPaths: [],
     privateTmp: true,
     namespaces: 0,
     nested: false,

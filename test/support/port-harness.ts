@@ -13,7 +13,7 @@ export async function buildPortHarness(directory: string): Promise<string> {
     ...[`-I${relay}`, `-I${machine}`, `-I${join(top, 'dist/wire')}`, '-o', program],
     ...['-fsanitize=address,undefined', '-fno-sanitize-recover=all'],
     ...[join(top, 'test/fuzz/port-harness.c')],
-    ...['kiln.c', 'passing.c', 'serve.c'].map((name) => join(relay, name)),
+    ...['kiln.c', 'likes.c', 'passing.c', 'serve.c'].map((name) => join(relay, name)),
     ...['connection.c', 'port.c', 'stream.c'].map((name) => join(machine, name)),
   ]);
   return program;
@@ -26,7 +26,9 @@ export async function readByRelay(
   cases: readonly Buffer[],
 ): Promise<boolean[]> {
   const input = cases.flatMap((bytes) => [Buffer.from(Uint32Array.of(bytes.length).buffer), bytes]);
-  const { stdout } = await execa(program, [directory], { input: Buffer.concat(input) });
+  // Listeners have names in a network, and each relay has one of its own.
+  const argv = ['-n', program, directory];
+  const { stdout } = await execa('unshare', argv, { input: Buffer.concat(input) });
   return stdout.split('\n').map((line) => line === 'refused');
 }
 

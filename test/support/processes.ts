@@ -50,11 +50,20 @@ export function ownSeconds(): string {
   return `${process.pid}${String(asked).padStart(3, '0')}`;
 }
 
+/** All processes of this machine. */
+function everyProcess(): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
+
 /** Processes of this machine's with exactly these arguments. */
 export function processesCalled(...words: readonly string[]): number[] {
   const wanted = `${words.join('\0')}\0`;
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .filter((pid) => wordsOf(pid).join('\0') === wanted);
+  return everyProcess().filter((pid) => wordsOf(pid).join('\0') === wanted);
+}
+
+/** Those with such a text in one of their arguments. */
+export function processesNaming(text: string): number[] {
+  return everyProcess().filter((pid) => wordsOf(pid).some((word) => word.includes(text)));
 }

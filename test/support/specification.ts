@@ -13,6 +13,7 @@ export function sandboxSpecification(
     network: 'private',
     binds: [],
     allowHostWrite: false,
+    protectedPaths: [],
     volumes: [],
     readonlyPaths: [],
     tmpfs: [],
