@@ -3,7 +3,7 @@ import { reasonOf } from '../errors.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { Host } from './host.ts';
 
-/** `fail`: no job can run. `warn`: a part of kiln does not work, or soon will not. */
+/** `fail`: no job can run. `warn`: a part of kiln or a layer of defence is missing, or soon will be. */
 type Status = 'ok' | 'warn' | 'fail';
 
 /** What a check may look at: it never reads the environment of its own process (os.tmpdir() does). */

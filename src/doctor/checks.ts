@@ -9,6 +9,7 @@ import {
   reason,
 } from './check.ts';
 import { cgroups } from './checks/cgroups.ts';
+import { hostImage } from './checks/host-image.ts';
 import { images } from './checks/images.ts';
 import * as installation from './checks/installation.ts';
 import * as kernel from './checks/kernel.ts';
@@ -40,6 +41,7 @@ const CHECKS: readonly Check[] = [
   state.runDirectory,
   libvirt,
   sandbox,
+  hostImage,
   images,
   machines,
 ];

@@ -191,10 +191,15 @@ async function mendContents(request: ImageRequest, inputs: ImageInputs, id: stri
   tellDamage({ path, why: damage?.why ?? 'it is gone', done: 'it is written again' });
 }
 
+interface Assembled {
+  readonly linked: readonly string[];
+  readonly exactReasons: readonly string[];
+}
+
 async function contentsOf(
   { engine, lock, base }: ImageRequest,
   inputs: ImageInputs,
-  { linked, exactReasons }: Pick<AssembledTree, 'linked' | 'exactReasons'>,
+  { linked, exactReasons }: Assembled,
 ): Promise<ImageContents> {
   const below = base === undefined ? undefined : await readContents(engine.paths, base);
   const packages = [...(below?.packages ?? []), ...lock.packages];
@@ -235,13 +240,17 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
       : await extendTree({ ...parts, base });
   const contents = await contentsOf(request, inputs, tree);
   using root = closing(openSync(tree.path, constants.O_RDONLY | constants.O_DIRECTORY));
-  customizeTree(root.fd, settings);
+  const added = customizeTree(root.fd, settings);
   const manifest = manifestOf(request, id, tree, contents, root.fd);
   await storageLeft(engine.paths, keeperOf(request), manifest.ownBytes);
   const directory = join(work.path, 'image');
   mkdirSync(directory, { mode: 0o700 });
   renameSync(tree.path, imageFiles.tree(directory));
-  writeImage(directory, manifest, contents, ownerId(request), ownerIn(request));
+  const below = base && imageDirectory(engine.paths, base.manifest.id);
+  await writeImage(directory, manifest, contents, {
+    ...{ uid: ownerId(request), owner: ownerIn(request), below },
+    paths: tree.own && [...tree.own, ...added],
+  });
   const published = await publishImage(engine.paths, id, directory);
   await refuseDamaged(engine.paths, published, packages, base);
   return await ownedImage(request, published);
@@ -314,7 +323,11 @@ function accountOf(name: string, accounts: readonly Account[]): Account {
   });
 }
 
-type ImageParts = Pick<ImageRequest, 'lock' | 'settings' | 'base'>;
+interface ImageParts {
+  readonly lock: Lock;
+  readonly settings: ImageSettings;
+  readonly base?: string | undefined;
+}
 
 async function inputsOf({ lock, settings, base }: ImageParts): Promise<ImageInputs> {
   return {

@@ -1,11 +1,11 @@
 import { existsSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
-import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { foundAt } from '../host/files/held.ts';
-import { findRecipe, isCallers, recipeNames } from '../recipe/named.ts';
+import { findRecipe, HOST_IMAGE, isCallers, recipeNames } from '../recipe/named.ts';
 import { shellWord } from '../shell-words.ts';
 import { suggest } from '../suggest.ts';
+import { lastHost, requireHost } from './host.ts';
 import { lastReference } from './reference.ts';
 import { findImage, type ImagePlace, imagesNamed } from './store/images.ts';
 import {
@@ -19,10 +19,13 @@ import {
 
 export type NamedImage =
   | { readonly kind: 'image'; readonly id: string }
+  | { readonly kind: 'host' }
   | { readonly kind: 'recipe'; readonly path: string }
   | { readonly kind: 'lock'; readonly path: string };
 
-export type NamingPlace = ImagePlace & Pick<Engine, 'holdName'>;
+export interface NamingPlace extends ImagePlace {
+  holdName(path: string): Promise<void>;
+}
 
 /** What `-r` takes for a name, not for a path, a recipe or a lock. */
 export function isImageName(text: string): boolean {
@@ -30,10 +33,10 @@ export function isImageName(text: string): boolean {
 }
 
 /**
- * A word with a slash, or that ends in .yaml or .json, is the path of a recipe or a lock. Any other is an image's id,
+ * A word with a slash, or that ends in .yaml or .json, is the path of a recipe or a lock. Any other is `host`, an image's id,
  * the name of a recipe of root's or of kiln's own, the beginning of an id, or an image's name: no file lies so that it
  * changes what a name means.
- * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS; E_RECIPE_READ as {@link findRecipe}
+ * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS; E_FORBIDDEN; E_RECIPE_READ as {@link findRecipe}
  */
 export async function resolveImage(
   place: NamingPlace,
@@ -59,6 +62,10 @@ export async function resolveImage(
         hint: 'recipes end in .yaml, locks in .json; `kiln image ls` lists images',
       },
     );
+  }
+  if (name === HOST_IMAGE) {
+    requireHost(owner);
+    return { kind: 'host' };
   }
   const isThere = (recipe: string) =>
     !isImageId(recipe) && (owner?.seesOfRoot({ name: recipe, private: false }) ?? true);
@@ -98,11 +105,12 @@ export async function meantImage(place: NamingPlace, word: string, cwd: string):
   const named = await resolveImage(place, word, cwd);
   if (named.kind === 'image') return named.id;
   const { paths, owner } = place;
-  const id = lastReference(paths, named.path)?.image;
+  const path = named.kind === 'host' ? '/usr' : named.path;
+  const id = named.kind === 'host' ? lastHost(paths) : lastReference(paths, named.path)?.image;
   if (id !== undefined && readManifest(paths, id) !== undefined) {
     if (owner === undefined || nameFor(paths, { id }, owner) !== undefined) return id;
   }
-  throw new KilnError('E_IMAGE_MISSING', `there is no image of ${named.path}`, {
+  throw new KilnError('E_IMAGE_MISSING', `there is no image of ${path}`, {
     hint: `\`kiln image build ${shellWord(word)}\` makes one; \`kiln image ls\` lists the ids of others`,
   });
 }

@@ -1,12 +1,16 @@
 import { hash } from 'node:crypto';
 import type { RecipeUser } from '../recipe/image-recipe.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
-import type { FileToWrite } from './tree/customize.ts';
+import type { FileFacts } from './tree/customize.ts';
 
 /** Raised when the same inputs give another tree, so that images of an older kiln are not used. */
 export const IMAGE_FORMAT = 1;
 
 /** Everything that decides an image: its digest is the image's id. */
+interface HashedFile extends FileFacts {
+  readonly digest: string;
+}
+
 export interface ImageInputs {
   readonly format: typeof IMAGE_FORMAT;
   readonly arch: string;
@@ -15,7 +19,7 @@ export interface ImageInputs {
   /** For each package, the digest of the keys that must have signed it; null if none need. */
   readonly keys: readonly (string | null)[];
   readonly base: string | null;
-  readonly files: readonly (Omit<FileToWrite, 'content'> & { readonly digest: string })[];
+  readonly files: readonly HashedFile[];
   readonly folders?: readonly string[];
   readonly users: readonly RecipeUser[];
   readonly environment: Readonly<Record<string, string>>;

@@ -1,10 +1,12 @@
 import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { DamagedFileError } from '../host/state/damage.ts';
+import { HOST_IMAGE } from '../recipe/named.ts';
 import { type NamedImage, type NamingPlace, resolveImage } from './find.ts';
+import { currentHost, makeHost, seesHost } from './host.ts';
 import type { OpenImageOptions } from './plan.ts';
 import { currentReference } from './reference.ts';
-import { type LeasedImage, leaseImage, visibleImages } from './store/images.ts';
+import { type LeasedImage, leaseImage } from './store/images.ts';
 import { findContents, imageDirectory, nameFor } from './store/manifest.ts';
 import { knownDamage } from './store/mark.ts';
 
@@ -14,10 +16,18 @@ import { knownDamage } from './store/mark.ts';
  */
 export async function openExistingImage(
   place: NamingPlace,
-  name: string,
+  name: string | undefined,
   cwd: string,
 ): Promise<LeasedImage | undefined> {
-  return await leaseExisting(place, await resolveImage(place, name, cwd));
+  return await leaseExisting(place, await resolveImage(place, name ?? usualImage(place), cwd));
+}
+
+/** What commands run in where nobody names an image. @throws KilnError E_IMAGE_MISSING */
+function usualImage({ owner }: NamingPlace): string {
+  if (seesHost(owner)) return HOST_IMAGE;
+  throw new KilnError('E_IMAGE_MISSING', 'give an image with -r', {
+    hint: 'or in KILN_IMAGE, or in kiln.yaml: `-r debian-build` comes with kiln, and is made when first used; `kiln image ls` lists those that are there',
+  });
 }
 
 async function leaseExisting(
@@ -25,9 +35,10 @@ async function leaseExisting(
   named: NamedImage,
 ): Promise<LeasedImage | undefined> {
   const { paths, owner } = place;
-  const id = named.kind === 'image' ? named.id : (await currentReference(place, named.path))?.image;
+  const id = await idOf(place, named);
   const leased = id === undefined ? undefined : await leaseImage(paths, id);
-  if (leased === undefined || (named.kind === 'image' && owner === undefined)) return leased;
+  if (leased === undefined || named.kind === 'host') return leased;
+  if (named.kind === 'image' && owner === undefined) return leased;
   const name = owner && nameFor(paths, leased.manifest, owner);
   if (named.kind === 'image')
     return { ...leased, manifest: { ...leased.manifest, name: name ?? '' } };
@@ -36,6 +47,12 @@ async function leaseExisting(
   if (isSeen && findContents(paths, leased.manifest.id).value !== undefined) return leased;
   await leased[Symbol.asyncDispose]();
   return undefined;
+}
+
+async function idOf(place: NamingPlace, named: NamedImage): Promise<string | undefined> {
+  if (named.kind === 'image') return named.id;
+  if (named.kind === 'host') return currentHost(place.paths);
+  return (await currentReference(place, named.path))?.image;
 }
 
 /** Leases an image by what it is known by, and calls `storeChanged` where it was made for that. */
@@ -61,6 +78,7 @@ export async function openImage(
   const named = await resolveImage(engine, name, engine.cwd());
   const existing = options.update === true ? undefined : await leaseExisting(engine, named);
   if (existing !== undefined) return existing;
+  if (named.kind === 'host') return await makeHost(engine);
   if (named.kind === 'image') {
     if (options.update === true) {
       throw new KilnError('E_ARGUMENT', `${name} means an image itself, which does not change`, {
@@ -86,32 +104,21 @@ export async function renewImage(
 ): Promise<LeasedImage> {
   const named = await resolveImage(engine, name, engine.cwd());
   if (named.kind === 'image') return await openImage(engine, name, options);
+  if (named.kind === 'host') return await makeHost(engine);
   const { buildNamed } = await import('./plan.ts');
   return await buildNamed(engine, named, options);
 }
 
 /**
  * Leases the image that `wanted` (a recipe's name or path, a lock, an id or its beginning) names, and builds it
- * if it is missing. Without `wanted`, the only image.
+ * if it is missing. Without `wanted`, this host's own /usr.
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS, and whatever a build throws
  */
 export async function pickImage(
   engine: Engine,
   wanted: string | undefined,
-  {
-    storeChanged,
-    ...options
-  }: Pick<OpenImageOptions, 'onProgress' | 'signal'> & { storeChanged(): void },
+  { storeChanged, ...options }: OpenImageOptions & { storeChanged(): void },
 ): Promise<LeasedImage> {
-  if (wanted !== undefined) {
-    return await noting(storeChanged, () => openImage(engine, wanted, options));
-  }
-  const images = await visibleImages(engine);
-  const only = images.length === 1 ? images[0]?.manifest.id : undefined;
-  const leased = only === undefined ? undefined : await leaseImage(engine.paths, only);
-  if (leased !== undefined) return leased;
-  const there = images.length === 0 ? 'none is there yet' : `there are ${images.length}`;
-  throw new KilnError('E_IMAGE_MISSING', `give an image with -r: ${there}`, {
-    hint: 'or in KILN_IMAGE, or in kiln.yaml: `-r debian-build` comes with kiln, and is made when first used; `kiln image ls` lists those that are there',
-  });
+  const name = wanted ?? usualImage(engine);
+  return await noting(storeChanged, () => openImage(engine, name, options));
 }

@@ -2,14 +2,16 @@
 import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Engine } from '../engine.ts';
 import { foundAt } from '../host/files/held.ts';
 import { shortHash } from '../host/process/short-hash.ts';
 import { findCached, findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { isCallers } from '../recipe/named.ts';
 
-type ReferencePlace = Pick<Engine, 'paths' | 'holdName'>;
+interface ReferencePlace {
+  readonly paths: StatePaths;
+  holdName(path: string): Promise<void>;
+}
 
 const FORMAT = 2;
 

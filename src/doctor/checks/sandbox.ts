@@ -2,13 +2,14 @@ import { copyFileSync, mkdirSync } from 'node:fs';
 import { chmod } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import { connect } from '../../host/libvirt/connection.ts';
 import { embeddedDaemonStatus } from '../../host/libvirt/embedded/daemon.ts';
 import { pickEngine } from '../../host/libvirt/pick-engine.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { INIT_PATH } from '../../sandbox/domain/skeleton.ts';
-import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
+import { type CommandPlan, type Plan, planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import { type Check, type CheckContext, type Finding, fail, ok, reason } from '../check.ts';
@@ -56,31 +57,39 @@ const PATIENCE = 120_000;
 
 export const sandbox: Check = {
   name: 'sandbox',
-  async run(context) {
-    const late = deferred<Finding>();
-    const timer = setTimeout(() => {
-      late.resolve(
-        fail(
-          `a sandbox did not end within ${PATIENCE / 1000} s`,
-          'commands and builds hang',
-          'see which process hangs: `kiln doctor --files` names the log of libvirtd',
-        ),
-      );
-    }, PATIENCE);
-    try {
-      return await Promise.race([awaitedLater(tried(context)), late.promise]);
-    } finally {
-      clearTimeout(timer);
-    }
-  },
+  run: (context) => patiently(tried(context)),
 };
+
+/** What is found of a sandbox, or that it hangs. */
+export async function patiently(found: Promise<Finding>): Promise<Finding> {
+  const late = deferred<Finding>();
+  const timer = setTimeout(() => {
+    late.resolve(
+      fail(
+        `a sandbox did not end within ${PATIENCE / 1000} s`,
+        'commands and builds hang',
+        'see which process hangs: `kiln doctor --files` names the log of libvirtd',
+      ),
+    );
+  }, PATIENCE);
+  try {
+    return await Promise.race([awaitedLater(found), late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
 
 async function tried(context: CheckContext): Promise<Finding> {
   let step = 'make an image';
   try {
-    return await trial(context, (next) => {
+    const { memory, pids } = await trial(context, (next) => {
       step = next;
     });
+    const limits = [
+      memory === undefined ? 'no limit of memory' : `memory ${Math.round(memory / 2 ** 20)} MiB`,
+      pids === undefined ? 'no limit of processes' : `${pids} processes`,
+    ];
+    return ok(`a sandbox was started, and ran a command: ${limits.join(', ')}`);
   } catch (error) {
     const { hint, cause } = asKnown(error);
     return fail(
@@ -91,10 +100,20 @@ async function tried(context: CheckContext): Promise<Finding> {
   }
 }
 
-async function trial(
-  { paths, env, owner }: CheckContext,
-  begin: (step: string) => void,
-): Promise<Finding> {
+type Begin = (step: string) => void;
+
+/** What a check says of a sandbox that it tries. */
+export function trialOf({ env }: CheckContext) {
+  return {
+    ...({ isolation: 'container', network: 'private', label: { kind: 'auto' } } as const),
+    ...{ binds: [], volumes: [], allowHostWrite: false, protectedPaths: [], egress: undefined },
+    ...{ privateTmp: true, namespaces: 0, nested: false, boot: false },
+    ...{ allowMissing: allowedMissing(env), caller: { uid: 0, gid: 0 } },
+  };
+}
+
+async function trial(context: CheckContext, begin: Begin): Promise<CgroupLimits> {
+  const { paths } = context;
   // A tree with one program that does nothing: the guest init needs no library.
   await using work = await openWorkDirectory(paths);
   const root = join(work.path, 'tree');
@@ -103,49 +122,30 @@ async function trial(
   }
   copyFileSync(initPath(), join(root, INIT_PATH));
   await chmod(join(root, INIT_PATH), 0o755);
-  const allowMissing = allowedMissing(env);
   const plan = planSandbox(
-    {
-      ...{
-        isolation: 'container',
-        network: 'private',
-        binds: [],
-        volumes: [],
-        allowHostWrite: false,
-        egress: undefined,
-      },
-      ...{ privateTmp: true, namespaces: 0, nested: false, boot: false, label: { kind: 'auto' } },
-      ...{ allowMissing, shownAs: ['kiln doctor'] },
-      ...{ owner: USER, caller: { uid: 0, gid: 0 } },
-    },
+    { ...trialOf(context), shownAs: ['kiln doctor'], owner: USER },
     { tree: root, id: undefined, environment: {} },
   );
   const command: CommandPlan = {
     ...{ argv: [INIT_PATH, 'true'], env: {}, workdir: '/', time: {}, leftovers: 'ended' },
     policy: { user: USER.spec, capabilities: [], seccomp: 'default' },
   };
+  return await runPlanned(context, { ...plan, command }, begin);
+}
+
+/** @throws KilnError of whatever is in the way */
+export async function runPlanned(
+  { paths, env, owner }: CheckContext,
+  plan: Plan,
+  begin: Begin,
+): Promise<CgroupLimits> {
   begin('reach libvirt');
   await using connection = await connect({ paths, env, endAfter: libvirtPatience() });
   begin('start a sandbox');
-  const engine = {
-    ...{ paths, owner, connect: async () => connection },
-    ...{
-      cwd: () => '/',
-      renamed: <Value>(value: Value) => value,
-      holdName: async () => undefined,
-      allowMissing: () => allowMissing,
-      allowHost: () => false,
-      signingPassphrase: () => undefined,
-    },
-  };
-  await using emptySandbox = await PlannedSandbox.open(engine, { ...plan, command });
+  const host = { paths, owner, connect: async () => connection };
+  await using plannedSandbox = await PlannedSandbox.open(host, plan);
   begin('run a command in it');
-  const { exitCode, signal } = await emptySandbox.execute(command);
+  const { exitCode, signal } = await plannedSandbox.execute(plan.command);
   if (exitCode !== 0) throw new KilnError('E_EXEC', `it ended with ${exitCode ?? signal}`);
-  const { memory, pids } = emptySandbox.limits();
-  const limits = [
-    memory === undefined ? 'no limit of memory' : `memory ${Math.round(memory / 2 ** 20)} MiB`,
-    pids === undefined ? 'no limit of processes' : `${pids} processes`,
-  ];
-  return ok(`a sandbox was started, and ran a command: ${limits.join(', ')}`);
+  return plannedSandbox.limits();
 }

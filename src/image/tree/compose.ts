@@ -42,6 +42,8 @@ export interface DeferredOwner extends OwnedFile {
 export interface Composition {
   readonly bytes: number;
   readonly copiedBytes: number;
+  /** Paths of files that are no links into the store. */
+  readonly copied: readonly string[];
   readonly warnings: readonly string[];
   readonly deferred: readonly DeferredOwner[];
 }
@@ -69,6 +71,7 @@ type Sources = Map<RpmPackage, readonly { readonly directory: string; readonly f
 class Composer implements Composition, Disposable {
   bytes = 0;
   copiedBytes = 0;
+  readonly copied: string[] = [];
   readonly warnings: string[] = [];
   readonly deferred: DeferredOwner[] = [];
   readonly #treeOf: (of: RpmPackage) => string;
@@ -124,7 +127,10 @@ class Composer implements Composition, Disposable {
   #copyLeaf(leaf: PlannedLeaf, source: number, target: number, name: Buffer | string): void {
     const { file } = leaf.owner;
     const capability = this.#copy(leaf.owner, source, target, name);
-    if (file.type === 'file') this.copiedBytes += file.size / file.nlink;
+    if (file.type === 'file') {
+      this.copiedBytes += file.size / file.nlink;
+      this.copied.push(leaf.path);
+    }
     if (!needsOwner(file)) return;
     const caps = capability === undefined ? {} : { capability };
     this.deferred.push({ path: leaf.path, ...leaf.owner, ...caps });

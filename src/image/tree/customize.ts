@@ -25,13 +25,18 @@ import { type Account, type Group, readAccounts, readGroups } from './accounts.t
 
 const IN_THE_WAY = 'a package or a scriptlet has put something else there';
 
-export interface FileToWrite {
+export interface FileFacts {
   readonly path: string;
-  readonly content: Buffer;
   readonly mode: number;
   readonly owner: string;
   readonly group: string;
 }
+
+export interface FileToWrite extends FileFacts {
+  readonly content: Buffer;
+}
+
+const ACCOUNT_FILES = ['/etc/passwd', '/etc/group', '/etc/shadow', '/etc/gshadow'];
 
 interface TreeAdditions {
   readonly users: readonly RecipeUser[];
@@ -45,11 +50,14 @@ const FIRST_LINES: Readonly<Record<string, string>> = {
 };
 
 /**
- * Adds users (with groups and homes), then folders and files.
+ * Adds users (with groups and homes), then folders and files. @returns paths of files that it may have written
  * @param root the tree's open root directory
  * @throws KilnError E_IMAGE_USER for ids and names that clash or do not exist; E_IMAGE_TREE
  */
-export function customizeTree(root: number, { users, folders = [], files }: TreeAdditions): void {
+export function customizeTree(
+  root: number,
+  { users, folders = [], files }: TreeAdditions,
+): readonly string[] {
   for (const user of users) addUser(root, user);
   for (const path of folders) closeSync(makeTreeDirectories(root, path));
   const accounts = new Map(readAccounts(root).map((account) => [account.name, account.uid]));
@@ -65,6 +73,7 @@ export function customizeTree(root: number, { users, folders = [], files }: Tree
     }
     writeTreeFile(root, file.path, file.content, { mode: file.mode, uid, gid });
   }
+  return [...ACCOUNT_FILES, ...files.map(({ path }) => path)];
 }
 
 function addUser(root: number, user: RecipeUser): void {

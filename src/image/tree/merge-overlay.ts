@@ -35,6 +35,8 @@ const MARKS = ['user.overlay.', 'trusted.overlay.'];
 export interface Merge {
   readonly bytes: number;
   readonly directories: ReadonlySet<string>;
+  /** Paths of files that came. */
+  readonly files: readonly string[];
 }
 
 /** Times newer than `after` become `to`, or every image would differ. Nanoseconds since 1970. */
@@ -68,6 +70,7 @@ export function cleanUpperTree(tree: string, clamp: ClampTimes): Merge {
 class Merger implements Merge {
   bytes = 0;
   readonly directories = new Set<string>();
+  readonly files: string[] = [];
   readonly #trash: number;
   readonly #clamp: ClampTimes;
   #serial = 0;
@@ -90,7 +93,7 @@ class Merger implements Merge {
         this.#directory(from, to, name, there, `${path}/${decodeName(name)}`, depth);
       } else {
         if (there?.isDirectory()) this.#remove(to, name, there);
-        this.#entry(from, name, stat);
+        this.#entry(from, name, stat, path);
         renameat(from, name, to, name);
       }
     }
@@ -128,15 +131,16 @@ class Merger implements Merge {
         using inner = closing(openDirectory(directory, name));
         this.clean(inner.fd, `${path}/${decodeName(name)}`, depth + 1);
       } else {
-        this.#entry(directory, name, stat);
+        this.#entry(directory, name, stat, path);
       }
     }
     const times = clampTimes(fstatSync(directory, { bigint: true }), this.#clamp);
     if (times !== undefined) setTimes(directory, times);
   }
 
-  #entry(directory: number, name: Buffer, stat: BigIntStats): void {
+  #entry(directory: number, name: Buffer, stat: BigIntStats, folder: string): void {
     if (stat.isFile()) {
+      this.files.push(`${folder}/${decodeName(name)}`);
       using path = closing(openPath(directory, name));
       // It is known to be a regular file, so opening it neither blocks nor acts.
       using file = closing(openSync(`/proc/self/fd/${path.fd}`, constants.O_RDONLY));
