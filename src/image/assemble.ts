@@ -48,6 +48,8 @@ export interface AssembledTree {
   /** Bytes of all files, and of those that are no links into the package store. */
   readonly bytes: number;
   readonly ownBytes: number;
+  /** Where files are that may be no links into the store; undefined where all may be none. */
+  readonly own?: readonly string[];
 }
 
 /**
@@ -94,6 +96,7 @@ function withoutScripts({ options, composed, composition }: Parts): AssembledTre
     epoch: newest(options.packages),
     bytes: composition.bytes,
     ownBytes: composition.copiedBytes,
+    own: composition.copied,
   };
 }
 
@@ -121,6 +124,7 @@ async function fast({ options, plan, composed, composition }: Parts): Promise<As
     epoch: newest(packages),
     bytes: composition.bytes + merge.bytes,
     ownBytes: composition.copiedBytes + merge.bytes,
+    own: [...composition.copied, ...merge.files],
   };
 }
 

@@ -5,7 +5,6 @@ import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import { foundAt } from '../host/files/held.ts';
 import type { StatePaths } from '../host/state/paths.ts';
-import type { Repository } from '../packages/repository/configuration.ts';
 import type { Lock } from '../packages/repository/lock/lock.ts';
 import { openRepositories } from '../packages/repository/open.ts';
 import { solve } from '../packages/solver/solve.ts';
@@ -34,7 +33,7 @@ export interface OpenImageOptions {
  */
 export async function buildNamed(
   engine: Engine,
-  named: Exclude<NamedImage, { kind: 'image' }>,
+  named: Extract<NamedImage, { readonly path: string }>,
   options: OpenImageOptions = {},
 ): Promise<LeasedImage> {
   requireInit();
@@ -80,7 +79,7 @@ async function planFromLock(place: RecipePlace, path: string): Promise<ImagePlan
   return { lock: packages, settings, sources, warnings: [] };
 }
 
-function keyFiles(repositories: readonly Pick<Repository, 'gpgkey'>[]): string[] {
+function keyFiles(repositories: readonly { readonly gpgkey: readonly string[] }[]): string[] {
   return [...new Set(repositories.flatMap(({ gpgkey }) => gpgkey))];
 }
 

@@ -3,6 +3,7 @@
 import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { isWithin, readUserFile } from '../host/files/user-file.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 import type { RecipeFiles } from '../recipe/folder.ts';
 import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-recipe.ts';
 import { findRecipe, isTrusted } from '../recipe/named.ts';
@@ -12,11 +13,16 @@ import type { FileToWrite } from './tree/customize.ts';
 
 const SOURCE_LIMIT_MB = 64;
 
-export type RecipePlace = Pick<Engine, 'paths' | 'owner' | 'allowHost' | 'holdName'>;
+export interface RecipePlace {
+  readonly paths: StatePaths;
+  readonly owner: Engine['owner'];
+  allowHost(): boolean;
+  holdName(path: string): Promise<void>;
+}
 
 /** How a user's recipe, which is a copy, has what it names. */
 export function usersFiles(
-  { owner }: Pick<Engine, 'owner'>,
+  { owner }: { readonly owner: Engine['owner'] },
   path: string,
 ): RecipeFiles | undefined {
   return owner?.files?.nameOf(path) === undefined ? undefined : owner.files;

@@ -203,10 +203,11 @@ const GARBLED: ReadonlySet<string> = new Set([
 const ELSEWHERE = /detached|account|cache\\?\/partial|cache\\?\/\(bases|previous|store\\?\/damage/;
 
 /**
- * Who reads it says so; but `kiln run` and the others have no reason to, or what writes an image to the disk,
- * with nobody to tell, may come to it first.
+ * Who reads it says so; but `kiln run` and the others have no reason to (`kiln gc --verify` has), or what writes an
+ * image to the disk, with nobody to tell, may come to it first.
  */
-const NEED_NOT_BE_TOLD = /^(store\/roots\/[^/]+\/packages.json|mock\/|store\/sync-points)/;
+const NEED_NOT_BE_TOLD =
+  /^(store\/roots\/[^/]+\/packages.json|mock\/|store\/sync-points|store\/images\/[^/]+\/own-files)/;
 
 type Kind = (typeof KINDS)[number];
 
@@ -408,7 +409,10 @@ test.serial('gc --verify finds a changed byte, and later commands remember it', 
   const path = await freshRecipe();
   const id = (await ok('image', 'build', path)).trim();
   const good = await ok('gc', '--verify');
-  t.regex(good, /^compared \d+ packages: 0 damaged, 0 images had their files; 0 packages and/);
+  t.regex(
+    good,
+    /^compared \d+ packages: 0 damaged, 0 images with damaged files; 0 packages, 0 images and 0 files/,
+  );
   // It holds up nobody while it reads: others have the lock meanwhile.
   const { paths } = state.engine;
   await withLock(packagesLock(paths), async () =>
@@ -422,12 +426,12 @@ test.serial('gc --verify finds a changed byte, and later commands remember it', 
   await changeByte(full(`store/images/${id}/tree/usr/bin/env`));
   const { exitCode, stdout, stderr } = await kiln('gc', '--verify');
   t.is(exitCode, 1, String(stderr));
-  t.regex(String(stdout), /: 1 damaged, \d+ images had their files/);
+  t.regex(String(stdout), /: 1 damaged, \d+ images with damaged files/);
   t.regex(String(stderr), WRONG);
   // The package is gone; the image stays, for somebody uses it, but it is not used any more.
   const again = await kiln('gc', '--verify');
   t.is(again.exitCode, 1);
-  t.regex(String(again.stdout), /: 0 damaged, \d+ images had their files; 1 packages and/);
+  t.regex(String(again.stdout), /: 0 damaged, \d+ images with damaged files; 1 packages, 0/);
   t.regex(String(again.stderr), /env is damaged: its \w+ is another one \[E_DAMAGED\]\n.*doctor/);
   const doctor = await ok('doctor', 'state-files');
   t.regex(doctor, WRONG);
@@ -448,7 +452,7 @@ test.serial('gc --verify finds a changed byte, and later commands remember it', 
   await mendAll(t);
   const mended = await kiln('gc', '--verify');
   t.is(mended.exitCode, 0, String(mended.stderr));
-  t.regex(String(mended.stdout), /^compared \d+ packages: 0 damaged, 0 images had their files/);
+  t.regex(String(mended.stdout), /^compared \d+ packages: 0 damaged, 0 images with damaged files/);
   t.notRegex(String(mended.stderr), /damaged/);
   await ok('image', 'rm', id);
 });
@@ -496,27 +500,72 @@ test.serial(
     const { exitCode, stdout, stderr } = await kiln('gc', '--verify');
     t.is(exitCode, 1);
     // Of the first the files were compared before it was thrown away.
-    t.regex(String(stdout), /: 2 damaged, 0 images had their files; 2 packages and \d+ files/);
+    t.regex(String(stdout), /: 2 damaged, 0 images with damaged files; 2 packages, 0 images/);
     t.regex(String(stderr), /header\.rpm is damaged.*unpacked again when it is needed/);
     t.regex(String(stderr), /package\.json is damaged.*unpacked again when it is needed/);
     t.regex(await ok('doctor', 'state-files'), /no damaged file/);
     // Nothing is damaged any more, and yet nobody can tell.
     const unknown = await kiln('gc', '--verify');
     t.is(unknown.exitCode, 1);
-    t.regex(String(unknown.stdout), /: 0 damaged, 0 images had their files; 2 packages and/);
+    t.regex(String(unknown.stdout), /: 0 damaged, 0 images with damaged files; 2 packages, 0/);
     t.regex(String(unknown.stderr), /files of 2 packages are not known any more: .*\[E_DAMAGED\]/);
     // What an image shares with no package any more is compared with the package that is unpacked anew.
     const next = (await ok('image', 'build', await freshRecipe())).trim();
     const before = JSON.parse(await ok('gc', '--verify', '--json')).verified;
-    t.deepEqual(before.uncompared.packages, []);
+    t.deepEqual([before.uncompared.packages, before.images], [[], []]);
     const [file = ''] = Object.keys(await ownFiles(first));
     await changeByte(full(`store/images/${id}/tree${file}`));
-    const after = JSON.parse(await ok('gc', '--verify', '--json')).verified;
+    const after = await kiln('gc', '--verify', '--json');
+    t.is(after.exitCode, 1);
     // Other images may share it.
-    t.true(after.uncompared.files > before.uncompared.files);
-    for (const one of [id, next]) await ok('image', 'rm', one);
+    t.true(JSON.parse(String(after.stdout)).verified.images.length > 0);
+    for (const one of [id, next]) await kiln('image', 'rm', one);
+    await mendAll(t);
   },
 );
+
+test.serial('gc --verify compares what an image has of its own', async (t) => {
+  t.timeout(120_000 * PATIENCE);
+  const id = (await ok('image', 'build', await freshRecipe())).trim();
+  const archive = join(state.directory, 'own.tar');
+  await ok('image', 'export', id, '-o', archive);
+  const brought = (await ok('image', 'import', archive, '--name', 'brought')).trim();
+  const verify = async () => {
+    const { exitCode, stdout, stderr } = await kiln('gc', '--verify', '--json');
+    return { exitCode, stderr: String(stderr), ...JSON.parse(String(stdout)).verified };
+  };
+  t.like(await verify(), { exitCode: 0, images: [], uncompared: { packages: [], images: [] } });
+  for (const image of [id, brought]) {
+    const folder = full(`store/images/${image}`);
+    const note = await readFile(join(folder, 'own-files.json'));
+    // A digest of every file of an imported image, and of few of one that is made of packages: sha256sum is the oracle.
+    const { own } = JSON.parse(note.toString()) as { own: Record<string, string> };
+    const tree = join(folder, 'tree');
+    const { stdout: alone } = await execa('find', [
+      tree,
+      '-type',
+      'f',
+      '-size',
+      '+0',
+      '-links',
+      '1',
+    ]);
+    const file = alone.split('\n')[0] ?? '';
+    const { stdout } = await execa('sha256sum', [file]);
+    t.is(own[file.slice(tree.length)], stdout.split(' ')[0]);
+    t.is('/usr/bin/env' in own, image === brought);
+    await rm(join(folder, 'own-files.json'));
+    t.like(await verify(), { exitCode: 1, images: [], uncompared: { images: [image] } });
+    await writeFile(join(folder, 'own-files.json'), note, { mode: 0o600 });
+    await changeByte(file);
+    const found = await verify();
+    t.like(found, { exitCode: 1, damaged: [], images: [image], uncompared: { images: [] } });
+    t.regex(found.stderr, /tree\/.* is damaged: its sha256 is another one/);
+    // Nobody used it.
+    t.notRegex(await ok('image', 'ls', '--json'), new RegExp(image));
+  }
+  t.like(await verify(), { exitCode: 0, images: [] });
+});
 
 test.serial('doctor’s advice mends what doctor finds', async (t) => {
   t.timeout(240_000 * PATIENCE);

@@ -189,18 +189,24 @@ async function unpack(
   const manifest = manifestOf(id, tree, config, output, options.name);
   const contents: ImageContents = { inputs: null, packages: [], linked: [], exactReasons: [] };
   const owner = { name: options.name, private: false };
-  writeImage(directory, manifest, contents, options.uid ?? ROOT, owner);
+  await writeImage(directory, manifest, contents, { uid: options.uid ?? ROOT, owner });
   return await publishImage(paths, id, directory);
 }
 
 async function unpackLayers(
-  layers: readonly Pick<Layer, 'fd'>[],
+  layers: readonly { readonly fd: number }[],
   destination: string,
-  from: Pick<ImportOptions, 'maxBytes' | 'signal'> &
-    Pick<UnpackLayersInput, 'whiteouts'> & { readonly source: string },
+  from: {
+    readonly source: string;
+    readonly maxBytes?: number | undefined;
+    readonly maxEntries?: number;
+    readonly whiteouts?: boolean;
+    readonly signal?: AbortSignal | undefined;
+  },
 ): Promise<UnpackLayersOutput> {
   const { source, maxBytes = DEFAULT_DISK, whiteouts = true, signal } = from;
-  const input: UnpackLayersInput = { maxBytes, maxEntries: filesFor(maxBytes), whiteouts };
+  const { maxEntries = filesFor(maxBytes) } = from;
+  const input: UnpackLayersInput = { maxBytes, maxEntries, whiteouts };
   using watch = new DiskWatch(destination);
   const given = signal === undefined ? [] : [signal];
   return await askConfined({
@@ -232,18 +238,21 @@ export async function unpackArchive(
 }
 
 /**
- * As {@link unpackArchive}, of what a machine has packed. The disk is watched, and the archive's size is known.
+ * As {@link unpackArchive}, of what a machine has packed. One that has broken its kernel may have compressed it: the
+ * archive's own size bounds nothing.
  * @throws KilnError E_MACHINE, E_DISK, E_DISK_FULL, E_DISK_LOW
  */
 export async function unpackPacked(
   source: string,
   destination: string,
+  maxBytes: number | undefined,
   signal: AbortSignal | undefined,
 ): Promise<readonly string[]> {
   using archive = closing(openSync(source, constants.O_RDONLY));
   try {
     const { warnings } = await unpackLayers([archive], destination, {
-      ...{ source, signal, whiteouts: false },
+      ...{ source, signal, maxBytes, whiteouts: false },
+      maxEntries: filesFor(DEFAULT_DISK),
     });
     return warnings;
   } catch (cause) {
@@ -292,9 +301,13 @@ function manifestOf(
 export function refuseRecipesName(paths: StatePaths, name: string): void {
   const recipe = recipeOf(paths, name);
   if (recipe === undefined) return;
-  throw new KilnError('E_ARGUMENT', `${name} means the recipe ${recipe}, and no other image`, {
-    hint: 'give it another name with --name',
-  });
+  throw new KilnError(
+    'E_ARGUMENT',
+    `${name} means ${recipe === '/usr' ? '' : 'the recipe '}${recipe}, and no other image`,
+    {
+      hint: 'give it another name with --name',
+    },
+  );
 }
 
 function environmentOf(entries: readonly string[]): Record<string, string> {

@@ -41,7 +41,6 @@ const configSchema = z.object({
     .optional(),
 });
 
-export type OciDescriptor = z.output<typeof descriptorSchema>;
 export type OciConfig = z.output<typeof configSchema>;
 
 /** Those that have two names. */
@@ -77,7 +76,7 @@ export async function readOciLayout(directory: string, arch: string) {
   return { config, layers: manifest.layers };
 }
 
-export function blobPath(directory: string, descriptor: Pick<OciDescriptor, 'digest'>): string {
+export function blobPath(directory: string, descriptor: { readonly digest: string }): string {
   return join(directory, 'blobs', ...descriptor.digest.split(':'));
 }
 

@@ -4,7 +4,7 @@ import { KilnError } from '../../errors.ts';
 import { findCached, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
-import type { Lock, LockedPackage } from '../../packages/repository/lock/lock.ts';
+import type { Lock, LockedPackage, LockedRepository } from '../../packages/repository/lock/lock.ts';
 import { mapParallel } from '../../packages/repository/open.ts';
 import { readTrust, type Trust } from '../../packages/repository/trust/keys.ts';
 import { assertSigned, assertTrusted } from '../../packages/rpm/inspect.ts';
@@ -114,13 +114,13 @@ export async function confined<Item, Result>(
  */
 export async function checkStored(
   paths: StatePaths,
-  lock: Pick<Lock, 'repositories'>,
+  repositories: readonly LockedRepository[],
   packages: readonly LockedPackage[],
   { getFiles, ...confinement }: CheckOptions,
 ): Promise<LockedPackage[]> {
   const damaged: LockedPackage[] = [];
   const directory = ({ digest }: LockedPackage) => packageDirectory(paths, digest);
-  for (const [trust, members] of await byTrust(lock, packages)) {
+  for (const [trust, members] of await byTrust(repositories, packages)) {
     const unknown = members.filter((wanted) => !meets(directory(wanted), trust));
     if (unknown.length === 0) continue;
     using _ = span('check what is stored');
@@ -155,12 +155,12 @@ export async function checkStored(
  * @throws KilnError E_RPM_SIGNATURE, E_RPM_DIGEST, E_LOCK_MISMATCH, E_KEY_MISSING, E_KEYRING
  */
 export async function checkFiles(
-  lock: Pick<Lock, 'repositories' | 'packages'>,
+  lock: Lock,
   files: readonly string[],
   confinement: Confinement,
 ): Promise<void> {
   const named = withFiles(lock.packages, files);
-  for (const [trust, members] of await byTrust(lock, lock.packages)) {
+  for (const [trust, members] of await byTrust(lock.repositories, lock.packages)) {
     const theirs = named.filter(({ locked }) => members.includes(locked));
     await checkTrusted(theirs, trust, confinement);
   }
@@ -176,7 +176,7 @@ function withFiles(packages: readonly LockedPackage[], files: readonly string[])
 }
 
 async function byTrust(
-  { repositories }: Pick<Lock, 'repositories'>,
+  repositories: readonly LockedRepository[],
   packages: readonly LockedPackage[],
 ): Promise<[Trust, LockedPackage[]][]> {
   const groups: [Trust, LockedPackage[]][] = [];

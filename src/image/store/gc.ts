@@ -15,7 +15,7 @@ import {
   packageDirectory,
 } from './entry.ts';
 import { type ListedImage, listImages, removeIdleImage, sweepImages } from './images.ts';
-import { findContents, type ImageManifest, imageIds, ownersOf } from './manifest.ts';
+import { findContents, imageIds, ownersOf } from './manifest.ts';
 import {
   discard,
   emptyTrash,
@@ -109,11 +109,15 @@ export async function removeUnusedPackages(paths: StatePaths, user?: PackageUser
   await sweepWorkDirectories(paths);
   const { packages: all, ...store } = await listStore(paths, { mends: user === undefined });
   const packages = all.filter(({ directory }) => user === undefined || isOwnedBy(directory, user));
-  const discarded = await discardUnused(paths, unusedIn(paths, { ...store, packages }), store);
+  const discarded = await discardUnused(
+    paths,
+    unusedIn(paths, { ...store, packages }),
+    store.images,
+  );
   for (const { tree } of discarded) await removeTree(tree);
   if (user === undefined) return total(discarded);
   const needless = unusedIn(paths, { ...store, packages, images: imagesOwnedBy(paths, user) });
-  await eachUnused(paths, needless, store, ({ directory }) => forgetReader(directory, user));
+  await eachUnused(paths, needless, store.images, ({ directory }) => forgetReader(directory, user));
   return total(discarded);
 }
 
@@ -126,7 +130,7 @@ export function imagesOwnedBy(paths: StatePaths, { uid }: PackageUser) {
 async function discardUnused(
   paths: StatePaths,
   unused: readonly ListedPackage[],
-  listed: Pick<Store, 'images'>,
+  listed: readonly ListedImage[],
 ): Promise<(ListedPackage & { readonly tree: string })[]> {
   const discarded: (ListedPackage & { readonly tree: string })[] = [];
   await eachUnused(paths, unused, listed, async (found) => {
@@ -143,7 +147,7 @@ async function discardUnused(
 async function eachUnused(
   paths: StatePaths,
   unused: readonly ListedPackage[],
-  { images: listed }: Pick<Store, 'images'>,
+  listed: readonly ListedImage[],
   act: (found: ListedPackage) => Promise<void> | void,
 ): Promise<void> {
   if (unused.length === 0) return;
@@ -183,9 +187,10 @@ export function unusedIn<Listed extends { readonly directory: string }>(
     packages,
     needed,
     images,
-  }: Pick<Store, 'needed'> & {
+  }: {
+    readonly needed: readonly string[];
     readonly packages: readonly Listed[];
-    readonly images: readonly { readonly manifest: Pick<ImageManifest, 'id'> }[];
+    readonly images: readonly { readonly manifest: { readonly id: string } }[];
   },
 ): Listed[] {
   // What images are made of is only read if it matters.
@@ -266,7 +271,9 @@ class Collector {
 
   async #removePackages(unused: readonly ListedPackage[]): Promise<void> {
     const removed =
-      this.#limits.dryRun === true ? unused : await discardUnused(this.#paths, unused, this.#store);
+      this.#limits.dryRun === true
+        ? unused
+        : await discardUnused(this.#paths, unused, this.#store.images);
     const directories = new Set(removed.map(({ directory }) => directory));
     const packages = this.#store.packages.filter(({ directory }) => !directories.has(directory));
     this.#store = { ...this.#store, packages };

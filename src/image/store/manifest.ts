@@ -9,13 +9,14 @@ import {
   withFields,
   writeRecord,
 } from '../../host/state/checked-file.ts';
-import { type Damage, tellDamage } from '../../host/state/damage.ts';
+import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { Lock } from '../../packages/repository/lock/lock.ts';
 import { IMAGE_FORMAT, type ImageInputs } from '../key.ts';
 import type { Account } from '../tree/accounts.ts';
 import { isDurable, type Moment } from './durability.ts';
 import { knownDamage } from './mark.ts';
+import { noteOwnFiles, type OwnFiles } from './own-files.ts';
 
 export type TransactionKind = 'fast' | 'exact' | 'none' | 'imported';
 
@@ -30,6 +31,8 @@ export interface ImageManifest {
   readonly user: Account;
   readonly workdir: string;
   readonly accounts: readonly Account[];
+  /** Folders of this host that a command sees, read-only: of the image `host` alone. */
+  readonly host?: readonly string[];
   readonly packageCount: number;
   readonly bytes: number;
   /** Bytes on disk that are not shared with the package store. */
@@ -79,7 +82,7 @@ export function readManifest(paths: StatePaths, id: string): ImageManifest | und
   return existsSync(tree) ? value : unusable({ path: tree, why: 'it is gone' });
 }
 
-function unusable({ path, why }: Pick<Damage, 'path' | 'why'>): undefined {
+function unusable({ path, why }: { path: string; why: string }): undefined {
   tellDamage({ path, why, done: 'the image cannot be used, and is made again when it is needed' });
 }
 
@@ -148,13 +151,12 @@ export function ownerFile(directory: string, uid: number): string {
 const MANIFEST_MAX = 256 * 1024;
 
 /** No name means it yet. @throws KilnError E_IMAGE_LARGE */
-export function writeImage(
+export async function writeImage(
   directory: string,
   manifest: ImageManifest,
   contents: ImageContents,
-  uid: number,
-  owner: ImageOwner,
-): void {
+  { uid, owner, ...own }: { readonly uid: number; readonly owner: ImageOwner } & OwnFiles,
+): Promise<void> {
   const length = JSON.stringify(manifest).length;
   if (length > MANIFEST_MAX) {
     const what = `what the image ${owner.name} says of itself takes ${length} characters, more than ${MANIFEST_MAX}`;
@@ -162,13 +164,16 @@ export function writeImage(
       hint: 'it has too many accounts (/etc/passwd), variables or words of description',
     });
   }
+  await noteOwnFiles(directory, imageFiles.tree(directory), own);
   writeRecord(imageFiles.contents(directory), contents);
   writeFileSync(imageFiles.lease(directory), '', { mode: 0o600 });
   writeRecord(imageFiles.manifest(directory), manifest);
   writeRecord(ownerFile(directory, uid), { ...owner, names: [] });
 }
 
-type StoredImage = Pick<ImageManifest, 'id'>;
+interface StoredImage {
+  readonly id: string;
+}
 
 const takeOwner = withFields<ImageOwner>({ name: 'string', private: 'boolean' });
 

@@ -50,13 +50,17 @@ import {
 
 const ROOM = { who: 'unpacking the packages', hint: MORE_DISK };
 
-export interface ObtainOptions extends Confinement {
+interface FetchOptions {
   /** Who is not root, and whose own recipe names the packages. */
   readonly user?: PackageUser | undefined;
-  /** Who waits for them; root by default. */
-  readonly caller?: PackageUser | undefined;
   readonly disk: number;
   readonly onProgress?: OnImageProgress | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface ObtainOptions extends Confinement, FetchOptions {
+  /** Who waits for them; root by default. */
+  readonly caller?: PackageUser | undefined;
 }
 
 /**
@@ -76,7 +80,7 @@ export async function obtainPackages(
     if (found !== undefined) stored.set(digest, found);
   }
   const check = (packages: readonly LockedPackage[]) =>
-    checkStored(paths, lock, packages, {
+    checkStored(paths, lock.repositories, packages, {
       ...options,
       getFiles: (wanted) => fetchFiles(paths, { ...lock, packages: [...wanted] }, options),
     });
@@ -102,7 +106,7 @@ export async function obtainPackages(
 }
 
 /** Root's recipes are trusted with what they download. @throws KilnError E_DISK */
-function takeRoom({ packages }: Lock, { user, disk }: Pick<ObtainOptions, 'user' | 'disk'>): void {
+function takeRoom({ packages }: Lock, { user, disk }: FetchOptions): void {
   if (user !== undefined)
     new DiskRoom(disk, ROOM).take(packages.reduce((sum, { size }) => sum + size, 0));
 }
@@ -137,7 +141,7 @@ function deletedError({ nevra }: LockedPackage): KilnError {
 export async function fetchSignedFiles(
   paths: StatePaths,
   lock: Lock,
-  options: Pick<ObtainOptions, 'user' | 'disk' | 'onProgress' | 'signal'>,
+  options: FetchOptions,
 ): Promise<string[]> {
   takeRoom(lock, options);
   const files = await fetchFiles(paths, lock, options);
@@ -149,17 +153,11 @@ export async function fetchSignedFiles(
 async function fetchFiles(
   paths: StatePaths,
   lock: Lock,
-  {
-    user,
-    onProgress,
-    signal,
-    onPackage,
-  }: Pick<ObtainOptions, 'user' | 'onProgress' | 'signal'> & {
-    readonly onPackage?: (digest: string) => void;
-  },
+  { user, onProgress, signal }: FetchOptions,
+  onPackage?: (digest: string) => void,
 ): Promise<string[]> {
   const reach = reachOf(paths, user);
-  const files = await fetchPackages(lock, { ...reach, onProgress, signal, onPackage });
+  const files = await fetchPackages(lock, { ...reach, onProgress, signal }, onPackage);
   return lock.packages.map((wanted) => files.get(wanted.digest)!);
 }
 
@@ -180,7 +178,7 @@ async function addPackages(
   const signal = AbortSignal.any([stop.signal, watch.signal, ...given]);
   const onPackage = (digest: string) => arrivals.get(digest)?.resolve();
   // Those who wait for a package get the error; if all have given up, nobody does.
-  const fetching = awaitedLater(fetchFiles(paths, part, { ...options, signal, onPackage }));
+  const fetching = awaitedLater(fetchFiles(paths, part, { ...options, signal }, onPackage));
   const ready = async (digest: string) => {
     await Promise.race([arrivals.get(digest)!.promise, fetching]);
   };
@@ -247,7 +245,7 @@ async function unpackPart(
   chmodSync(root, 0o755);
   const jobs = wanted.map(({ file }, index) => ({ file, into: String(index) }));
   const results: Unpacked[] = [];
-  const entryOf = ({ job }: Pick<Unpacked, 'job'>) => join(work.path, `entry-${job.into}`);
+  const entryOf = ({ job }: { job: UnpackJob }) => join(work.path, `entry-${job.into}`);
   const { keys, policy } = trust;
   const isReady = ({ into }: UnpackJob) => ready(wanted[Number(into)]!.locked.digest);
   const taken = new Map<UnpackJob, number>();

@@ -5,7 +5,7 @@ import { basename, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { treeUsage } from '../../host/files/tree-usage.ts';
-import type { SandboxOwner } from '../../host/libvirt/sandbox-host.ts';
+import type { UserShare } from '../../host/libvirt/sandbox-host.ts';
 import { bytesFor } from '../../host/state/disk-watch.ts';
 import { pathsOfUser, type StatePaths } from '../../host/state/paths.ts';
 import { inUnits, SIZES } from '../../options/measures.ts';
@@ -110,7 +110,7 @@ async function keptBy(
  */
 export async function storageLeft(
   paths: StatePaths,
-  owner: Pick<SandboxOwner, 'uid' | 'share'> | undefined,
+  owner: { readonly uid: number; readonly share: UserShare } | undefined,
   more = 0,
 ): Promise<number> {
   if (owner === undefined) return Number.POSITIVE_INFINITY;

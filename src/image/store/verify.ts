@@ -1,7 +1,7 @@
 /** Compares unpacked files with the digests in their headers, which no run has time for. */
 
 import { createHash } from 'node:crypto';
-import { constants, fstatSync, openSync, statSync } from 'node:fs';
+import { constants, existsSync, fstatSync, openSync, statSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
@@ -15,6 +15,8 @@ import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 import { damagedImages, discardDamaged, type FoundDamage, noteDamage } from './damage.ts';
 import { packageDamage, readEntry, readStoredPackage, type StoredPackage } from './entry.ts';
 import { findContents, imageDirectory, imageFiles, imageIds } from './manifest.ts';
+import { type KnownDamage, knownDamage, noteIn } from './mark.ts';
+import { type ComparedOwn, compareOwnFiles, inodeOf } from './own-files.ts';
 import { ensureStore } from './work-directory.ts';
 
 export interface VerifyReport {
@@ -22,19 +24,21 @@ export interface VerifyReport {
   readonly packages: number;
   /** Digests of packages. */
   readonly damaged: readonly string[];
-  /** Ids of images that share a damaged file. */
+  /** Ids of damaged images. */
   readonly images: readonly string[];
   readonly uncompared: {
     /** Digests of packages whose files are not known: of an image’s as well, which the store does not have. */
     readonly packages: readonly string[];
-    /** Files of images that are neither a package’s own nor equal to it: scriptlets and recipes change some. */
+    /** Ids of images of which nothing says how their own files were. */
+    readonly images: readonly string[];
+    /** How many of their own files have too many holes. */
     readonly files: number;
   };
 }
 
 /**
- * A package with a different file is thrown away, unless an image is being made of it, and images that share the file
- * are taken for damaged from then on.
+ * A package with a different file is thrown away, unless an image is being made of it. Images that share the file, or
+ * have a different one of their own, are taken for damaged from then on.
  */
 export async function verifyPackages(paths: StatePaths): Promise<VerifyReport> {
   ensureStore(paths);
@@ -60,13 +64,22 @@ export async function verifyPackages(paths: StatePaths): Promise<VerifyReport> {
     await noteDamage(paths, [{ digest, inode, path, why, file } satisfies FoundDamage]);
   }
   await discardDamaged(paths);
-  const files = await unknownFiles(paths, uncompared);
-  const images = [...damagedImages(paths).keys()];
-  return { packages, damaged, images, uncompared: { packages: [...uncompared], files } };
+  const images: string[] = [];
+  let files = 0;
+  for (const id of imageIds(paths)) {
+    const own = await compareImage(paths, id, uncompared);
+    if (own === undefined) images.push(id);
+    else files += own.holes;
+  }
+  const found = [...damagedImages(paths).keys()];
+  return {
+    ...{ packages, damaged, images: found },
+    uncompared: { packages: [...uncompared], images, files },
+  };
 }
 
 interface Compared {
-  readonly damage: (Pick<FoundDamage, 'path' | 'why'> & { readonly file: string }) | undefined;
+  readonly damage: (KnownDamage & { readonly file: string }) | undefined;
 }
 
 /** Undefined where its digests are of a kind that this Node does not have. */
@@ -113,48 +126,76 @@ function relativeName({ path }: RpmFile): Buffer {
   return encodeName(path.replace(/^\/+/, ''));
 }
 
-/**
- * Looks at the files of images that are not the very files of their packages. How many are not equal to them; packages
- * that images have and the store does not are added to `unknown`.
- */
-async function unknownFiles(paths: StatePaths, unknown: Set<string>): Promise<number> {
-  let count = 0;
-  for (const id of imageIds(paths)) {
-    const tree = imageFiles.tree(imageDirectory(paths, id));
-    for (const digest of new Set(findContents(paths, id).value?.linked)) {
-      const stored = readStoredPackage(paths, digest);
-      if (stored === undefined) unknown.add(digest);
-      else count += unknownFilesOf(tree, stored);
-      await nextTurn();
-    }
+/** Adds packages that the image has and the store does not to `unknown`. @returns undefined where none of its own are known */
+async function compareImage(
+  paths: StatePaths,
+  id: string,
+  unknown: Set<string>,
+): Promise<ComparedOwn | undefined> {
+  const directory = imageDirectory(paths, id);
+  const tree = imageFiles.tree(directory);
+  // `kiln image rm` may remove it meanwhile.
+  if (!existsSync(tree)) return NOTHING;
+  const isKnown = knownDamage(directory) !== undefined;
+  const own = isKnown ? NOTHING : await compareOwnFiles(directory, tree);
+  const shared = new SharedFiles(tree, own?.inodes);
+  for (const digest of new Set(findContents(paths, id).value?.linked)) {
+    const stored = readStoredPackage(paths, digest);
+    if (stored === undefined) unknown.add(digest);
+    else if (own !== undefined && !isKnown) shared.compare(stored);
+    await nextTurn();
   }
-  return count;
+  const damage = own?.damage ?? shared.damage;
+  if (damage !== undefined && existsSync(tree)) noteIn(directory, damage);
+  return own;
 }
 
-/** Both may be removed meanwhile. */
-function unknownFilesOf(tree: string, { package: of, tree: packageTree }: StoredPackage): number {
-  const open = (path: string) =>
-    unlessErrno(['ENOENT'], () => closing(openSync(path, constants.O_DIRECTORY)));
-  using image = open(tree);
-  using own = open(packageTree);
-  if (image === undefined || own === undefined) return 0;
-  return digestedFiles(of).filter((file) => !isKnown(image.fd, own.fd, file, of)).length;
-}
+const NOTHING: ComparedOwn = { damage: undefined, holes: 0, inodes: new Set() };
 
-/** The image's tree was written to by scriptlets: what is not a file is not read. */
-function isKnown(
-  image: number,
-  own: number,
-  file: RpmFile,
-  { fileDigestAlgorithm: algorithm }: RpmPackage,
-): boolean {
-  using there = openInTree(image, encodeName(file.path), O_PATH);
-  using original = attempt(() => closing(openat2(own, relativeName(file), FILE_BELOW)));
-  if (there === undefined || original === undefined) return false;
-  const found = fstatSync(there.fd);
-  const { dev, ino } = fstatSync(original.fd);
-  if (found.ino === ino && found.dev === dev) return true;
-  if (!found.isFile()) return false;
-  using readable = closing(openSync(`/proc/self/fd/${there.fd}`, 'r'));
-  return digestOf(readable.fd, algorithm) === file.digest;
+/** The files that an image has of its packages. */
+class SharedFiles {
+  readonly #tree: string;
+  readonly #known: Set<string>;
+  /** By inode. Two packages may have different files at one path, of which the image has one. */
+  readonly #wrong = new Map<string, KnownDamage>();
+
+  constructor(tree: string, known: Iterable<string> = []) {
+    this.#tree = tree;
+    this.#known = new Set(known);
+  }
+
+  get damage(): KnownDamage | undefined {
+    for (const [inode, damage] of this.#wrong) if (!this.#known.has(inode)) return damage;
+    return undefined;
+  }
+
+  /** Image and package may be removed meanwhile. */
+  compare({ package: of, tree }: StoredPackage): void {
+    const open = (path: string) =>
+      unlessErrno(['ENOENT'], () => closing(openSync(path, constants.O_DIRECTORY)));
+    using image = open(this.#tree);
+    using from = open(tree);
+    if (image === undefined || from === undefined) return;
+    for (const file of digestedFiles(of)) this.#compare(image.fd, from.fd, file, of);
+  }
+
+  /** The image's tree was written to by scriptlets: what is not a file is not read, and one may be gone. */
+  #compare(image: number, from: number, file: RpmFile, of: RpmPackage): void {
+    const { fileDigestAlgorithm: algorithm } = of;
+    using there = openInTree(image, encodeName(file.path), O_PATH);
+    if (there === undefined) return;
+    const found = fstatSync(there.fd);
+    const inode = inodeOf(found);
+    if (!found.isFile() || this.#known.has(inode)) return;
+    using original = attempt(() => closing(openat2(from, relativeName(file), FILE_BELOW)));
+    if (original === undefined || inodeOf(fstatSync(original.fd)) !== inode) {
+      using readable = closing(openSync(`/proc/self/fd/${there.fd}`, 'r'));
+      if (digestOf(readable.fd, algorithm) !== file.digest) {
+        const why = `its ${algorithm} is another one`;
+        this.#wrong.set(inode, { path: `${this.#tree}${file.path}`, why });
+        return;
+      }
+    }
+    this.#known.add(inode);
+  }
 }

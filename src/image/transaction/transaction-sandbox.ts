@@ -98,6 +98,7 @@ export class TransactionSandbox implements AsyncDisposable {
           network: 'private',
           volumes: [],
           allowHostWrite: false,
+          protectedPaths: [],
           namespaces: 0,
         },
         ...{ nested: false, boot: false, label: { kind: 'auto' }, egress: undefined },
