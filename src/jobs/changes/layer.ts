@@ -1,0 +1,135 @@
+/** The layers of a kept sandbox: its root's, and those of the caller's folders that are bound with `cow`. */
+import { fstatSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { WithRights } from '../../artifacts/destination.ts';
+import { type ByteString, fromText } from '../../artifacts/pattern.ts';
+import { defined } from '../../defined.ts';
+import type { Engine } from '../../engine.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { AT_FDCWD, openDirectory } from '../../host/files/at.ts';
+import type { HeldPath } from '../../host/files/held.ts';
+import { openFolder } from '../../host/files/held.ts';
+import { leaseImage } from '../../image/store/images.ts';
+import type { LayeredFolder } from '../../sandbox/domain/sandbox-record.ts';
+import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import { type Changes, readChanges } from './walk.ts';
+
+export interface Layer {
+  /** A folder of the caller's; undefined for the root. */
+  readonly folder: LayeredFolder | undefined;
+  /** In it lie `upper` and what overlayfs works with. */
+  readonly home: number;
+  readonly upper: number;
+  /** What is below: the caller's folder, or the image. */
+  readonly lower: number;
+  /** To whoever the lower folder belongs. */
+  readonly rights: WithRights;
+  /** When the sandbox began to see the folder below, by the clock that files have (ctime), ns. */
+  readonly since: bigint;
+}
+
+export interface LayerOptions {
+  readonly image: string | undefined;
+  /** Opens a folder of the caller's. @throws KilnError E_BIND, E_CALLER_FILE */
+  readonly place: (path: string) => Promise<HeldPath>;
+  readonly rights: WithRights;
+}
+
+/** @throws KilnError E_ARGUMENT, E_CHANGES, E_SANDBOX_GONE, E_IMAGE_MISSING, and what opening the folder throws */
+export async function openLayer(
+  engine: Engine,
+  sandbox: PlannedSandbox,
+  target: string,
+  options: LayerOptions,
+): Promise<Layer & AsyncDisposable> {
+  await using stack = new AsyncDisposableStack();
+  const folder = target === '/' ? undefined : folderAt(sandbox, target);
+  const home = stack.use(closing(await sandbox.openLayer(folder?.target ?? '/'))).fd;
+  const upper = stack.use(closing(openDirectory(home, 'upper'))).fd;
+  const { rights } = options;
+  const lower =
+    folder === undefined
+      ? await openImage(engine, options.image, stack)
+      : stack.use(closing(await openCallers(folder, options))).fd;
+  const since = fstatSync(home, { bigint: true }).mtimeNs;
+  const layer = { folder, home, upper, lower, since };
+  const all = stack.move();
+  return {
+    ...layer,
+    rights: folder === undefined ? (act) => act() : rights,
+    [Symbol.asyncDispose]: () => all.disposeAsync(),
+  };
+}
+
+function folderAt({ id, folders }: PlannedSandbox, target: string): LayeredFolder {
+  const found = folders.find((folder) => resolve(folder.target) === resolve('/', target));
+  if (found !== undefined) return found;
+  const all = folders.map((folder) => folder.target).join(', ');
+  throw new KilnError('E_ARGUMENT', `sandbox ${id} has no folder bound with cow at ${target}`, {
+    hint:
+      all === ''
+        ? 'bind one: `kiln run --keep --bind .:/src:cow`; without a TARGET, `kiln diff` is about the root'
+        : `it has: ${all}`,
+  });
+}
+
+/** By its name, as it was bound, and the same folder still. */
+async function openCallers(
+  { source, device, inode }: LayeredFolder,
+  { place, rights }: LayerOptions,
+): Promise<number> {
+  const held = await place(source);
+  const fd = rights(() => openFolder(held));
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  if (`${dev}` === device && `${ino}` === inode) return fd;
+  using _ = closing(fd);
+  throw new KilnError('E_CHANGES', `${source} is another folder than the sandbox was given`, {
+    hint: 'move the folder back to where it was when the sandbox began',
+  });
+}
+
+async function openImage(
+  { paths }: Engine,
+  id: string | undefined,
+  stack: AsyncDisposableStack,
+): Promise<number> {
+  const image = id === undefined ? undefined : await leaseImage(paths, id);
+  if (image === undefined) {
+    throw new KilnError('E_IMAGE_MISSING', 'the image of the sandbox is gone', {
+      hint: '`kiln image ls` lists those that are there',
+    });
+  }
+  stack.use(image);
+  return stack.use(closing(openDirectory(AT_FDCWD, image.tree))).fd;
+}
+
+/** The most changes that are told of at once. */
+const MOST = 100_000;
+
+/** @throws KilnError E_CHANGES, the signal's reason */
+export async function changesOf(
+  sandbox: PlannedSandbox,
+  { folder, upper, lower, rights }: Layer,
+  only: readonly ByteString[],
+  signal?: AbortSignal,
+): Promise<Changes> {
+  const top = folder === undefined ? '/' : `${resolve(folder.target)}/`;
+  const below = (path: string) =>
+    path.startsWith(top) && path.length > top.length ? [fromText(path.slice(top.length))] : [];
+  const request = {
+    ...{ upper, lower, rights, only, signal, most: MOST },
+    mounts: sandbox.facts.mounts.flatMap(({ path }) => below(path)),
+    protectedPaths: folder === undefined ? [] : sandbox.protectedPaths.map(fromText),
+    ...defined({ base: folder === undefined ? sandbox.facts.uidMap[1] : undefined }),
+  };
+  try {
+    return await readChanges(request);
+  } catch (cause) {
+    if (!isKilnCode(cause, 'E_ARTIFACT_LIMIT')) throw cause;
+    throw new KilnError('E_CHANGES', `what was written at ${top} is too much to look at`, {
+      hint: 'name a path in it: `kiln diff ID TARGET PATH`',
+      cause,
+    });
+  }
+}
