@@ -218,20 +218,41 @@ function detach(
   }
 }
 
+/**
+ * Works on any file system, without an ID map: whoever has a file on the host, it is nobody's in the sandbox. With what
+ * is mounted below, since that may be there to hide something.
+ */
+function detachHosts(path: string): number {
+  const fd = cloneMount(path, 'whole');
+  try {
+    setMountAttributes(fd, { set: WRITABLE | MOUNT_ATTR_RDONLY });
+    return fd;
+  } catch (error) {
+    closeDescriptor(fd);
+    throw error;
+  }
+}
+
 function addBind(
   plan: SetupPlan,
   bind: Bind,
   namespace: number,
   check: (source: string, fd: number) => void,
 ): void {
-  const { source, target: path, readonly, own } = bind;
+  const { source, target: path, readonly, own, hosts, cow } = bind;
   using opened = closing(openBind(bind));
-  const access = readonly ? 'readonly' : own === true ? 'own' : 'host';
+  const access = cow === true ? 'cow' : readonly ? 'readonly' : own === true ? 'own' : 'host';
   if (access === 'host') check(source, opened.fd);
   // Binds the file that was checked, even if another has taken its place since.
   const file = `/proc/self/fd/${opened.fd}`;
   const directory = statSync(file).isDirectory();
-  const fd = plan.add(detach(file, namespace, readonly, source), source);
+  if (cow === true && !directory) {
+    throw new KilnError('E_BIND', `cannot bind ${source}: cow is for folders`, {
+      hint: 'bind the folder that it is in, or the file with ro',
+    });
+  }
+  const mount = hosts === true ? detachHosts(file) : detach(file, namespace, readonly, source);
+  const fd = plan.add(mount, source);
   plan.operations.push({ op: 'bind', fd, access, directory, path });
 }
 

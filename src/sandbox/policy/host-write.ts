@@ -110,6 +110,22 @@ export function refuseCopyUp({ hostFiles, allowHostWrite }: HostFiles): void {
   });
 }
 
+/**
+ * For a command with SYS_ADMIN in the sandbox's own user namespace: nothing locks the flags of mounts there, so it could
+ * take the read-only off. In a namespace that it makes, with `--profile nested`, the kernel locks them. Throws E_BIND.
+ */
+export function refuseRemount({ shownFiles, allowHostWrite }: ShownFiles): void {
+  if (!shownFiles || allowHostWrite) return;
+  throw new KilnError('E_BIND', 'a command with SYS_ADMIN cannot have files of this host', {
+    hint: 'it could mount a read-only bind, or /usr of -r host, writable: leave SYS_ADMIN out, take --profile nested, or confirm with --allow-host-write',
+  });
+}
+
+interface ShownFiles {
+  readonly shownFiles: boolean;
+  readonly allowHostWrite: boolean;
+}
+
 interface HostBinds {
   readonly binds: readonly Bind[];
   readonly allowHostWrite: boolean;

@@ -7,7 +7,7 @@ import { isShipped, seccompFilter } from '../seccomp/profile.ts';
 import { withProtocolGuard } from '../seccomp/protocols.ts';
 import { withShareGuard } from '../seccomp/shares.ts';
 import type { LandlockWall } from '../wire/encode.ts';
-import { refuseCopyUp } from './host-write.ts';
+import { refuseCopyUp, refuseRemount } from './host-write.ts';
 import { layerMissingError, requireLayer } from './layers.ts';
 import { type CommandPolicy, ROOT_CAPABILITIES, type Surroundings } from './specification.ts';
 
@@ -54,11 +54,14 @@ function withoutSetfcap({ hostFiles, userNamespaces }: Surroundings): boolean {
 /** No other function makes a policy. Throws E_SECCOMP_PROFILE, E_SECCOMP, E_LAYER_MISSING, E_BIND. */
 export async function commandPolicy(
   paths: StatePaths,
-  surroundings: Surroundings,
+  planned: Surroundings,
   { user, capabilities: wanted, seccomp: profile, seccompCapabilities }: PolicyRequest,
 ): Promise<CommandPolicy> {
+  const remounts = wanted.includes('SYS_ADMIN') && planned.shownFiles;
+  const surroundings = { ...planned, hostFiles: planned.hostFiles || remounts };
   const capabilities = commandCapabilities(wanted, surroundings);
-  if (mayMount(capabilities, surroundings)) refuseCopyUp(surroundings);
+  if (mayMount(capabilities, surroundings)) refuseCopyUp(planned);
+  if (remounts) refuseRemount(planned);
   const compiled = await seccompFilter(paths, profile, seccompCapabilities ?? capabilities);
   const shared = withShareGuard(withLentCalls(compiled), capabilities);
   const filter = withCoreGuard(

@@ -21,11 +21,18 @@ export interface WantedBind {
    * alone (`private`, `Z`). They keep it.
    */
   readonly relabel?: 'shared' | 'private';
+  /** The sandbox writes to a layer of its own above the folder, which is `readonly`. */
+  readonly cow?: true;
 }
 
 export interface Bind extends WantedBind {
   /** What is mounted; `source` is its name in messages. */
   readonly place: HeldPath;
+  /**
+   * True for this host's own /usr: read-only, with what is mounted below. No ids are mapped, so the sandbox sees what
+   * everybody on the host may read.
+   */
+  readonly hosts?: true;
   /** True for a folder of kiln's own (a cache below KILN_STATE), which only root can reach on the host. */
   readonly own?: true;
 }
@@ -52,6 +59,8 @@ export interface Isolation {
   readonly network: 'private' | 'host' | LibvirtNetwork;
   readonly binds: readonly Bind[];
   readonly allowHostWrite: boolean;
+  /** Paths below writable binds that stay as they are. */
+  readonly protectedPaths: readonly string[];
   /** Whether /tmp, /var/tmp and /run are private, empty tmpfs. A transaction writes to the image's own. */
   readonly privateTmp: boolean;
   /** How many namespaces of each kind commands may make; null if only their capabilities decide. */
@@ -126,6 +135,8 @@ export interface Surroundings {
   readonly mounts: boolean;
   readonly userNamespaces: boolean;
   readonly hostFiles: boolean;
+  /** Whether files of the host are there at all, read-only or not. */
+  readonly shownFiles: boolean;
   readonly allowHostWrite: boolean;
   readonly allowMissing: readonly OptionalLayer[];
 }
@@ -137,6 +148,7 @@ export function surroundingsOf(specification: Isolation): Surroundings {
     mounts: nested || boot,
     userNamespaces: nested || namespaces !== 0,
     hostFiles: binds.some(({ readonly, own }) => !readonly && own !== true),
+    shownFiles: binds.some(({ own }) => own !== true),
     allowHostWrite,
     allowMissing,
   };
