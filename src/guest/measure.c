@@ -4,12 +4,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/nsfs.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <time.h>
@@ -165,6 +167,11 @@ void measure_surroundings(const struct message *setup) {
     if (field.tag == FIELD_BIND && wire_get_bind(&field).access == BIND_HOST) has_host_files = 1;
 }
 
+static int is_overlay(const char *path) {
+  struct statfs fs;
+  return statfs(path, &fs) == 0 && fs.f_type == OVERLAYFS_SUPER_MAGIC;
+}
+
 static int measure_setup(const struct message *setup, char *facts, size_t size,
                          struct failure *failure) {
   struct field field;
@@ -180,6 +187,11 @@ static int measure_setup(const struct message *setup, char *facts, size_t size,
       facts_add(facts, size, "readonly=%s\n", path);
     } else if (field.tag == FIELD_BIND) {
       struct wire_bind bind = wire_get_bind(&field);
+      if (bind.access == BIND_COW) {
+        int layered = is_overlay(bind.path);
+        if (!layered && !fault("binds-unchecked")) return fail(failure, FAIL_WRITABLE_BIND, bind.path);
+        if (layered) facts_add(facts, size, "layer=%s\n", bind.path);
+      }
       if (bind.access != BIND_READONLY) continue;
       int closed = measure_readonly(bind.path);
       if (!closed && !fault("binds-unchecked")) return fail(failure, FAIL_WRITABLE_BIND, bind.path);

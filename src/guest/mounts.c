@@ -26,6 +26,11 @@ static const char *const device_names[] = {"null", "zero", "full", "random", "ur
 
 #define STAGE "/stage"
 
+#define LAYERS_MAX 64
+
+static int layers[LAYERS_MAX]; // folders with `upper`: the root's first, then those of FIELD_BIND in their order
+static size_t layer_count;
+
 static unsigned char closed[16 << 10];
 static size_t closed_length;
 static int limits = -1; // /proc/sys/user, which a read-only /proc/sys closes
@@ -167,6 +172,49 @@ static int make_names(const struct message *setup) {
       fchmod(etc, image.st_mode & 07777) != 0 || (found == 0 && futimens(etc, times) != 0))
     return closing(etc, -1);
   return closing(etc, 1);
+}
+
+int mounts_layer(uint32_t nth) {
+  return nth < layer_count ? fcntl(layers[nth], F_DUPFD_CLOEXEC, 0) : failing(ENOENT);
+}
+
+static int hold_layer(const char *path) {
+  if (layer_count == LAYERS_MAX) return failing(EMFILE);
+  int fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd >= 0) layers[layer_count++] = fd;
+  return fd < 0 ? -1 : 0;
+}
+
+// In place of the descriptor of a folder comes that of an overlay on it. Before the pivot: layers are named by paths.
+static int make_layer(const struct message *setup, const struct wire_bind *bind) {
+  char folder[32], lower[48], upper[48], work[48];
+  snprintf(folder, sizeof folder, "/scratch/cow/%zu", layer_count);
+  snprintf(lower, sizeof lower, "%s/lower", folder);
+  snprintf(upper, sizeof upper, "%s/upper", folder);
+  snprintf(work, sizeof work, "%s/work", folder);
+  struct stat st;
+  if (make_directory(lower, 0700) != 0 || attach_at(setup->fds[bind->fd], lower) != 0 ||
+      stat(lower, &st) != 0 || mkdir(work, 0700) != 0 || mkdir(upper, 0700) != 0 ||
+      chown(upper, st.st_uid, st.st_gid) != 0 || chmod(upper, st.st_mode & 01777) != 0)
+    return -1;
+  const char *options[] = {"lowerdir", lower, "upperdir",  upper, "workdir",
+                           work,       "userxattr", NULL, NULL};
+  int overlay = detached("overlay", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, options);
+  if (overlay < 0 || hold_layer(folder) != 0) return closing(overlay, -1);
+  return closing(overlay, dup3(overlay, setup->fds[bind->fd], O_CLOEXEC) < 0 ? -1 : 0);
+}
+
+static int make_layers(const struct message *setup, struct failure *failure) {
+  struct field field;
+  size_t offset = 0;
+  if (hold_layer("/scratch") != 0) return fail(failure, FAIL_UPPER, NULL);
+  while (field_next(setup, &offset, &field)) {
+    if (field.tag != FIELD_BIND) continue;
+    struct wire_bind bind = wire_get_bind(&field);
+    if (bind.access == BIND_COW && !fault("cow") && make_layer(setup, &bind) != 0)
+      return fail(failure, FAIL_LAYER, bind.path);
+  }
+  return 0;
 }
 
 static int make_root(const struct message *setup, struct failure *failure) {
@@ -417,7 +465,7 @@ static int is_closed(const struct field *field) {
 }
 
 int mounts_enter(const struct message *setup, struct failure *failure) {
-  if (make_root(setup, failure) != 0) return -1;
+  if (make_root(setup, failure) != 0 || make_layers(setup, failure) != 0) return -1;
   ssize_t known = closed_in(setup);
   int proc = known < 0 ? detached_plain("proc") : staged(STAGE "/proc");
   if (attach_to_image(proc, "proc", 0555) != 0) return fail(failure, FAIL_MOUNT, "/proc");

@@ -13,6 +13,8 @@ int mounts_seal(const char *path);
 int mounts_stage(const struct message *prepare, struct failure *failure);
 // Then: pivots into the image and mounts what `setup` asks for. The skeleton is unreachable afterwards.
 int mounts_enter(const struct message *setup, struct failure *failure);
+// The folder of what is written above a lower layer, of which the root's is the first, then those of FIELD_BIND.
+int mounts_layer(uint32_t nth);
 // Never follows a link in the last component: commands may be running already.
 int mounts_directory(const struct wire_directory *wanted);
 

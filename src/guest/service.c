@@ -25,7 +25,7 @@
 static int notify_fd = -1;
 
 struct request {
-  uint32_t id, family, pid, signo;
+  uint32_t id, family, pid, signo, layer;
   const char *path, *interface;
   struct wire_address address;
 };
@@ -149,6 +149,7 @@ static struct request read_request(const struct message *message) {
     if (field.tag == FIELD_FAMILY) request.family = wire_get_family(&field);
     if (field.tag == FIELD_PROCESS) request.pid = wire_get_process(&field);
     if (field.tag == FIELD_SIGNAL) request.signo = wire_get_signal(&field);
+    if (field.tag == FIELD_LAYER) request.layer = wire_get_layer(&field);
     if (field.tag == FIELD_ADDRESS) request.address = wire_get_address(&field);
     if (field.tag == FIELD_INTERFACE) request.interface = wire_get_interface(&field);
     if (field.tag == FIELD_SOCKET) request.path = wire_get_socket(&field);
@@ -183,6 +184,8 @@ int service_obey(struct message *message, int control, struct execution *slots, 
     return answer(control, id, hand_over(message, dhcp_socket(request.interface)), FAIL_DHCP_SOCKET);
   case MSG_ADDRESS:
     return answer(control, id, set_address(request.interface, &request.address), FAIL_ADDRESS);
+  case MSG_LAYER:
+    return answer(control, id, hand_over(message, mounts_layer(request.layer)), FAIL_NO_LAYER);
   default: return -1;
   }
 }

@@ -7,13 +7,13 @@ import { setupError } from './command/failures.ts';
 import type { SandboxDomain } from './domain/sandbox-domain.ts';
 import { labelOperation } from './labels/labels.ts';
 import { relabelSources } from './labels/relabel.ts';
-import { type LeasedAddress, type LeaseRequest, leaseAddress } from './network/dhcp-client.ts';
 import {
-  type BindOwners,
-  type NetworkAnswers,
-  planFilesystem,
-  procOperations,
-} from './policy/filesystem.ts';
+  INTERFACE,
+  type LeasedAddress,
+  type LeaseRequest,
+  leaseAddress,
+} from './network/dhcp-client.ts';
+import { type BindOwners, planFilesystem, procOperations } from './policy/filesystem.ts';
 import { refuseHostWrites } from './policy/host-write.ts';
 import { requireLayer } from './policy/layers.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
@@ -43,22 +43,25 @@ export async function fillSandbox(
     const { labels } = domain.record;
     const label = labelOperation(labels);
     const asks = leaseRequest(specification);
-    const given = givenAddress(specification);
+    const fixed = fixedAddress(specification);
+    // libvirt gives it to a container before its init runs.
+    const isUnset = fixed !== undefined && domain.ground.machine !== undefined;
     // Check before any label on the host changes.
     if (labels !== undefined) refuseHostWrites(domain.paths, specification, owners.caller);
     await relabelSources(specification, labels);
     const rules = specification.nested ? [] : procOperations();
     const prepare = domain.prepared ? undefined : encodeRequest('prepare', [...label, ...rules]);
-    if (asks !== undefined) {
-      if (prepare !== undefined) await domain.prepare(prepare);
-      lease = await leaseAddress(new SandboxControl(domain.channel), { ...asks, signal });
-    }
+    const isSent = asks !== undefined || isUnset;
+    if (isSent && prepare !== undefined) await domain.prepare(prepare);
+    const control = new SandboxControl(domain.channel);
+    if (asks !== undefined) lease = await leaseAddress(control, { ...asks, signal });
+    if (isUnset) await control.setAddress(INTERFACE, wiredAddress(fixed));
     using plan = planFilesystem(
       specification,
       { range: domain.range, initPid: domain.channel.initPid },
       owners,
       domain.paths,
-      lease ?? given,
+      lease ?? fixed ?? {},
     );
     const { sources } = plan;
     // Listen before sending: an init that could not prepare sends the reason and hangs up.
@@ -77,7 +80,7 @@ export async function fillSandbox(
         if (!isKilnCode(error, 'E_SANDBOX_GONE')) throw error;
       }
     };
-    if (prepare !== undefined && lease === undefined) send(prepare);
+    if (prepare !== undefined && !isSent) send(prepare);
     send(encodeRequest('setup', [...label, ...plan.operations]), plan.fds);
     domain.writeRecord();
     const text = await filled;
@@ -105,7 +108,21 @@ function leaseRequest({ network, hostname }: SandboxSpecification): LeaseRequest
   return { mac: network.mac, hostname };
 }
 
-function givenAddress({ network }: SandboxSpecification): NetworkAnswers {
-  if (typeof network === 'string' || network.address === undefined) return {};
-  return { address: network.address.split('/')[0] ?? '' };
+interface FixedAddress {
+  readonly address: string;
+  readonly prefix: number;
+  readonly gateway: string | undefined;
+}
+
+function fixedAddress({ network }: SandboxSpecification): FixedAddress | undefined {
+  if (typeof network === 'string' || network.address === undefined) return undefined;
+  const [address = '', prefix] = network.address.split('/');
+  return { address, prefix: Number(prefix), gateway: network.gateway };
+}
+
+/** As the init takes it: four bytes each. */
+function wiredAddress({ address, prefix, gateway = '0.0.0.0' }: FixedAddress) {
+  const mask = Buffer.alloc(4);
+  mask.writeUInt32BE(2 ** 32 - 2 ** (32 - prefix));
+  return { address, mask: [...mask].join('.'), gateway };
 }

@@ -8,6 +8,7 @@ import type { HeldSandbox, SandboxHost, SandboxOwner, Turn } from '../host/libvi
 import { sayAfter, sayWaiting } from '../host/process/wait-for.ts';
 import { span } from '../host/trace/trace.ts';
 import { limitSandbox } from './domain/limit-sandbox.ts';
+import { memoryWithin } from './domain/machine/memory.ts';
 import { SandboxDomain } from './domain/sandbox-domain.ts';
 import { readSandboxRecord, sandboxFiles } from './domain/sandbox-record.ts';
 import { knownSkeleton } from './domain/skeleton.ts';
@@ -61,7 +62,7 @@ function withinShare(
 ): SandboxSpecification {
   if (owner === undefined) return wanted;
   const { memory, cpus, pids, disk } = owner.share;
-  const { limits } = wanted;
+  const { limits, isolation } = wanted;
   return {
     ...wanted,
     disk: Math.min(wanted.disk, disk),
@@ -70,7 +71,10 @@ function withinShare(
     }),
     limits: {
       ...limits,
-      memory: Math.min(limits.memory ?? memory, memory),
+      memory:
+        isolation === 'vm'
+          ? memoryWithin(memory, limits.memory)
+          : Math.min(limits.memory ?? memory, memory),
       pids: Math.min(limits.pids ?? pids, pids),
       ...(cpus === undefined ? {} : { cpus: Math.min(limits.cpus ?? cpus, cpus) }),
     },

@@ -16,7 +16,8 @@ type Asked =
   | 'address'
   | 'adopt'
   | 'kill-session'
-  | 'notify-socket';
+  | 'notify-socket'
+  | 'layer';
 
 export type SandboxDirectory = Parts<'directory'>;
 
@@ -54,12 +55,12 @@ export class SandboxControl {
 
   /** Unconnected, non-blocking, of streams, in the sandbox's network. The caller closes it. Throws E_SETUP. */
   socket(family: Parts<'family'>['family']): Promise<number> {
-    return this.#socket('socket', [{ op: 'family', family }]);
+    return this.#received('socket', [{ op: 'family', family }]);
   }
 
   /** Of datagrams, on an interface and the port of DHCP clients. The caller closes it. Throws E_SETUP. */
   dhcpSocket(name: string): Promise<number> {
-    return this.#socket('dhcp-socket', [{ op: 'interface', interface: name }]);
+    return this.#received('dhcp-socket', [{ op: 'interface', interface: name }]);
   }
 
   async setAddress(name: string, address: Parts<'address'>): Promise<void> {
@@ -69,13 +70,18 @@ export class SandboxControl {
     ]);
   }
 
-  async #socket(request: Asked, fields: readonly RequestField<Asked>[]): Promise<number> {
+  /** The folder with the `upper` of a layer, the first of which is the root's. The caller closes it. Throws E_SETUP. */
+  layer(nth: number): Promise<number> {
+    return this.#received('layer', [{ op: 'layer', nth }]);
+  }
+
+  async #received(request: Asked, fields: readonly RequestField<Asked>[]): Promise<number> {
     const [ours, theirs] = unixSocketPair();
     try {
       await this.#ask(request, fields, [theirs]);
-      const socket = receiveDescriptor(ours);
-      if (socket === undefined) throw new KilnError('E_PROTOCOL', 'the init sent no socket');
-      return socket;
+      const received = receiveDescriptor(ours);
+      if (received === undefined) throw new KilnError('E_PROTOCOL', 'the init sent no descriptor');
+      return received;
     } finally {
       closeDescriptor(ours);
       closeDescriptor(theirs);

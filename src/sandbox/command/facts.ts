@@ -19,6 +19,8 @@ interface PlannedFacts {
   readonly masked: readonly string[];
   readonly readonlyPaths: readonly string[];
   readonly readonlyBinds: readonly string[];
+  /** Binds that are written to a layer of their own. */
+  readonly layeredBinds: readonly string[];
   /** Of /proc/sys/user, by file. */
   readonly userLimits: Readonly<Record<string, number>>;
 }
@@ -89,6 +91,7 @@ export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFact
     masked: all('mask'),
     readonlyPaths: all('readonly'),
     readonlyBinds: all('bind_readonly'),
+    layeredBinds: all('layer'),
     devices: all('device'),
     userLimits: Object.fromEntries(
       all('user_limit').map((line) => {
@@ -125,6 +128,13 @@ function comparePlan(facts: PlannedFacts, operations: readonly SetupOperation[])
       !facts.readonlyBinds.includes(operation.path)
     ) {
       throw layerMissingError('binds', `${operation.path} can be written to`);
+    }
+    if (
+      operation.op === 'bind' &&
+      operation.access === 'cow' &&
+      !facts.layeredBinds.includes(operation.path)
+    ) {
+      throw layerMissingError('binds', `${operation.path} has no layer of its own`);
     }
     if (operation.op === 'user-limit') {
       const found = facts.userLimits[operation.name] ?? Number.POSITIVE_INFINITY;

@@ -11,7 +11,7 @@ export interface OpenIo {
   readonly samples?: UsageWatcher | undefined;
 }
 
-export interface UsageWatcher {
+interface UsageWatcher {
   watch(read: () => CgroupUsage): Disposable;
 }
 

@@ -1,28 +1,29 @@
 import { statfsSync } from 'node:fs';
-import { attempt } from '../../host/calls/libc.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { O_PATH, openInTree } from '../../host/files/at.ts';
 import type { LimitHit } from './io.ts';
 import type { CommandEnd } from './supervise.ts';
 
 /** The limit that hindered a command, by the kernel's counts; time limits are kiln's own. */
-export function limitHit(
+export async function limitHit(
   end: CommandEnd,
   usage: CgroupUsage,
-  isDiskFull: () => boolean,
-): LimitHit | null {
+  isDiskFull: () => Promise<boolean>,
+): Promise<LimitHit | null> {
   if (end.timeLimit !== null) return end.timeLimit;
   if ((usage.oomKills ?? 0) > 0) return 'memory';
   if ((usage.pidsRefused ?? 0) > 0) return 'pids';
   // That a file system is full tells only of a command that failed what it failed of.
   if (end.exitCode === 0) return null;
   // The sandbox may have ended.
-  return attempt(isDiskFull) === true ? 'disk' : null;
+  return (await isDiskFull().catch(() => false)) ? 'disk' : null;
 }
 
-/** @param more mount points of the sandbox beside those that every one has */
-export function isAnyFull(root: number, more: readonly string[]): boolean {
-  return ['/', '/tmp', '/dev/shm', ...more].some((path) => isFull(root, path));
+/** Mount points that every sandbox has. */
+export const USUAL_DISKS = ['/', '/tmp', '/dev/shm'] as const;
+
+export function isAnyFull(root: number, paths: readonly string[]): boolean {
+  return paths.some((path) => isFull(root, path));
 }
 
 /** Whether a file system of the sandbox is full; a link on the way leads to none of the host's. */

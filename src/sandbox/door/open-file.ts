@@ -12,6 +12,7 @@ import {
   RESOLVE_NO_SYMLINKS,
 } from '../../host/files/at.ts';
 import { actingAs, type UserIds } from '../../host/process/user-namespace.ts';
+import type { FilesInside } from '../domain/ground.ts';
 
 const RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
 
@@ -27,17 +28,36 @@ export function openFile(root: number, path: string, user: UserIds): number {
     const direct = unlessErrno(['ELOOP'], () => open(root, path, RESOLVE | RESOLVE_NO_SYMLINKS));
     return direct ?? actingAs(user, () => open(root, path, RESOLVE));
   } catch (cause) {
-    if (hasErrno(cause, 'ENOENT')) throw notFileError(path, 'it does not exist', 'E_PATH');
-    if (hasErrno(cause, 'EACCES', 'EPERM')) throw behindLinkError(path, 'read', cause);
-    throw cause;
+    throw fileError(path, cause);
   }
 }
+
+/** As {@link openFile}, where the sandbox is a machine, which opens it. */
+export async function readInside(
+  files: FilesInside,
+  path: string,
+  offset: number,
+  user: UserIds,
+): Promise<{ readonly bytes: Buffer; readonly size: number }> {
+  if (!path.startsWith('/')) throw notFileError(path, 'it is not an absolute path');
+  return await files.read({ path, offset }, user).catch((cause: unknown) => {
+    throw hasErrno(cause, 'EISDIR') ? notFileError(path, NOT_PLAIN) : fileError(path, cause);
+  });
+}
+
+function fileError(path: string, cause: unknown): unknown {
+  if (hasErrno(cause, 'ENOENT')) return notFileError(path, 'it does not exist', 'E_PATH');
+  if (hasErrno(cause, 'EACCES', 'EPERM')) return behindLinkError(path, 'read', cause);
+  return cause;
+}
+
+const NOT_PLAIN = 'it is not a plain file';
 
 function open(root: number, path: string, resolve: number): number {
   using found = closing(openat2(root, path, { flags: O_PATH, resolve }));
   const stats = fstatSync(found.fd, { bigint: true });
   if (!stats.isFile() || new FileSystems().isPseudo(found.fd, stats)) {
-    throw notFileError(path, 'it is not a plain file');
+    throw notFileError(path, NOT_PLAIN);
   }
   // Does not wait for the end of a lease that a command may hold on the file (fcntl(2)).
   return reopenFile(found.fd);

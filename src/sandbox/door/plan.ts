@@ -2,9 +2,11 @@ import type { Owner } from '../../artifacts/destination.ts';
 import { defined } from '../../defined.ts';
 import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
+import { ownPath } from '../../host/files/held.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { type PolicyRequest, userCapabilities } from '../policy/policy.ts';
 import {
+  type Bind,
   type Interior,
   type Isolation,
   type SandboxImage,
@@ -48,6 +50,7 @@ export interface CommandImage {
   readonly environment: Readonly<Record<string, string>>;
   readonly workdir: string;
   readonly user: Owner;
+  readonly host?: readonly string[];
   readonly accounts: readonly (Owner & { readonly name: string })[];
 }
 
@@ -101,6 +104,8 @@ export interface CommandJob extends AnyJob {
   readonly time: TimeLimits;
 }
 
+export const DEFAULT_HOSTNAME = 'kiln';
+
 /** The default size of a tmpfs, bytes. */
 const DEFAULT_DISK = 8 * 2 ** 30;
 
@@ -110,7 +115,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
     sandbox: {
       root: image.tree,
       ...defined({ image: image.id }),
-      hostname: 'kiln',
+      hostname: DEFAULT_HOSTNAME,
       names: true,
       readonlyPaths: [],
       tmpfs: [],
@@ -131,8 +136,9 @@ export function planCommand(
 ): Plan {
   const { argv, env, workdir, user: wanted, capabilities, seccomp, time, ...sandbox } = job;
   const user = commandUser(manifest, wanted);
+  const binds = [...hostBinds(manifest), ...sandbox.binds];
   const plan = planSandbox(
-    { ...sandbox, owner: user, shownAs: argv },
+    { ...sandbox, binds, owner: user, shownAs: argv },
     { tree, id: manifest.id, environment: manifest.environment },
   );
   checkEgress({ egress: job.egress, network: job.network, seccomp });
@@ -147,6 +153,13 @@ export function planCommand(
       },
     },
   });
+}
+
+/** What the image `host` is without: this host's own folders. */
+function hostBinds({ host = [] }: CommandImage): Bind[] {
+  return host.map((path) => ({
+    ...{ source: path, place: ownPath(path), target: path, readonly: true, hosts: true },
+  }));
 }
 
 function ids({ uid, gid }: Owner): Owner {

@@ -1,4 +1,5 @@
 /** The one door: every command that enters a sandbox passes this module. */
+import { fstatSync, readSync, statSync } from 'node:fs';
 import type { CopyInItem, Send, Unmade, WrittenFile } from '../../artifacts/copy-in.ts';
 import type { Owner } from '../../artifacts/destination.ts';
 import type { Warning } from '../../artifacts/warning.ts';
@@ -10,6 +11,7 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
+import { DirectoryReader, openDirectory } from '../../host/files/at.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import type { UserIds } from '../../host/process/user-namespace.ts';
 import { SandboxControl } from '../command/control.ts';
@@ -17,30 +19,42 @@ import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxProcess } from '../command/process.ts';
 import { startCommand } from '../command/start-command.ts';
 import type { CommandStdio, HandOver } from '../command/streams.ts';
-import type { MachineFacts, PackFiles } from '../domain/ground.ts';
+import type { FilesInside, MachineFacts } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
-import { sandboxFiles } from '../domain/sandbox-record.ts';
+import { type LayeredFolder, sandboxFiles } from '../domain/sandbox-record.ts';
 import type { FilledSandbox } from '../fill.ts';
 import type { LeasedAddress } from '../network/dhcp-client.ts';
 import { openSandbox, reopenSandbox } from '../open.ts';
 import { userCapabilities } from '../policy/policy.ts';
-import { type Surroundings, surroundingsOf } from '../policy/specification.ts';
+import { Protection } from '../policy/protected.ts';
+import { type Bind, type Surroundings, surroundingsOf } from '../policy/specification.ts';
 import { executed } from './executed.ts';
 import type { CommandIo, Executed, LimitHit, Measured, OpenIo, RunningCommand } from './io.ts';
-import { isAnyFull, limitHit } from './limit-hit.ts';
+import { isAnyFull, limitHit, USUAL_DISKS } from './limit-hit.ts';
 import { makeFiles } from './make-files.ts';
 import { mountImage } from './mount-image.ts';
-import { behindLinkError } from './open-file.ts';
+import { behindLinkError, openFile, readInside } from './open-file.ts';
 import type { CommandPlan, KeptCommand, Plan, SandboxPlan } from './plan.ts';
 import { type Policies, policiesOf } from './policies.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
-import { type ExecuteRequest, Visitors } from './visitors.ts';
+import {
+  type ExecuteRequest,
+  type FileContent,
+  type ReadRequest,
+  Visitors,
+  type WriteRequest,
+} from './visitors.ts';
+
+/** Bytes of a file that are read at a time. */
+const READ_MAX = 1 << 20;
 
 /** What a sandbox that is kept for later commands knows of its plan. */
 interface KeptPlan {
   readonly owner: Owner;
   readonly environment: Readonly<Record<string, string>>;
   readonly egress: readonly string[] | undefined;
+  readonly folders?: readonly LayeredFolder[] | undefined;
+  readonly protectedPaths?: readonly string[] | undefined;
 }
 
 export class PlannedSandbox implements AsyncDisposable {
@@ -58,6 +72,7 @@ export class PlannedSandbox implements AsyncDisposable {
   #visitors: Visitors | undefined;
   #egress: Egress | undefined;
   #samples: OpenIo['samples'];
+  #protection: Protection | undefined;
   measured: Measured | undefined;
 
   private constructor(
@@ -94,14 +109,21 @@ export class PlannedSandbox implements AsyncDisposable {
       source: typeof source === 'string' ? source : mountImage(source.image),
       target,
     }));
-    const specification = { ...plan.sandbox, secrets, volumes };
     const { owner: user, caller, shownAs: command } = plan;
+    using stack = new DisposableStack();
+    const protection = stack.use(new Protection(plan.sandbox, caller));
+    const binds = [...plan.sandbox.binds, ...protection.binds];
+    const specification = { ...plan.sandbox, binds, secrets, volumes };
     const filled = await openSandbox(host, specification, {
       ...{ user, caller, command },
       ...io,
     });
-    const opened = new PlannedSandbox(filled, surroundings, policies, plan);
+    const { protectedPaths } = plan.sandbox;
+    const kept = { ...plan, protectedPaths, folders: layeredFolders(plan.sandbox.binds) };
+    const opened = new PlannedSandbox(filled, surroundings, policies, kept);
     opened.#samples = samples;
+    opened.#protection = protection;
+    stack.move();
     try {
       await opened.#openEgress();
       return opened;
@@ -114,9 +136,10 @@ export class PlannedSandbox implements AsyncDisposable {
   static async reopen(host: SandboxHost, id: string) {
     const { domain, session, keepUntil } = await reopenSandbox(host, id);
     const { user, capabilities, seccomp, env, workdir, egress, facts, surroundings } = session;
+    const { folders, protectedPaths } = session;
     const [uid = 0, gid = 0] = user.split(':').map(Number);
     const policies = policiesOf(host.paths, surroundings);
-    const plan = { owner: { uid, gid }, environment: {}, egress };
+    const plan = { owner: { uid, gid }, environment: {}, egress, folders, protectedPaths };
     const kept: KeptCommand = { policy: { user, capabilities, seccomp }, env, workdir };
     const reopened = new PlannedSandbox({ domain, facts }, surroundings, policies, plan);
     try {
@@ -133,7 +156,7 @@ export class PlannedSandbox implements AsyncDisposable {
     if (egress === undefined) return;
     // Loaded here, because few sandboxes have a proxy.
     const { openEgress } = await import('../../egress/open.ts');
-    this.#egress = await openEgress(await this.control.socket('ipv4'), egress);
+    this.#egress = await openEgress((port) => this.#domain.ground.listen(port), egress);
   }
 
   /** Undefined where the sandbox is a container. */
@@ -175,21 +198,22 @@ export class PlannedSandbox implements AsyncDisposable {
       using _samples = this.#samples?.watch(() => this.usage());
       const end = await supervise(process, plan.time, plan.leftovers, kill);
       const usage = this.usage();
-      const limitHit = this.limitHit(end, usage, plan.disks);
+      const limitHit = await this.limitHit(end, usage, plan.disks);
       return { ...end, limitHit, usage, measured, refused: process.refused };
     };
     return { process, measured, kill, ended };
   }
 
   /**
-   * Takes further commands for `kiln exec` from now on: as `kept`, with arguments, and what else they ask for. With
-   * `until`, to its end only: what is then in the sandbox is collected, and must not change.
+   * Takes further commands from now on, for `kiln exec` and the API: as `kept`, with arguments, and what else they ask
+   * for. With `until`, to its end only: what is then in the sandbox is collected, and must not change.
    */
   receive(kept: KeptCommand, until?: SandboxProcess): Visitors {
     const path = sandboxFiles.visit(this.#domain.directory);
-    const visitors = new Visitors(path, (request, handOver) =>
-      this.#visit(request, kept, visitors, handOver),
-    );
+    const visitors = new Visitors(path, {
+      start: (request, handOver) => this.#visit(request, kept, visitors, handOver),
+      file: (request) => this.#visitFile(request, visitors),
+    });
     this.#visitors = visitors;
     until?.once('exit', () => visitors.close());
     return visitors;
@@ -204,12 +228,23 @@ export class PlannedSandbox implements AsyncDisposable {
     const plan = this.furtherCommand(request, kept);
     // First, so that nothing is awaited between the check below and the start.
     await this.#policies(plan.policy);
-    if (!visitors.isOpen) {
-      throw new KilnError('E_SANDBOX_GONE', `the command of sandbox ${this.id} has ended`, {
-        hint: '`kiln run --keep` keeps a sandbox for later',
-      });
-    }
+    this.#requireOpen(visitors);
     return (await this.start(plan, { terminal: request.terminal, handOver })).process;
+  }
+
+  async #visitFile(request: ReadRequest | WriteRequest, visitors: Visitors): Promise<object> {
+    this.#requireOpen(visitors);
+    if (request.do === 'read') return await this.readFile(request);
+    const { path, data, append, mode } = request;
+    await this.putFile({ path, bytes: Buffer.from(data, 'base64'), append, mode });
+    return {};
+  }
+
+  #requireOpen({ isOpen }: Visitors): void {
+    if (isOpen) return;
+    throw new KilnError('E_SANDBOX_GONE', `the command of sandbox ${this.id} has ended`, {
+      hint: '`kiln run --keep` keeps a sandbox for later',
+    });
   }
 
   /** A command beside or after the one that the sandbox was made for. */
@@ -237,10 +272,15 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   /** The limit that hindered a command. @param disks mount points beside those that every sandbox has */
-  limitHit(end: CommandEnd, usage: CgroupUsage, disks: readonly string[] = []): LimitHit | null {
-    return limitHit(end, usage, () => {
-      using root = closing(this.openRoot());
-      return isAnyFull(root.fd, disks);
+  async limitHit(
+    end: CommandEnd,
+    usage: CgroupUsage,
+    disks: readonly string[] = [],
+  ): Promise<LimitHit | null> {
+    const paths = [...USUAL_DISKS, ...disks];
+    return await limitHit(end, usage, async () => {
+      if (this.files !== undefined) return await this.files.isAnyFull(paths);
+      return await this.withRoot(async (root) => isAnyFull(root, paths));
     });
   }
 
@@ -255,6 +295,21 @@ export class PlannedSandbox implements AsyncDisposable {
       const unmade = await this.#makeFiles((send) => sendFiles(item, send, options), signal);
       if (unmade !== undefined) throw cannotWriteError(item, unmade);
     }
+  }
+
+  /** A mebibyte from the offset on, at the most. @throws what openFile() throws */
+  async readFile({ path, offset }: { path: string; offset: number }): Promise<FileContent> {
+    if (this.files !== undefined) {
+      const { bytes, size } = await readInside(this.files, path, offset, this.hostUser);
+      return { data: bytes.toString('base64'), size };
+    }
+    return await this.withRoot(async (root) => {
+      using file = closing(openFile(root, path, this.hostUser));
+      const { size } = fstatSync(file.fd);
+      const bytes = Buffer.alloc(Math.max(0, Math.min(READ_MAX, size - offset)));
+      const read = bytes.length === 0 ? 0 : readSync(file.fd, bytes, 0, bytes.length, offset);
+      return { data: bytes.toString('base64', 0, read), size };
+    });
   }
 
   /** @throws KilnError E_ARGUMENT for what is no plain file there, SyscallError */
@@ -297,14 +352,49 @@ export class PlannedSandbox implements AsyncDisposable {
     return await act(root.fd);
   }
 
-  /** See {@link Ground.pack}. */
-  get pack(): PackFiles | undefined {
-    return this.#domain.ground.pack;
+  /** See {@link Ground.files}. */
+  get files(): FilesInside | undefined {
+    return this.#domain.ground.files;
   }
 
   /** See {@link Ground.openRoot}. */
   openRoot(): number {
     return this.#domain.ground.openRoot();
+  }
+
+  /** Folders of the caller's that are bound with `cow`. */
+  get folders(): readonly LayeredFolder[] {
+    return this.#plan.folders ?? [];
+  }
+
+  get protectedPaths(): readonly string[] {
+    return this.#plan.protectedPaths ?? [];
+  }
+
+  /**
+   * A descriptor of the folder whose `upper` has what was written at one of {@link folders}, or `/`; the caller closes
+   * it. What is in `upper` is hostile. @throws KilnError E_SANDBOX_GONE, E_MACHINE
+   */
+  async openLayer(target: string): Promise<number> {
+    if (this.machine !== undefined) {
+      throw new KilnError('E_MACHINE', 'the layers of a machine cannot be reached from the host', {
+        hint: 'leave out --isolation vm',
+      });
+    }
+    const nth = target === '/' ? 0 : 1 + this.facts.layeredBinds.indexOf(target);
+    return await this.control.layer(nth);
+  }
+
+  /** Targets of {@link folders} in which something was written. */
+  async writtenFolders(): Promise<string[]> {
+    const written: string[] = [];
+    for (const { target } of this.folders) {
+      using home = closing(await this.openLayer(target));
+      using upper = closing(openDirectory(home.fd, 'upper'));
+      // The first names tell: there may be a million.
+      if ((new DirectoryReader(upper.fd).next() ?? []).length > 0) written.push(target);
+    }
+    return written;
   }
 
   /**
@@ -315,6 +405,11 @@ export class PlannedSandbox implements AsyncDisposable {
     await this.control.killAll();
   }
 
+  /** Protected paths that its commands have changed all the same: see {@link Protection}. */
+  changedProtected(): readonly string[] {
+    return this.#protection?.changed() ?? [];
+  }
+
   async closeEgress(): Promise<readonly EgressEntry[] | undefined> {
     return await this.#egress?.close();
   }
@@ -322,12 +417,13 @@ export class PlannedSandbox implements AsyncDisposable {
   async keep(milliseconds: number, { policy, env, workdir }: KeptCommand): Promise<void> {
     await this.#leave();
     const { user, capabilities, seccomp } = policy;
-    const { egress, environment } = this.#plan;
+    const { egress, environment, folders, protectedPaths } = this.#plan;
     this.#domain.describe({
       keepUntil: Date.now() + milliseconds,
       session: {
         ...{ user, capabilities, seccomp, workdir, env: { ...environment, ...env } },
-        ...{ surroundings: this.#surroundings, facts: this.facts, ...defined({ egress }) },
+        ...{ surroundings: this.#surroundings, facts: this.facts },
+        ...defined({ egress, folders, protectedPaths }),
       },
     });
     this.#domain.writeRecord();
@@ -346,10 +442,21 @@ export class PlannedSandbox implements AsyncDisposable {
   async #leave(): Promise<void> {
     this.#visitors?.close();
     this.#lease?.close();
+    this.#protection?.[Symbol.dispose]();
+    this.#protection = undefined;
     await this.closeEgress();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+function layeredFolders(binds: readonly Bind[]): LayeredFolder[] {
+  return binds
+    .filter(({ cow }) => cow === true)
+    .map(({ source, target, place }) => {
+      const { dev, ino } = statSync(place, { bigint: true });
+      return { source, target, device: `${dev}`, inode: `${ino}` };
+    });
 }

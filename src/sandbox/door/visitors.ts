@@ -1,7 +1,7 @@
 /**
- * Further commands in a sandbox: whoever wants one asks the process that holds the sandbox's only connection, over a
- * socket in a folder that only root enters. The command's input and output do not pass that process: the visitor gets
- * the descriptors.
+ * Further commands in a sandbox, and files: whoever wants one asks the process that holds the sandbox's only connection,
+ * over a socket in a folder that only root enters. A command's input and output do not pass that process: the visitor
+ * gets the descriptors.
  */
 import { mkdirSync } from 'node:fs';
 import { Socket } from 'node:net';
@@ -26,6 +26,7 @@ import { MessageSender } from '../../host/sockets/watch.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { endOf, type ProcessEnd, SandboxProcess, type StartedCommand } from '../command/process.ts';
 import { type HandOver, type HostStdio, streamsOf } from '../command/streams.ts';
+import { type CommandEnd, supervise, type TimeLimits } from './supervise.ts';
 
 export interface ExecuteRequest {
   readonly argv: readonly string[];
@@ -53,13 +54,39 @@ export interface ExecuteMessage {
   readonly command: ExecuteRequest;
 }
 
-type Start = (request: ExecuteRequest, handOver: HandOver) => Promise<SandboxProcess>;
+export interface ReadRequest {
+  readonly do: 'read';
+  readonly path: string;
+  readonly offset: number;
+}
+
+export interface FileContent {
+  /** Base64. */
+  readonly data: string;
+  /** Of the whole file. */
+  readonly size: number;
+}
+
+export interface WriteRequest {
+  readonly do: 'write';
+  readonly path: string;
+  /** Base64. */
+  readonly data: string;
+  readonly append: boolean;
+  readonly mode: number;
+}
+
+/** What whoever holds a sandbox does for visitors. */
+interface Host {
+  start(request: ExecuteRequest, handOver: HandOver): Promise<SandboxProcess>;
+  file(request: ReadRequest | WriteRequest): Promise<object>;
+}
 
 export class Visitors {
   #server: FrameServer | undefined;
   #isOpen = true;
 
-  constructor(path: string, start: Start) {
+  constructor(path: string, host: Host) {
     try {
       mkdirSync(dirname(path), { mode: 0o700 });
     } catch (error) {
@@ -67,7 +94,7 @@ export class Visitors {
       if (!hasErrno(error, 'EEXIST')) return;
     }
     try {
-      this.#server = new FrameServer(path, (client, fd) => serve(client, fd, start));
+      this.#server = new FrameServer(path, (client, fd) => serve(client, fd, host));
     } catch {
       // Nobody visits then; the sandbox's own command goes on.
       this.close();
@@ -94,13 +121,22 @@ export class Visitors {
   }
 }
 
-function serve(client: Socket, fd: number, start: Start): (frame: ReceivedFrame) => void {
+function serve(client: Socket, fd: number, host: Host): (frame: ReceivedFrame) => void {
   let attached: ReturnType<typeof attend> | undefined;
   return (frame) => {
-    if (attached !== undefined) attached(frame);
-    else if (frame.kind === FRAME.message) {
-      const { command } = JSON.parse(frame.body.toString('utf8')) as ExecuteMessage;
-      attached = attend(client, fd, (handOver) => start(command, handOver));
+    if (attached !== undefined) return attached(frame);
+    if (frame.kind !== FRAME.message) return;
+    const asked = JSON.parse(frame.body.toString('utf8')) as
+      | ExecuteMessage
+      | ReadRequest
+      | WriteRequest;
+    if (asked.do === 'execute') {
+      attached = attend(client, fd, (handOver) => host.start(asked.command, handOver));
+    } else {
+      host.file(asked).then(
+        (answer) => client.end(encodeMessage(answer)),
+        (error: unknown) => client.end(encodeMessage({ error: wired(error) })),
+      );
     }
   };
 }
@@ -198,6 +234,11 @@ export async function visit(fd: number, request: ExecuteRequest, handOver?: Hand
   return { command, leave };
 }
 
+/** The end of a command of {@link visit}, within its time. */
+export async function visitEnded(command: SandboxProcess, time: TimeLimits): Promise<CommandEnd> {
+  return await supervise(command, time, 'left', async () => void command.kill('SIGKILL'));
+}
+
 async function ask(fd: number, message: ExecuteMessage) {
   const sender = new MessageSender(fd, () => undefined);
   const fds: number[] = [];
@@ -226,6 +267,26 @@ async function ask(fd: number, message: ExecuteMessage) {
     sender.stop();
     fds.forEach(closeDescriptor);
   }
+}
+
+/**
+ * Has a file read or written by whoever holds its sandbox.
+ * @param fd of a connection to the holder, which is closed afterwards
+ * @throws KilnError as the sandbox itself does, and E_SANDBOX_GONE
+ */
+export async function askForFile<Answer extends object>(
+  fd: number,
+  request: ReadRequest | WriteRequest,
+): Promise<Answer> {
+  const socket = new Socket({ fd, readable: true, writable: true });
+  const answered = deferred<Answer | { readonly error: WiredError }>();
+  onFrames(socket, ({ body }) => answered.resolve(JSON.parse(body.toString('utf8'))));
+  socket.on('error', () => socket.destroy());
+  socket.once('close', () => answered.reject(holderGoneError('ended before it answered')));
+  sendMessage(socket, request);
+  const answer = await answered.promise.finally(() => socket.destroy());
+  if ('error' in answer) throw unwired(answer.error);
+  return answer;
 }
 
 const NOT_BEGUN = 'ended before the command began';

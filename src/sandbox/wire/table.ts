@@ -108,6 +108,7 @@ export const FAILURES = {
   directory: [28, 'make directory {text}'],
   'user-limit': [29, 'limit {text}'],
   lend: [31, 'prepare what it makes in the place of commands'],
+  layer: [32, 'make a layer for {text}'],
   'measure-files': [30, 'get something to measure Landlock against'],
 
   'open-users': [40, 'container root is the host’s root', 'user-namespace'],
@@ -171,6 +172,7 @@ export const FAILURES = {
   'notify-socket': [124, 'make the notify socket'],
   'dhcp-socket': [125, 'make a socket for DHCP'],
   address: [126, 'set an address'],
+  'no-layer': [127, 'hand over a layer'],
 
   'machine-limit': [130, 'limit {text}'],
 } as const satisfies Readonly<Record<string, FailureRow>>;
@@ -195,9 +197,10 @@ export const FIELDS = {
       fd: descriptor,
       /**
        * Who can write to it. `host`: the sandbox, in a folder that other users of the host may reach.
-       * `readonly`: nobody. `own`: the sandbox, in a folder that only root of the host can reach.
+       * `readonly`: nobody. `own`: the sandbox, in a folder that only root of the host can reach. `cow`: the sandbox,
+       * in a layer of its own; the descriptor's mount is read-only.
        */
-      access: { kind: 'choice', of: { host: 0, readonly: 1, own: 2 }, prefix: 'BIND' },
+      access: { kind: 'choice', of: { host: 0, readonly: 1, own: 2, cow: 3 }, prefix: 'BIND' },
       directory: flag,
       path,
     },
@@ -267,6 +270,8 @@ export const FIELDS = {
   process: { tag: 43, parts: { pid: u32 } },
   /** sockaddr_un's */
   socket: { tag: 44, parts: { path: { kind: 'path', most: 107 } } },
+  /** 0 is the root's, then those of binds with `cow`, in their order. */
+  layer: { tag: 47, parts: { nth: u32 } },
   /** IFNAMSIZ */
   interface: { tag: 45, parts: { interface: { kind: 'name', most: 15 } } },
   /** A gateway of 0.0.0.0 means no gateway. */
@@ -294,8 +299,11 @@ export const FIELDS = {
   value: { tag: 65, parts: { value: u32 } },
   said: { tag: 66, parts: { said: { kind: 'bytes', unit: 1, most: 4096 } } },
 
+  port: { tag: 73, parts: { port: { kind: 'u32', most: 0xffff } } },
   /** What to pack, as src/guest/machine/pack.c reads it. An order of 4096 bytes has room for it. */
   patterns: { tag: 72, parts: { patterns: { kind: 'bytes', unit: 1, most: 3900 } } },
+  /** Behind a link only the rights of these ids count, of the machine's kernel. */
+  'read-file': { tag: 74, parts: { offset: u64, uid: u32, gid: u32, path } },
   /** Bytes, processes, and microseconds of a processor in each tenth of a second; `Infinity` is no limit. */
   'machine-limits': { tag: 70, parts: { memory: u64, pids: u64, quota: u64 } },
   /** What the control group of the sandbox in its machine has counted; `Infinity` where the kernel does not tell. */
@@ -397,6 +405,9 @@ export const REQUESTS = {
   /** Sets the address of an interface. Also allowed before `setup`. */
   address: { type: 13, fields: { id: ONCE, interface: ONCE, address: ONCE } },
 
+  /** Sends the folder that has a layer's `upper`, through the message's descriptor. */
+  layer: { type: 15, fields: { id: ONCE, layer: ONCE }, descriptors: [1, 1] },
+
   // In a machine only: the relay gives those from here on to stage 0 (src/guest/machine), and no init gets them.
   /** Asks for facts about the machine's kernel. Answered with `machine-facts`. */
   machine: { type: 64, fields: { id: ONCE } },
@@ -404,6 +415,18 @@ export const REQUESTS = {
   limit: { type: 65, fields: { id: ONCE, 'machine-limits': ONCE } },
   /** Packs files of the sandbox into the message's descriptor. Answered with `done`: 0, or why not (errno). */
   pack: { type: 66, fields: { id: ONCE, patterns: ONCE } },
+  /**
+   * A socket that listens on a port of the sandbox's loopback, to be passed through the message's descriptor. It
+   * listens until that is closed. Answered with `done`: 0, or why not (errno).
+   */
+  listen: { type: 67, fields: { id: ONCE, port: ONCE } },
+  /**
+   * Writes the size of a plain file (u64) and a mebibyte of it into the message's descriptor. Answered with `done`: 0,
+   * or why not (errno; EISDIR for what is no plain file).
+   */
+  read: { type: 68, fields: { id: ONCE, 'read-file': ONCE } },
+  /** Answered with `done`: 1 where one of these file systems, each a text, is full. */
+  full: { type: 69, fields: { id: ONCE, patterns: ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
 export const ANSWERS = {
