@@ -1,7 +1,11 @@
 import { meetsCondition } from '../../image/transaction/plan.ts';
 import type { RpmDependency } from '../../packages/rpm/package.ts';
 
-export type Capability = Pick<RpmDependency, 'name' | 'operator' | 'version'>;
+export interface Capability {
+  readonly name: string;
+  readonly operator: RpmDependency['operator'];
+  readonly version: string;
+}
 
 const CONDITION = /^(\S+)(?:\s+(<=|>=|<|>|=)\s+(\S+))?$/;
 

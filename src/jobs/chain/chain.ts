@@ -111,7 +111,7 @@ async function scanAll(
   const { resultDirectory } = request;
   const source = { kind: 'srpm', path: members[0]!.path } as const;
   const build: BuildRequest = { ...request.build, source, resultDirectory };
-  const key = (member: Member) => scanKey(member, base.image.manifest.id, build);
+  const key = (member: Member) => scanKey(member.sha256, base.image.manifest.id, build);
   const scans = new Map<Member, Scan>();
   for (const member of members) {
     const record = records.scanned(member.name);

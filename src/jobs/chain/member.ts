@@ -9,7 +9,7 @@ import { readRpms } from '../../packages/rpm/read.ts';
 import { BuildSandbox } from '../rpmbuild/build-sandbox.ts';
 import type { BuildBase } from '../rpmbuild/buildroot/base.ts';
 import { BUILD_HOME, specOptions, withoutRpmlib } from '../rpmbuild/commands.ts';
-import type { BuildRequest } from '../rpmbuild/request.ts';
+import type { BuildOptions, BuildRequest } from '../rpmbuild/request.ts';
 import { type Capability, parseCapabilities } from './capability.ts';
 
 export interface Member {
@@ -73,11 +73,7 @@ export interface Scan {
 }
 
 /** What a scan depends on. */
-export function scanKey(
-  { sha256 }: Pick<Member, 'sha256'>,
-  image: string,
-  options: Parameters<typeof specOptions>[0],
-): string {
+export function scanKey(sha256: string, image: string, options: BuildOptions): string {
   return digestOf([sha256, image, specOptions(options)]);
 }
 
@@ -88,7 +84,8 @@ const MAX_ANSWER = 4 * 2 ** 20;
 
 /**
  * Scans the members in one sandbox, as the unprivileged user and without a network, because a spec is a
- * program. If a spec gives no answer, its header counts, and its build reports what is wrong.
+ * program. If a spec gives no answer, its header counts, and its build reports what is wrong. It is not the way of jobs
+ * (`inSandbox()`): there is no report with phases yet, and the sandbox gets files again and again, and is never kept.
  */
 export async function scanMembers(
   engine: Engine,
@@ -99,13 +96,8 @@ export async function scanMembers(
 ): Promise<Map<Member, Scan>> {
   const scans = new Map<Member, Scan>();
   if (members.length === 0) return scans;
-  const { keep: _, ...oneShot } = request;
-  await using sandbox = await BuildSandbox.open({
-    engine,
-    request: oneShot,
-    image: base.image,
-    network: 'private',
-  });
+  const { image } = base;
+  await using sandbox = await BuildSandbox.open({ engine, request, image, network: 'private' });
   const options = specOptions(request);
   for (const [index, member] of members.entries()) {
     const top = `${BUILD_HOME}/scan${index}`;

@@ -2,17 +2,13 @@ import type { KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
 import type { BuildHooks, BuildReport } from '../rpmbuild/outcome/report.ts';
-import type { BuildRequest } from '../rpmbuild/request.ts';
+import type { BuildSettings } from '../rpmbuild/request.ts';
 
-export interface ChainRequest {
+/** A chain before its folder for results is opened. */
+export interface AskedChain {
   /** Source packages, absolute paths on the host; their order does not matter. */
   readonly sources: readonly HeldPath[];
-  /**
-   * The result directory, absolute: a directory for each package, `repository`, chain.json. In the directory of
-   * an earlier chain, the chain continues.
-   */
-  readonly resultDirectory: HeldPath;
-  readonly build: Omit<BuildRequest, 'source' | 'resultDirectory' | 'stopAfter' | 'lock'>;
+  readonly build: BuildSettings;
   readonly jobs: number;
   readonly continue: boolean;
   /**
@@ -20,6 +16,14 @@ export interface ChainRequest {
    * each other, first with packages of the repositories.
    */
   readonly recurse: boolean;
+}
+
+export interface ChainRequest extends AskedChain {
+  /**
+   * The result directory, absolute: a directory for each package, `repository`, chain.json. In the directory of
+   * an earlier chain, the chain continues.
+   */
+  readonly resultDirectory: HeldPath;
 }
 
 /**
@@ -34,7 +38,7 @@ export interface ChainHooks {
   readonly onMember?: (member: ChainMemberReport) => void;
   /** Room for one more build at a time, until disposed of; undefined if there is none now. The first one has room. */
   readonly takeRoom?: (() => Promise<Disposable | undefined>) | undefined;
-  readonly buildHooks?: (member: string) => Omit<BuildHooks, 'signal'>;
+  readonly buildHooks?: (member: string) => BuildHooks;
 }
 
 /** What a chain tells of a build, wherever it was. */
@@ -71,10 +75,14 @@ export interface ChainReport<Member = ChainMemberReport> {
 }
 
 export type ToldChain = ChainReport<ChainMemberReport<ToldBuild>>;
-type JsonRequest = Pick<ChainRequest, 'jobs' | 'recurse' | 'continue'> & {
+
+interface JsonRequest {
+  readonly jobs: number;
+  readonly recurse: boolean;
+  readonly continue: boolean;
   readonly resultDirectory: string;
-  readonly build: Partial<ChainRequest['build']> & Pick<ChainRequest['build'], 'image'>;
-};
+  readonly build: Partial<BuildSettings> & { readonly image: string };
+}
 
 /** Raised when a field of chain.json changes its meaning or disappears. */
 const CHAIN_VERSION = 1;

@@ -2,7 +2,6 @@ import { hash } from 'node:crypto';
 import { chmod, mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
-import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { readText } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
@@ -49,7 +48,12 @@ export interface ChrootRequest {
   readonly plugins: PluginSwitches;
 }
 
-export interface Chroot extends Omit<ConfigMeaning, 'recipe' | 'warnings'> {
+export interface Chroot extends Readonly<ReturnType<typeof buildSettings>> {
+  readonly root: string;
+  readonly user: string;
+  readonly resultDirectory: string;
+  readonly target: string | undefined;
+  readonly switchedOn: readonly string[];
   readonly config: string;
   readonly recipe: string;
   /** As it is said now: a root was made with what was said then. */
@@ -59,7 +63,9 @@ export interface Chroot extends Omit<ConfigMeaning, 'recipe' | 'warnings'> {
   readonly bindsAreCallers: boolean;
 }
 
-type ChrootPlace = RecipePlace & Pick<Engine, 'cwd'>;
+interface ChrootPlace extends RecipePlace {
+  cwd(): string;
+}
 
 export async function openChroot(place: ChrootPlace, request: ChrootRequest): Promise<Chroot> {
   const { paths, owner } = place;
@@ -74,7 +80,7 @@ export async function openChroot(place: ChrootPlace, request: ChrootRequest): Pr
     const { uniqueext } = request;
     const isShared = owner !== undefined && uniqueext !== undefined;
     const root = isShared ? meaning.root.slice(0, -uniqueext.length - 1) : meaning.root;
-    const path = await writeRecipe(paths, { root, recipe });
+    const path = await writeRecipe(paths.mockRecipes, root, recipe);
     return {
       ...meaning,
       config: config.name,
@@ -179,8 +185,9 @@ function read(text: string): ConfigValue {
  * Equal recipes share a file, so that a current image is recognised.
  */
 export async function writeRecipe(
-  { mockRecipes: recipes }: Pick<StatePaths, 'mockRecipes'>,
-  { root, recipe }: Pick<ConfigMeaning, 'root' | 'recipe'>,
+  recipes: string,
+  root: string,
+  recipe: ConfigMeaning['recipe'],
 ): Promise<string> {
   // JSON is valid YAML.
   const text = JSON.stringify(recipe, undefined, 2);

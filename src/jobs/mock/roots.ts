@@ -60,10 +60,10 @@ export async function orphanskill(session: MockSession): Promise<number> {
   const { root } = (await withChroot(session)).chroot;
   const abandoned = await sweepSandboxes(engine.paths, engine.connect);
   let ended = 0;
-  for (const { state, directory, record } of await listSandboxes(engine.paths, engine)) {
+  for (const { state, folder, record } of await listSandboxes(engine.paths, engine)) {
     const isOwn = record.owner === engine.owner?.uid;
     if (state !== 'running' || !isOwn || !runsInRoot(record.command, root)) continue;
-    await destroySandbox(engine.paths, directory, record, engine.connect);
+    await destroySandbox(engine.paths, folder, record, engine.connect);
     ended += 1;
   }
   log.info(`ended ${ended} sandboxes of ${root}, and ${abandoned.length} that nobody owned`);

@@ -1,6 +1,5 @@
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';
-import type { Warning } from '../../artifacts/warning.ts';
 import type { OwnEngine } from '../../engine.ts';
 import { openImage, renewImage } from '../../image/open.ts';
 import { describeProgress, type OnImageProgress } from '../../image/progress.ts';
@@ -12,6 +11,7 @@ import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
 import { forbiddenError } from '../../users/configuration.ts';
 import { addedRepository } from '../rpmbuild/request.ts';
 import { type Chroot, type ChrootRequest, openChroot } from './chroot.ts';
+import type { SignPlugin } from './config/plugins.ts';
 import { formatPlace } from './config/values.ts';
 import type { PackageSources } from './root/install.ts';
 import { MockRoot } from './root/root.ts';
@@ -31,7 +31,7 @@ export interface MockLine {
 /** Hears what goes on, in mock's terms. */
 export interface MockEvents {
   info(message: string): void;
-  warning(warning: Pick<Warning, 'code' | 'message'>): void;
+  warning(warning: { readonly code: string; readonly message: string }): void;
   error(message: string): void;
   failure(error: unknown): void;
   start(what: string): void;
@@ -123,13 +123,15 @@ export async function withChroot(session: MockSession): Promise<ChrootSession> {
   return { ...session, chroot, binds };
 }
 
+interface RootsOwn {
+  readonly root: string;
+  readonly network: boolean;
+  readonly sign: SignPlugin | undefined;
+  readonly binds: Chroot['binds'];
+}
+
 /** What a configuration gives to root's calls only. @throws KilnError E_FORBIDDEN */
-export function refuseRoots({
-  root,
-  network,
-  sign,
-  binds,
-}: Pick<Chroot, 'root' | 'network' | 'sign' | 'binds'>): void {
+export function refuseRoots({ root, network, sign, binds }: RootsOwn): void {
   if (network)
     throw forbiddenError(`the host's network for ${root}`, 'the configuration asks for it');
   if (sign !== undefined) {

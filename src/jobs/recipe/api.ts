@@ -2,6 +2,8 @@
 import { KilnError } from '../../errors.ts';
 import type { BuildRecipeInput } from '../../recipe/build-recipe.ts';
 
+/* The schema's types but for what is a function here: what a recipe may say is written once, as the schema. */
+
 type StepInput = BuildRecipeInput['steps'][number];
 
 export type RecipeStepInput =

@@ -41,7 +41,7 @@ export interface RecipeRequest extends Partial<ValuesOf<typeof ASKED_OF_RECIPES>
 
 export interface HostShell {
   readonly cwd: string;
-  start(message: Pick<SpawnMessage, 'argv' | 'cwd' | 'env'>): Promise<CommandProcess>;
+  start(message: SpawnMessage): Promise<CommandProcess>;
 }
 
 export interface RecipeHooks {

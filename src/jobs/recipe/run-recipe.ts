@@ -11,7 +11,7 @@ import { isImageName, resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
 import { usualValues, valuesIn } from '../../options/row.ts';
-import { LIMITS, SANDBOX } from '../../options/sandbox.ts';
+import { GROUND, LIMITS, SANDBOX } from '../../options/sandbox.ts';
 import { type BuildRecipe, checkScriptRecipe, loadBuildRecipe } from '../../recipe/build-recipe.ts';
 import { hostFolder } from '../../recipe/folder.ts';
 import { isTrusted } from '../../recipe/named.ts';
@@ -103,19 +103,23 @@ export async function runRecipe(
       source: ownPath(source.path),
       target: `${SOURCES}/${source.name}`,
     })),
-    hooks: { signal, warning: hooks.onWarning },
+    hooks: {
+      signal,
+      warning: hooks.onWarning,
+      reserved: ['build.log', 'build.log.rest.gz', LOCK],
+    },
     timeline,
-    reserved: ['build.log', 'build.log.rest.gz', LOCK],
   };
   const report = await runJob(engine, job, async (opened, plan) => {
     const sandbox = new RecipeSandbox(plan, image.manifest, opened);
-    const context = { sandbox, session, onOutput, onStep: hooks.onStep, signal, host };
+    const shell = await sandbox.findShell();
+    const context = { sandbox, shell, session, onOutput, onStep: hooks.onStep, signal, host };
     const { end, failedStep } = await runSteps(recipe, timeOf(run), timeline, context);
     const usage = opened.usage();
     const isKept = request.keep !== undefined && failedStep !== undefined;
     return {
       end,
-      limitHit: opened.limitHit(end, usage),
+      limitHit: await opened.limitHit(end, usage),
       usage,
       // The command that looked for a shell was measured, at least.
       measured: sandbox.measured!,
@@ -144,7 +148,7 @@ async function imageName(
   const name = resolve(dirname(engine.renamed(path)), recipe.image);
   if (allowHost === true) return name;
   const named = await resolveImage(engine, name, '/');
-  if (named.kind === 'image' || isTrusted(engine.paths, named.path)) return name;
+  if (!('path' in named) || isTrusted(engine.paths, named.path)) return name;
   throw new KilnError(
     'E_HOST_NOT_ALLOWED',
     `${path} asks for an image of ${named.path}, which says where packages come from`,
@@ -170,7 +174,7 @@ function sandboxRequest(
     ...usualValues(SANDBOX),
     ...request.usual,
     ...recipe.sandbox,
-    ...valuesIn(LIMITS, request),
+    ...valuesIn({ ...LIMITS, ...GROUND, protection: SANDBOX.protection }, request),
     ...defined({ resultDirectory, keep, allowHostWrite }),
     // Refused above, where the caller does not allow it.
     allowHostNetwork: recipe.sandbox.network === 'host',

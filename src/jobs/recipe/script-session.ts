@@ -96,7 +96,7 @@ interface ScriptOptions {
 
 type StartCommand = (message: SpawnMessage) => Promise<CommandProcess>;
 
-type StepMessage = Omit<Extract<ParentMessage, { type: 'step' }>, 'type'>;
+type StepMessage = Extract<ParentMessage, { type: 'step' }>;
 
 export class ScriptSession implements AsyncDisposable {
   readonly #options: ScriptOptions;
@@ -167,7 +167,7 @@ export class ScriptSession implements AsyncDisposable {
     if (this.#failure !== undefined) throw this.#failure;
     this.#step = deferred();
     this.#start = start;
-    this.#send({ type: 'step', ...step });
+    this.#send(step);
     try {
       return await this.#step.promise;
     } finally {

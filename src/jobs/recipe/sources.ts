@@ -51,12 +51,15 @@ function unreadableError(path: string, why: string, cause?: unknown): KilnError 
 const MAX_SOURCE = 4 * 2 ** 30;
 const MAX_OFFERED = 2000;
 
-export interface ReadySource {
-  readonly name: string;
+interface Found {
   readonly path: string;
   readonly sha256: string;
-  readonly bytes: number;
   readonly from: 'cache' | 'download' | 'folder' | 'recipe';
+}
+
+export interface ReadySource extends Found {
+  readonly name: string;
+  readonly bytes: number;
 }
 
 interface SourceOptions {
@@ -120,8 +123,6 @@ function nameOf(source: RecipeSource): string {
     hint: 'give the source a `name`',
   });
 }
-
-type Found = Pick<ReadySource, 'path' | 'sha256' | 'from'>;
 
 /** A source with the bytes that it may have. */
 type Bounded = RecipeSource & { readonly name: string; readonly limit: number };

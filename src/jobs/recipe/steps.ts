@@ -42,10 +42,9 @@ export async function runSteps(
   recipe: BuildRecipe,
   { timeout = Number.POSITIVE_INFINITY, ...time }: TimeLimits,
   timeline: Timeline,
-  surroundings: Omit<StepContext, 'shell'>,
+  context: StepContext,
 ): Promise<{ readonly end: CommandEnd; readonly failedStep: FailedStep | undefined }> {
-  const { sandbox, onStep } = surroundings;
-  const context = { ...surroundings, shell: await sandbox.findShell() };
+  const { onStep } = context;
   const steps = stepsOf(recipe);
   const begun = performance.now();
   for (const [index, step] of steps.entries()) {
@@ -153,11 +152,12 @@ async function runFunction(run: StepRun): Promise<StepEnd> {
     return process;
   };
   const message = {
+    type: 'step',
     index,
     shell,
     workdir: posix.resolve(sandbox.workdir, step.workdir ?? '.'),
     env: { ...sandbox.environment, ...step.env },
-  };
+  } as const;
   // Only a script's recipe has functions, and it has a session.
   const ends = [session!.runStep(message, start), givenUp.promise, gone.promise];
   const failure = await Promise.race(ends)

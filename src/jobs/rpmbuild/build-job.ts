@@ -6,11 +6,11 @@ import type { NetworkPhase } from '../../options/build.ts';
 import type { Executed } from '../../sandbox/door/io.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
 import { Timeline } from '../run/timeline.ts';
-import type { BuildCommand, BuildEgress, BuildSandbox } from './build-sandbox.ts';
+import type { BuildCommand, BuildSandbox } from './build-sandbox.ts';
 import { commandLine } from './commands.ts';
 import type { BuildHooks, BuildPhase, LogName, Steps } from './outcome/report.ts';
 import { logTime, type ResultFiles } from './outcome/result-files.ts';
-import { type BuildRequest, egressIn } from './request.ts';
+import { type BuildRequest, egressIn, networkIn } from './request.ts';
 
 /** What the steps of one build have in common: request, logs, time, listeners. What comes of them they return. */
 export class BuildJob {
@@ -31,6 +31,11 @@ export class BuildJob {
     this.request = request;
     this.hooks = hooks;
     this.#files = files;
+    this.timeline.tell = (phase, event) => {
+      const name = phase as BuildPhase;
+      files.state(event, hooks.stateNames?.[name] ?? name);
+      hooks.onPhase?.(name, event);
+    };
     this.timeline.samples.isOn = hooks.samples !== false;
     const { signal: broken } = this.#broken;
     this.signal = hooks.signal === undefined ? broken : AbortSignal.any([broken, hooks.signal]);
@@ -44,47 +49,38 @@ export class BuildJob {
   async *whole(steps: Steps): Steps {
     const name = this.hooks.stateNames?.whole;
     if (name === undefined) return yield* steps;
-    this.#files.state('Start', name);
+    this.#files.state('start', name);
     try {
       yield* steps;
-      this.#files.state('Finish', name);
+      this.#files.state('finish', name);
     } catch (error) {
-      this.#files.state('Failed', name);
+      this.#files.state('fail', name);
       throw error;
     }
   }
 
   async phase<Result>(name: BuildPhase, work: () => Promise<Result>): Promise<Result> {
     this.signal.throwIfAborted();
-    const state = this.hooks.stateNames?.[name] ?? name;
-    this.#files.state('Start', state);
-    this.hooks.onPhase?.(name, 'start');
-    this.timeline.enter(name);
-    try {
-      const result = await work();
-      this.timeline.leave();
-      this.#files.state('Finish', state);
-      this.hooks.onPhase?.(name, 'finish');
-      return result;
-    } catch (error) {
-      this.timeline.fail(name);
-      this.hooks.onPhase?.(name, 'fail');
-      this.#files.state('Failed', state);
-      throw error;
-    }
+    return await this.timeline.phase(name, work);
   }
 
-  egress(phase: NetworkPhase): BuildEgress | undefined {
-    const hosts = egressIn(this.request, phase);
-    return hosts && { hosts, log: this.egressLog };
+  /** What a sandbox for a phase is opened with. */
+  opening(phase: NetworkPhase) {
+    const { engine, request, signal } = this;
+    const [network, egress] = [networkIn(request, phase), egressIn(request, phase)];
+    return { engine, request, network, egress, signal };
   }
 
-  command(log: LogName): BuildCommand & Required<Pick<BuildCommand, 'onOutput'>> {
+  async closeEgress({ sandbox }: BuildSandbox): Promise<void> {
+    for (const entry of (await sandbox.closeEgress()) ?? []) this.egressLog.add(entry);
+  }
+
+  command(log: LogName) {
     const { timeout, ...time } = timeOf(this.request);
     this.#deadline ??= timeout === undefined ? undefined : performance.now() + timeout;
     const left = this.#deadline && Math.max(1, this.#deadline - performance.now());
     return {
-      onOutput: (chunk) => this.output(log, chunk),
+      onOutput: (chunk: Buffer) => this.output(log, chunk),
       ...time,
       timeout: left,
       signal: this.signal,

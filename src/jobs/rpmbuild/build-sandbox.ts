@@ -1,11 +1,15 @@
 import { chmod, chown, mkdir } from 'node:fs/promises';
-import type { EgressLog } from '../../egress/rule.ts';
 import type { Engine } from '../../engine.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
-import type { CommandIo, Executed, UsageWatcher } from '../../sandbox/door/io.ts';
+import type { Executed, OpenIo } from '../../sandbox/door/io.ts';
 import type { KeptCommand } from '../../sandbox/door/plan.ts';
-import { type CommandUser, commandUser, planSandbox } from '../../sandbox/door/plan.ts';
+import {
+  type CommandUser,
+  commandUser,
+  DEFAULT_HOSTNAME,
+  planSandbox,
+} from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { type TimeLimits, timeOf } from '../../sandbox/door/supervise.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
@@ -22,57 +26,45 @@ const BUILDER = '1000:1000';
 
 export const DEFAULT_DISK = 8 * 2 ** 30;
 
-interface BuildSandboxOptions {
+interface BuildSandboxOptions extends OpenIo {
   readonly engine: Engine;
   readonly request: BuildRequest;
   readonly image: LeasedImage;
   readonly network: SandboxSpecification['network'];
-  readonly egress?: BuildEgress | undefined;
+  readonly egress?: readonly string[] | undefined;
   readonly binds?: readonly Bind[];
   readonly env?: Readonly<Record<string, string>>;
   readonly installer?: boolean;
-  readonly signal?: AbortSignal | undefined;
-  readonly samples?: UsageWatcher | undefined;
   readonly topDirectory?: string | undefined;
 }
 
-export interface BuildEgress {
-  readonly hosts: readonly string[];
-  readonly log: EgressLog;
-}
-
-export interface BuildCommand extends Pick<CommandIo, 'capture' | 'signal'>, TimeLimits {
+export interface BuildCommand extends TimeLimits {
+  readonly capture?: number;
+  readonly signal?: AbortSignal | undefined;
   readonly onOutput?: (chunk: Buffer) => void;
 }
 
 /** Builds packages: an unprivileged user, no capability, by default no network. No command leaves processes behind. */
 export class BuildSandbox implements AsyncDisposable {
   readonly sandbox: PlannedSandbox;
-  readonly #command: KeptCommand;
+  readonly command: KeptCommand;
   readonly topDirectory: string;
-  #egressLog: EgressLog | undefined;
 
-  private constructor(
-    sandbox: PlannedSandbox,
-    command: KeptCommand,
-    topDirectory: string,
-    egressLog?: EgressLog,
-  ) {
+  private constructor(sandbox: PlannedSandbox, command: KeptCommand, topDirectory: string) {
     this.sandbox = sandbox;
-    this.#command = command;
+    this.command = command;
     this.topDirectory = topDirectory;
-    this.#egressLog = egressLog;
   }
 
   static async open(options: BuildSandboxOptions): Promise<BuildSandbox> {
-    const { engine, request, image, egress, topDirectory = TOP_DIRECTORY, signal } = options;
+    const { engine, request, image, egress, topDirectory = TOP_DIRECTORY } = options;
     const { manifest } = image;
     const { environment = manifest.environment } = request;
     const installer = options.installer === true;
     const builder = manifest.user.uid === 0 ? BUILDER : undefined;
     const user = commandUser(manifest, installer ? '0:0' : builder);
     const disk = request.disk ?? DEFAULT_DISK;
-    const hostname = request.hostname ?? 'kiln';
+    const hostname = request.hostname ?? DEFAULT_HOSTNAME;
     const home = request.surroundings?.home;
     if (home !== undefined) await makeHome(home, user);
     const { network, binds = [] } = options;
@@ -81,16 +73,20 @@ export class BuildSandbox implements AsyncDisposable {
     const macros = rpmMacros(topDirectory, hostname);
     const plan = planSandbox(
       {
-        ...{ network, binds, hostname, disk, egress: egress?.hosts, limits: limitsOf(request) },
+        ...{ network, binds, hostname, disk, egress, limits: limitsOf(request) },
         ...{
-          isolation: 'container',
+          isolation: request.isolation ?? 'container',
           allowHostWrite: false,
+          protectedPaths: [],
           privateTmp: true,
           namespaces: 0,
           nested: false,
           boot: false,
         },
-        ...{ label: { kind: 'auto' }, allowMissing: engine.allowMissing() },
+        ...{
+          label: { kind: 'auto' },
+          allowMissing: [...engine.allowMissing(), ...(request.allowMissing ?? [])],
+        },
         scratch: request.scratch?.path,
         volumes: home === undefined ? [] : [{ source: home, target: BUILD_HOME }],
         tmpfs: [
@@ -115,8 +111,9 @@ export class BuildSandbox implements AsyncDisposable {
       env: { ...options.env, HOME: BUILD_HOME },
       workdir: BUILD_HOME,
     };
-    const sandbox = await PlannedSandbox.open(engine, plan, { signal, samples: options.samples });
-    return new BuildSandbox(sandbox, command, topDirectory, egress?.log);
+    const { signal, samples } = options;
+    const sandbox = await PlannedSandbox.open(engine, plan, { signal, samples });
+    return new BuildSandbox(sandbox, command, topDirectory);
   }
 
   static async reopen(engine: Engine, id: string, topDirectory: string): Promise<BuildSandbox> {
@@ -126,36 +123,12 @@ export class BuildSandbox implements AsyncDisposable {
 
   async run(argv: readonly string[], command: BuildCommand): Promise<Executed> {
     const time = timeOf(command);
-    const plan = { ...this.#command, argv, time, leftovers: 'ended', disks: [BUILD_HOME] } as const;
+    const plan = { ...this.command, argv, time, leftovers: 'ended', disks: [BUILD_HOME] } as const;
     return await this.sandbox.execute(plan, command);
   }
 
-  /** What the kernel counted, and what was in force. */
-  measured() {
-    return { usage: this.sandbox.usage(), measured: this.sandbox.measured };
-  }
-
-  async keep(milliseconds: number, workdir: string): Promise<void> {
-    await this.#noteEgress();
-    await this.sandbox.keep(milliseconds, { ...this.#command, workdir });
-  }
-
-  async close(): Promise<void> {
-    try {
-      await this.#noteEgress();
-    } finally {
-      await this.sandbox.close();
-    }
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
-  }
-
-  async #noteEgress(): Promise<void> {
-    const log = this.#egressLog;
-    this.#egressLog = undefined;
-    for (const entry of (await this.sandbox.closeEgress()) ?? []) log?.add(entry);
+    await this.sandbox.close();
   }
 }
 

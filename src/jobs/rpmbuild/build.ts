@@ -16,15 +16,9 @@ import {
   writeLocks,
 } from './buildroot/root-files.ts';
 import { readInput } from './input.ts';
-import { collectPackages, requirePackages, scanRoot } from './outcome/collect.ts';
+import { collected } from './outcome/collect.ts';
 import { reported } from './outcome/finish.ts';
-import {
-  type BuildHooks,
-  type BuildReport,
-  type Built,
-  NOTHING_BUILT,
-  type Steps,
-} from './outcome/report.ts';
+import type { BuildHooks, BuildReport, Built, Steps } from './outcome/report.ts';
 import { checkInstall } from './postinstall.ts';
 import { type PreparedBuild, prepareBuild } from './prepare.ts';
 import { packageSigner, signStep } from './provenance/sign.ts';
@@ -80,7 +74,7 @@ async function* build(
   yield { base: { id, name } };
   await using caches = await Caches.open(job);
   const mustSolve = lock === undefined && request.scratch?.fresh !== false;
-  const prepared = yield* prepareBuild(job, {
+  const options = {
     base,
     input,
     binds: [...caches.binds, ...(request.binds ?? [])],
@@ -88,31 +82,17 @@ async function* build(
     topDirectory: request.surroundings?.topDirectory,
     layer: mustSolve ? undefined : { ...NO_LAYER, lock: lock?.layer ?? null },
     sourceOnly: request.stopAfter === 'srpm',
-  });
-  const { sandbox, image, requires } = prepared;
-  yield {
-    image: { id: image.manifest.id, name: image.manifest.name },
-    buildRequires: requires,
-    sandbox: sandbox.sandbox.id,
   };
-  let built = NOTHING_BUILT;
-  const atEnd = async (failed: boolean) => {
-    const artifacts = [...built.artifacts, ...(await scanRoot(job, sandbox, failed))];
-    return { ...built, artifacts, ...sandbox.measured() };
-  };
-  try {
+  const built = yield* prepareBuild(job, options, async function* (prepared) {
+    const { sandbox, image, requires } = prepared;
+    yield {
+      image: { id: image.manifest.id, name: image.manifest.name },
+      buildRequires: requires,
+      sandbox: sandbox.sandbox.id,
+    };
     caches.lookAt(sandbox);
-    yield* rpmbuild(job, base, prepared);
-    built = await job.phase('collect', () => collectPackages(job, sandbox));
-    requirePackages(job, built);
-  } catch (error) {
-    yield await atEnd(true);
-    yield await prepared.close(error);
-    throw error;
-  }
-  built = await atEnd(false);
-  yield built;
-  await prepared.close();
+    return yield* collected(job, sandbox, rpmbuild(job, base, prepared));
+  });
   if (request.postinstall === true && built.packages.length > 0) {
     await checkInstall(job, base, built.packages);
   }

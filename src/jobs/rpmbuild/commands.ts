@@ -1,6 +1,6 @@
 /** rpmbuild's command lines, and where a build lies in its sandbox. */
 import { shellWord } from '../../shell-words.ts';
-import type { BuildRequest } from './request.ts';
+import type { BuildOptions, BuildRequest } from './request.ts';
 
 /** The build user's home, as in mock: a file system of its own. */
 export const BUILD_HOME = '/builddir';
@@ -21,12 +21,7 @@ export function rpmMacros(top: string, hostname: string): string {
   ].join('\n');
 }
 
-type SpecRequest = Pick<
-  BuildRequest,
-  'target' | 'defines' | 'with' | 'without' | 'nocheck' | 'rpmbuildOptions'
->;
-
-export function specOptions(request: SpecRequest): string[] {
+export function specOptions(request: BuildOptions): string[] {
   return [
     ...(request.target === undefined ? [] : ['--target', request.target]),
     ...(request.defines ?? []).flatMap((define) => ['--define', define]),
@@ -101,7 +96,7 @@ export interface BuildStart {
 
 export function buildPackages(
   top: string,
-  request: Pick<BuildRequest, 'shortCircuit' | 'scratch'> & Parameters<typeof specOptions>[0],
+  request: BuildRequest,
   { prepDone, dynamic }: BuildStart,
 ): string[] {
   const { shortCircuit, scratch } = request;

@@ -1,5 +1,6 @@
 import { constants, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import type { CopyInItem } from '../../artifacts/copy-in.ts';
 import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
@@ -10,19 +11,15 @@ import { readRecord, withFields, writeRecord } from '../../host/state/checked-fi
 import type { StatePaths } from '../../host/state/paths.ts';
 import { readManifest } from '../../image/store/manifest.ts';
 import { readSandboxRecord } from '../../sandbox/domain/sandbox-record.ts';
+import type { KeptCommand } from '../../sandbox/door/plan.ts';
+import { inSandbox } from '../run/in-sandbox.ts';
 import type { BuildJob } from './build-job.ts';
 import { BuildSandbox } from './build-sandbox.ts';
-import { type BuildInput, makeSrpm } from './input.ts';
-import { collectPackages, requirePackages } from './outcome/collect.ts';
+import { makeSrpm } from './input.ts';
+import { collected } from './outcome/collect.ts';
 import { reported } from './outcome/finish.ts';
 import { BuildFailure } from './outcome/outcome.ts';
-import {
-  type BuildHooks,
-  type BuildPhase,
-  type BuildReport,
-  NOTHING_BUILT,
-  type Steps,
-} from './outcome/report.ts';
+import type { BuildHooks, BuildPhase, BuildReport, Steps } from './outcome/report.ts';
 import { packageSigner, signStep } from './provenance/sign.ts';
 import type { BuildRequest } from './request.ts';
 import { runRpmbuild } from './rpmbuild.ts';
@@ -30,33 +27,61 @@ import { runRpmbuild } from './rpmbuild.ts';
 /** Directories beside the sources that rpmbuild makes in a package's build directory. */
 const RPMBUILD_OWN = new Set(['BUILDROOT', 'SPECPARTS']);
 
-/** Destroys the sandbox of a build, or keeps it after a failure of the package, if that is asked for. */
-export async function leaveSandbox(
+interface KeptInput {
+  readonly name: string;
+  readonly sourceDigest?: string;
+}
+
+/**
+ * The way of a build through a sandbox ({@link inSandbox}), which is kept after a failure of the package, if that is
+ * asked for.
+ */
+export async function* inBuildSandbox<Value>(
   job: BuildJob,
-  sandbox: BuildSandbox,
-  { name, digest }: Partial<BuildInput> & Pick<BuildInput, 'name'>,
-  failure?: unknown,
-): Promise<Partial<BuildReport>> {
-  const { keep } = job.request;
-  if (keep === undefined || !(failure instanceof BuildFailure)) {
-    await job.phase('destroy', () => sandbox.close()).catch(() => sandbox.close());
-    return {};
-  }
-  const { id } = sandbox.sandbox;
+  input: KeptInput,
+  opening: { readonly open: () => Promise<BuildSandbox>; readonly copyIn: readonly CopyInItem[] },
+  steps: (sandbox: BuildSandbox) => Steps<Value>,
+): Steps<Value> {
+  const { timeline, warn, signal, request } = job;
+  signal.throwIfAborted();
+  const { keep } = request;
+  const way = { ...opening, keep, timeline, warn, signal };
+  let more: Partial<BuildReport> = {};
+  const taken = async (taking: Steps<Value>) => {
+    let step = await taking.next();
+    for (; step.done !== true; step = await taking.next()) more = { ...more, ...step.value };
+    return step.value;
+  };
+  const { end, remove } = await inSandbox(way, async (sandbox) => {
+    const [end] = await Promise.allSettled([taken(steps(sandbox))]);
+    await job.closeEgress(sandbox);
+    const failure: unknown = end.status === 'rejected' ? end.reason : undefined;
+    if (keep === undefined || !(failure instanceof BuildFailure)) return { end, kept: undefined };
+    more = { ...more, sandbox: sandbox.sandbox.id, kept: true };
+    return { end, kept: noteKept(job, sandbox, input) };
+  });
+  yield more;
+  await remove().catch(remove);
+  if (end.status === 'rejected') throw end.reason;
+  return end.value;
+}
+
+/** For {@link resumeBuild}. @returns what further commands are like */
+function noteKept(job: BuildJob, sandbox: BuildSandbox, input: KeptInput): KeptCommand {
   const kept: KeptBuild = {
+    ...input,
     // What kiln holds open, and the copies of a user's files, are gone with the job: the caller's own paths are kept.
     request: job.engine.renamed(job.request),
-    name,
-    ...defined({ sourceDigest: digest }),
     failedPhase: job.timeline.failed ?? 'build',
     topDirectory: sandbox.topDirectory,
   };
-  writeRecord(keptFile(job.engine.paths, id), kept);
-  await sandbox.keep(keep, buildDirectory(sandbox));
-  return { sandbox: id, kept: true };
+  writeRecord(keptFile(job.engine.paths, sandbox.sandbox.id), kept);
+  return { ...sandbox.command, workdir: buildDirectory(sandbox) };
 }
 
 function buildDirectory(sandbox: BuildSandbox): string {
+  // Of a machine the files cannot be seen.
+  if (sandbox.sandbox.files !== undefined) return sandbox.topDirectory;
   using root = closing(sandbox.sandbox.openRoot());
   let path = `${sandbox.topDirectory}/BUILD`;
   for (let depth = 0; depth < 2; depth++) {
@@ -82,11 +107,9 @@ interface KeptFiles {
   readonly provenanceKey?: string;
 }
 
-interface KeptBuild {
-  /** With the caller's own paths. */
+interface KeptBuild extends KeptInput {
+  /** Its files are names of the caller's, which nobody has opened: no values of the types that a request has. */
   readonly request: Omit<BuildRequest, keyof KeptFiles> & KeptFiles;
-  readonly name: string;
-  readonly sourceDigest?: string;
   readonly failedPhase: string;
   readonly topDirectory: string;
 }
@@ -159,7 +182,7 @@ const BEFORE_COMPILE: ReadonlySet<string> = new Set<BuildPhase>([
 export async function resumeBuild(
   engine: Engine,
   sandbox: string,
-  overrides: Partial<BuildRequest> & Pick<BuildRequest, 'resultDirectory'>,
+  overrides: Partial<BuildRequest> & { readonly resultDirectory: HeldPath },
   hooks: BuildHooks = {},
 ): Promise<BuildReport> {
   const kept = readKept(engine.paths, sandbox);
@@ -192,28 +215,21 @@ function requireFiles(
 }
 
 async function* goOn(job: BuildJob, id: string, kept: KeptBuild): Steps {
-  const { engine, request } = job;
-  const signer = await packageSigner(engine, request);
-  const sandbox = await job.phase('sandbox', () =>
-    BuildSandbox.reopen(engine, id, kept.topDirectory),
-  );
-  yield { sandbox: id };
-  const input = { name: kept.name, ...defined({ digest: kept.sourceDigest }) };
-  let built = NOTHING_BUILT;
-  try {
-    const { requires, dynamic } = await makeSrpm(job, sandbox, { unpack: false });
-    yield { buildRequires: requires };
-    const prepDone = !BEFORE_COMPILE.has(kept.failedPhase);
-    yield { end: await runRpmbuild(job, sandbox, { prepDone, dynamic }) };
-    built = await job.phase('collect', () => collectPackages(job, sandbox));
-    requirePackages(job, built);
-  } catch (error) {
-    yield { ...built, ...sandbox.measured(), ...(await leaveSandbox(job, sandbox, input, error)) };
-    throw error;
-  }
-  yield { ...built, ...sandbox.measured() };
-  await leaveSandbox(job, sandbox, input);
+  const { engine } = job;
+  const signer = await packageSigner(engine, job.request);
+  const open = () => BuildSandbox.reopen(engine, id, kept.topDirectory);
+  const built = yield* inBuildSandbox(job, kept, { open, copyIn: [] }, async function* (sandbox) {
+    yield { sandbox: id };
+    return yield* collected(job, sandbox, buildOn(job, sandbox, kept));
+  });
   yield await signStep(job, signer, built);
+}
+
+async function* buildOn(job: BuildJob, sandbox: BuildSandbox, kept: KeptBuild): Steps {
+  const { requires, dynamic } = await makeSrpm(job, sandbox, { unpack: false });
+  yield { buildRequires: requires };
+  const prepDone = !BEFORE_COMPILE.has(kept.failedPhase);
+  yield { end: await runRpmbuild(job, sandbox, { prepDone, dynamic }) };
 }
 
 function imageOf(paths: StatePaths, sandbox: string): BuildReport['image'] {

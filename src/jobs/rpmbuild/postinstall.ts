@@ -10,13 +10,13 @@ import { buildRepositories, openLayer, solveLayer } from './buildroot/layer.ts';
 import { BUILD_HOME } from './commands.ts';
 import { BuildFailure } from './outcome/outcome.ts';
 import type { BuiltPackage } from './outcome/report.ts';
-import { networkIn } from './request.ts';
 
 const PACKAGES = `${BUILD_HOME}/packages`;
 
 /**
  * Installs all built packages at once in a fresh sandbox of the base image and of their requirements. The image's
- * own rpm judges dependencies, conflicts and scriptlets.
+ * own rpm judges dependencies, conflicts and scriptlets. It is not the way of jobs (`inSandbox()`): the sandbox is within
+ * one phase of a build, and is never kept, since there is nothing to resume in it.
  * @throws BuildFailure E_BUILD_POSTINSTALL; E_SOLVER_PROBLEM and what making images throws
  */
 export async function checkInstall(
@@ -41,15 +41,9 @@ export async function checkInstall(
       },
     );
     await using image = await openLayer(context, layer);
-    await using sandbox = await BuildSandbox.open({
-      engine,
-      request,
-      image,
-      network: networkIn(request, 'postinstall'),
-      egress: job.egress('postinstall'),
-      installer: true,
-      signal,
-    });
+    const opening = { ...job.opening('postinstall'), image, installer: true };
+    await using sandbox = await BuildSandbox.open(opening);
+    await using _egress = { [Symbol.asyncDispose]: () => job.closeEgress(sandbox) };
     const items = paths.map((source) => ({ source, target: `${PACKAGES}/` }));
     await sandbox.sandbox.copyIn(items, job.warn, signal);
     const end = await sandbox.run(installCommand(), job.command('root.log'));

@@ -15,10 +15,11 @@ import {
   openLayer,
   solveLayer,
 } from './buildroot/layer.ts';
+import type { BuildStart } from './commands.ts';
 import { type BuildInput, dynamicRequires, inputFiles, knownRequires, makeSrpm } from './input.ts';
-import { leaveSandbox } from './keep.ts';
-import type { BuildReport, Steps } from './outcome/report.ts';
-import { type BuildRequest, networkIn } from './request.ts';
+import { inBuildSandbox } from './keep.ts';
+import type { Steps } from './outcome/report.ts';
+import type { BuildRequest } from './request.ts';
 
 const MAX_ROUNDS = 20;
 
@@ -29,11 +30,8 @@ interface Opened {
   readonly layer: Layer;
 }
 
-export interface PreparedBuild extends Opened {
-  readonly prepDone: boolean;
-  readonly dynamic: boolean;
+export interface PreparedBuild extends Opened, BuildStart {
   readonly requires: readonly string[];
-  close(failure?: unknown): Promise<Partial<BuildReport>>;
 }
 
 interface PrepareOptions {
@@ -50,10 +48,15 @@ interface PrepareOptions {
 /**
  * Makes the source package in the base image, asks it for its requirements, and goes on in the image that has
  * them, until nothing new is required. After an earlier build of it, the first image is mostly the right one.
+ * @param use what is done in the last sandbox
  * @throws KilnError E_BUILD_SRPM, E_BUILD_SPEC, E_BUILD_FAILED, E_BUILD_LOOP, and what solving and making images
  * throws
  */
-export async function* prepareBuild(job: BuildJob, options: PrepareOptions): Steps<PreparedBuild> {
+export async function* prepareBuild<Value>(
+  job: BuildJob,
+  options: PrepareOptions,
+  use: (prepared: PreparedBuild) => Steps<Value>,
+): Steps<Value> {
   const { engine, request } = job;
   const { base, input, sourceOnly } = options;
   const solved = layerSolver(job, options);
@@ -63,36 +66,28 @@ export async function* prepareBuild(job: BuildJob, options: PrepareOptions): Ste
   let layer = sourceOnly
     ? (options.layer ?? NO_LAYER)
     : await firstLayer(job, solved, await kept.read());
-  for (let round = 0; round < MAX_ROUNDS; round++) {
-    const opened = await enter(job, options, layer, isSettled ? 'build' : 'buildrequires');
-    const close = async (failure?: unknown) => {
-      const left = await leaveSandbox(job, opened.sandbox, input, failure);
-      await opened.image[Symbol.asyncDispose]();
-      return left;
-    };
-    try {
-      const { requires, dynamic } = await makeSrpm(job, opened.sandbox);
-      if (sourceOnly) return { ...opened, requires, dynamic, prepDone: false, close };
-      if (isSettled) return { ...opened, requires: [...seen], dynamic, prepDone: false, close };
-      for (const name of requires) seen.add(name);
-      let next = await solved([...seen]);
-      if (dynamic && hasAll(layer, next)) {
-        for (const name of await dynamicRequires(job, opened.sandbox)) seen.add(name);
-        next = await solved([...seen]);
-      }
-      if (isSame(layer, next)) {
-        await kept.keep([...seen]);
-        isSettled = true;
-        if (isSameNetwork(request)) {
-          return { ...opened, requires: [...seen], dynamic, prepDone: dynamic, close };
-        }
-      }
-      layer = next;
-    } catch (error) {
-      yield await close(error);
-      throw error;
+  const round = async function* (opened: Opened): Steps<{ value: Value } | { next: Layer }> {
+    const { requires, dynamic } = await makeSrpm(job, opened.sandbox);
+    const prepared = (prepDone: boolean) => ({ ...opened, requires: [...seen], dynamic, prepDone });
+    if (isSettled) return { value: yield* use(prepared(false)) };
+    for (const name of requires) seen.add(name);
+    if (sourceOnly) return { value: yield* use(prepared(false)) };
+    let next = await solved([...seen]);
+    if (dynamic && hasAll(opened.layer, next)) {
+      for (const name of await dynamicRequires(job, opened.sandbox)) seen.add(name);
+      next = await solved([...seen]);
     }
-    await close();
+    if (isSame(opened.layer, next)) {
+      await kept.keep([...seen]);
+      isSettled = true;
+      if (isSameNetwork(request)) return { value: yield* use(prepared(dynamic)) };
+    }
+    return { next };
+  };
+  for (let rounds = 0; rounds < MAX_ROUNDS; rounds++) {
+    const end = yield* enter(job, options, layer, isSettled ? 'build' : 'buildrequires', round);
+    if ('value' in end) return end.value;
+    layer = end.next;
   }
   const what = `%generate_buildrequires still asks for more packages after ${MAX_ROUNDS} rounds`;
   throw new KilnError('E_BUILD_LOOP', what, { hint: 'build.log shows what it asks for' });
@@ -157,19 +152,20 @@ function digests({ lock }: Layer): string[] {
   return lock?.packages.map(({ digest }) => digest) ?? [];
 }
 
-async function enter(
+async function* enter<Value>(
   job: BuildJob,
   options: PrepareOptions,
   layer: Layer,
   phase: NetworkPhase,
-): Promise<Opened> {
-  const { engine, request, signal, timeline } = job;
+  steps: (opened: Opened) => Steps<Value>,
+): Steps<Value> {
+  const { engine, request, timeline } = job;
   for (const message of layer.warnings) job.warn({ code: 'solver', message });
   const { scratch } = request;
   for (const name of scratch?.fresh === true ? ['upper', 'work'] : []) {
     await discard(engine.paths, join(scratch!.path, name));
   }
-  const image = await job.phase('image', async () => {
+  await using image = await job.phase('image', async () => {
     const { image, packages } = options.base;
     const { name, id } = image.manifest;
     job.say(`image ${name} (${id.slice(0, 12)}): ${packages.length} packages`);
@@ -179,23 +175,14 @@ async function enter(
     }
     return await openLayer(contextOf(job, options), layer);
   });
-  try {
-    const sandbox = await job.phase('sandbox', async () => {
-      const { binds, env, topDirectory } = options;
-      const [network, egress] = [networkIn(request, phase), job.egress(phase)];
-      const wanted = { engine, request, image, network, egress, binds, env, topDirectory, signal };
-      const opened = await BuildSandbox.open({ ...wanted, samples: timeline.samples });
-      try {
-        await opened.sandbox.copyIn(inputFiles(request, opened.topDirectory), job.warn, signal);
-      } catch (error) {
-        await opened.close();
-        throw error;
-      }
-      return opened;
-    });
-    return { sandbox, image, layer };
-  } catch (error) {
-    await image[Symbol.asyncDispose]();
-    throw error;
-  }
+  const { binds, env, topDirectory } = options;
+  const { name, digest: sourceDigest } = options.input;
+  const wanted = { ...job.opening(phase), image, binds, env, topDirectory };
+  const opening = {
+    open: () => BuildSandbox.open({ ...wanted, samples: timeline.samples }),
+    copyIn: inputFiles(request, topDirectory),
+  };
+  return yield* inBuildSandbox(job, { name, sourceDigest }, opening, (sandbox) =>
+    steps({ sandbox, image, layer }),
+  );
 }

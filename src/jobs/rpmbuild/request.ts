@@ -26,27 +26,25 @@ export type BuildSource =
       readonly sources?: HeldPath;
     };
 
-type BuildStop = 'srpm' | 'dependencies';
-
 interface KeptScratch {
   readonly path: string;
   /** Empty at first. Otherwise it has all requirements of the package, and nothing is solved. */
   readonly fresh: boolean;
 }
 
-/** What the rows of ASKED_OF_BUILDS say, and what jobs that build add. `timeout` is for all commands together. */
-export interface BuildRequest extends Partial<ValuesOf<typeof ASKED_OF_BUILDS>> {
+/** What the rows of ASKED_OF_BUILDS say. `timeout` is for all commands together. */
+export type BuildOptions = Partial<ValuesOf<typeof ASKED_OF_BUILDS>>;
+
+/** How packages are built, whichever these are. */
+export interface BuildSettings extends BuildOptions {
   readonly image: string;
   /** What `image` is made of; without it, that of the name. */
   readonly imageLock?: ImageLock;
-  readonly source: BuildSource;
-  readonly resultDirectory: HeldPath;
   readonly caller: { readonly uid: number; readonly gid: number };
   readonly repositories?: readonly Repository[];
   readonly binds?: readonly Bind[];
   readonly hostname?: string;
   readonly surroundings?: Surroundings;
-  readonly stopAfter?: BuildStop;
   readonly scratch?: KeptScratch;
   /** The machine of a pool, for the provenance. */
   readonly worker?: string;
@@ -61,6 +59,16 @@ export interface BuildRequest extends Partial<ValuesOf<typeof ASKED_OF_BUILDS>> 
   readonly environment?: Readonly<Record<string, string>>;
 }
 
+/** A build before its folder for results is opened. */
+export interface AskedBuild extends BuildSettings {
+  readonly source: BuildSource;
+}
+
+export interface BuildRequest extends AskedBuild {
+  readonly resultDirectory: HeldPath;
+  readonly stopAfter?: 'srpm' | 'dependencies';
+}
+
 interface Surroundings {
   readonly topDirectory?: string;
   readonly processors: number;
@@ -69,17 +77,15 @@ interface Surroundings {
   readonly home: string;
 }
 
-type Online = Pick<BuildRequest, 'networkPhases' | 'network' | 'egress'>;
-
 export function networkIn(
-  { networkPhases = [], network = 'host', egress = [] }: Online,
+  { networkPhases = [], network = 'host', egress = [] }: BuildOptions,
   phase: NetworkPhase,
 ): SandboxSpecification['network'] {
   return networkPhases.includes(phase) && egress.length === 0 ? networkOf(network) : 'private';
 }
 
 export function egressIn(
-  { networkPhases = [], egress = [] }: Online,
+  { networkPhases = [], egress = [] }: BuildOptions,
   phase: NetworkPhase,
 ): readonly string[] | undefined {
   return networkPhases.includes(phase) ? some(egress) : undefined;

@@ -18,12 +18,19 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import { unpackPacked } from '../../image/archive/import.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import type { FilesInside } from '../../sandbox/domain/ground.ts';
 
 /** Where collectArtifacts() finds a sandbox's files. Its content is hostile. */
 export interface ArtifactTree extends AsyncDisposable {
   readonly rootFd: number;
+  /** Words where they may go to another process. */
   readonly patterns: readonly (string | ArtifactPattern)[];
+}
+
+/** Of a sandbox. */
+interface ArtifactSource {
+  readonly files: Pick<FilesInside, 'pack'> | undefined;
+  openRoot(): number;
 }
 
 interface TreeRequest {
@@ -31,7 +38,7 @@ interface TreeRequest {
   readonly patterns: readonly string[];
   readonly workdir: string;
   /** Bytes that may be collected; of all artifacts unless given. */
-  readonly bytes: number | undefined;
+  readonly bytes?: number | undefined;
   readonly signal: AbortSignal;
   readonly warn: (warning: Warning) => void;
 }
@@ -42,12 +49,12 @@ interface TreeRequest {
  * @throws KilnError E_SANDBOX_GONE, E_MACHINE, E_ARTIFACT_LIMIT, E_DISK, the signal's reason
  */
 export async function openArtifactTree(
-  sandbox: PlannedSandbox,
+  sandbox: ArtifactSource,
   request: TreeRequest,
 ): Promise<ArtifactTree> {
-  const { pack } = sandbox;
   const { patterns, workdir } = request;
-  if (pack !== undefined) {
+  if (sandbox.files !== undefined) {
+    const { pack } = sandbox.files;
     const compiled = patterns.map((source) => compilePattern(source, workdir));
     return await packedTree(pack, compiled, request);
   }
@@ -59,7 +66,7 @@ export async function openArtifactTree(
 const HEADERS = 512 << 20;
 
 async function packedTree(
-  pack: NonNullable<PlannedSandbox['pack']>,
+  pack: FilesInside['pack'],
   wanted: readonly ArtifactPattern[],
   { paths, bytes, signal, warn }: TreeRequest,
 ): Promise<ArtifactTree> {
@@ -71,7 +78,7 @@ async function packedTree(
   const budget = new Budget(bytes === undefined ? {} : { bytes }, signal, room);
   await receive((to) => pack(packing(wanted), to), archive, budget, signal);
   mkdirSync(tree);
-  const left = await unpackPacked(archive, tree, signal);
+  const left = await unpackPacked(archive, tree, bytes, signal);
   const patterns = wanted.map((pattern, at) => {
     return { ...pattern, base: `/${at}`, title: pattern.base };
   });

@@ -50,7 +50,7 @@ export function explainLayers(
       'root of the sandbox is nobody on the host; 65536 ids no other sandbox has',
     ),
     on('user', `${user} (uid ${user.split(':')[0]})`),
-    on('mount-namespace', 'the image read-only below an overlay; nothing of the host but binds'),
+    on('mount-namespace', mountsOf(image)),
     on('pid-namespace', 'nested: the command can neither trace the init nor see its parent'),
     on('ipc, uts, cgroup-namespace', 'own'),
     optional('time-namespace', 'own', allowMissing),
@@ -79,6 +79,12 @@ export function explainLayers(
     limit('time-limit', timeout === undefined ? undefined : `${timeout / 1000} s`, undefined),
     on('end', 'when kiln ends, everything in the sandbox does'),
   ];
+}
+
+function mountsOf({ host }: ImageManifest): string {
+  if (host === undefined)
+    return 'the image read-only below an overlay; nothing of the host but binds';
+  return `${host.join(', ')} of the host, read-only and nobody’s; nothing else of the host but binds`;
 }
 
 function on(layer: string, detail: string): PlannedLayer {

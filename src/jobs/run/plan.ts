@@ -10,6 +10,7 @@ import { timeOf } from '../../sandbox/door/supervise.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
 import type { OptionalLayer } from '../../sandbox/policy/layers.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
+import { PROTECTED } from '../../sandbox/policy/protected.ts';
 import type { Secret } from '../../sandbox/policy/specification.ts';
 import { refuseUndone } from './machine.ts';
 import type { RunRequest } from './request.ts';
@@ -26,7 +27,7 @@ export function planRun(
 ): Plan {
   const { argv, env, capabilities, caller, binds, tmpfs, hostname, disk } = request;
   const { isolation, profile } = request;
-  refuseUndone(request);
+  refuseUndone(request, image.manifest);
   const nested = profile === 'nested';
   return planCommand(
     {
@@ -42,6 +43,7 @@ export function planRun(
       label: parseLabelRequest(request.label ?? 'auto'),
       allowMissing: some(request.allowMissing) ?? engine.allowMissing(),
       allowHostWrite: request.allowHostWrite === true,
+      protectedPaths: [...(request.protection ? PROTECTED : []), ...request.protect],
       ...{ volumes: [], privateTmp: true, namespaces: 0, boot: false },
     },
     image,

@@ -1,13 +1,12 @@
 import { type Collection, checkPatterns } from '../../artifacts/collect.ts';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
 import type { Warning } from '../../artifacts/warning.ts';
-import { defined } from '../../defined.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import type { Engine } from '../../engine.ts';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
-import { sayAfter, withWaits } from '../../host/process/wait-for.ts';
+import { sayAfter } from '../../host/process/wait-for.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import type { RefusedCall, SandboxProcess } from '../../sandbox/command/process.ts';
 import type { CommandStdio } from '../../sandbox/command/streams.ts';
@@ -17,6 +16,7 @@ import type { KeptCommand, Plan } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
 import { collect, type Results } from './collect.ts';
+import { inSandbox } from './in-sandbox.ts';
 import { planRun, readSecrets } from './plan.ts';
 import type { RunRequest } from './request.ts';
 import { type Course, Timeline } from './timeline.ts';
@@ -29,12 +29,13 @@ interface JobHooks {
   readonly signal?: AbortSignal;
   readonly results?: Results;
   readonly warning: (warning: Warning) => void;
+  /** Names in the result directory that no artifact may have. */
+  readonly reserved?: readonly string[] | undefined;
 }
 
 export interface RunHooks extends JobHooks, CommandStdio {
   /** The command has just started: attach to its stdio, forward signals. `kill` ends everything in the sandbox. */
   readonly started: (command: SandboxProcess, kill: () => void) => void;
-  readonly reserved?: Job['reserved'];
 }
 
 /** One job in a sandbox of its own. */
@@ -44,8 +45,6 @@ interface Job {
   readonly copyIn: readonly CopyInItem[];
   readonly hooks: JobHooks;
   readonly timeline: Timeline;
-  /** Names in the result directory that no artifact may have. */
-  readonly reserved?: readonly string[];
 }
 
 /** How the steps of a job ended. */
@@ -94,7 +93,7 @@ export async function run(
   timeline.enter('image');
   await using image = await takeImage(engine, request);
   const { copyIn, keep } = request;
-  const job = { request, image, copyIn, hooks, timeline, ...defined({ reserved: hooks.reserved }) };
+  const job = { request, image, copyIn, hooks, timeline };
   return await runJob(engine, job, async (sandbox, { command }) => {
     timeline.enter('start');
     const started = await sandbox.start(command, { terminal, handOver });
@@ -112,10 +111,10 @@ export async function run(
 /** The one way of a job: its sandbox, files into it, `steps`, the artifacts out of it, the report. */
 export async function runJob<End extends StepsEnd>(
   engine: Engine,
-  { request, image, copyIn, hooks, timeline, reserved }: Job,
+  { request, image, copyIn, hooks, timeline }: Job,
   steps: (sandbox: PlannedSandbox, plan: Plan, warn: (warning: Warning) => void) => Promise<End>,
 ): Promise<End & FinishedRun> {
-  const { signal, results } = hooks;
+  const { signal, results, reserved } = hooks;
   const warnings: Warning[] = [];
   const warn = (warning: Warning) => {
     warnings.push(warning);
@@ -124,36 +123,37 @@ export async function runJob<End extends StepsEnd>(
   timeline.leave();
   const secrets = await readSecrets(request.secrets, signal);
   const plan = planRun(engine, request, image);
-  timeline.enter('sandbox');
-  const sandbox = await withWaits({ endAfter: startLimit(request), signal }, () =>
-    PlannedSandbox.open(engine, plan, { secrets, signal, samples: timeline.samples }),
-  );
-  const remove = async () => {
-    timeline.enter('destroy');
-    await sandbox.close();
-    timeline.leave();
+  const { samples } = timeline;
+  const job = {
+    open: async () => ({
+      sandbox: await PlannedSandbox.open(engine, plan, { secrets, signal, samples }),
+    }),
+    entered: (id: string) => {
+      hooks.entered?.(id);
+      if (copyIn.length > 0) timeline.enter('copy-in');
+    },
+    ...{ copyIn, endAfter: startLimit(request), keep: request.keep, timeline, warn, signal },
   };
-  try {
-    hooks.entered?.(sandbox.id);
-    signal?.throwIfAborted();
-    if (copyIn.length > 0) {
-      timeline.enter('copy-in');
-      await sandbox.copyIn(copyIn, warn, signal);
-    }
-    timeline.leave();
+  return await inSandbox(job, async ({ sandbox }) => {
     const ended = await steps(sandbox, plan, warn);
-    const { kept } = ended;
     timeline.enter('artifacts');
     const interrupted = hooks.ended?.();
     const limits = sandbox.limits();
     const egress = await sandbox.closeEgress();
+    for (const path of sandbox.changedProtected()) warn(changedWarning(path));
+    if (ended.kept === undefined && request.artifacts.length === 0) {
+      const written = await sandbox.writtenFolders().catch((error: unknown) => {
+        // It was killed after its command had ended.
+        if (isKilnCode(error, 'E_SANDBOX_GONE')) return [];
+        throw error;
+      });
+      for (const target of written) warn(lostWarning(target));
+    }
     // Binds do not count in the sandbox's own share, so the share limits the collection.
     const bytes = engine.owner?.share.disk;
     const { workdir } = plan.command;
     const where = { paths: engine.paths, workdir, bytes, reserved, warn, interrupted, results };
     const collected = await collect(sandbox, request, where);
-    timeline.leave();
-    if (kept !== undefined) await sandbox.keep(request.keep ?? 0, kept);
     return {
       ...ended,
       sandbox: sandbox.id,
@@ -163,13 +163,18 @@ export async function runJob<End extends StepsEnd>(
       ...collected,
       warnings,
       egress,
-      remove: kept === undefined ? remove : async () => undefined,
     };
-  } catch (error) {
-    timeline.fail();
-    await remove();
-    throw error;
-  }
+  });
+}
+
+function changedWarning(path: string): Warning {
+  const message = `${JSON.stringify(path)} is not as it was: your own tools may run what it says, so read it first; it was not there to be protected`;
+  return { code: 'protected-changed', path, message };
+}
+
+function lostWarning(target: string): Warning {
+  const message = `${JSON.stringify(target)} is bound with cow, and what was written there goes with the sandbox: --keep keeps it for \`kiln diff\` and \`kiln apply\``;
+  return { code: 'changes-lost', path: target, message };
 }
 
 /** How long one process may keep a job from its start, ms: no longer than the job itself may take. */

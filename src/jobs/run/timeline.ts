@@ -20,6 +20,8 @@ export function lengthOf(phases: readonly Phase[]): number {
   return Math.max(0, ...phases.map(({ start, duration }) => start + duration));
 }
 
+export type PhaseEvent = 'start' | 'finish' | 'fail';
+
 /** The phases of a job, one after the other. */
 export class Timeline {
   readonly started = new Date();
@@ -29,6 +31,8 @@ export class Timeline {
   #since: number | undefined;
   readonly #zero = performance.now();
   readonly samples = new UsageSamples(this.#zero);
+  /** Hears of each {@link phase}. */
+  tell: ((phase: string, event: PhaseEvent) => void) | undefined;
 
   /** Until now; phases that come later are added to its list. */
   get course(): Course {
@@ -41,6 +45,21 @@ export class Timeline {
     this.leave();
     this.current = name;
     this.#since = performance.now();
+  }
+
+  async phase<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
+    this.tell?.(name, 'start');
+    this.enter(name);
+    try {
+      const result = await work();
+      this.leave();
+      this.tell?.(name, 'finish');
+      return result;
+    } catch (error) {
+      this.fail();
+      this.tell?.(name, 'fail');
+      throw error;
+    }
   }
 
   leave(): void {
@@ -80,7 +99,7 @@ class UsageSamples {
   #pause = PAUSE;
   isOn = true;
   readonly #zero: number;
-  #before: Pick<UsageSample, 'cpuMs' | 'read' | 'written'> = { cpuMs: 0, read: 0, written: 0 };
+  #before: UsageSample = { ms: 0, cpuMs: 0, memory: 0, read: 0, written: 0 };
 
   constructor(zero: number) {
     this.#zero = zero;

@@ -54,7 +54,7 @@ export function mockDirectory(paths: StateRoot): string {
  */
 export function findConfig(
   name: string,
-  { home, directory = SYSTEM_CONFIG }: Pick<ConfigPlace, 'home' | 'directory'>,
+  { home, directory = SYSTEM_CONFIG }: ConfigPlace,
 ): string | undefined {
   if (name.endsWith('.cfg')) {
     const path = resolve(name);
@@ -132,7 +132,7 @@ async function* evaluated(jobs: readonly ConfigJob[]) {
 function configJob(
   path: string | undefined,
   place: ConfigPlace,
-  { changes = [], only }: Partial<Pick<ConfigJob, 'changes' | 'only'>>,
+  { changes = [], only }: Partial<ConfigJob>,
 ): ConfigJob {
   const { paths, arch, home, trusted = [] } = place;
   const directory = resolve(place.directory ?? SYSTEM_CONFIG);

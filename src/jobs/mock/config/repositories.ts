@@ -123,11 +123,7 @@ function metalinkUrl(url: string, id: string, { place }: RepositorySettings): st
 const MIRRORLIST_LIMIT = 1024 * 1024;
 
 /** A mirrorlist that is a path, as in dnf; its lines are the URLs. */
-function mirrorListSource(
-  written: string,
-  id: string,
-  { place }: RepositorySettings,
-): Pick<RepositoryInput, 'mirrorlist' | 'baseurl'> {
+function mirrorListSource(written: string, id: string, { place }: RepositorySettings) {
   const path = written.startsWith('file:') ? fileURLToPath(written) : written;
   if (!path.startsWith('/')) return { mirrorlist: written };
   const text = readUserText(path, MIRRORLIST_LIMIT, (cause) =>

@@ -4,6 +4,7 @@ import type { CommandIo, RunningCommand } from '../../../sandbox/door/io.ts';
 import { type CommandPlan, commandUser, planSandbox } from '../../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
+import { PROTECTED } from '../../../sandbox/policy/protected.ts';
 import {
   type Bind,
   ROOT_CAPABILITIES,
@@ -72,6 +73,7 @@ export class RootSandbox implements AsyncDisposable {
           isolation: 'container',
           volumes: [],
           allowHostWrite: false,
+          protectedPaths: PROTECTED,
           namespaces: 0,
           nested: false,
           boot: false,

@@ -31,9 +31,7 @@ const ROOTS_MAX = 50;
 
 const FORMAT = 1;
 
-interface RootRecord {
-  readonly format: typeof FORMAT;
-  readonly image: string;
+interface RootState {
   /** When it was last changed: changes that a crash may have lost are not trusted. */
   readonly changed: Moment;
   /** A sandbox may use it: set before the sandbox opens, cleared when it is gone. */
@@ -41,6 +39,11 @@ interface RootRecord {
   /** Set while packages change: a root found with it is incomplete. */
   readonly changing: boolean;
   readonly pristine: boolean;
+}
+
+interface RootRecord extends RootState {
+  readonly format: typeof FORMAT;
+  readonly image: string;
 }
 
 const RECORD = 'root.json';
@@ -180,7 +183,7 @@ export class MockRoot implements AsyncDisposable {
     return trashed;
   }
 
-  async note(change: Partial<Omit<RootRecord, 'format' | 'image'>>): Promise<void> {
+  async note(change: Partial<RootState>): Promise<void> {
     this.#record = { ...this.record, ...change, changed: currentMoment() };
     writeRecord(join(this.directory, RECORD), this.#record);
   }

@@ -56,7 +56,8 @@ export async function withPackages<Result>(
 
 /**
  * Opens a sandbox on a root, calls `act`, and ends the sandbox when the disk becomes full. A root that takes more than
- * its bound is removed: a user's own, or that of the options.
+ * its bound is removed: a user's own, or that of the options. It is not the way of jobs (`inSandbox()`): a root's files
+ * stay as the command left them, so nothing is collected or kept, and the watch of the disk decides how it ended.
  * @throws KilnError E_DISK, E_DISK_LOW
  */
 export async function inRoot<Result>(

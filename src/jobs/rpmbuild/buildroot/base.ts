@@ -5,6 +5,7 @@ import { KilnError } from '../../../errors.ts';
 import { SmallCache } from '../../../host/state/checked-file.ts';
 import { KILN_VERSION, type StatePaths } from '../../../host/state/paths.ts';
 import { type NamedImage, resolveImage } from '../../../image/find.ts';
+import { refuseHostImage } from '../../../image/host.ts';
 import { digestOf } from '../../../image/key.ts';
 import type { ImageLock } from '../../../image/lock.ts';
 import { openImage } from '../../../image/open.ts';
@@ -47,9 +48,10 @@ export async function openBase(
   const named = await resolveImage(engine, name, engine.cwd());
   const { update, offline = false, onProgress, signal } = options;
   const { owner } = engine;
-  const isOwn = named.kind !== 'image' && owner?.files?.nameOf(named.path) !== undefined;
+  const isOwn = 'path' in named && owner?.files?.nameOf(named.path) !== undefined;
   const image = await openImage(engine, name, { update, offline, onProgress, signal });
   try {
+    refuseHostImage(image.manifest, 'builds');
     const { packages } = await readContents(engine.paths, image.manifest.id);
     const description = await describe(engine, named, image, packages);
     const dispose = () => image[Symbol.asyncDispose]();
@@ -92,7 +94,7 @@ async function describe(
   packages: readonly LockedPackage[],
 ): Promise<BaseDescription> {
   const from = () => import('./describe-base.ts');
-  if (named.kind === 'image') return (await from()).describeImage(image, packages);
+  if (!('path' in named)) return (await from()).describeImage(image, packages);
   const { paths } = engine;
   const cache = new SmallCache(join(paths.cache, 'bases'), KEPT);
   const reference = await currentReference(engine, named.path);

@@ -91,6 +91,8 @@ export class Caches implements AsyncDisposable {
 
   lookAt(sandbox: BuildSandbox): void {
     if (!this.#open.some(({ mount }) => mount.name === CCACHE)) return;
+    // Of a machine the files cannot be seen.
+    if (sandbox.sandbox.files !== undefined) return;
     using root = closing(sandbox.sandbox.openRoot());
     if (existsInTree(root.fd, '/usr/bin/ccache')) return;
     const message =
@@ -182,7 +184,7 @@ export async function rootsBuildCaches({ cache }: StatePaths): Promise<string[]>
 export async function removeBuildCaches(
   paths: StatePaths,
   folder: string,
-  { maxAge = Number.POSITIVE_INFINITY, dryRun }: Pick<PruneOptions, 'maxAge' | 'dryRun'>,
+  { maxAge = Number.POSITIVE_INFINITY, dryRun }: PruneOptions,
 ): Promise<Pruned> {
   const removed = { files: 0, bytes: 0 };
   for (const name of await readdir(folder).catch(() => [])) {

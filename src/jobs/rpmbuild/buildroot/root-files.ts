@@ -203,7 +203,7 @@ export interface BuildrootLock {
 export async function exportBuildrootLock(
   lock: Lock,
   files: ReadonlyMap<string, string>,
-  options: Omit<OpenOptions, 'refresh'>,
+  options: OpenOptions,
   others: readonly BuildrootRpm[] = [],
 ): Promise<BuildrootLock> {
   const urls = await packageUrls(lock, options);

@@ -3,7 +3,14 @@ import { runInNewContext } from 'node:vm';
 import { Budget } from '../../../artifacts/budget.ts';
 import { collectArtifacts } from '../../../artifacts/collect.ts';
 import type { Artifact } from '../../../artifacts/manifest.ts';
-import { type ByteString, joinBytes, matchText, toBytes } from '../../../artifacts/pattern.ts';
+import {
+  type ArtifactPattern,
+  type ByteString,
+  compilePattern,
+  joinBytes,
+  matchText,
+  toBytes,
+} from '../../../artifacts/pattern.ts';
 import { FileSystems, listDirectory, listEntries } from '../../../artifacts/source.ts';
 import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
@@ -14,18 +21,44 @@ import { below } from '../../../host/files/held.ts';
 import { nevra } from '../../../packages/rpm/dependency.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
 import { readIdentities } from '../../../packages/rpm/read.ts';
+import { openArtifactTree } from '../../run/artifact-tree.ts';
 import type { BuildJob } from '../build-job.ts';
 import type { BuildSandbox } from '../build-sandbox.ts';
 import { compare } from '../provenance/spdx.ts';
-import type { Built, BuiltPackage } from './report.ts';
+import { type Built, type BuiltPackage, NOTHING_BUILT, type Steps } from './report.ts';
 
 /** More packages than any spec makes; each costs a line in result.json. */
 const MAX_PACKAGES = 20_000;
 
 interface Found {
-  readonly folder: string;
+  readonly pattern: ArtifactPattern;
   readonly file: string;
   readonly identity: RpmIdentity;
+}
+
+/**
+ * Takes the steps that make packages, and collects what was made. After a failure, too, the report has what was
+ * measured and what a scan finds.
+ */
+export async function* collected(job: BuildJob, sandbox: BuildSandbox, steps: Steps): Steps<Built> {
+  let built = NOTHING_BUILT;
+  const atEnd = async (failed: boolean) => {
+    const artifacts = [...built.artifacts, ...(await scanRoot(job, sandbox, failed))];
+    const { measured, machine } = sandbox.sandbox;
+    const usage = sandbox.sandbox.usage();
+    return { ...built, artifacts, measured: measured && { ...measured, machine }, usage };
+  };
+  try {
+    yield* steps;
+    built = await job.phase('collect', () => collectPackages(job, sandbox));
+    requirePackages(job, built);
+  } catch (error) {
+    yield await atEnd(true);
+    throw error;
+  }
+  built = await atEnd(false);
+  yield built;
+  return built;
 }
 
 /**
@@ -33,16 +66,20 @@ interface Found {
  * package does not come out. All processes of the sandbox must be dead.
  * @throws KilnError E_BUILD_OUTPUT, E_SANDBOX_GONE, and what {@link collectArtifacts} throws
  */
-export async function collectPackages(job: BuildJob, sandbox: BuildSandbox): Promise<Built> {
-  const { request, signal, warn } = job;
-  using root = closing(sandbox.sandbox.openRoot());
-  const folders = [`${sandbox.topDirectory}/RPMS`, `${sandbox.topDirectory}/SRPMS`];
-  const found = await findPackages(root.fd, folders, signal);
+async function collectPackages(job: BuildJob, sandbox: BuildSandbox): Promise<Built> {
+  const { engine, request, signal, warn } = job;
+  await using tree = await openArtifactTree(sandbox.sandbox, {
+    patterns: ['RPMS', 'SRPMS'].map((folder) => `${sandbox.topDirectory}/${folder}/*.rpm`),
+    ...{ paths: engine.paths, workdir: '/', signal, warn },
+  });
+  const { rootFd } = tree;
+  const patterns = tree.patterns.map((one) =>
+    typeof one === 'string' ? compilePattern(one, '/') : one,
+  );
+  const found = await findPackages(rootFd, patterns, signal);
   const { artifacts } = await collectArtifacts({
-    rootFd: root.fd,
-    patterns: folders
-      .filter((folder) => found.some((entry) => entry.folder === folder))
-      .map((folder) => `${folder}/*.rpm`),
+    rootFd,
+    patterns: patterns.filter((pattern) => found.some((entry) => entry.pattern === pattern)),
     workdir: '/',
     destination: request.resultDirectory,
     owner: request.caller,
@@ -61,7 +98,7 @@ export async function collectPackages(job: BuildJob, sandbox: BuildSandbox): Pro
 }
 
 /** A whole build without packages is a mistake in the spec. @throws KilnError E_BUILD_OUTPUT */
-export function requirePackages({ request, timeline }: BuildJob, { packages }: Built): void {
+function requirePackages({ request, timeline }: BuildJob, { packages }: Built): void {
   const { shortCircuit, stopAfter } = request;
   const whole = shortCircuit === undefined || shortCircuit === 'binary';
   if (packages.length > 0 || stopAfter !== undefined || !whole) return;
@@ -71,23 +108,28 @@ export function requirePackages({ request, timeline }: BuildJob, { packages }: B
   });
 }
 
-/** The packages in these folders of the sandbox, without links or devices of such names. */
+/** The packages in the folders of these patterns, without links or devices of such names. */
 async function findPackages(
   rootFd: number,
-  folders: readonly string[],
+  patterns: readonly ArtifactPattern[],
   signal: AbortSignal,
 ): Promise<Found[]> {
   const budget = new Budget(undefined, signal);
   using opened = new DisposableStack();
-  const files: { readonly folder: string; readonly file: string; readonly path: string }[] = [];
-  for (const folder of folders) {
+  const files: {
+    readonly pattern: ArtifactPattern;
+    readonly file: string;
+    readonly path: string;
+  }[] = [];
+  for (const pattern of patterns) {
+    const { base, title = base } = pattern;
     const flags = constants.O_RDONLY | constants.O_DIRECTORY;
-    const fd = opened.use(openInTree(rootFd, folder, flags))?.fd;
+    const fd = opened.use(openInTree(rootFd, base, flags))?.fd;
     if (fd === undefined) continue;
     for (const name of listDirectory(fd, budget)) {
       const file = name.toString();
-      if (!file.endsWith('.rpm') || !isFile(fd, name, folder)) continue;
-      files.push({ folder, file, path: `/proc/self/fd/${fd}/${file}` });
+      if (!file.endsWith('.rpm') || !isFile(fd, name, title)) continue;
+      files.push({ pattern, file, path: `/proc/self/fd/${fd}/${file}` });
     }
   }
   if (files.length > MAX_PACKAGES) {
@@ -98,9 +140,9 @@ async function findPackages(
   const found: Found[] = [];
   const paths = files.map(({ path }) => path);
   for await (const result of readIdentities(paths, { signal })) {
-    const { folder, file } = files[result.index]!;
+    const { pattern, file } = files[result.index]!;
     if (result.error !== undefined) throw notAPackageError(file, result.error);
-    found.push({ folder, file, identity: result.package });
+    found.push({ pattern, file, identity: result.package });
   }
   return found;
 }
@@ -120,15 +162,13 @@ function notAPackageError(name: string, cause: Error): KilnError {
 }
 
 function describe({ file, identity }: Found, artifact: Artifact | undefined): BuiltPackage {
-  const { name, epoch, version, release, arch, isSource } = identity;
-  const { summary, license, vendor, url } = identity;
   return {
     file,
     nevra: nevra(identity),
-    isSource,
+    isSource: identity.isSource,
     sha256: artifact?.sha256 ?? '',
     size: artifact?.size ?? 0,
-    identity: { name, epoch, version, release, arch, summary, license, vendor, url },
+    identity,
   };
 }
 
@@ -140,7 +180,7 @@ const LIMITS = { visited: 1_000_000, entries: 5_000, bytes: 4 * 2 ** 30, holes: 
 const MATCHING_TIME = 2000;
 
 /** Copies the files of the request's `scan`. A failure is a warning: it must not hide one of the build. */
-export async function scanRoot(
+async function scanRoot(
   job: BuildJob,
   { sandbox }: BuildSandbox,
   failed: boolean,

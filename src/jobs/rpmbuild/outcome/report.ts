@@ -6,9 +6,10 @@ import type { CgroupUsage } from '../../../host/cgroup/cgroup-usage.ts';
 import type { HeldPath } from '../../../host/files/held.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
+import type { MachineFacts } from '../../../sandbox/domain/ground.ts';
 import type { LimitHit, Measured } from '../../../sandbox/door/io.ts';
 import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
-import type { Course } from '../../run/timeline.ts';
+import type { Course, PhaseEvent } from '../../run/timeline.ts';
 import type { BuildRequest } from '../request.ts';
 
 /** The parts of a build, in their order. `prep` to `package` are parts of rpmbuild's own run, by its output. */
@@ -36,7 +37,7 @@ export type LogName = 'build.log' | 'root.log';
 
 export interface BuildHooks {
   readonly signal?: AbortSignal;
-  readonly onPhase?: (phase: BuildPhase, event: 'start' | 'finish' | 'fail') => void;
+  readonly onPhase?: (phase: BuildPhase, event: PhaseEvent) => void;
   readonly onOutput?: (log: LogName, chunk: Buffer) => void;
   readonly onImageProgress?: OnImageProgress;
   readonly onWarning?: (warning: Warning) => void;
@@ -52,10 +53,7 @@ export interface BuiltPackage {
   readonly sha256: string;
   /** Bytes. */
   readonly size: number;
-  readonly identity: Pick<
-    RpmIdentity,
-    ('name' | 'epoch' | 'version' | 'release' | 'arch') | ('summary' | 'license' | 'vendor' | 'url')
-  >;
+  readonly identity: RpmIdentity;
 }
 
 export interface Difference {
@@ -86,16 +84,16 @@ export interface BuildReport extends Built, Course {
   readonly request: BuildRequest;
   readonly resultDirectory: HeldPath;
   /** `sha256:…` of the source package or spec; undefined if it was not read. */
-  readonly sourceDigest: string | undefined;
+  readonly sourceDigest?: string | undefined;
   readonly buildRequires: readonly string[];
-  readonly base: { readonly id: string; readonly name: string } | undefined;
-  readonly image: { readonly id: string; readonly name: string } | undefined;
-  readonly sandbox: string | undefined;
+  readonly base?: { readonly id: string; readonly name: string } | undefined;
+  readonly image?: { readonly id: string; readonly name: string } | undefined;
+  readonly sandbox?: string | undefined;
   readonly kept: boolean;
-  readonly end: CommandEnd | undefined;
+  readonly end?: CommandEnd | undefined;
   readonly limitHit: LimitHit | null;
   readonly usage: CgroupUsage;
-  readonly measured: Measured | undefined;
+  readonly measured?: (Measured & { readonly machine: MachineFacts | undefined }) | undefined;
   readonly warnings: readonly Warning[];
   readonly egress: readonly EgressEntry[];
   readonly differences?: readonly Difference[];

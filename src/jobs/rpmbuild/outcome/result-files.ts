@@ -8,6 +8,7 @@ import { sizeInWords } from '../../../host/calls/system-error.ts';
 import { type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { Folder, makeDirectory } from '../../../host/files/folder.ts';
 import type { HeldPath } from '../../../host/files/held.ts';
+import type { PhaseEvent } from '../../run/timeline.ts';
 import { PROVENANCE_FILES } from '../provenance/write.ts';
 import type { LogName } from './report.ts';
 
@@ -42,7 +43,7 @@ export function resultsIn(resultDirectory: HeldPath, sources: string) {
   const [results, directory] = [resultDirectory, sources].map((path) =>
     statSync(path, { bigint: true }),
   );
-  const isOf = (stats: Pick<BigIntStats, 'dev' | 'ino'> | undefined) =>
+  const isOf = (stats: BigIntStats | undefined) =>
     results?.dev === stats?.dev && results?.ino === stats?.ino;
   if (!isOf(directory)) return (_path: string, stats: BigIntStats) => isOf(stats);
   const own: readonly string[] = [...LOGS, 'hw_info.log', LOCK, ...STALE];
@@ -142,6 +143,9 @@ export function logTime(): string {
   return new Date().toISOString().replace('T', ' ').replace('.', ',').replace('Z', '');
 }
 
+/** In mock's words. */
+const EVENTS = { start: 'Start', finish: 'Finish', fail: 'Failed' };
+
 export class ResultFiles implements Disposable {
   readonly directory: HeldPath;
   readonly #folder: Folder;
@@ -180,8 +184,8 @@ export class ResultFiles implements Disposable {
     return files;
   }
 
-  state(event: 'Start' | 'Finish' | 'Failed', phase: string): void {
-    this.append('state.log', Buffer.from(`${logTime()} - ${event}: ${phase}\n`));
+  state(event: PhaseEvent, phase: string): void {
+    this.append('state.log', Buffer.from(`${logTime()} - ${EVENTS[event]}: ${phase}\n`));
   }
 
   write(name: string, content: string): void {

@@ -4,7 +4,6 @@ import { closeSync, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import { type Owner, resultDirectoryError } from '../../../artifacts/destination.ts';
 import { openStaging } from '../../../artifacts/staging.ts';
 import { defined } from '../../../defined.ts';
-import type { Engine } from '../../../engine.ts';
 import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
 import { fileError } from '../../../host/confine/frame.ts';
@@ -15,12 +14,17 @@ import { takeApart, writeSigned } from '../../../packages/rpm/signature/sign.ts'
 import { openSigningKey, type PackageSigner } from '../../../packages/rpm/signature/signing-key.ts';
 import type { BuildJob } from '../build-job.ts';
 import type { Built, BuiltPackage } from '../outcome/report.ts';
-import type { BuildRequest } from '../request.ts';
+import type { BuildOptions } from '../request.ts';
 import { builtPackages } from './write.ts';
 
+/** What an engine knows of its caller's keys. */
+interface SigningEngine {
+  signingPassphrase(): string | undefined;
+}
+
 export async function packageSigner(
-  engine: Pick<Engine, 'signingPassphrase'>,
-  { signKey, signPassphraseFile }: Pick<BuildRequest, 'signKey' | 'signPassphraseFile'>,
+  engine: SigningEngine,
+  { signKey, signPassphraseFile }: BuildOptions,
 ): Promise<PackageSigner | undefined> {
   if (signKey === undefined) return undefined;
   const files = { key: signKey, ...defined({ passphraseFile: signPassphraseFile }) };

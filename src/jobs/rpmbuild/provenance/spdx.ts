@@ -1,9 +1,8 @@
 import { hash } from 'node:crypto';
 import parse from 'spdx-expression-parse';
 import { attempt } from '../../../host/calls/libc.ts';
-import type { LockedPackage } from '../../../packages/repository/lock/lock.ts';
 import { formatEvr } from '../../../packages/rpm/dependency.ts';
-import type { RpmIdentity } from '../../../packages/rpm/package.ts';
+import type { RpmEvr } from '../../../packages/rpm/package.ts';
 import type { BuiltPackage } from '../outcome/report.ts';
 
 const NO_ASSERTION = 'NOASSERTION';
@@ -35,7 +34,10 @@ function isExpression(text: string): boolean {
   return attempt(() => parse(text)) !== undefined;
 }
 
-type PackageVersion = Pick<RpmIdentity, 'name' | 'epoch' | 'version' | 'release' | 'arch'>;
+interface PackageVersion extends RpmEvr {
+  readonly name: string;
+  readonly arch: string;
+}
 
 /**
  * The package URL of an RPM: `pkg:rpm/zlib@1.3.1-4?arch=x86_64&epoch=1`. Without a namespace, which
@@ -52,14 +54,15 @@ function encode(text: string): string {
 
 export const SBOM_FILE = 'sbom.spdx.json';
 
-type SbomPackage = Omit<BuiltPackage, 'identity'> & BuiltPackage['identity'];
-type RootPackage = PackageVersion & Pick<LockedPackage, 'digest'>;
+interface RootPackage extends PackageVersion {
+  readonly digest: string;
+}
 
 interface SbomInput {
   readonly name: string;
   readonly created: Date;
   readonly kiln: string;
-  readonly built: readonly SbomPackage[];
+  readonly built: readonly BuiltPackage[];
   readonly root: { readonly name: string; readonly id: string };
   readonly rootPackages: readonly RootPackage[];
 }
@@ -73,7 +76,9 @@ const ROOT_ID = 'SPDXRef-BuildRoot';
 export function spdxDocument(input: SbomInput): string {
   const built = identified(input.built, builtId);
   const root = identified(input.rootPackages, rootId);
-  const licenses = built.flatMap(({ entry }) => spdxLicense(entry.license).extracted ?? []);
+  const licenses = built.flatMap(
+    ({ entry }) => spdxLicense(entry.identity.license).extracted ?? [],
+  );
   const byId = new Map(licenses.map((license) => [license.licenseId, license]));
   const extracted = [...byId.values()].sort((a, b) => compare(a.licenseId, b.licenseId));
   const content = {
@@ -103,7 +108,7 @@ function identified<Entry>(entries: readonly Entry[], idOf: (entry: Entry) => st
 }
 
 function relationships(
-  built: readonly { readonly entry: SbomPackage; readonly id: string }[],
+  built: readonly { readonly entry: BuiltPackage; readonly id: string }[],
   root: readonly { readonly id: string }[],
 ) {
   const relate = (spdxElementId: string, relationshipType: string, relatedSpdxElement: string) => ({
@@ -123,19 +128,18 @@ function relationships(
   ];
 }
 
-function builtPackage(entry: SbomPackage, id: string) {
+function builtPackage({ file, sha256, isSource, identity }: BuiltPackage, id: string) {
+  const { vendor, url, summary, license } = identity;
   return {
     SPDXID: id,
-    ...common(entry),
-    packageFileName: entry.file.toWellFormed(),
-    ...(entry.vendor === '' ? {} : { supplier: `Organization: ${entry.vendor.toWellFormed()}` }),
-    ...(/^https?:\/\/\S+$/.test(entry.url) && URL.canParse(entry.url)
-      ? { homepage: entry.url }
-      : {}),
-    ...(entry.summary === '' ? {} : { summary: entry.summary.toWellFormed() }),
-    checksums: [{ algorithm: 'SHA256', checksumValue: entry.sha256 }],
-    licenseDeclared: spdxLicense(entry.license).expression,
-    primaryPackagePurpose: entry.isSource ? 'SOURCE' : 'INSTALL',
+    ...common(identity),
+    packageFileName: file.toWellFormed(),
+    ...(vendor === '' ? {} : { supplier: `Organization: ${vendor.toWellFormed()}` }),
+    ...(/^https?:\/\/\S+$/.test(url) && URL.canParse(url) ? { homepage: url } : {}),
+    ...(summary === '' ? {} : { summary: summary.toWellFormed() }),
+    checksums: [{ algorithm: 'SHA256', checksumValue: sha256 }],
+    licenseDeclared: spdxLicense(license).expression,
+    primaryPackagePurpose: isSource ? 'SOURCE' : 'INSTALL',
   };
 }
 
@@ -178,7 +182,7 @@ function rootImage({ root }: SbomInput) {
 }
 
 /** Letters, digits, `.` and `-` only (SPDX 2.3, 7.2). */
-function builtId({ file, sha256 }: SbomPackage): string {
+function builtId({ file, sha256 }: BuiltPackage): string {
   return `SPDXRef-Built-${file.replace(/[^A-Za-z0-9.-]/g, '-')}-${sha256.slice(0, 12)}`;
 }
 

@@ -98,7 +98,7 @@ export function attestBuild(input: AttestInput): TextFile[] {
     name: (report.sourcePackage?.nevra ?? report.name).replace(/\.(no)?src$/, ''),
     created: time(finished),
     kiln: input.kiln,
-    built: built.map(({ identity, ...entry }) => ({ ...entry, ...identity })),
+    built,
     root: image,
     rootPackages: root,
   });
