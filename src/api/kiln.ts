@@ -107,9 +107,11 @@ export class Kiln implements AsyncDisposable {
   async open(options: OpenOptions): Promise<Sandbox> {
     checkOptions(options);
     const { signal, onProgress, onWarning, ...parameters } = options;
-    return await Sandbox.open(this.#open, this.#connection, withPaths('OpenSandbox', parameters), {
-      ...{ signal, onProgress, onWarning },
-    });
+    const wanted = withPaths('OpenSandbox', parameters);
+    signal?.throwIfAborted();
+    const own = await this.#openFor(wanted);
+    const job = { signal, onProgress, onWarning };
+    return await Sandbox.open(this.#open, this.#connection, own, wanted, job);
   }
 
   /** Builds a source package, a spec, a recipe, or a chain. A failed build is no error: see `exitStatus`. */
@@ -203,6 +205,10 @@ export class Kiln implements AsyncDisposable {
     }
   }
 
+  async #openFor(parameters: NamesFiles): Promise<Connection> {
+    return await (namesFiles(parameters) ? this.#withFiles() : this.#open());
+  }
+
   /** On a connection of its own: ending it ends the job. */
   async #job<Name extends 'Run' | 'Build' | 'BuildImage' | 'LockImage'>(
     method: Name,
@@ -211,7 +217,7 @@ export class Kiln implements AsyncDisposable {
     onReply: (reply: Methods[Name]['reply']) => void = () => undefined,
   ): Promise<Methods[Name]['reply']> {
     signal?.throwIfAborted();
-    const connection = await (namesFiles(parameters) ? this.#withFiles() : this.#open());
+    const connection = await this.#openFor(parameters);
     try {
       return await connection.call(method, parameters, {
         signal,
@@ -254,8 +260,10 @@ type PathFields = Pick<RunParameters, 'image' | 'surroundings' | 'copyIn'> &
   Pick<BuildParameters, (typeof SINGLE)[number] | 'sources'>;
 type Paths = { readonly [Name in keyof PathFields]?: PathFields[Name] | undefined };
 
+type NamesFiles = Paths & { readonly recipe?: string };
+
 /** All its paths are absolute: see withPaths(). */
-function namesFiles(parameters: Paths & { readonly recipe?: string }): boolean {
+function namesFiles(parameters: NamesFiles): boolean {
   const { image, surroundings = {}, copyIn = [], resultDirectory, sources } = parameters;
   const { binds = [], secrets = [], seccomp = '' } = surroundings;
   const paths = [image ?? '', seccomp].some((name) => name.includes('/'));

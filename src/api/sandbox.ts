@@ -68,15 +68,14 @@ export class Sandbox implements Opened, AsyncDisposable {
     this.#gone = gone;
   }
 
+  /** @param own the sandbox lives until this connection ends */
   static async open(
     open: () => Promise<Connection>,
     connection: Connection,
+    own: Connection,
     parameters: OpenSandboxParameters,
     { signal, onProgress, onWarning }: JobOptions,
   ): Promise<Sandbox> {
-    signal?.throwIfAborted();
-    // The sandbox lives until this connection ends.
-    const own = await open();
     const opened = deferred<Opened>();
     const abort = () => {
       opened.reject(signal?.reason);
@@ -98,6 +97,14 @@ export class Sandbox implements Opened, AsyncDisposable {
     const result = await opened.promise;
     own.isBackground = true;
     return new Sandbox(result, open, connection, own, gone);
+  }
+
+  /** Resolves when the sandbox has ended, for whatever reason. */
+  get closed(): Promise<void> {
+    return this.#gone.then(
+      () => undefined,
+      () => undefined,
+    );
   }
 
   /** Starts a command, as child_process.spawn() does; failures come as its event `error`. */
@@ -170,9 +177,11 @@ export class Sandbox implements Opened, AsyncDisposable {
       await this.#connection.call('CloseSandbox', { sandbox: this.id });
     } catch (error) {
       if (!isKilnCode(error, 'E_NO_SANDBOX')) throw error;
+      // What a worker has opened ends with its connection.
+      this.#own.close();
     }
     this.#own.isBackground = false;
-    await this.#gone.catch(() => undefined);
+    await this.closed;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -4,13 +4,14 @@ import {
   type Caller,
   type DetachRequest,
   outputOf,
-  type Parking,
+  type PathCaller,
   renaming,
   serviceOf,
   type TextInput,
 } from '../cli/caller/caller.ts';
 import type { TextOutput } from '../cli/output/print.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
+import type { ParkedSandboxes } from '../daemon/parked.ts';
 import type { DetachedJob } from '../detached/job.ts';
 import type { EngineOptions, OwnEngine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
@@ -35,7 +36,7 @@ export interface ServingProcess {
   /** The path of root's kiln.yaml. */
   readonly configuration: string;
   readonly isOnly: boolean;
-  readonly parking: Parking | undefined;
+  readonly parking: ParkedSandboxes | undefined;
   openEngine(caller: Caller, options?: EngineOptions): OwnEngine;
   readonly storeChanged: () => void;
   readonly detach?: (options: DetachRequest, caller: Caller) => Promise<DetachedJob>;
@@ -53,7 +54,7 @@ export class ClientCaller implements Caller {
   readonly stderr: TextOutput;
   readonly inputIsTTY: boolean;
   readonly isOnly: boolean;
-  readonly parking: Parking | undefined;
+  readonly parking: ParkedSandboxes | undefined;
   readonly detach: Caller['detach'];
   readonly takeRoom: Caller['takeRoom'];
   readonly storeChanged: Caller['storeChanged'];
@@ -67,11 +68,7 @@ export class ClientCaller implements Caller {
   #job: DetachedJob | undefined;
   readonly #listening = new Set<{ readonly signals: readonly NodeJS.Signals[] }>();
 
-  constructor(
-    line: CommandLine,
-    process: ServingProcess,
-    { user, paths }: Pick<Caller, 'user' | 'paths'>,
-  ) {
+  constructor(line: CommandLine, process: ServingProcess, { user, paths }: PathCaller) {
     const { env, terminals, columns, configuration: own } = line.start;
     this.#line = line;
     this.#process = process;

@@ -1,7 +1,6 @@
 /** Runs clients' command lines: short ones in the daemon's own thread, all others in a worker. */
 
 import { CommanderError } from 'commander';
-import type { Parking } from '../cli/caller/caller.ts';
 import { NO_PATHS } from '../cli/caller/no-paths.ts';
 import { deliver, prepare, runCommandLine } from '../cli/commands.ts';
 import { fillDefaults } from '../cli/config.ts';
@@ -17,6 +16,7 @@ import {
 import { commandFor, runGiven } from '../cli/run.ts';
 import { admit } from '../cli/users/user-guard.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
+import type { ParkedSandboxes } from '../daemon/parked.ts';
 import type { TakeRoom } from '../daemon/worker-process.ts';
 import type { Engine } from '../engine.ts';
 import { withWaits } from '../host/process/wait-for.ts';
@@ -36,9 +36,9 @@ import { ClientCaller, type ServingProcess } from './client-caller.ts';
 import { environmentOfWorker, isShortLine, isShortRun } from './short.ts';
 import { beginJob, engineFor, furtherRoom, type Shares, userOf } from './users.ts';
 
-export interface Shared {
+interface Shared {
   readonly engine: Engine;
-  readonly parking: Parking;
+  readonly parking: ParkedSandboxes;
   /** The inode of the daemon's mount namespace: in another one, a caller's paths mean other files. */
   readonly mountNamespace: number;
   readonly users: Shares;
@@ -138,7 +138,7 @@ async function serveHere(
     isOnly: false,
     parking,
     openEngine: (own, options) => ({
-      ...engineFor(engine, own, options),
+      ...engineFor(engine, own.env, own, options),
       // A user's paths are never resolved here.
       cwd: () => (user === undefined ? own.cwd() : jobsFolder(engine.paths)),
     }),
@@ -208,7 +208,6 @@ async function runShort(
   { results: resultsFor, removeLater, started }: Shared,
 ): Promise<boolean> {
   const { image } = it.opts<RunOptions>();
-  if (image === undefined) return false;
   const engine = caller.openEngine();
   const looking = awaitedLater(openExistingImage(engine, image, engine.cwd()));
   // An error is told where the image is needed.

@@ -1,5 +1,5 @@
 import type { Warning } from '../artifacts/warning.ts';
-import type { Caller } from '../cli/caller/caller.ts';
+import type { PathCaller } from '../cli/caller/caller.ts';
 import { idsOf, type PeerIdentity } from '../daemon/peer.ts';
 import { workingDirectoryError } from '../host/calls/system-error.ts';
 import { enterWorkGroup, workGroup } from '../host/cgroup/work-group.ts';
@@ -40,10 +40,7 @@ export class JobPlaces {
   }
 
   /** A user's files come only from the user's own client, to a folder of this job. Root's are used as they are. */
-  async take(
-    identity: PeerIdentity,
-    { client, say, ...place }: JobPlace,
-  ): Promise<Pick<Caller, 'user' | 'paths'>> {
+  async take(identity: PeerIdentity, { client, say, ...place }: JobPlace): Promise<PathCaller> {
     // A command line has its caller's own besides: see runCommandLine().
     setDownloadWays(async () => currentConfiguration(this.#configuration).repositories);
     const ids = identity.uid === 0 ? undefined : idsOf(identity);

@@ -14,7 +14,7 @@ import { serveCommandLine } from './command-lines.ts';
 import { engineFor, type Shares } from './users.ts';
 
 /** How long whoever lists sandboxes waits for removals, milliseconds. */
-const LISTED_REMOVALS = 1000;
+const LISTED_REMOVALS = 5000;
 
 export interface ServingParts {
   readonly engine: Engine;
@@ -59,7 +59,7 @@ export class Serving {
     const env = { KILN_STATE: engine.paths.root };
     await answerCall(call, {
       ...{ env, engine, isServed, users, tell },
-      openEngine: (caller, options) => engineFor(engine, { env, ...caller }, options),
+      openEngine: (caller, options) => engineFor(engine, env, caller, options),
       storeChanged: () => undefined,
       state: {
         ...{ sandboxes, calls: this.#calls },

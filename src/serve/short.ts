@@ -8,7 +8,7 @@ import { namesFiles } from '../cli/users/user-guard.ts';
 import type { Call } from '../daemon/call.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
 import { isProfileFile } from '../options/places.ts';
-import type { RunOptions } from '../options/sandbox.ts';
+import { RUN, type RunOptions } from '../options/sandbox.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import type { Name } from './calls/context.ts';
 
@@ -101,5 +101,5 @@ export function isShortRun(options: Partial<RunOptions>, user: CallerUser | unde
   // A profile of the caller's must be read, maybe from a pipe, and compiled.
   if (copyIn.length > 0 || egress.length > 0 || isProfileFile(seccomp)) return false;
   // The daemon's own process takes no descriptor of a user's.
-  return user === undefined || !namesFiles('run', options);
+  return user === undefined || !namesFiles(RUN, options);
 }

@@ -1,6 +1,6 @@
 import { totalmem } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Caller } from '../cli/caller/caller.ts';
+import type { OptionCaller, PathCaller } from '../cli/caller/caller.ts';
 import type { PeerIdentity } from '../daemon/peer.ts';
 import type { Engine, EngineOptions, EngineOwner, OwnEngine } from '../engine.ts';
 import type { CgroupLimits } from '../host/cgroup/cgroup-files.ts';
@@ -44,7 +44,7 @@ export function sharesBy(configuration: string): Shares {
 }
 
 interface Place {
-  readonly engine: Pick<Engine, 'paths'>;
+  readonly engine: Engine;
   readonly users: Shares;
 }
 
@@ -62,7 +62,8 @@ export function ownerOf({ uid, gid, groups, policy, files }: CallerUser): Engine
 /** The engine of one caller of several, who share this process's connection. */
 export function engineFor(
   own: Engine,
-  { env, user, paths }: Pick<Caller, 'env' | 'user' | 'paths'>,
+  env: OptionCaller['env'],
+  { user, paths }: PathCaller,
   { allowHost = false }: EngineOptions = {},
 ): OwnEngine {
   return {
@@ -114,21 +115,21 @@ interface JobCaller {
  * @param words the command line that asks for it, or has a call's rules
  */
 export async function beginJob(
-  [name = '', ...words]: readonly string[],
+  words: readonly string[],
   user: CallerUser,
-  { isShort, signal, say }: JobCaller,
-  { engine, users }: Place,
+  caller: JobCaller,
+  place: Place,
 ): Promise<Disposable | undefined> {
   let timer: NodeJS.Timeout | undefined;
   let wasMember: Promise<boolean | undefined> | undefined;
   // Most waits are for a sandbox that is about to be gone.
   const waits = (whom: string) => () => {
-    timer ??= setTimeout(() => say(`waiting until one of ${whom}`), SAID_AFTER);
+    timer ??= setTimeout(() => caller.say(`waiting until one of ${whom}`), SAID_AFTER);
     // Some are members otherwise, such as services by their unit: their account is not listed.
     wasMember ??= awaitedLater(isMember(user));
   };
   try {
-    const job = await turnOf([name, ...words], user, { isShort, signal, waits }, { engine, users });
+    const job = await turnOf(words, user, caller, waits, place);
     const isGone = timer !== undefined && (await wasMember) === true && !(await isMember(user));
     if (!isGone) return job;
     job?.[Symbol.dispose]();
@@ -148,11 +149,8 @@ async function isMember({ uid, policy }: CallerUser): Promise<boolean | undefine
 async function turnOf(
   [name = '', ...words]: readonly string[],
   user: CallerUser,
-  {
-    isShort,
-    signal,
-    waits,
-  }: Pick<JobCaller, 'isShort' | 'signal'> & { readonly waits: (whom: string) => () => void },
+  { isShort, signal }: JobCaller,
+  waits: (whom: string) => () => void,
   { engine, users }: Place,
 ): Promise<Disposable | undefined> {
   const { uid, policy } = user;
@@ -212,7 +210,7 @@ export async function furtherRoom(
  * How many commands may run at a time beside what the user keeps, and what does not end. A kept sandbox counts whether
  * somebody is in it or not, so entering one takes no room. @throws KilnError E_FORBIDDEN
  */
-async function roomFor(user: CallerUser, { paths }: Pick<Engine, 'paths'>): Promise<number> {
+async function roomFor(user: CallerUser, { paths }: Engine): Promise<number> {
   const sandboxes = await listSandboxes(paths, { owner: user });
   const kept = sandboxes.filter(
     ({ state, record }) =>

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Caller } from '../cli/caller/caller.ts';
+import type { OptionCaller, PathCaller } from '../cli/caller/caller.ts';
 import type { Daemon } from '../daemon/worker.ts';
 import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
 import { heldLock } from '../host/files/flock.ts';
@@ -9,19 +9,19 @@ import { ownerOf } from './users.ts';
 
 /** The engines of a worker's jobs, whose connections are closed only after the client was told the outcome. */
 export class WorkerEngines {
-  readonly #daemon: Pick<Daemon, 'takeTurn'>;
+  readonly #daemon: Daemon;
   readonly #configuration: string | undefined;
   readonly #left: OwnEngine[] = [];
 
   /** @param configuration `KILN_CONFIG`: where root's own files are is the daemon's to say, never a caller's */
-  constructor(daemon: Pick<Daemon, 'takeTurn'>, configuration: string | undefined) {
+  constructor(daemon: Daemon, configuration: string | undefined) {
     this.#daemon = daemon;
     this.#configuration = configuration;
   }
 
   open(
-    env: Caller['env'],
-    { user, paths }: Pick<Caller, 'user' | 'paths'>,
+    env: OptionCaller['env'],
+    { user, paths }: PathCaller,
     options: EngineOptions = {},
   ): OwnEngine {
     const own = openEngine(

@@ -305,3 +305,33 @@ test('images are listed; killing a sandbox from elsewhere ends its commands', as
   await sandbox.close();
   await sandbox.close();
 });
+
+test('commands and files reach the sandbox of a command that runs', async (t) => {
+  const said: Buffer[] = [];
+  const run = kiln.run({
+    ...{ image, argv: ['sh', '-c', 'pwd; until test -e /tmp/go; do sleep 0.1; done; cat /tmp/go'] },
+    onStdout: (chunk) => said.push(chunk),
+  });
+  await until(() => said.length > 0);
+  const [listed] = (await kiln.sandboxes()).filter(({ command }) => command[2]?.startsWith('pwd'));
+  const id = listed?.id ?? '';
+  const read = await kiln.call('ReadFile', { sandbox: id, path: '/etc/passwd' });
+  t.regex(Buffer.from(read.data, 'base64').toString(), /^root:/);
+  const { result, stdout } = await kiln.call('Execute', { sandbox: id, argv: ['id', '-u'] });
+  t.deepEqual([result?.exitStatus, stdout], [0, Buffer.from('1000\n').toString('base64')]);
+  await kiln.call('WriteFile', { sandbox: id, path: '/tmp/go', data: 'Z28K' });
+  t.is((await run).ended.exitStatus, 0);
+  t.regex(Buffer.concat(said).toString(), /go\n$/);
+  const error = await t.throwsAsync(kiln.call('ReadFile', { sandbox: id, path: '/etc/passwd' }));
+  t.is((error as KilnError).code, 'E_NO_SANDBOX');
+});
+
+test('files are copied into an open sandbox before its first command', async (t) => {
+  const source = join(state.beside, 'copied');
+  writeFileSync(source, 'copied');
+  await using sandbox = await kiln.open({ image, copyIn: [{ source, target: '/tmp/in' }] });
+  t.is(String(await sandbox.readFile('/tmp/in')), 'copied');
+  t.is((await sandbox.exec('cat /tmp/in')).stdout, 'copied');
+  const copyIn = [{ source: join(state.beside, 'none'), target: '/tmp/in' }];
+  await t.throwsAsync(kiln.open({ image, copyIn }), { message: /none/ });
+});

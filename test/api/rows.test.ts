@@ -2,7 +2,7 @@
 import test from 'ava';
 import { kilnInterface, type Type } from '../../src/api/interface.ts';
 import { BUILDS } from '../../src/options/build.ts';
-import { flag } from '../../src/options/kind.ts';
+import { flag, negation } from '../../src/options/kind.ts';
 import * as numbers from '../../src/options/numbers.ts';
 import * as places from '../../src/options/places.ts';
 import type { Row, Rows } from '../../src/options/row.ts';
@@ -12,6 +12,7 @@ const of = kilnInterface();
 
 const TYPES = new Map<unknown, string>([
   [flag, 'bool'],
+  [negation, 'bool'],
   [numbers.cpus, 'float'],
   ...[numbers.size, numbers.memory, numbers.rate, numbers.time, numbers.count].map(
     (kind) => [kind, 'int'] as const,
@@ -54,7 +55,7 @@ const WORDS_ONLY = [
   ...['spec', 'chain', 'farm', 'schema', 'resume', 'detach', 'name'],
   ...['ci', 'samples', 'quiet', 'json', 'vary', 'rpmbuildOptions', 'shortCircuit'],
   // A recipe in a call has no binds of the caller's.
-  ...['binds', 'allowHostWrite'],
+  ...['binds', 'allowHostWrite', 'protection'],
 ];
 
 const METHODS: Readonly<Record<string, Rows>> = {

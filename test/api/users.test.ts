@@ -7,6 +7,7 @@ import { IMAGE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
 import {
   kilnForUsers,
+  labelForBinds,
   leftOfJobs,
   OTHER,
   USER,
@@ -206,6 +207,59 @@ test.serial('the library can send more input than fits into one message of a use
   const { stdout, stderr } = await t.context.run(USER, [node, '-e', script]);
   t.is(String(stdout), '5000000', String(stderr));
 });
+
+test.serial(
+  'a user’s open sandbox can have files of theirs, and is the user’s alone',
+  async (t) => {
+    const state = t.context;
+    const place = join(state.beside, 'opening');
+    const node = kilnForUsers(place);
+    const bound = join(state.home, 'bound');
+    await state.run(USER, ['sh', '-c', `mkdir ${bound} && echo bound >${bound}/file`]);
+    labelForBinds(bound);
+    const script = `
+    const { connect } = require(${JSON.stringify(join(place, 'dist/index.cjs'))});
+    (async () => {
+      await using kiln = await connect();
+      const surroundings = { binds: [{ source: 'bound', target: '/bound' }] };
+      const copyIn = [{ source: 'bound/file', target: '/tmp/copied' }];
+      const sandbox = await kiln.open({ image: 'busybox', surroundings, copyIn });
+      await sandbox.writeFile('/tmp/in', 'written\\n');
+      const { stdout } = await sandbox.exec('cat /bound/file /tmp/copied /tmp/in; echo out >/bound/new');
+      console.log(stdout + (await sandbox.readFile('/bound/new')) + 'id ' + sandbox.id);
+      await sandbox.exec('until test -e /tmp/go; do sleep 0.1; done');
+      await sandbox.close();
+      console.log('closed');
+    })();`;
+    const running = state.run(USER, [node, '-e', script], { cwd: state.home });
+    let said = '';
+    running.stdout?.on('data', (text: Buffer) => {
+      said += text;
+    });
+    await Promise.race([running, eventually(async () => /^id \w+$/m.test(said))]);
+    const [, sandbox = ''] = /^bound\nbound\nwritten\nout\nid (\w+)\n$/.exec(said) ?? [];
+    t.not(sandbox, '', said);
+    const data = Buffer.from('x').toString('base64');
+    for (const [method, more] of [
+      ['Execute', { argv: ['true'] }],
+      ['ReadFile', { path: '/tmp/in' }],
+      ['WriteFile', { path: '/tmp/go', data }],
+    ] as const) {
+      const { reply } = await call(state, OTHER, method, { sandbox, ...more });
+      t.is(reply.code, 'E_NO_SANDBOX', method);
+    }
+    // A limit of time ends the command, and the sandbox goes on.
+    const slow = { sandbox, argv: ['sleep', '100'], timeout: 300 };
+    t.is((await call(state, USER, 'Execute', slow)).reply.result.limit, 'timeout');
+    t.falsy((await call(state, USER, 'WriteFile', { sandbox, path: '/tmp/go', data })).error);
+    t.is((await running).exitCode, 0, String((await running).stderr));
+    t.regex(said, /closed\n$/);
+    await eventually(
+      async () => (await call(state, USER, 'ListSandboxes')).reply.sandboxes.length === 0,
+    );
+    t.is(readFileSync(join(bound, 'new'), 'utf8'), 'out\n');
+  },
+);
 
 test.serial('a lease on a requested file does not hold up the daemon', async (t) => {
   const state = t.context;

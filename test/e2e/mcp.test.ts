@@ -1,12 +1,19 @@
 /** `kiln mcp`, driven by the client of the protocol's own SDK. */
-import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Client } from '@modelcontextprotocol/client';
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import anyTest, { type TestFn } from 'ava';
 import { KILN } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
-import { type UserState, userState } from '../support/second-user.ts';
+import {
+  GROUP,
+  kilnForUsers,
+  labelForBinds,
+  USER,
+  type UserState,
+  userState,
+} from '../support/second-user.ts';
 
 const test = anyTest as TestFn<UserState>;
 
@@ -28,16 +35,21 @@ async function serve(
   state: UserState,
   cwd: string,
   words: readonly string[],
-  { image = ['-r', 'busybox'], ...more }: { image?: string[]; XDG_CONFIG_HOME?: string } = {},
+  {
+    image = ['-r', 'busybox'],
+    program = [KILN],
+    ...more
+  }: { image?: string[]; program?: readonly string[]; XDG_CONFIG_HOME?: string } = {},
 ): Promise<Served> {
-  const args = ['mcp', ...image, ...words];
+  const [command = '', ...before] = program;
+  const args = [...before, 'mcp', ...image, ...words];
   const env = Object.fromEntries(
     Object.entries({ ...state.env, ...more }).filter(
       (pair): pair is [string, string] => pair[1] !== undefined,
     ),
   );
   const client = new Client({ name: 'test', version: '1' });
-  const transport = new StdioClientTransport({ command: KILN, args, env, cwd });
+  const transport = new StdioClientTransport({ command, args, env, cwd });
   await client.connect(transport);
   return {
     pid: transport.pid ?? 0,
@@ -110,7 +122,7 @@ test.serial('the MCP server runs commands and copies files, within its options',
     /stdout:\none\n/,
   );
   t.is(await served.call('read_file', { sandbox: id, path: '/tmp/a/b' }), 'one\n');
-  t.regex(await served.call('read_file', { sandbox: id, path: '/tmp/none' }), /^!.*No such file/);
+  t.regex(await served.call('read_file', { sandbox: id, path: '/tmp/none' }), /^!.*does not exist/);
   t.is(await served.call('close_sandbox', { sandbox: id }), 'closed');
   t.regex(await served.call('exec_command', { sandbox: id, command: 'id' }), /^!.*no open sandbox/);
   // One that the server did not open.
@@ -175,8 +187,8 @@ test.serial('a time limit ends a command, but not its sandbox', async (t) => {
   }
   await served.call('exec_command', { sandbox, command: 'mknod /tmp/fifo p' });
   const [file, content] = [{ sandbox, path: '/tmp/fifo' }, 'x'];
-  t.regex(await served.call('read_file', file), /^!.*ended after 2 s/);
-  t.regex(await served.call('write_file', { ...file, content }), /^!.*ended after 2 s/);
+  t.regex(await served.call('read_file', file), /^!.*not a plain file/);
+  t.regex(await served.call('write_file', { ...file, content }), /^!.*not a plain file/);
   const left = async () =>
     await served.call('exec_command', { sandbox, command: 'ps | grep -c "[s]tay=1"' });
   t.true(await eventually(async () => /^exit status 1\nstdout:\n0\n/.test(await left())));
@@ -205,4 +217,51 @@ test.serial('kiln.yaml gives the MCP server the options it was not given', async
   await using served = await serve(t.context, '/tmp', words, { image: [], XDG_CONFIG_HOME });
   const ran = await served.call('run_command', { command: 'sleep 2; tail /dev/zero' });
   t.regex(ran, /the memory limit was reached/);
+});
+
+test.serial('a user’s MCP server opens sandboxes with files of the user', async (t) => {
+  const { beside, home, run } = t.context;
+  const place = join(beside, 'installed');
+  kilnForUsers(place);
+  const bound = join(home, 'bound');
+  await run(USER, ['sh', '-c', `mkdir ${bound} && echo bound >${bound}/file`]);
+  labelForBinds(bound);
+  const who = [`--reuid=${USER.uid}`, `--regid=${USER.gid}`, `--groups=${GROUP}`];
+  const program = ['setpriv', ...who, '--', join(place, 'bin/kiln')];
+  const words = ['--bind', 'bound:/bound', '--copy-in', 'bound/file:/tmp/copied'];
+  await using served = await serve(t.context, home, words, { program });
+  const ran = await served.call('run_command', { command: 'cat /bound/file /tmp/copied' });
+  t.is(ran, 'exit status 0\nstdout:\nbound\nbound\n');
+  const sandbox = await served.call('open_sandbox', {});
+  const command = 'cat /bound/file /tmp/copied - >/bound/new';
+  const stdin = 'stdin\n';
+  t.is(await served.call('exec_command', { sandbox, command, stdin }), 'exit status 0');
+  t.is(await served.call('read_file', { sandbox, path: '/bound/new' }), 'bound\nbound\nstdin\n');
+  const file = { sandbox, path: '/bound/written', content: 'written' };
+  t.is(await served.call('write_file', file), '7 bytes');
+  t.is(readFileSync(join(bound, 'written'), 'utf8'), 'written');
+  t.is(await served.call('close_sandbox', { sandbox }), 'closed');
+});
+
+test.serial('a sandbox that has ended makes room for another', async (t) => {
+  const { kiln } = t.context;
+  await using served = await serve(t.context, '/tmp', []);
+  const ids = await Promise.all(Array.from({ length: 8 }, () => served.call('open_sandbox', {})));
+  t.is(await served.call('open_sandbox', {}), '!8 sandboxes are open: close one');
+  await kiln(['kill', ids[0] ?? '']);
+  t.true(await eventually(async () => !(await served.call('open_sandbox', {})).startsWith('!')));
+});
+
+test.serial('fetch_artifact of what is not there says so, and what to do', async (t) => {
+  const { beside } = t.context;
+  const words = ['--resultdir', 'none-yet', '--sources', 'missing'];
+  await using served = await serve(t.context, beside, words);
+  t.regex(
+    await served.call('fetch_artifact', { path: 'call-x/file' }),
+    /^!there is no file yet: .*none-yet is missing; run_command with `artifacts` and build_package make it$/,
+  );
+  t.regex(
+    await served.call('build_package', { source: 'a.spec' }),
+    /^!there is no file a\.spec below .*missing: .*--sources$/,
+  );
 });

@@ -1,6 +1,5 @@
-/** Calls of `kiln`, as whoever started `kiln mcp`, and the sandboxes that it holds open. */
-import { randomUUID } from 'node:crypto';
-import { addAbortListener, once } from 'node:events';
+/** What the tools of `kiln mcp` do: calls of the API, as whoever started it, and the sandboxes that it holds open. */
+import { once } from 'node:events';
 import {
   closeSync,
   constants,
@@ -13,39 +12,46 @@ import {
   readSync,
   realpathSync,
 } from 'node:fs';
-import { join, relative, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
+import { connect } from '../../api/connect.ts';
+import type { Copy, Failure, Surroundings } from '../../api/io-kiln.ts';
+import type { Kiln } from '../../api/kiln.ts';
+import type { Sandbox } from '../../api/sandbox.ts';
+import type { ErrorCode } from '../../error-codes.ts';
+import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { attempt } from '../../host/calls/libc.ts';
+import { attempt, unlessErrno } from '../../host/calls/libc.ts';
 import { BENEATH, openat2 } from '../../host/files/at.ts';
-import { startProgram } from '../../host/process/child-process.ts';
-import { LONGEST_WAIT } from '../../host/process/wait-for.ts';
-import { packageRoot } from '../../host/state/paths.ts';
-import { awaitedLater } from '../../promise.ts';
-import type { ListedSandbox } from '../../sandbox/domain/sandbox-record.ts';
-import { GRACE } from '../../sandbox/door/supervise.ts';
+import type { LimitValues } from '../../options/sandbox.ts';
+import { HOST_IMAGE } from '../../recipe/named.ts';
+import type { Result } from '../../result/schema.ts';
+import { timeOf } from '../../sandbox/door/supervise.ts';
 import type { Caller } from '../caller/caller.ts';
-
-type Started = ReturnType<typeof startProgram>;
-
-/** Those of them that `kiln build` has. */
-const LIMITS = /^--(?:memory|cpus|pids|io-read|io-write|disk|timeout)=/;
+import { describeError, exitStatus, limitText, printEgressRefusals } from '../output/errors.ts';
 
 /** Bytes of each output of a command, and of a file, that an assistant gets: it reads all of them. */
 const SHOWN = 64 * 1024;
-export const FILE_MAX = 1 << 20;
+const FILE_MAX = 1 << 20;
 
 /** Sandboxes that are open at a time. */
 const OPEN_MAX = 8;
 
-/** Longer than any assistant's session; kiln.yaml may have a shorter one. */
-const NO_TIMEOUT = '--timeout=24d';
-
-export interface McpOptions {
-  readonly image?: string;
+/** What whoever started the server has given, as the API has it. */
+export interface McpSettings {
+  readonly image: string | undefined;
   readonly resultdir: string;
   readonly sources: string;
-  /** Of each command, also of one in an open sandbox. Milliseconds. */
-  readonly timeout?: number;
+  /** Those of time are for each command, also for one in an open sandbox. */
+  readonly limits: LimitValues;
+  readonly env: Readonly<Record<string, string>>;
+  readonly sandbox: Wanted;
+}
+
+/** Of every sandbox. */
+interface Wanted {
+  readonly surroundings: Surroundings;
+  readonly user: string | undefined;
+  readonly copyIn: readonly Copy[];
 }
 
 export interface Ended {
@@ -54,36 +60,73 @@ export interface Ended {
   readonly stderr: string;
 }
 
-export class Kiln {
-  readonly #env: Record<string, string>;
-  readonly #words: readonly string[];
-  readonly #image: string | undefined;
+interface WantedRun {
+  readonly argv: readonly string[];
+  readonly image: string | undefined;
+  readonly input: string;
+  readonly artifacts: readonly string[];
+  readonly resultDirectory: string | undefined;
+}
+
+interface Outcome {
+  readonly exitStatus: number;
+  readonly limit?: string | undefined;
+  readonly failure?: Failure | KilnError | undefined;
+}
+
+interface Opened {
+  readonly kiln: Kiln;
+  readonly sandbox: Sandbox;
+}
+
+export class Tools {
+  readonly #caller: Caller;
+  readonly #settings: McpSettings;
   readonly #results: string;
   #realResults: string | undefined;
   readonly #sources: string;
-  readonly #timeout: number | undefined;
-  readonly #open = new Map<string, Started>();
-  readonly #running = new Set<Started>();
+  readonly #open = new Map<string, Opened>();
 
-  readonly #caller: Caller;
-
-  constructor(caller: Caller, words: readonly string[], options: McpOptions) {
-    const { image, resultdir, sources, timeout } = options;
+  constructor(caller: Caller, settings: McpSettings) {
     this.#caller = caller;
-    this.#env = { ...caller.environment };
-    this.#words = words;
-    this.#image = image;
-    this.#timeout = timeout;
-    this.#results = resolve(caller.cwd(), resultdir);
-    this.#sources = resolve(caller.cwd(), sources);
+    this.#settings = settings;
+    this.#results = resolve(caller.cwd(), settings.resultdir);
+    this.#sources = resolve(caller.cwd(), settings.sources);
   }
 
-  close(): void {
-    for (const child of [...this.#open.values(), ...this.#running]) child.kill('SIGTERM');
+  async close(): Promise<void> {
+    await Promise.allSettled([...this.#open.keys()].map((id) => this.closeSandbox(id)));
   }
 
-  async sandboxWords(image: string | undefined): Promise<string[]> {
-    return [...(await this.#imageWords(image)), ...this.#words];
+  async run(wanted: WantedRun, signal: AbortSignal): Promise<Ended> {
+    const { limits, env, sandbox } = this.#settings;
+    return await this.#ending(async ({ stdout, stderr }) => {
+      await using kiln = await connect();
+      const { ended, failure, report } = await kiln.run({
+        ...{ ...wanted, ...sandbox, ...timeOf(limits), env, signal },
+        image: await this.#imageOf(wanted.image, kiln),
+        onStdout: stdout.add,
+        onStderr: stderr.add,
+        onWarning: (text) => stderr.say(`kiln: warning: ${text}\n`),
+      });
+      printEgressRefusals((report as Partial<Result>).egress ?? [], stderr);
+      return { ...ended, failure };
+    });
+  }
+
+  async build(file: string, image: string | undefined, results: string, signal: AbortSignal) {
+    const { limits } = this.#settings;
+    return await this.#ending(async ({ stdout, stderr }) => {
+      await using kiln = await connect();
+      return await kiln.build({
+        ...{ ...limits, sources: [file], resultDirectory: results, signal },
+        image: await this.#imageOf(image, kiln),
+        sourceDirectory: file.endsWith('.spec') ? dirname(file) : undefined,
+        onOutput: stdout.add,
+        onPhase: (phase) => stderr.say(`kiln: ${phase}\n`),
+        onWarning: (text) => stderr.say(`kiln: warning: ${text}\n`),
+      });
+    });
   }
 
   /** A folder of its own for what a call leaves. */
@@ -92,26 +135,23 @@ export class Kiln {
     return mkdtempSync(join(this.#resultFolder(), 'call-'));
   }
 
-  async buildWords(image: string | undefined): Promise<string[]> {
-    const limits = this.#words.filter((word) => LIMITS.test(word));
-    return [...(await this.#imageWords(image)), ...limits];
-  }
-
   /** An assistant chooses among images that there are: a recipe by its name or path could read the caller's files. */
-  async #imageWords(image: string | undefined): Promise<string[]> {
-    if (image === undefined || image === this.#image) {
-      return this.#image === undefined ? [] : ['-r', this.#image];
-    }
-    const { stdout } = await this.call(['image', 'ls', '--json'], { most: FILE_MAX });
-    const images = JSON.parse(stdout) as { id: string; names: string[] }[];
-    const found = images.find(({ id, names }) => names.includes(image) || id === image);
+  async #imageOf(image: string | undefined, kiln: Kiln): Promise<string | undefined> {
+    if (image === undefined || image === this.#settings.image) return this.#settings.image;
+    if (image === HOST_IMAGE) return image;
+    const images = await kiln.images();
+    const found = images.find(({ id, names }) => names?.includes(image) || id === image);
     if (found === undefined) throw new Error(`there is no image ${image}`);
-    return ['-r', found.id];
+    return found.id;
   }
 
   /** The folder as it was at first: a sandbox that it is bound to may put a link in its place. */
   #resultFolder(): string {
-    const real = realpathSync(this.#results);
+    const real = unlessErrno(['ENOENT'], () => realpathSync(this.#results));
+    if (real === undefined) {
+      const how = 'run_command with `artifacts` and build_package make it';
+      throw new Error(`there is no file yet: ${this.#results} is missing; ${how}`);
+    }
     this.#realResults ??= real;
     if (real !== this.#realResults || lstatSync(this.#results).isSymbolicLink()) {
       throw new Error(`${this.#results} is a link: name another --resultdir`);
@@ -123,104 +163,102 @@ export class Kiln {
   sourceFile(name: string): string {
     if (!/\.(?:src\.rpm|spec)$/.test(name))
       throw new Error(`${name} is neither a .src.rpm nor a .spec`);
-    using opened = inside(this.#sources, name);
+    using opened = inside(this.#sources, name, 'the server was started with this --sources');
     return readlinkSync(`/proc/self/fd/${opened.fd}`);
   }
 
   artifact(name: string): Buffer {
-    using opened = inside(this.#resultFolder(), name);
+    using opened = inside(
+      this.#resultFolder(),
+      name,
+      'name it as the call that made it has listed it',
+    );
     const bytes = Buffer.alloc(FILE_MAX);
     return bytes.subarray(0, readSync(opened.fd, bytes, 0, FILE_MAX, 0));
   }
 
-  start(words: readonly string[]): Started {
-    const child = startProgram(join(packageRoot(), 'bin/kiln'), words, {
-      env: this.#env,
-      stdio: 'pipe',
-    });
-    this.#running.add(child);
-    child.once('close', () => this.#running.delete(child));
-    return child;
-  }
-
-  async call(
-    words: readonly string[],
-    { input = '', signal, most = SHOWN }: Calling = {},
-  ): Promise<Ended> {
-    const child = this.start(words);
-    let ending: NodeJS.Timeout | undefined;
-    using _end =
-      signal &&
-      addAbortListener(signal, () => {
-        child.kill('SIGTERM');
-        // kilnd ends the command of a client that is gone.
-        ending = setTimeout(() => child.kill('SIGKILL'), GRACE);
-      });
-    const [stdout, stderr] = [kept(child.stdout, most), kept(child.stderr, SHOWN)];
-    // The command may not read its input.
-    child.stdin?.on('error', () => undefined).end(input);
-    const [status, by] = (await once(child, 'close')) as [number | null, string | null];
-    clearTimeout(ending);
-    return { status: status ?? (by === null ? 125 : 137), stdout: stdout(), stderr: stderr() };
-  }
-
-  /** A command in an open sandbox, of which `kiln exec` limits nothing. @throws what {@link own} throws */
-  async execute(id: string, argv: readonly string[], calling: Calling): Promise<Ended> {
-    this.own(id);
-    const words = ['exec', id, '--', ...argv];
-    const timeout = this.#timeout;
-    if (timeout === undefined) return await this.call(words, calling);
-    const late = AbortSignal.timeout(Math.min(timeout, LONGEST_WAIT));
-    const { signal = late } = calling;
-    const ended = await this.call(words, { ...calling, signal: AbortSignal.any([late, signal]) });
-    if (!late.aborted) return ended;
-    const why = `kiln: the command was ended after ${timeout / 1000} s: the time limit was reached (--timeout)\n`;
-    return { ...ended, status: 124, stderr: `${ended.stderr}${why}` };
-  }
-
-  /** The sandbox lives as long as its command, whose input this process has: it ends when this process does. */
-  async openSandbox(image: string | undefined): Promise<string> {
+  async openSandbox(named: string | undefined): Promise<string> {
     if (this.#open.size >= OPEN_MAX) throw new Error(`${OPEN_MAX} sandboxes are open: close one`);
-    const mark = `kiln-mcp-${randomUUID()}`;
-    const holding = ['sh', '-c', 'echo ready; while read -r line; do :; done', mark];
-    const words = await this.sandboxWords(image);
-    if (this.#timeout !== undefined) words.push(NO_TIMEOUT);
-    const child = this.start(['run', ...words, '--', ...holding]);
-    const stderr = kept(child.stderr, SHOWN);
-    const closed = awaitedLater(once(child, 'close').then(() => undefined));
-    const ready = awaitedLater(once(child.stdout ?? child, 'data').then(() => true));
-    if ((await Promise.race([ready, closed])) !== true) throw new Error(stderr());
-    const { stdout } = await this.call(['ps', '--json'], { most: FILE_MAX });
-    const listed = JSON.parse(stdout) as Pick<ListedSandbox, 'id' | 'record'>[];
-    // Anybody sees the mark among the words of a process; root sees everybody's sandboxes.
-    const owner = process.getuid?.() || undefined;
-    const mine = listed.find(
-      ({ record }) => record.owner === owner && record.command?.includes(mark),
-    );
-    const id = mine?.id;
-    if (id === undefined) {
-      child.kill('SIGTERM');
-      throw new Error('the sandbox has ended');
+    const kiln = await connect();
+    try {
+      const image = (await this.#imageOf(named, kiln)) ?? HOST_IMAGE;
+      const sandbox = await kiln.open({ ...this.#settings.sandbox, image });
+      this.#open.set(sandbox.id, { kiln, sandbox });
+      const forget = () => {
+        this.#open.delete(sandbox.id);
+        kiln.close();
+      };
+      sandbox.closed.then(forget, forget);
+      return sandbox.id;
+    } catch (error) {
+      kiln.close();
+      throw error;
     }
-    this.#open.set(id, child);
-    child.once('close', () => this.#open.delete(id));
-    if (child.exitCode !== null || child.signalCode !== null) this.#open.delete(id);
-    return id;
+  }
+
+  /** A command in an open sandbox. @throws what {@link #own} throws */
+  async execute(
+    id: string,
+    [program = '', ...args]: readonly string[],
+    input: string,
+    signal: AbortSignal,
+  ): Promise<Ended> {
+    const { sandbox } = this.#own(id);
+    const { env, limits } = this.#settings;
+    return await this.#ending(async ({ stdout, stderr }) => {
+      const command = sandbox.spawn(program, args, { env, timeout: limits.timeout, signal });
+      command.stdout.on('data', stdout.add);
+      command.stderr.on('data', stderr.add);
+      // The command may not read its input.
+      command.stdin.on('error', () => undefined).end(input);
+      await once(command, 'close');
+      return command.ended ?? { exitStatus: 0 };
+    });
+  }
+
+  async readFile(id: string, path: string): Promise<string> {
+    const { data, size } = await this.#own(id).kiln.call('ReadFile', { sandbox: id, path });
+    const bytes = Buffer.from(data, 'base64');
+    return size > bytes.length ? `${bytes}\n[${size - bytes.length} bytes left out]` : `${bytes}`;
+  }
+
+  async writeFile(id: string, path: string, content: string): Promise<void> {
+    await this.#own(id).sandbox.writeFile(path, content);
+  }
+
+  /** A failure of kiln's has the status that `kiln run` has for it. */
+  async #ending(act: (output: Record<'stdout' | 'stderr', Tail>) => Promise<Outcome>) {
+    const output = { stdout: new Tail(), stderr: new Tail() };
+    const {
+      exitStatus: status,
+      limit,
+      failure,
+    } = await act(output).catch((error: unknown) => {
+      if (!(error instanceof KilnError)) throw error;
+      return { exitStatus: exitStatus(error), limit: undefined, failure: error };
+    });
+    const { stdout, stderr } = output;
+    if (limit !== undefined) stderr.say(`kiln: ${limitText(limit, this.#settings.limits)}\n`);
+    if (failure instanceof KilnError) stderr.say(describeError(failure));
+    else if (failure !== undefined) {
+      const { code, message, hint } = failure;
+      stderr.say(describeError(new KilnError(code as ErrorCode, message, { hint })));
+    }
+    return { status, stdout: `${stdout}`, stderr: `${stderr}` };
   }
 
   /** @throws Error for one that this server has not opened: others are not the assistant's */
-  own(id: string): Started {
-    const child = this.#open.get(id);
-    if (child === undefined)
+  #own(id: string): Opened {
+    const opened = this.#open.get(id);
+    if (opened === undefined)
       throw new Error(`there is no open sandbox ${id}: open_sandbox opens one`);
-    return child;
+    return opened;
   }
 
   async closeSandbox(id: string): Promise<void> {
-    const child = this.own(id);
-    const closed = awaitedLater(once(child, 'close'));
-    child.stdin?.end();
-    await closed;
+    const { sandbox } = this.#own(id);
+    this.#open.delete(id);
+    await sandbox.close();
   }
 }
 
@@ -228,36 +266,41 @@ export class Kiln {
  * A file of a folder, where no link leads out of it: what lies there may come from a sandbox.
  * @throws Error which is the same for all that is no such file: an assistant learns nothing of the host's other paths
  */
-function inside(directory: string, name: string): { readonly fd: number } & Disposable {
-  using folder = closing(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
-  const fd = attempt(() => openat2(folder.fd, name, BENEATH));
+function inside(
+  directory: string,
+  name: string,
+  hint: string,
+): { readonly fd: number } & Disposable {
+  const opened = attempt(() => openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
+  using folder = opened === undefined ? undefined : closing(opened);
+  const fd = folder && attempt(() => openat2(folder.fd, name, BENEATH));
   const isFile = fd !== undefined && fstatSync(fd).isFile();
   if (fd !== undefined && isFile) return closing(fd);
   if (fd !== undefined) closeSync(fd);
-  throw new Error(`there is no file ${name} below ${directory}`);
-}
-
-interface Calling {
-  readonly input?: string | Buffer;
-  readonly signal?: AbortSignal | undefined;
-  readonly most?: number;
+  throw new Error(`there is no file ${name} below ${directory}: ${hint}`);
 }
 
 /** The end of an output, by which a failure is told. */
-function kept(stream: NodeJS.ReadableStream | null, most: number): () => string {
-  let text = Buffer.alloc(0);
-  let left = 0;
-  stream?.on('data', (chunk: Buffer) => {
-    text = Buffer.concat([text, chunk]);
-    if (text.length <= 2 * most) return;
-    left += text.length - most;
-    text = text.subarray(-most);
-  });
-  return () => {
-    const shown = text.subarray(-most);
-    const out = left + text.length - shown.length;
-    return `${out > 0 ? `[${out} bytes left out]\n` : ''}${shown}`;
+class Tail {
+  #bytes = Buffer.alloc(0);
+  #left = 0;
+
+  readonly add = (chunk: Buffer): void => {
+    this.#bytes = Buffer.concat([this.#bytes, chunk]);
+    if (this.#bytes.length <= 2 * SHOWN) return;
+    this.#left += this.#bytes.length - SHOWN;
+    this.#bytes = this.#bytes.subarray(-SHOWN);
   };
+
+  say(text: string): void {
+    this.add(Buffer.from(text));
+  }
+
+  toString(): string {
+    const shown = this.#bytes.subarray(-SHOWN);
+    const out = this.#left + this.#bytes.length - shown.length;
+    return `${out > 0 ? `[${out} bytes left out]\n` : ''}${shown}`;
+  }
 }
 
 /** Files that are told of one call. */

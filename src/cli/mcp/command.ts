@@ -1,26 +1,43 @@
 /**
- * `kiln mcp`: sandboxes for assistants, by the Model Context Protocol on stdio. It runs as its caller and calls `kiln`
- * as the caller would, so that the rights to files, the limits and the refusals are the same ones.
+ * `kiln mcp`: sandboxes for assistants, by the Model Context Protocol on stdio. It is a client of the API as its caller,
+ * so that the rights to files, the limits and the refusals are those of the caller's own calls.
  */
 
 import { isUtf8 } from 'node:buffer';
 import { once } from 'node:events';
-import { basename, dirname } from 'node:path';
+import { basename } from 'node:path';
 import type { CallToolResult, McpServer } from '@modelcontextprotocol/server';
-import type { Option } from 'commander';
 import { z } from 'zod';
+import { KilnError } from '../../errors.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
+import * as kind from '../../options/kind.ts';
+import { row, type ValuesOf, valuesIn } from '../../options/row.ts';
+import { ROOTS } from '../../options/rules.ts';
+import { image as imageRow, LIMITS, SANDBOX, SANDBOX_LIMITS } from '../../options/sandbox.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { addSandboxOptions } from '../options/sandbox-options.ts';
-import { type Ended, FILE_MAX, Kiln, listed, type McpOptions } from './calls.ts';
+import { describeError } from '../output/errors.ts';
+import { type Ended, listed, Tools } from './calls.ts';
 
-/** Options of `kiln run` that whoever starts the server may give: an assistant can change none of them. */
-const FIXED = [
-  ...['memory', 'cpus', 'pids', 'ioRead', 'ioWrite', 'disk', 'timeout', 'network', 'egress'],
-  ...['binds', 'copyIn', 'tmpfs', 'env', 'user', 'seccomp'],
-];
+const { network, egress, binds, tmpfs, seccomp, isolation, copyIn, env, user } = SANDBOX;
+const SURROUNDINGS = {
+  ...{ ...SANDBOX_LIMITS, disk: LIMITS.disk },
+  ...{ network, egress, binds, tmpfs, seccomp },
+};
+/** What whoever starts the server may give: an assistant can change none of it. */
+const MCP = {
+  image: imageRow('where a call names none, use'),
+  resultdir: row(kind.text('dir'), ROOTS, {
+    help: 'write results and artifacts below this directory',
+    usual: 'kiln-results',
+  }),
+  sources: row(kind.text('dir'), ROOTS, {
+    help: 'build packages of sources below this directory only',
+    usual: '.',
+  }),
+  ...{ ...SURROUNDINGS, ...LIMITS, isolation, copyIn, env, user },
+};
 
 const EXAMPLES = `
 Tools: run_command, open_sandbox, exec_command, read_file, write_file, close_sandbox, build_package, fetch_artifact.
@@ -36,47 +53,38 @@ export function mcpCommand(caller: Caller): KilnCommand {
     .description(
       'Serve sandboxes to an assistant by the Model Context Protocol, on stdin and stdout.',
     )
-    .option(
-      '-r, --image <image>',
-      'use this image where a call names none; by default KILN_IMAGE, or what kiln.yaml says',
-    )
-    .option('--resultdir <dir>', 'write results and artifacts below this directory', 'kiln-results')
-    .option('--sources <dir>', 'build packages of sources below this directory only', '.');
-  const words: string[] = [];
-  const options = addSandboxOptions(new KilnCommand('run'), caller).options;
-  for (const option of options.filter((each) => FIXED.includes(each.attributeName()))) {
-    it.addOption(noting(option, words));
-  }
-  return it.addHelpText('after', EXAMPLES).action(async (options: McpOptions) => {
-    const kiln = new Kiln(caller, words, options);
-    try {
-      await serve(kiln, caller);
-    } finally {
-      kiln.close();
-    }
-  });
-}
-
-/** Checks a value as `kiln run` does, and notes it as it was written. */
-function noting(option: Option, words: string[]): Option {
-  const parse = option.parseArg;
-  return option.argParser((text: string, before: unknown) => {
-    const value = parse === undefined ? text : parse(text, before);
-    words.push(`${option.long}=${text}`);
-    return value;
-  });
+    .rows(MCP, caller);
+  return it
+    .addHelpText('after', EXAMPLES)
+    .action(async ({ image: named, resultdir, sources, ...options }: ValuesOf<typeof MCP>) => {
+      const { copyIn, env, user } = options;
+      const surroundings = valuesIn(SURROUNDINGS, options);
+      // Users may not say even what is usual.
+      const stands = options.isolation === 'container' ? {} : { isolation: options.isolation };
+      const kiln = new Tools(caller, {
+        ...{ image: named, resultdir, sources, env, limits: valuesIn(LIMITS, options) },
+        sandbox: { surroundings: { ...surroundings, ...stands }, copyIn, user },
+      });
+      try {
+        await serve(kiln, caller);
+      } finally {
+        await kiln.close();
+      }
+    });
 }
 
 const image = z
   .string()
   .regex(/^[A-Za-z0-9][\w.+-]*$/, 'the name or id of an image')
   .optional()
-  .describe('The name of an image; unless given, the one the server was started with');
+  .describe(
+    'The name of an image, or host: the programs of this host. Unless given, the one the server was started with, or host',
+  );
 const command = z.string().min(1).describe('A command line for /bin/sh in the sandbox');
 const sandbox = z.string().describe('The id that open_sandbox gave');
 const path = z.string().startsWith('/').describe('An absolute path in the sandbox');
 
-async function serve(kiln: Kiln, caller: Caller): Promise<void> {
+async function serve(kiln: Tools, caller: Caller): Promise<void> {
   const { McpServer: Server } = await import('@modelcontextprotocol/server');
   const { serveStdio } = await import('@modelcontextprotocol/server/stdio');
   const make = () => {
@@ -94,7 +102,7 @@ async function serve(kiln: Kiln, caller: Caller): Promise<void> {
   await served.close();
 }
 
-function addTools(server: McpServer, kiln: Kiln): void {
+function addTools(server: McpServer, kiln: Tools): void {
   const tool = <Shape extends z.core.$ZodLooseShape>(
     name: string,
     description: string,
@@ -103,7 +111,10 @@ function addTools(server: McpServer, kiln: Kiln): void {
   ) => {
     const inputSchema = z.object(shape);
     server.registerTool(name, { description, inputSchema }, (input, { mcpReq }) =>
-      act(input as z.output<typeof inputSchema>, mcpReq.signal),
+      act(input as z.output<typeof inputSchema>, mcpReq.signal).catch((error: unknown) => {
+        if (error instanceof KilnError) return failed(describeError(error));
+        throw error;
+      }),
     );
   };
   tool(
@@ -116,12 +127,9 @@ function addTools(server: McpServer, kiln: Kiln): void {
       artifacts: z.array(z.string()).optional().describe('Patterns of files to keep, as out/*.rpm'),
     },
     async ({ command: line, image: named, stdin, artifacts = [] }, signal) => {
-      const results = artifacts.length === 0 ? undefined : await kiln.makeResults();
-      const keeps = results === undefined ? [] : [`--resultdir=${results}`];
-      for (const pattern of artifacts) keeps.push(`--artifact=${pattern}`);
-      const words = ['run', ...(await kiln.sandboxWords(named)), ...keeps, '--', ...inShell(line)];
-      const ended = await kiln.call(words, { input: stdin ?? '', signal });
-      return outcome(ended, results);
+      const resultDirectory = artifacts.length === 0 ? undefined : await kiln.makeResults();
+      const wanted = { argv: inShell(line), image: named, input: stdin ?? '', artifacts };
+      return outcome(await kiln.run({ ...wanted, resultDirectory }, signal), resultDirectory);
     },
   );
   tool(
@@ -135,26 +143,21 @@ function addTools(server: McpServer, kiln: Kiln): void {
     'Run a command in an open sandbox. Each begins anew, in the sandbox’s working directory: files last, `cd` and `export` do not.',
     { sandbox, command, stdin: z.string().optional() },
     async ({ sandbox: id, command: line, stdin }, signal) =>
-      outcome(await kiln.execute(id, inShell(line), { input: stdin ?? '', signal })),
+      outcome(await kiln.execute(id, inShell(line), stdin ?? '', signal)),
   );
   tool(
     'read_file',
     'Read a text file in an open sandbox, 1 MiB of it at most.',
     { sandbox, path },
-    async ({ sandbox: id, path: file }, signal) => {
-      const calling = { most: FILE_MAX, signal };
-      const { status, stdout, stderr } = await kiln.execute(id, ['cat', '--', file], calling);
-      return status === 0 ? text(stdout) : failed(stderr);
-    },
+    async ({ sandbox: id, path: file }) => text(await kiln.readFile(id, file)),
   );
   tool(
     'write_file',
     'Write a text file in an open sandbox; its folder is made where it is missing.',
     { sandbox, path, content: z.string() },
-    async ({ sandbox: id, path: file, content }, signal) => {
-      const argv = [...inShell('mkdir -p -- "$2" && cat >"$1"'), 'sh', file, dirname(file)];
-      const { status, stderr } = await kiln.execute(id, argv, { input: content, signal });
-      return status === 0 ? text(`${Buffer.byteLength(content)} bytes`) : failed(stderr);
+    async ({ sandbox: id, path: file, content }) => {
+      await kiln.writeFile(id, file, content);
+      return text(`${Buffer.byteLength(content)} bytes`);
     },
   );
   tool(
@@ -176,9 +179,7 @@ function addTools(server: McpServer, kiln: Kiln): void {
     async ({ source, image: named }, signal) => {
       const file = kiln.sourceFile(source);
       const results = await kiln.makeResults();
-      const what = file.endsWith('.spec') ? ['--spec', file, '--sources', dirname(file)] : [file];
-      const words = ['build', ...(await kiln.buildWords(named)), ...what, '--resultdir', results];
-      return outcome(await kiln.call(words, { signal }), results);
+      return outcome(await kiln.build(file, named, results, signal), results);
     },
   );
   tool(

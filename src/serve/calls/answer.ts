@@ -10,6 +10,7 @@ import {
   interfaceText,
   kilnInterface,
 } from '../../api/interface.ts';
+import type { OptionCaller, PathCaller } from '../../cli/caller/caller.ts';
 import { NO_PATHS } from '../../cli/caller/no-paths.ts';
 import { reasonsOf } from '../../cli/output/errors.ts';
 import { type Call, SERVICE_ERROR } from '../../daemon/call.ts';
@@ -26,17 +27,15 @@ import type { CallerPaths } from '../../users/caller-paths.ts';
 import { type CallerUser, forbiddenError } from '../../users/configuration.ts';
 import { HeldPaths } from '../../users/held-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
-import type { Shared } from '../command-lines.ts';
 import { isShortCall } from '../short.ts';
-
-import { beginJob, userOf } from '../users.ts';
+import { beginJob, type Shares, userOf } from '../users.ts';
 import {
   ANSWERED,
   type Answer,
   type CallContext,
+  type CallsState,
   type DaemonState,
   type Name,
-  type OptionCaller,
   progressTo,
 } from './context.ts';
 import { methods } from './methods.ts';
@@ -87,17 +86,15 @@ const UMASK = 0o022;
 
 export interface AnsweringProcess {
   readonly env: OptionCaller['env'];
-  openEngine(
-    caller: Pick<OptionCaller, 'user' | 'paths'>,
-    options?: Pick<EngineOptions, 'allowHost'>,
-  ): OwnEngine;
+  openEngine(caller: PathCaller, options?: EngineOptions): OwnEngine;
   readonly storeChanged: () => void;
   tell(error: unknown): void;
 }
 
-export interface AnsweringDaemon extends AnsweringProcess, Pick<Shared, 'users'> {
+export interface AnsweringDaemon extends AnsweringProcess {
+  readonly users: Shares;
   readonly engine: Engine;
-  readonly state: Omit<DaemonState, 'makeImage' | 'work'>;
+  readonly state: CallsState;
   /** The caller is root, or a member of the group. */
   readonly isServed: boolean;
   work(call: Call): Promise<void>;
@@ -163,7 +160,7 @@ async function answerHere(
   name: keyof typeof methods,
   parameters: object,
   daemon: AnsweringDaemon,
-  { user, hold }: Pick<CallContext, 'hold'> & { readonly user: CallerUser | undefined },
+  { user, hold }: { readonly user: CallerUser | undefined; readonly hold: CallContext['hold'] },
 ): Promise<void> {
   const state: DaemonState = {
     ...daemon.state,
@@ -210,7 +207,7 @@ class PartFailed extends Error {
 export async function answerAlone(
   call: Call,
   place: AnsweringProcess,
-  own: Pick<OptionCaller, 'user' | 'paths'>,
+  own: PathCaller,
 ): Promise<void> {
   takeCallersUmask(UMASK);
   await answerFor(call, place, callerOf(call, place, own));
@@ -286,11 +283,7 @@ async function answer(
 }
 
 /** A caller without a client: whatever it names is named wholly. */
-function callerOf(
-  { head }: Call,
-  { env }: AnsweringProcess,
-  own: Pick<OptionCaller, 'user' | 'paths'>,
-): OptionCaller {
+function callerOf({ head }: Call, { env }: AnsweringProcess, own: PathCaller): OptionCaller {
   const { uid, gid } = head.identity;
   return {
     ...{ env, ...own },
@@ -343,8 +336,8 @@ function describe(call: Call, name: string): void {
 function fail(
   call: Call,
   error: unknown,
-  place: Pick<AnsweringProcess, 'tell'>,
-  paths: Pick<OptionCaller['paths'], 'renamed'> = NO_PATHS,
+  place: AnsweringProcess,
+  paths: CallerPaths = NO_PATHS,
 ): void {
   const rename = (text: string) => paths.renamed(text);
   if (error instanceof PartFailed) {

@@ -4,6 +4,7 @@ import type { KilnCommand } from '../../cli/options/command.ts';
 import { chainRequest, writeChain } from '../../cli/rpmbuild/build-chain.ts';
 import { recipeRequest, recipeStatus } from '../../cli/rpmbuild/build-recipe.ts';
 import { buildMode, buildRequest, refuseUnused } from '../../cli/rpmbuild/build-request.ts';
+import { admit } from '../../cli/users/user-guard.ts';
 import { isBuiltFile } from '../../cli/users/user-rules.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
@@ -25,7 +26,7 @@ import {
 import { hostPath } from '../../options/places.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Answer, CallContext } from './context.ts';
-import { admitOptions, calledCommand, setOptions } from './options.ts';
+import { calledCommand, setOptions } from './options.ts';
 import { failureOf, filesOf } from './run.ts';
 
 type Options = BuildOptions & ChainOptions & RecipeOptions;
@@ -43,7 +44,7 @@ export const answerBuild: Answer<'Build'> = async (parameters, context) => {
   const named = parameters.sources.map((one) =>
     isBuiltFile(one) ? hostPath('sources', one) : one,
   );
-  const sources = await admitOptions(command, 'build', context, named);
+  const sources = await admit(command, context.caller, { words: 'build', args: named }, named);
   await using engine = context.openEngine({ allowHost: options.allowHost });
   const job = { engine, options, command, context };
   const [first = source] = sources;
@@ -125,8 +126,8 @@ async function chain(
   sources: readonly HeldPath[],
   { engine, options, command, context }: Job,
 ): Promise<BuildReply> {
-  const { user, takeRoom, paths: own, ids } = context.caller;
-  const resultDirectory = await own.loneResults(options.resultDirectory);
+  const { user, takeRoom, paths } = context.caller;
+  const resultDirectory = await paths.loneResults(options.resultDirectory);
   const asked = {
     ...chainRequest(sources, options, command, context.caller),
     resultDirectory,
@@ -142,7 +143,7 @@ async function chain(
     buildHooks: () => hooks,
   });
   const json = chainJson(request, report);
-  await writeChain(resultDirectory, json, { paths: own, ids });
+  await writeChain(resultDirectory, json, context.caller);
   const files = report.members.flatMap(({ name, packages: made }) =>
     made.map(({ file }) => join(name, file)),
   );

@@ -3,7 +3,7 @@
  * that they name, with its caller's rights. Programs that speak Varlink start it in place of a connection.
  */
 
-import type { Caller } from '../../cli/caller/caller.ts';
+import type { PathCaller } from '../../cli/caller/caller.ts';
 import {
   Call,
   type CallConnection,
@@ -30,7 +30,7 @@ export async function answerClient(
   line: CommandLine,
   caller: ClientCaller,
   place: AnsweringProcess,
-  placeOfCall: () => Promise<Pick<Caller, 'user' | 'paths'>>,
+  placeOfCall: () => Promise<PathCaller>,
 ): Promise<void> {
   takeCallersUmask(line.start.umask);
   using input = caller.readInput({ raw: false });

@@ -1,6 +1,6 @@
 /** What a method of the API is given, and what it gives back. */
 import type { Methods } from '../../api/io-kiln.ts';
-import type { Caller } from '../../cli/caller/caller.ts';
+import type { OptionCaller } from '../../cli/caller/caller.ts';
 import type { Call } from '../../daemon/call.ts';
 import type { EngineOptions, OwnEngine } from '../../engine.ts';
 import { describeProgress, type OnImageProgress, progressCounts } from '../../image/progress.ts';
@@ -9,16 +9,19 @@ import type { OpenSandboxes } from './open-sandboxes.ts';
 /** Of a call that a worker has answered. */
 export const ANSWERED = Symbol('answered');
 
-export interface DaemonState {
+export interface CallsState {
   readonly sandboxes: OpenSandboxes;
   readonly calls: Map<string, Call>;
-  makeImage(call: Call, image: string): Promise<void>;
-  /** Has a worker answer a call that is not short. */
-  work(call: Call): Promise<typeof ANSWERED>;
   /** When nothing else starts. */
   removeLater(remove: () => Promise<void>): void;
   /** Resolves when that is done, or takes long. */
   removed(): Promise<void>;
+}
+
+export interface DaemonState extends CallsState {
+  makeImage(call: Call, image: string): Promise<void>;
+  /** Has a worker answer a call that is not short. */
+  work(call: Call): Promise<typeof ANSWERED>;
 }
 
 export interface CallContext {
@@ -28,16 +31,11 @@ export interface CallContext {
   readonly daemon: DaemonState | undefined;
   /** The caller's share is used until then, after the call if need be. */
   hold(until: Promise<void>): void;
-  openEngine(options?: Pick<EngineOptions, 'allowHost'>): OwnEngine;
+  openEngine(options?: EngineOptions): OwnEngine;
   readonly storeChanged: () => void;
   readonly warn: (text: string) => void;
   readonly onProgress: OnImageProgress;
 }
-
-export type OptionCaller = Pick<
-  Caller,
-  'env' | 'cwd' | 'variable' | 'ids' | 'environment' | 'user' | 'paths' | 'takeRoom'
->;
 
 export type Name = keyof Methods;
 

@@ -3,7 +3,7 @@ import { removeNamed } from '../../cli/images/image.ts';
 import { lockRecipe } from '../../image/lock-recipe.ts';
 import { noting, renewImage } from '../../image/open.ts';
 import { visibleImages } from '../../image/store/images.ts';
-import type { ImageManifest } from '../../image/store/manifest.ts';
+import { type ImageManifest, namesFor } from '../../image/store/manifest.ts';
 import { hostImage, hostPath } from '../../options/places.ts';
 import type { Answer } from './context.ts';
 import { admittedImage } from './options.ts';
@@ -12,7 +12,10 @@ export const answerListImages: Answer<'ListImages'> = async (_, context) => {
   await using engine = context.openEngine();
   const images = await visibleImages(engine);
   return {
-    images: images.map(({ manifest, lastUse, inUse }) => imageOf(manifest, lastUse, inUse)),
+    images: images.map(({ manifest, lastUse, inUse }) => ({
+      ...imageOf(manifest, lastUse, inUse),
+      names: namesFor(engine.paths, manifest, engine.owner),
+    })),
   };
 };
 

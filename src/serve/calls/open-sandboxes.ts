@@ -22,10 +22,15 @@ interface Entry extends OpenSandbox {
 
 export class OpenSandboxes {
   readonly #all = new Map<string, Entry>();
-  readonly #hold: () => Disposable;
+  readonly #hold: (() => Disposable) | undefined;
 
-  constructor(hold: () => Disposable) {
+  /** @param hold keeps the process alive while one is open */
+  constructor(hold?: () => Disposable) {
     this.#hold = hold;
+  }
+
+  has(id: string, uid: number): boolean {
+    return this.#all.get(id)?.uid === uid;
   }
 
   /** Takes over a sandbox. @param bound it belongs to a connection, and does not close by itself */
@@ -35,9 +40,9 @@ export class OpenSandboxes {
     { uid, bound }: { readonly uid: number; readonly bound: boolean },
   ): OpenSandbox {
     const { promise: closed, resolve } = deferred<void>();
-    const hold = this.#hold();
+    const hold = this.#hold?.();
     const close = () => {
-      hold[Symbol.dispose]();
+      hold?.[Symbol.dispose]();
       resolve();
     };
     const state = { uses: 0, timer: undefined };

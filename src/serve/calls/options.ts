@@ -2,9 +2,9 @@
 
 import { InvalidArgumentError } from 'commander';
 import type { RunParameters } from '../../api/io-kiln.ts';
+import type { OptionCaller } from '../../cli/caller/caller.ts';
 import { KilnCommand } from '../../cli/options/command.ts';
-import { addOptions } from '../../cli/options/shared-options.ts';
-import { admit, check, fetchImage } from '../../cli/users/user-guard.ts';
+import { check, fetchImage } from '../../cli/users/user-guard.ts';
 import { KilnError } from '../../errors.ts';
 import type { Fields } from '../../options/kind.ts';
 import { hostImage } from '../../options/places.ts';
@@ -12,7 +12,7 @@ import { optionFromJson, type Rows } from '../../options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../options/sandbox.ts';
 import { VARIABLE } from '../../options/texts.ts';
 import { type TimeLimits, timeOf } from '../../sandbox/door/supervise.ts';
-import type { CallContext, OptionCaller } from './context.ts';
+import type { CallContext } from './context.ts';
 
 /** A hint. */
 export const FIELDS = 'docs/reference/api.md leads to what each field is';
@@ -21,7 +21,7 @@ export const FIELDS = 'docs/reference/api.md leads to what each field is';
 export function setOptions(command: KilnCommand, rows: Rows, given: Fields): void {
   for (const [name, row] of Object.entries(rows)) {
     const json = given[name];
-    const isNothing = json === undefined || json === false;
+    const isNothing = json === undefined || (json === false && !row.kind.negates);
     if (isNothing || (Array.isArray(json) && json.length === 0)) continue;
     try {
       command.setOptionValueWithSource(name, optionFromJson(row, json, name), 'cli');
@@ -37,7 +37,7 @@ export function setOptions(command: KilnCommand, rows: Rows, given: Fields): voi
 /** A command that nobody reads words for. */
 export function calledCommand(name: string, rows: Rows, caller: OptionCaller): KilnCommand {
   const command = new KilnCommand(name).exitOverride();
-  return addOptions(command.configureOutput({ writeErr: () => undefined }), rows, caller);
+  return command.configureOutput({ writeErr: () => undefined }).rows(rows, caller);
 }
 
 /** @throws KilnError E_ARGUMENT for what the command line has no such time for */
@@ -66,20 +66,6 @@ export function checkVariables(env: Readonly<Record<string, string>> = {}): void
   throw new KilnError('E_ARGUMENT', `env: ${wrong || 'an empty name'} is the name of no variable`, {
     hint: 'letters, digits and _',
   });
-}
-
-/**
- * Holds a user's options to the rules of a command, and has files opened, in what `command.opts()` gives.
- * @returns the arguments, with what was opened
- * @throws what admit() throws
- */
-export async function admitOptions(
-  command: KilnCommand,
-  words: string,
-  { caller }: CallContext,
-  args: readonly string[] = [],
-): Promise<readonly string[]> {
-  return await admit(command, caller, { words, args }, args);
 }
 
 export async function admittedImage(

@@ -1,6 +1,13 @@
-import type { Ended as EndedReply, Failure, RunParameters, RunReply } from '../../api/io-kiln.ts';
+import type {
+  Ended as EndedReply,
+  ExecuteParameters,
+  Failure,
+  RunParameters,
+  RunReply,
+} from '../../api/io-kiln.ts';
 import { heldResults, runRequest } from '../../cli/options/sandbox-options.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from '../../cli/output/errors.ts';
+import { admit } from '../../cli/users/user-guard.ts';
 import type { Call } from '../../daemon/call.ts';
 import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
@@ -17,7 +24,7 @@ import type { Ended } from '../../sandbox/door/io.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
 import { isShortRun } from '../short.ts';
 import { ANSWERED, type Answer, type CallContext } from './context.ts';
-import { admitOptions, admittedImage, checkBase64, sandboxOptions } from './options.ts';
+import { admittedImage, checkBase64, sandboxOptions } from './options.ts';
 import { CommandStdio } from './stdio.ts';
 
 /** Runs one command. */
@@ -32,7 +39,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
   const given = { ...options, ...defined({ image: named }) };
   const isShort = given.resultDirectory === undefined && isShortRun(given, caller.user);
   if (daemon !== undefined && !isShort) return await daemon.work(call);
-  await admitOptions(command, 'run', context);
+  await admit(command, context.caller, { words: 'run' }, []);
   const wanted = named && (await admittedImage(named, context));
   let request = runRequest(options, argv, command, caller.ids);
   await using engine = context.openEngine();
@@ -134,7 +141,7 @@ export async function takeImage(
     const { onProgress, call, storeChanged } = context;
     return await pickImage(engine, wanted, { onProgress, signal: call.signal, storeChanged });
   }
-  return wanted === undefined ? undefined : await openExistingImage(engine, wanted, '/');
+  return await openExistingImage(engine, wanted, '/');
 }
 
 export function needCommand([program]: readonly string[]): void {
@@ -146,7 +153,7 @@ export function needCommand([program]: readonly string[]): void {
 
 export function needMore(
   { head }: Call,
-  { interactive, terminal }: Pick<RunParameters, 'interactive' | 'terminal'>,
+  { interactive, terminal }: RunParameters | ExecuteParameters,
 ): void {
   if (head.more || (interactive !== true && terminal === undefined)) return;
   throw new KilnError('E_ARGUMENT', 'interactive and terminal are for calls with `more`', {

@@ -1,62 +1,66 @@
 import { addAbortListener } from 'node:events';
-import { fstatSync, readSync } from 'node:fs';
 import { runRequest } from '../../cli/options/sandbox-options.ts';
-import { namesFiles } from '../../cli/users/user-guard.ts';
+import { admit, namesFiles } from '../../cli/users/user-guard.ts';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { closing } from '../../host/calls/descriptor.ts';
-import { openExistingImage } from '../../image/open.ts';
 import { planRun, readSecrets } from '../../jobs/run/plan.ts';
+import { SHELL } from '../../options/sandbox.ts';
 import { destroySandbox } from '../../sandbox/domain/destroy.ts';
 import { whyEndless } from '../../sandbox/domain/ending.ts';
 import { findSandbox, listSandboxes, sandboxUsage } from '../../sandbox/domain/sandbox-record.ts';
-import { notFileError, openFile } from '../../sandbox/door/open-file.ts';
+import { closedError, connectHolder } from '../../sandbox/door/holder.ts';
+import type { RunningCommand } from '../../sandbox/door/io.ts';
+import { notFileError } from '../../sandbox/door/open-file.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import type { CommandEnd } from '../../sandbox/door/supervise.ts';
+import { askForFile, type FileContent, visit, visitEnded } from '../../sandbox/door/visitors.ts';
 import type { Answer, CallContext } from './context.ts';
-import type { OpenSandbox } from './open-sandboxes.ts';
+import { type OpenSandbox, OpenSandboxes } from './open-sandboxes.ts';
 import {
-  admitOptions,
   admittedImage,
   checkBase64,
   checkVariables,
   sandboxOptions,
   timeLimits,
 } from './options.ts';
-import { endOf, needCommand, needMore } from './run.ts';
+import { endOf, needCommand, needMore, takeImage } from './run.ts';
 import { CommandStdio, checkSignal } from './stdio.ts';
 
-/** Bytes that one ReadFile gives. */
-const READ_MAX = 1 << 20;
-
 export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => {
-  const { call, caller } = context;
+  const { call, caller, daemon } = context;
   const { options, command } = sandboxOptions(parameters, caller);
   const { image: named } = parameters;
-  const isUsers = caller.user !== undefined && namesFiles('shell', { ...options, image: named });
-  // Whether they may be opened is a worker's to say.
-  if (isUsers && context.daemon !== undefined) return await context.daemon.work(call);
-  await admitOptions(command, 'shell', context);
-  await admittedImage(named, context);
-  const { sandboxes, makeImage } = daemonOf(context);
+  const isUsers = caller.user !== undefined && namesFiles(SHELL, { ...options, image: named });
+  // Whether they may be opened is a worker's to say, and copying files takes long.
+  const isLong = isUsers || options.copyIn.length > 0;
+  if (isLong && daemon !== undefined) return await daemon.work(call);
+  await admit(command, caller, { words: 'shell' }, []);
+  const wanted = await admittedImage(named, context);
+  if (daemon === undefined) needConnection(call);
   await using engine = context.openEngine();
-  const existing = async () => await openExistingImage(engine, parameters.image, '/');
-  let found = await existing();
+  let found = await takeImage(engine, wanted, context);
   if (found === undefined) {
-    await makeImage(call, parameters.image);
-    found = await existing();
+    await daemon?.makeImage(call, wanted);
+    found = await takeImage(engine, wanted, context);
   }
   if (found === undefined)
-    throw new KilnError(
-      'E_IMAGE_MISSING',
-      `image ${parameters.image} was deleted right after it was made`,
-    );
+    throw new KilnError('E_IMAGE_MISSING', `image ${named} was deleted right after it was made`);
   await using image = found;
   const { id, name } = image.manifest;
   const request = { ...runRequest(options, [], command, caller.ids), image: id };
   const plan = planRun(engine, request, image);
   const secrets = await readSecrets(request.secrets, call.signal);
   const sandbox = await PlannedSandbox.open(engine, plan, { secrets, signal: call.signal });
+  try {
+    const warn = ({ message }: { readonly message: string }) => context.warn(message);
+    if (request.copyIn.length > 0) await sandbox.copyIn(request.copyIn, warn, call.signal);
+  } catch (error) {
+    await sandbox.close();
+    throw error;
+  }
   sandbox.receive(plan.command);
   const { more, identity } = call.head;
+  const sandboxes = daemon?.sandboxes ?? new OpenSandboxes();
   const open = sandboxes.add(sandbox, plan, { uid: identity.uid, bound: more });
   context.hold(open.closed);
   const opened = { sandbox: sandbox.id, image: { id, name } };
@@ -71,36 +75,50 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
 
 export const answerExecute: Answer<'Execute'> = async (parameters, context) => {
   const { call } = context;
-  const { argv, env = {}, workdir, terminal } = parameters;
+  const { argv, env = {}, workdir, terminal, sandbox: id } = parameters;
   needCommand(argv);
   needMore(call, parameters);
   checkBase64('input', parameters.input);
   checkVariables(env);
-  return await use(parameters.sandbox, context, async ({ sandbox, plan }) => {
-    const { command } = plan;
-    const started = await sandbox.start(
-      {
-        ...command,
+  const time = timeLimits(parameters);
+  const attend = async ({ process, kill, ended }: Execution) => {
+    call.reply({ started: { sandbox: id, process: call.head.process, pid: process.pid } });
+    using stdio = new CommandStdio(
+      process,
+      call,
+      () => void kill().catch(() => undefined),
+      parameters,
+    );
+    const end = await ended();
+    await stdio.rest();
+    // What else the kernel counted is the sandbox's, not this command's.
+    return { ...stdio.collected, result: endOf(end, end.timeLimit) };
+  };
+  return await use(id, context, {
+    own: async ({ sandbox, plan: { command } }) => {
+      const further = {
         argv,
         env: { ...command.env, ...env },
         workdir: workdir ?? command.workdir,
-        time: timeLimits(parameters),
-        leftovers: 'left',
-      },
-      { terminal },
-    );
-    const { process } = started;
-    call.reply({
-      started: { sandbox: sandbox.id, process: call.head.process, pid: process.pid },
-    });
-    const kill = () => void started.kill().catch(() => undefined);
-    using stdio = new CommandStdio(process, call, kill, parameters);
-    const ended = await started.ended();
-    await stdio.rest();
-    // What else the kernel counted is the sandbox's, not this command's.
-    return { ...stdio.collected, result: endOf(ended, ended.timeLimit) };
+      };
+      const plan = { ...command, ...further, time, leftovers: 'left' } as const;
+      return await attend(await sandbox.start(plan, { terminal }));
+    },
+    other: async (holder) => {
+      const request = { argv, env, ...defined({ workdir, terminal }) };
+      const { command: process } = await visit(holder, request);
+      const kill = async () => void process.kill('SIGKILL');
+      const ended = () => visitEnded(process, time);
+      return await attend({ process, kill, ended });
+    },
   });
 };
+
+interface Execution {
+  readonly process: RunningCommand['process'];
+  readonly kill: RunningCommand['kill'];
+  readonly ended: () => Promise<CommandEnd>;
+}
 
 export const answerInput: Answer<'SendInput'> = async ({ process, data, end }, context) => {
   checkBase64('data', data);
@@ -143,9 +161,11 @@ export const answerWrite: Answer<'WriteFile'> = async (parameters, context) => {
     throw new KilnError('E_ARGUMENT', `mode: ${mode} is not from 0 to 511`, { hint });
   }
   checkBase64('data', data);
-  const bytes = Buffer.from(data, 'base64');
-  await use(parameters.sandbox, context, async ({ sandbox }) => {
-    await sandbox.putFile({ path, bytes, append, mode });
+  await use(parameters.sandbox, context, {
+    own: ({ sandbox }) =>
+      sandbox.putFile({ path, bytes: Buffer.from(data, 'base64'), append, mode }),
+    other: async (holder) =>
+      void (await askForFile(holder, { do: 'write', path, data, append, mode })),
   });
   return {};
 };
@@ -158,32 +178,45 @@ export const answerRead: Answer<'ReadFile'> = async (
     const hint = 'give 0 or more';
     throw new KilnError('E_ARGUMENT', `offset: ${offset} is before the beginning`, { hint });
   }
-  return await use(
-    id,
-    context,
-    async ({ sandbox }) =>
-      await sandbox.withRoot(async (root) => {
-        using file = closing(openFile(root, path, sandbox.hostUser));
-        const { size } = fstatSync(file.fd);
-        const bytes = Buffer.alloc(Math.max(0, Math.min(READ_MAX, size - offset)));
-        const read = bytes.length === 0 ? 0 : readSync(file.fd, bytes, 0, bytes.length, offset);
-        return { data: bytes.toString('base64', 0, read), size };
-      }),
-  );
+  return await use(id, context, {
+    own: ({ sandbox }) => sandbox.readFile({ path, offset }),
+    other: (holder) => askForFile<FileContent>(holder, { do: 'read', path, offset }),
+  });
 };
 
+interface Uses<Result> {
+  own(open: OpenSandbox): Promise<Result>;
+  other(holder: number): Promise<Result>;
+}
+
+/** Of a sandbox that this process has opened, or that another one holds. @throws KilnError E_NO_SANDBOX */
 async function use<Result>(
   id: string,
   context: CallContext,
-  act: (open: OpenSandbox) => Promise<Result>,
+  { own, other }: Uses<Result>,
 ): Promise<Result> {
-  return await daemonOf(context).sandboxes.use(id, context.call.head.identity.uid, act);
+  const { sandboxes } = daemonOf(context);
+  const { uid } = context.call.head.identity;
+  if (sandboxes.has(id, uid)) return await sandboxes.use(id, uid, own);
+  await using engine = context.openEngine();
+  const found = await findSandbox(engine, id);
+  const holder = connectHolder(found.folder);
+  if (holder === undefined) throw closedError(found);
+  return await other(holder);
+}
+
+/** A sandbox without one would count beside the one that its caller may have here. @throws KilnError E_ARGUMENT */
+function needConnection({ head }: CallContext['call']): void {
+  if (head.more) return;
+  throw new KilnError('E_ARGUMENT', 'OpenSandbox with files of the host is for calls with `more`', {
+    hint: 'the sandbox is there until the connection ends',
+  });
 }
 
 function daemonOf({ daemon }: CallContext): NonNullable<CallContext['daemon']> {
   if (daemon !== undefined) return daemon;
   throw new KilnError('E_ARGUMENT', 'this is not the connection for open sandboxes', {
-    hint: 'call this method on kilnd’s socket, with files by WriteFile; `kiln varlink` is for jobs',
+    hint: 'call this method on kilnd’s socket: it knows the sandboxes of `kiln varlink`, too',
   });
 }
 
@@ -195,7 +228,8 @@ export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) =
   return {
     sandboxes: sandboxes.map(({ id, state, record }) => ({
       ...{ id, domain: record.domain, created: Math.round(record.created) },
-      state: state === 'ending' ? 'abandoned' : state,
+      // The interface has no words of their own for these.
+      state: state === 'ending' || state === 'dead' ? 'abandoned' : state,
       cannotEnd: state === 'ending' ? whyEndless(record.init?.pid) : undefined,
       image: record.image,
       command: record.command ?? [],
@@ -206,7 +240,7 @@ export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) =
 
 export const answerKillSandbox: Answer<'KillSandbox'> = async ({ sandbox }, context) => {
   await using engine = context.openEngine();
-  const { id, directory, record } = await findSandbox(engine, sandbox);
-  await destroySandbox(engine.paths, directory, record, engine.connect);
+  const { id, folder, record } = await findSandbox(engine, sandbox);
+  await destroySandbox(engine.paths, folder, record, engine.connect);
   return { id };
 };

@@ -3,7 +3,7 @@ import { addAbortListener } from 'node:events';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { RunParameters, RunReply } from '../../api/io-kiln.ts';
+import type { ExecuteParameters, RunParameters, RunReply } from '../../api/io-kiln.ts';
 import type { Call, Control } from '../../daemon/call.ts';
 import { KilnError } from '../../errors.ts';
 import { roomIn } from '../../host/sockets/back-pressure.ts';
@@ -16,8 +16,6 @@ const COLLECTED_MAX = 1 << 20;
 /** How long a resumed pipe may take to show that it has more, milliseconds. */
 const PIPE_PAUSE = 50;
 
-type Input = Pick<RunParameters, 'input' | 'interactive'>;
-
 export class CommandStdio implements Disposable {
   readonly #call: Call;
   readonly #gone: Disposable;
@@ -26,15 +24,19 @@ export class CommandStdio implements Disposable {
   #chunks = 0;
   readonly #waiting = new Set<Promise<void>>();
 
-  constructor(command: SandboxProcess, call: Call, kill: () => void, input: Input) {
+  constructor(
+    command: SandboxProcess,
+    call: Call,
+    kill: () => void,
+    { input, interactive = false }: RunParameters | ExecuteParameters,
+  ) {
     this.#call = call;
     this.#gone = addAbortListener(call.signal, kill);
     const terminal = command.stdout === (command.stdin as Readable | Writable);
     this.#pass('stdout', command.stdout);
     if (!terminal) this.#pass('stderr', command.stderr);
     call.onControl((control) => act(command, control));
-    const { input: data, interactive = false } = input;
-    if (data !== undefined) command.stdin.write(Buffer.from(data, 'base64'));
+    if (input !== undefined) command.stdin.write(Buffer.from(input, 'base64'));
     if (!interactive && !terminal) command.stdin.end();
   }
 
@@ -80,7 +82,7 @@ export class CommandStdio implements Disposable {
     }
   }
 
-  get collected(): Pick<RunReply, 'stdout' | 'stderr' | 'truncated'> {
+  get collected(): RunReply {
     if (this.#call.head.more) return {};
     const { stdout, stderr } = this.#collected;
     return {
