@@ -12,7 +12,7 @@ import { type HeldPath, ownPath } from '../../host/files/held.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import { isImageName } from '../../image/find.ts';
-import { type ChainRequest, chainJson } from '../../jobs/chain/request.ts';
+import { type AskedChain, chainJson } from '../../jobs/chain/request.ts';
 import {
   ASKED_OF_BUILDS,
   ASKED_OF_STEPS,
@@ -20,7 +20,7 @@ import {
   type ChainOptions,
 } from '../../options/build.ts';
 import { valuesIn } from '../../options/row.ts';
-import type { CiChoice } from '../../options/sandbox.ts';
+import { type CiChoice, DETACH } from '../../options/sandbox.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { type KilnCommand, refuseOptions } from '../options/command.ts';
@@ -68,14 +68,13 @@ function refuseWhatStays(command: KilnCommand): void {
     'keys, caches, networks and kept sandboxes are of one machine; sign the packages when they are back',
   );
   refuse(
-    ['detach', 'name'],
+    Object.keys(DETACH),
     'a chain on a pool goes on when kiln ends: `kiln farm status`, `kiln farm resume`',
   );
 }
 
 function farmRequest(
-  request: Omit<ChainRequest, 'resultDirectory' | 'sources'> &
-    Pick<FarmRequest, 'resultDirectory' | 'sources'>,
+  request: AskedChain & { readonly resultDirectory: string },
   jobs: number | null,
   samples: boolean,
 ): FarmRequest {

@@ -17,8 +17,10 @@ import { visibleImages } from '../../image/store/images.ts';
 import { findContents } from '../../image/store/manifest.ts';
 import { buildStatus } from '../../jobs/rpmbuild/outcome/outcome.ts';
 import { BUILDS } from '../../options/build.ts';
-import { valuesIn } from '../../options/row.ts';
-import type { PathKind } from '../../options/rules.ts';
+import { text } from '../../options/kind.ts';
+import { opened } from '../../options/places.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
+import { type PathKind, path } from '../../options/rules.ts';
 import { allowedMissing, OPTIONAL_LAYERS, whyUnavailable } from '../../sandbox/policy/layers.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
@@ -109,7 +111,7 @@ function advertiseCommand(caller: Caller): KilnCommand {
     });
 }
 
-function packagesOf({ paths }: Pick<Engine, 'paths'>, images: readonly string[]): Set<string> {
+function packagesOf({ paths }: Engine, images: readonly string[]): Set<string> {
   const packages = images.flatMap((id) => findContents(paths, id).value?.packages ?? []);
   return new Set(packages.map(({ digest }) => digest.replace(/^sha256:/, '')));
 }
@@ -126,17 +128,21 @@ async function newest(folder: string, wanted: ReadonlySet<string>): Promise<stri
   return entries.slice(0, PACKAGES).map(({ name }) => name);
 }
 
-interface StepOptions {
-  readonly resultdir: string;
-  readonly worker?: string;
-}
+const STEP = {
+  resultdir: row(opened<string>('dir', path('results')), 'open', {
+    help: 'write packages and logs to this directory',
+    usual: 'out',
+  }),
+  worker: row(text('name'), 'open', { help: 'call this machine by this name in results' }),
+};
+
+type StepOptions = ValuesOf<typeof STEP>;
 
 function stepCommand(caller: Caller): KilnCommand {
   return new KilnCommand('step')
     .description('Do one step of a chain on this machine; workers run this.')
     .argument('<step>', 'a step.json, with what it names beside it')
-    .option('--resultdir <dir>', 'write packages and logs to this directory', 'out')
-    .option('--worker <name>', 'call this machine by this name in results')
+    .rows(STEP)
     .addHelpText(
       'after',
       `${exitStatusHelp('kiln farm step')}\nExamples:\n  kiln farm step step.json --resultdir out`,
@@ -158,7 +164,7 @@ async function attempt(file: string, options: StepOptions, caller: Caller): Prom
   admitWorker('farm step', caller.user);
   const fetch = (kind: PathKind, path: string) => fetchPath(kind, path, caller.paths);
   const step = readStep(await fetch('text', file), file);
-  if (caller.user !== undefined) admitOptions('build', valuesIn(BUILDS, step.options), caller.user);
+  if (caller.user !== undefined) admitOptions(BUILDS, { ...step.options }, caller.user);
   await using engine = caller.openEngine();
   const beside = (name: string) => join(dirname(file), name);
   const sources: HeldPath[] = [];

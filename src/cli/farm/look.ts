@@ -15,6 +15,9 @@ import { queued, removeDag, requirePool, type Slot, slots } from '../../farm/poo
 import { workerOf } from '../../farm/prepare.ts';
 import { Reporter } from '../../farm/report.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
+import { flag } from '../../options/kind.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
+import { ROOTS } from '../../options/rules.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
@@ -33,12 +36,16 @@ const MACHINES: Columns<Slot> = [
   ['IMAGES', (slot) => (slot.KilnImages ?? '').split(',').filter(Boolean).join(' ')],
 ];
 
+function json(help: string) {
+  return row(flag, ROOTS, { help });
+}
+
 export function checkCommand(caller: Caller): KilnCommand {
   return new KilnCommand('check')
     .description(
       'Check whether there is a pool, whether you may submit, and what its machines offer.',
     )
-    .option('--json', 'print the machines as one JSON array')
+    .rows({ json: json('print the machines as one JSON array') })
     .examples('kiln farm check')
     .action(async (options: ListOptions) => {
       await requirePool(caller.ids.uid);
@@ -58,11 +65,11 @@ export function statusCommand(caller: Caller): KilnCommand {
   return new KilnCommand('status')
     .description('Show how it stands with a chain, or list your chains.')
     .argument('[chain]', 'its id, the beginning of it, or its result directory (with a slash)')
-    .option('--json', 'print JSON instead of a table')
+    .rows({ json: json('print JSON instead of a table') })
     .examples('kiln farm status', 'kiln farm status 3fa9c1d2')
-    .action(async (name: string | undefined, { json }: { json?: boolean }) => {
-      if (name === undefined) await list(caller, json === true);
-      else await show(findChain(caller.environment, name), caller, json === true);
+    .action(async (name: string | undefined, options: ListOptions) => {
+      if (name === undefined) await list(caller, options.json === true);
+      else await show(findChain(caller.environment, name), caller, options.json === true);
     });
 }
 
@@ -155,14 +162,16 @@ const JOB_STATES: Readonly<Record<number, string>> = {
   6: 'building',
 };
 
+const LOGS = { follow: row(flag, ROOTS, { help: 'go on until the step ends', short: 'f' }) };
+
 export function logsCommand(caller: Caller): KilnCommand {
   return new KilnCommand('logs')
     .description('Print the log of a step as its worker writes it.')
     .argument('<chain>', CHAIN)
     .argument('<package>', 'name-version-release')
-    .option('-f, --follow', 'go on until the step ends')
+    .rows(LOGS)
     .examples('kiln farm logs -f 3fa9c1d2 app-1-1')
-    .action(async (name: string, member: string, { follow }: { follow?: boolean }) => {
+    .action(async (name: string, member: string, { follow }: ValuesOf<typeof LOGS>) => {
       using files = await filesIn(findChain(caller.environment, name), caller);
       const chain = files.chain();
       const found = chain.members.find((one) => one.name === member);
@@ -217,13 +226,13 @@ export function resumeCommand(caller: Caller): KilnCommand {
   return new KilnCommand('resume')
     .description('Follow a chain that is running, or build what is left of one.')
     .argument('<chain>', CHAIN)
-    .option('--json', 'print chain.json as the last line of stderr')
+    .rows({ json: json('print chain.json as the last line of stderr') })
     .examples('kiln farm resume 3fa9c1d2')
-    .action(async (name: string, { json }: { json?: boolean }) => {
+    .action(async (name: string, options: ListOptions) => {
       const directory = findChain(caller.environment, name);
       using files = await filesIn(directory, caller);
       const chain = files.chain();
       const request = { ...chain, resultDirectory: directory, image: chain.image.name };
-      await run(request, caller, { json: json === true, ci: 'auto', goesOn: true });
+      await run(request, caller, { json: options.json === true, ci: 'auto', goesOn: true });
     });
 }

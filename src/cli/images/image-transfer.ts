@@ -1,7 +1,6 @@
 import { constants } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
-import { Option } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
@@ -9,18 +8,22 @@ import { runTool } from '../../host/process/child-process.ts';
 import { callerMode } from '../../host/process/own-umask.ts';
 import type { Compression } from '../../image/archive/export.ts';
 import { imageNameOf, isImageName } from '../../image/find.ts';
+import { refuseHostImage } from '../../image/host.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { openImage } from '../../image/open.ts';
 import { isImageId } from '../../image/store/manifest.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
-import { needed } from '../../options/kind.ts';
+import { flag, type Kind, needed, text } from '../../options/kind.ts';
 import { size } from '../../options/numbers.ts';
-import { allowHost, quiet } from '../../options/sandbox.ts';
+import { opened } from '../../options/places.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
+import { path, ROOTS } from '../../options/rules.ts';
+import { allowHost, LIMITS, quiet } from '../../options/sandbox.ts';
+import { choice } from '../../options/texts.ts';
 import { lastName } from '../../users/caller-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
-import { RowOption } from '../options/shared-options.ts';
 import { printWarning } from '../output/errors.ts';
 import { printEither } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
@@ -48,43 +51,52 @@ Examples:
   kiln image pull docker://alpine@sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1
   kiln image pull oci:layout --digest sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1`;
 
-interface PullOptions extends ImportOptions {
-  readonly digest?: string;
-}
+const imageName: Kind<string> = {
+  term: 'name',
+  read: (word) => {
+    const how =
+      'write up to 200 letters, digits and _.+@:~-, and no .yaml or .json at its end; 64 hexadecimal digits are an id.';
+    return needed(isImageName(word) && !isImageId(word) ? word : undefined, how);
+  },
+};
 
-interface ExportOptions {
-  readonly output: string;
-  readonly allowHost?: boolean;
-  readonly compress?: Compression;
-}
+const EXPORT = {
+  output: row(opened<string>('path', path('result')), 'open', {
+    help: 'write to this archive or folder, or to stdout with -',
+    short: 'o',
+    required: true,
+  }),
+  compress: row(choice('how', ['none', 'gzip', 'zstd']), 'open', {
+    help: 'choose the compression; by default the name of the output decides, and a layout uses gzip',
+  }),
+  allowHost: allowHost(),
+  quiet,
+};
 
-interface ImportOptions {
-  readonly name?: string;
-  readonly from?: string;
-  readonly json?: boolean;
-  readonly disk?: number;
-}
+type ExportOptions = ValuesOf<typeof EXPORT>;
 
-function parseName(text: string): string {
-  const how =
-    'write up to 200 letters, digits and _.+@:~-, and no .yaml or .json at its end; 64 hexadecimal digits are an id.';
-  return needed(isImageName(text) && !isImageId(text) ? text : undefined, how);
-}
+const IMPORT = {
+  name: row(imageName, 'open', { help: 'give the image this name' }),
+  disk: row(size, LIMITS.disk.users, { help: 'refuse to unpack more than this, 16G by default' }),
+  json: row(flag, 'open', { help: 'print the manifest of the image as JSON instead of its id' }),
+};
+
+/** `from`: where it was, if not where it lies. */
+type ImportOptions = ValuesOf<typeof IMPORT> & { readonly from?: string };
+
+const PULL = {
+  digest: row(text('digest'), ROOTS, { help: 'refuse any other content: sha256:…' }),
+  ...IMPORT,
+};
+
+type PullOptions = ValuesOf<typeof PULL>;
 
 export function addTransferCommands(image: KilnCommand, caller: Caller): void {
   image
     .command('export')
     .description('Write an image as a tar archive or an OCI layout.')
     .argument('<image>', 'the name or path of a recipe, a lock, or the id of an image')
-    .requiredOption('-o, --output <path>', 'write to this archive or folder, or to stdout with -')
-    .addOption(
-      new Option(
-        '--compress <how>',
-        'choose the compression; by default the name of the output decides, and a layout uses gzip',
-      ).choices(['none', 'gzip', 'zstd']),
-    )
-    .addOption(new RowOption('allowHost', allowHost()))
-    .addOption(new RowOption('quiet', quiet))
+    .rows(EXPORT)
     .addHelpText('after', EXPORT_EXAMPLES)
     .action((name: string, options: ExportOptions) => exportImage(name, options, caller));
   image
@@ -94,19 +106,14 @@ export function addTransferCommands(image: KilnCommand, caller: Caller): void {
       '<uri>',
       'where it is: docker://HOST/NAME[:TAG] or @sha256:DIGEST, oci:DIR, dir:DIR, docker-archive:FILE',
     )
-    .option('--digest <digest>', 'refuse any other content: sha256:…')
-    .option('--name <name>', 'give the image this name', parseName)
-    .option('--disk <size>', 'refuse to unpack more than this, 16G by default', size.read)
-    .option('--json', 'print the manifest of the image as JSON instead of its id')
+    .rows(PULL)
     .addHelpText('after', PULL_EXAMPLES)
     .action((reference: string, options: PullOptions) => pullImage(reference, options, caller));
   image
     .command('import')
     .description('Make an image from an OCI layout or a tar archive (plain, gzip or zstd).')
     .argument('<path>', 'the folder of an OCI layout, or a tar archive')
-    .option('--name <name>', 'give the image this name', parseName)
-    .option('--disk <size>', 'refuse to unpack more than this, 16G by default', size.read)
-    .option('--json', 'print the manifest of the image as JSON instead of its id')
+    .rows(IMPORT)
     .addHelpText('after', IMPORT_EXAMPLES)
     .action((path: string, options: ImportOptions) => importPath(path, options, caller));
 }
@@ -191,6 +198,7 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
   await using image = await withProgress(caller, (onProgress) =>
     openImage(engine, name, { onProgress }),
   );
+  refuseHostImage(image.manifest, 'exports');
   if (output === '-') {
     caller.isOutputAll = true;
     try {

@@ -1,4 +1,4 @@
-import type { OwnEngine } from '../../engine.ts';
+import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { sizeText } from '../../host/calls/system-error.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
@@ -20,15 +20,18 @@ import {
   readManifest,
 } from '../../image/store/manifest.ts';
 import { unusedPackagesOf } from '../../image/store/user-storage.ts';
+import { flag } from '../../options/kind.ts';
+import { opened } from '../../options/places.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
+import { path, ROOTS } from '../../options/rules.ts';
 import { allowHost, quiet } from '../../options/sandbox.ts';
 import { forbiddenError } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { RowOption } from '../options/shared-options.ts';
 import { inTurn, printWarning } from '../output/errors.ts';
 import { printEither, printJson } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
-import { addListOptions, type Columns, type ListOptions, printRows } from '../output/table.ts';
+import { type Columns, type ListOptions, listing, printRows } from '../output/table.ts';
 import { addTransferCommands } from './image-transfer.ts';
 
 const EXAMPLES = `
@@ -43,11 +46,29 @@ Examples:
   kiln image export debian-build -o debian-build.tar.zst
   kiln image import oci-folder --name from-elsewhere`;
 
-interface BuildOptions {
-  readonly json?: boolean;
-  readonly update?: boolean;
-  readonly allowHost?: boolean;
-}
+const BUILD = {
+  update: row(flag, 'open', {
+    help: 'fetch the metadata again, and ignore the lock beside the recipe',
+  }),
+  json: row(flag, 'open', { help: 'print the manifest of the image as JSON instead of its id' }),
+  allowHost: allowHost(),
+  quiet,
+};
+
+type BuildOptions = ValuesOf<typeof BUILD>;
+
+const LOCK = {
+  output: row(opened<string>('file', path('result')), 'open', {
+    help: 'write the lock to this file; by default beside the recipe',
+    short: 'o',
+  }),
+  allowHost: BUILD.allowHost,
+  quiet,
+};
+
+const REMOVE = {
+  packages: row(flag, ROOTS, { help: 'also remove unpacked packages that no image uses any more' }),
+};
 
 export function command(caller: Caller): KilnCommand {
   const it = new KilnCommand('image')
@@ -56,10 +77,7 @@ export function command(caller: Caller): KilnCommand {
   it.command('build')
     .description('Build an image unless it exists; print its id.')
     .argument('<image>', 'the name or path of a recipe, or a lock')
-    .option('--update', 'fetch the metadata again, and ignore the lock beside the recipe')
-    .option('--json', 'print the manifest of the image as JSON instead of its id')
-    .addOption(new RowOption('allowHost', allowHost()))
-    .addOption(new RowOption('quiet', quiet))
+    .rows(BUILD)
     .examples('kiln image build debian-build', 'kiln image build --update ./mine.yaml')
     .action((name: string, options: BuildOptions) => build(name, options, caller));
   it.command('lock')
@@ -67,11 +85,9 @@ export function command(caller: Caller): KilnCommand {
       'Choose the packages for a recipe and write them to its lock; later builds use exactly these.',
     )
     .argument('<recipe>', 'the name or path of a recipe (.yaml)')
-    .option('-o, --output <file>', 'write the lock to this file; by default beside the recipe')
-    .addOption(new RowOption('allowHost', allowHost()))
-    .addOption(new RowOption('quiet', quiet))
+    .rows(LOCK)
     .examples('kiln image lock mine.yaml', 'kiln image build mine.lock.json')
-    .action(async (name: string, options: { output?: string; allowHost?: boolean }) => {
+    .action(async (name: string, options: ValuesOf<typeof LOCK>) => {
       await using engine = caller.openEngine({ allowHost: options.allowHost });
       const { lockRecipe } = await import('../../image/lock-recipe.ts');
       const { file, warnings } = await withProgress(caller, (onProgress) =>
@@ -85,8 +101,9 @@ export function command(caller: Caller): KilnCommand {
       for (const message of warnings) printWarning({ code: 'solver', message }, caller.stderr);
       caller.stdout.say(`${file}\n`);
     });
-  addListOptions(it.command('ls'), '{{.Name}} {{.Size}}')
+  it.command('ls')
     .description('List images, the most recently used first.')
+    .rows(listing('{{.Name}} {{.Size}}'))
     .examples('kiln image ls', 'kiln image ls --json | jq -r ".[].id"')
     .action((options: ListOptions) => list(options, caller));
   it.command('show')
@@ -95,18 +112,14 @@ export function command(caller: Caller): KilnCommand {
     .examples('kiln image show debian-build | jq -r ".packages[].nevra"')
     .action(async (name: string) => {
       await using engine = caller.openEngine();
-      const manifest = readManifest(engine.paths, await meantImage(engine, name, engine.cwd()));
-      if (manifest === undefined) throw noImageError(name);
-      const { packages, exactReasons } = await readContents(engine.paths, manifest.id);
-      const shown = nameFor(engine.paths, manifest, engine.owner) ?? manifest.name;
-      printJson(caller.stdout, { ...manifest, name: shown, exactReasons, packages }, 2);
+      printJson(caller.stdout, await imageJson(engine, name), 2);
     });
   it.command('rm')
     .description('Remove images that are not in use.')
     .argument('<image...>', 'ids, their first digits, or names')
-    .option('--packages', 'also remove unpacked packages that no image uses any more')
+    .rows(REMOVE)
     .examples('kiln image rm 3fa9c1d2', 'kiln image rm --packages debian-build')
-    .action((ids: string[], options: { packages?: boolean }) => remove(ids, options, caller));
+    .action((ids: string[], options: ValuesOf<typeof REMOVE>) => remove(ids, options, caller));
   addTransferCommands(it, caller);
   it.command('schema')
     .description('Print the JSON Schema of image recipes.')
@@ -116,6 +129,15 @@ export function command(caller: Caller): KilnCommand {
       printJson(caller.stdout, imageRecipeJsonSchema(), 2);
     });
   return it;
+}
+
+/** @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS */
+export async function imageJson(engine: Engine, name: string): Promise<object> {
+  const manifest = readManifest(engine.paths, await meantImage(engine, name, engine.cwd()));
+  if (manifest === undefined) throw noImageError(name);
+  const { packages, exactReasons } = await readContents(engine.paths, manifest.id);
+  const shown = nameFor(engine.paths, manifest, engine.owner) ?? manifest.name;
+  return { ...manifest, name: shown, exactReasons, packages };
 }
 
 async function build(name: string, options: BuildOptions, caller: Caller): Promise<void> {
@@ -181,7 +203,7 @@ function ownerShown({ paths, owner }: ImagePlace, manifest: ListedImage['manifes
 
 async function remove(
   ids: string[],
-  options: { readonly packages?: boolean },
+  options: ValuesOf<typeof REMOVE>,
   caller: Caller,
 ): Promise<void> {
   await using engine = caller.openEngine();
@@ -208,7 +230,7 @@ async function remove(
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS, E_IMAGE_IN_USE, E_FORBIDDEN
  */
 export async function removeNamed(
-  engine: Pick<OwnEngine, 'paths' | 'owner' | 'holdName' | 'cwd'>,
+  engine: Engine,
   wanted: string,
   removed: (id: string) => void,
 ): Promise<number> {

@@ -4,7 +4,8 @@ import type { KilnError } from '../../errors.ts';
 import { usageError } from '../../jobs/mock/outcome.ts';
 import type { MockLine } from '../../jobs/mock/session.ts';
 import { suggest } from '../../suggest.ts';
-import { MODES, type Mode, OPTIONS } from './option-table.ts';
+import { isMode, MODES, type Mode } from './modes.ts';
+import { OPTIONS } from './option-table.ts';
 
 export interface CommandLine extends MockLine {
   readonly mode: Mode;
@@ -16,10 +17,6 @@ interface GivenOption {
   readonly name: string;
   readonly value: string | undefined;
 }
-
-const BARE_MODES: readonly string[] = [
-  ...['chroot', 'shell', 'rebuild', 'install', 'installdeps', 'remove', 'init', 'clean'],
-];
 
 /**
  * Parses mock's command line by its rules: options and arguments in any order, up to `--`; long options may be
@@ -54,8 +51,8 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
     mode = entry.mode ?? (name === 'scrub' ? 'clean' : mode);
   }
   const [first] = positionals;
-  if (mode === undefined && first !== undefined && BARE_MODES.includes(first)) {
-    mode = MODES.find((known) => known === first);
+  if (mode === undefined && first !== undefined && isMode(first) && MODES[first].bare) {
+    mode = first;
     positionals.shift();
   }
   checkModes(mode ?? 'rebuild', given);

@@ -38,7 +38,7 @@ export class MockLog implements MockEvents, Disposable {
     if (this.verbosity !== 'quiet') this.#write(`INFO: ${message}`);
   }
 
-  warning({ code, message }: Pick<Warning, 'code' | 'message'>): void {
+  warning({ code, message }: Warning): void {
     this.#write(`WARNING: ${message} [${code}]`);
   }
 

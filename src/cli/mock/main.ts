@@ -4,7 +4,8 @@ import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
 import type { MockCommand } from './commands.ts';
 import { MockLog, type Verbosity } from './log.ts';
-import { helpText, type Mode, OPTIONS, type OptionEntry } from './option-table.ts';
+import { MODES, type Mode } from './modes.ts';
+import { helpText, OPTIONS, type OptionEntry } from './option-table.ts';
 import { rootLine } from './root-line.ts';
 import { userLine } from './user-line.ts';
 
@@ -34,13 +35,6 @@ const RUNS: Readonly<Record<Mode, () => Promise<Run>>> = {
   'debug-config-expanded': async () => (await import('../../jobs/mock/roots.ts')).debugConfig,
 };
 
-const SILENT: readonly Mode[] = ['list-chroots', 'debug-config', 'debug-config-expanded'];
-
-const CHANGING: readonly Mode[] = [
-  ...(['init', 'shell', 'chroot', 'install', 'installdeps', 'remove', 'update'] as const),
-  ...(['pm-cmd', 'copyin', 'rebuild'] as const),
-];
-
 export async function main(argv: readonly string[], caller: Caller): Promise<void> {
   let log = new MockLog('normal', caller.stderr);
   try {
@@ -68,13 +62,13 @@ export async function main(argv: readonly string[], caller: Caller): Promise<voi
 
 async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<number> {
   const act = await RUNS[line.mode]();
-  const anybody = SILENT.includes(line.mode);
-  await using engine = caller.openEngine({ anybody, allowHost: line.has('allow-host') });
+  const { silent = false, changes } = MODES[line.mode];
+  await using engine = caller.openEngine({ anybody: silent, allowHost: line.has('allow-host') });
   using interruption = listenForInterruption(caller);
   const { signal } = interruption;
   const print = (text: string) => caller.stdout.say(text);
   const session = { caller, engine, line, log, signal, print };
-  if (SILENT.includes(line.mode)) return await act(session);
+  if (silent) return await act(session);
   log.info(`kiln-mock version ${KILN_VERSION} starting...`);
   for (const { name } of line.given) {
     const why = OPTIONS.get(name)?.noEffect;
@@ -86,7 +80,7 @@ async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<num
     if (caller.user !== undefined && name === 'configdir') continue;
     log.info(`--${name} changes nothing with --${line.mode}`);
   }
-  if (CHANGING.includes(line.mode)) caller.storeChanged();
+  if (changes) caller.storeChanged();
   return status;
 }
 

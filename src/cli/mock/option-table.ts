@@ -1,13 +1,7 @@
 /** mock's command line, from mock(1): one entry for each option. */
+import type { PathKind } from '../../options/rules.ts';
 import { exitStatusHelp } from '../options/exit-statuses.ts';
-
-export const MODES = [
-  ...(['rebuild', 'buildsrpm', 'chain', 'calculate-build-dependencies', 'init', 'clean'] as const),
-  ...(['shell', 'chroot', 'install', 'installdeps', 'remove', 'update', 'copyin'] as const),
-  ...(['copyout', 'orphanskill', 'scrub-all-chroots', 'pm-cmd', 'list-chroots'] as const),
-  ...(['debug-config', 'debug-config-expanded'] as const),
-] as const;
-export type Mode = (typeof MODES)[number];
+import { MAKING, type Mode, type ModeRow, type Refusal, SHOWING, WORKING } from './modes.ts';
 
 const SCRUB_CHOICES = [
   ...['all', 'chroot', 'cache', 'root-cache', 'c-cache', 'yum-cache', 'dnf-cache', 'lvm'],
@@ -23,6 +17,18 @@ export interface OptionEntry {
   readonly onlyFor?: readonly Mode[];
   readonly noEffect?: string;
   readonly refused?: string;
+  /** What users who are not root may give: any value, or one that fits. What says nothing of it is root's. */
+  readonly users?: Users;
+  /** What the path in its value is opened for. */
+  readonly opens?: PathKind;
+}
+
+type Users = 'open' | Fit | Refusal;
+
+/** In a configuration some values are templates, which could read everything in root's configuration. */
+interface Fit {
+  readonly fits: RegExp;
+  readonly rule: string;
 }
 
 const SNAPSHOTS = 'kiln has no snapshots: name roots with --uniqueext';
@@ -30,8 +36,10 @@ const SCM =
   'no version control runs on the host: get the sources first, then give --spec and --sources';
 const MOUNTS = 'nothing stays mounted between commands: use --copyin, --copyout and --chroot';
 
-function mode(name: Mode, help: string, more: OptionEntry = {}): Record<string, OptionEntry> {
-  return { [name]: { mode: name, help, ...more } };
+/** Entries for modes: each is an option as well. */
+function modesIn(rows: Readonly<Record<string, ModeRow>>): Record<string, OptionEntry> {
+  const entries = Object.entries(rows);
+  return Object.fromEntries(entries.map(([name, row]) => [name, { ...row, mode: name as Mode }]));
 }
 
 /** The same entry for several options. */
@@ -40,119 +48,138 @@ function each(names: string, entry: OptionEntry): Record<string, OptionEntry> {
 }
 
 const modes: Record<string, OptionEntry> = {
-  ...mode('rebuild', 'build source packages (the default), or a spec with --spec and --sources'),
-  ...mode('buildsrpm', 'make a source package from --spec and --sources'),
-  ...mode('chain', 'build source packages; each can use the results of the ones before'),
-  ...mode(
-    'calculate-build-dependencies',
-    'write which packages a source package would be built with: buildroot_lock.json',
-  ),
-  ...mode('init', 'make the root again and build nothing'),
-  ...mode('clean', 'remove the root'),
+  ...modesIn(MAKING),
   scrub: {
     value: 'WHAT',
     choices: SCRUB_CHOICES,
     help: 'remove the root (chroot, all); the caches belong to kiln and stay',
+    users: 'open',
   },
-  ...mode('shell', 'open a shell in the root, or run a command line in one'),
-  ...mode('chroot', 'run a command in the root: one argument through a shell, several as they are'),
-  ...mode('install', 'install packages (names or files) into the root', { short: 'i' }),
-  ...mode('installdeps', 'install what source packages, specs or packages require'),
-  ...mode('update', 'update packages of the root, all if none is named'),
-  ...mode('remove', 'remove packages from the root'),
-  ...mode('copyin', 'copy files into the root: SOURCE… DESTINATION'),
-  ...mode('copyout', 'copy files out of the root: SOURCE… DESTINATION'),
-  ...mode('orphanskill', 'end all processes in the root'),
-  ...mode('scrub-all-chroots', 'remove all roots'),
-  ...mode(
-    'pm-cmd',
-    'install, remove or update packages with the command line of a package manager',
-  ),
+  ...modesIn(WORKING),
   ...each('dnf-cmd yum-cmd', { mode: 'pm-cmd', help: 'do the same as --pm-cmd' }),
-  ...mode('list-chroots', 'list configurations and recipes'),
-  ...mode('debug-config', 'print all options of the configuration'),
-  ...mode('debug-config-expanded', 'print all options with their templates filled in'),
+  ...modesIn(SHOWING),
 };
 
+const ARCHITECTURE: Fit = { fits: /^\w[\w.+-]*$/, rule: 'it is letters, digits and _ . + -' };
+const ENDING: Fit = { fits: /^[\w.-]{0,64}$/, rule: 'it is at most 64 letters, digits and _ . -' };
+const NAMED: Fit = { fits: /^[^/-][^/]*$/, rule: 'users name packages, not files' };
+
+const STAYS: Refusal = {
+  why: 'a root that stays could grow beyond the user’s share of the disk; each build of a user has a fresh root',
+  instead: '`kiln build --keep 1h` keeps the sandbox of a build that failed, for `kiln shell`',
+};
+
+const NETWORK: Refusal = {
+  why: 'it is the network of the host',
+  instead: '`kiln build --egress HOST`, where root allows it',
+};
+
+const SERVERS: Refusal = {
+  why: 'kilnd, which is root, would fetch from whatever server the option names',
+  instead: 'root adds it to the configuration',
+};
+
+const AS_WRITTEN: Refusal = {
+  why: 'users can use root’s configurations, but not change what is in them',
+  instead: 'ask root for a configuration that has it',
+};
+
+const DIR = { value: 'DIR' };
+const NAME = { value: 'NAME' };
+const REPO = { value: 'REPO' };
+const RESULTS = { value: 'DIR', opens: 'lone results' } as const;
+
+/** An option that does something. */
+function option(users: Users, help: string, more: OptionEntry = {}): OptionEntry {
+  return { users, help, ...more };
+}
+
+const OF_CHAINS = { onlyFor: ['chain'] } as const;
+const OF_SPECS = { onlyFor: ['buildsrpm', 'rebuild'] } as const;
+
 const building: Record<string, OptionEntry> = {
-  define: { short: 'D', value: 'MACRO EXPR', help: 'define an rpm macro' },
-  with: { value: 'OPTION', help: 'enable a condition (%bcond) of the spec' },
-  without: { value: 'OPTION', help: 'disable a condition (%bcond) of the spec' },
-  nocheck: { help: 'skip %check' },
-  target: { value: 'ARCH', help: 'build for this architecture (rpmbuild --target)' },
-  spec: {
-    value: 'FILE',
-    onlyFor: ['buildsrpm', 'rebuild'],
-    help: 'use this spec, also in place of that of a source package',
-  },
-  sources: {
-    value: 'PATH',
-    onlyFor: ['buildsrpm', 'rebuild'],
-    help: 'take its sources from this file or directory',
-  },
-  resultdir: { value: 'DIR', help: 'write results to this directory' },
-  'rpmbuild-opts': { value: 'OPTIONS', help: 'pass more options to rpmbuild' },
-  rpmbuild_timeout: { value: 'SECONDS', help: 'end rpmbuild after this time' },
+  define: option('open', 'define an rpm macro', { short: 'D', value: 'MACRO EXPR' }),
+  with: option('open', 'enable a condition (%bcond) of the spec', { value: 'OPTION' }),
+  without: option('open', 'disable a condition (%bcond) of the spec', { value: 'OPTION' }),
+  nocheck: option('open', 'skip %check'),
+  target: option(ARCHITECTURE, 'build for this architecture (rpmbuild --target)', {
+    value: 'ARCH',
+  }),
+  spec: option('open', 'use this spec, also in place of that of a source package', {
+    ...{ value: 'FILE', opens: 'text', ...OF_SPECS },
+  }),
+  sources: option('open', 'take its sources from this file or directory', {
+    ...{ value: 'PATH', opens: 'sources', ...OF_SPECS },
+  }),
+  resultdir: option('open', 'write results to this directory', RESULTS),
+  'rpmbuild-opts': option('open', 'pass more options to rpmbuild', { value: 'OPTIONS' }),
+  rpmbuild_timeout: option('open', 'end rpmbuild after this time', { value: 'SECONDS' }),
   'short-circuit': {
     value: 'STAGE',
     choices: ['prep', 'build', 'install', 'binary'],
     help: 'continue in the root at build, install or binary; implies --no-clean',
+    users: STAYS,
   },
-  'additional-package': {
+  'additional-package': option(NAMED, 'install this package, too', {
     value: 'PACKAGE',
     onlyFor: ['rebuild', 'chain', 'installdeps', 'calculate-build-dependencies'],
-    help: 'install this package, too',
-  },
-  postinstall: { help: 'install the built packages in the root' },
-  'enable-network': { help: 'allow builds and commands to use the network of the host' },
-  continue: { short: 'c', onlyFor: ['chain'], help: 'chain: continue after a failed build' },
-  recurse: {
-    onlyFor: ['chain'],
-    help: 'chain: try failed builds again until no more succeed',
-  },
-  localrepo: {
-    value: 'DIR',
-    onlyFor: ['chain'],
-    help: 'chain: write results and their repository to this directory',
-  },
+  }),
+  postinstall: option('open', 'install the built packages in the root'),
+  'enable-network': option(NETWORK, 'allow builds and commands to use the network of the host'),
+  continue: option('open', 'chain: continue after a failed build', { short: 'c', ...OF_CHAINS }),
+  recurse: option('open', 'chain: try failed builds again until no more succeed', OF_CHAINS),
+  localrepo: option('open', 'chain: write results and their repository to this directory', {
+    ...{ ...RESULTS, ...OF_CHAINS },
+  }),
 };
 
 const root: Record<string, OptionEntry> = {
-  root: {
-    short: 'r',
-    value: 'CONFIG',
-    help: 'use this configuration (NAME or FILE.cfg), or this recipe of kiln',
-  },
-  configdir: { value: 'DIR', help: 'read configurations from this directory instead of /etc/mock' },
-  'config-opts': { value: 'KEY=VALUE', help: 'override an option of the configuration' },
+  root: option('open', 'use this configuration (NAME or FILE.cfg), or this recipe of kiln', {
+    ...{ short: 'r', value: 'CONFIG' },
+  }),
+  configdir: option(
+    AS_WRITTEN,
+    'read configurations from this directory instead of /etc/mock',
+    DIR,
+  ),
+  'config-opts': option(AS_WRITTEN, 'override an option of the configuration', {
+    value: 'KEY=VALUE',
+  }),
   'macro-file': {
     value: 'FILE',
     help: 'read macros for rpmbuild from this file, which is written like ~/.rpmmacros',
+    users: 'open',
+    opens: 'text',
   },
-  'enable-plugin': {
-    value: 'NAME',
-    help: 'enable a plugin; kiln has ccache, sign and chroot_scan',
-  },
-  'disable-plugin': { value: 'NAME', help: 'disable a plugin' },
-  'plugin-option': { value: 'PLUGIN:KEY=VALUE', help: 'set an option of a plugin' },
-  uniqueext: { value: 'TEXT', help: 'use a root of its own, beside others of this configuration' },
-  addrepo: { short: 'a', value: 'URL', help: 'use one more repository' },
+  'enable-plugin': option(
+    AS_WRITTEN,
+    'enable a plugin; kiln has ccache, sign and chroot_scan',
+    NAME,
+  ),
+  'disable-plugin': option(AS_WRITTEN, 'disable a plugin', NAME),
+  'plugin-option': option(AS_WRITTEN, 'set an option of a plugin', { value: 'PLUGIN:KEY=VALUE' }),
+  uniqueext: option(ENDING, 'use a root of its own, beside others of this configuration', {
+    value: 'TEXT',
+  }),
+  addrepo: option(SERVERS, 'use one more repository', { short: 'a', value: 'URL' }),
   'allow-host': {
     help: 'let a recipe (-r FILE.yaml) name files of the host outside of its folder; not an option of mock',
   },
-  enablerepo: { value: 'REPO', help: 'use a repository that the configuration disables' },
-  disablerepo: { value: 'REPO', help: 'do not use a repository' },
-  offline: { help: 'use only what was downloaded before' },
-  'no-clean': { short: 'n', help: 'build in the root as it is' },
-  'cleanup-after': { help: 'remove the root after the build' },
-  'no-cleanup-after': { short: 'N', help: 'keep the root after the build' },
-  unpriv: { help: '--shell, --chroot: run as the build user instead of root' },
-  cwd: { value: 'DIR', help: '--shell, --chroot: start in this directory' },
-  arch: { value: 'ARCH', help: 'build for this architecture, which this host must run' },
-  verbose: { short: 'v', help: 'show logs while they are written' },
-  quiet: { short: 'q', help: 'show only warnings and errors' },
-  help: { short: 'h', help: 'show this help' },
-  version: { help: 'show the version' },
+  enablerepo: option(AS_WRITTEN, 'use a repository that the configuration disables', REPO),
+  disablerepo: option(AS_WRITTEN, 'do not use a repository', REPO),
+  offline: option('open', 'use only what was downloaded before'),
+  'no-clean': option(STAYS, 'build in the root as it is', { short: 'n' }),
+  'cleanup-after': option('open', 'remove the root after the build'),
+  'no-cleanup-after': option(STAYS, 'keep the root after the build', { short: 'N' }),
+  unpriv: option('open', '--shell, --chroot: run as the build user instead of root'),
+  cwd: option('open', '--shell, --chroot: start in this directory', DIR),
+  arch: option(ARCHITECTURE, 'build for this architecture, which this host must run', {
+    value: 'ARCH',
+  }),
+  verbose: option('open', 'show logs while they are written', { short: 'v' }),
+  quiet: option('open', 'show only warnings and errors', { short: 'q' }),
+  help: option('open', 'show this help', { short: 'h' }),
+  version: option('open', 'show the version'),
 };
 
 const BOOTSTRAP = 'packages are solved and unpacked on the host, without a bootstrap root';

@@ -3,9 +3,10 @@ import { fileURLToPath } from 'node:url';
 import { attempt } from '../../host/calls/libc.ts';
 import { hostPath } from '../../jobs/mock/session.ts';
 import type { CallerPaths } from '../../users/caller-paths.ts';
-import { fetchPath } from '../users/user-guard.ts';
+import { fetchPath, OUTPUTS } from '../users/user-guard.ts';
 import { type CommandLine, commandLine } from './command-line.ts';
-import { INPUTS, MODES } from './user-line.ts';
+import { MODES, type ModeRow } from './modes.ts';
+import { OPTIONS } from './option-table.ts';
 
 /** Root's command line, with what it names to be read opened by root's own client. @throws KilnError E_CALLER_FILE */
 export async function rootLine(line: CommandLine, paths: CallerPaths): Promise<CommandLine> {
@@ -13,7 +14,7 @@ export async function rootLine(line: CommandLine, paths: CallerPaths): Promise<C
   for (const { name, value } of line.given) {
     given.push({ name, value: value && (await openedValue(name, value, paths)) });
   }
-  const kind = MODES[line.mode];
+  const { takes: kind } = MODES[line.mode];
   const args: string[] = [];
   for (const [index, word] of line.args.entries()) {
     const isLast = index === line.args.length - 1;
@@ -26,8 +27,9 @@ export async function rootLine(line: CommandLine, paths: CallerPaths): Promise<C
 }
 
 async function openedValue(name: string, value: string, paths: CallerPaths): Promise<string> {
-  const kind = INPUTS.get(name);
-  if (kind !== undefined) return await fetchPath(kind, hostPath(value), paths);
+  const kind = OPTIONS.get(name)?.opens;
+  if (kind !== undefined && !OUTPUTS.includes(kind))
+    return await fetchPath(kind, hostPath(value), paths);
   if (name === 'addrepo') await fetchPath('repository', value, paths);
   // A configuration keeps its name: it is evaluated by it, and includes files beside it.
   if (name === 'configdir') {
@@ -42,7 +44,7 @@ async function openedValue(name: string, value: string, paths: CallerPaths): Pro
 }
 
 /** Not a URL. What is installed may be a file by its path, or a package by its name or by a file that it has. */
-function isFile(kind: (typeof MODES)[keyof typeof MODES], word: string): boolean {
+function isFile(kind: ModeRow['takes'], word: string): boolean {
   if (/^[a-z]+:\/\//.test(word)) return false;
   return kind === 'files' || (kind === 'packages' && word.endsWith('.rpm'));
 }

@@ -1,5 +1,8 @@
 import { defined } from '../../defined.ts';
 import { size } from '../../options/numbers.ts';
+import { opened } from '../../options/places.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
+import { path, ROOTS } from '../../options/rules.ts';
 import { formatEvr } from '../../packages/rpm/dependency.ts';
 import { digestFaults } from '../../packages/rpm/digests.ts';
 import { showName } from '../../packages/rpm/filename.ts';
@@ -13,7 +16,7 @@ import { exitStatusHelp } from '../options/exit-statuses.ts';
 import { printError, printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { printTable } from '../output/table.ts';
-import { collect, errorJson, inOrder, queryCommand, readKeyrings } from './query.ts';
+import { errorJson, inOrder, JSON_OF_FILES, keyring, queryCommand, readKeyrings } from './query.ts';
 
 export function command(caller: Caller): KilnCommand {
   return new KilnCommand('rpm')
@@ -31,12 +34,16 @@ Examples:
     .addCommand(unpackCommand(caller));
 }
 
-interface UnpackCommandOptions {
-  readonly directory: string;
-  readonly keyring?: readonly string[];
-  readonly maxSize?: number;
-  readonly json?: boolean;
-}
+const UNPACK = {
+  directory: row(opened<string>('dir', path('results')), ROOTS, {
+    help: 'write to this directory; it is made if it does not exist',
+    short: 'C',
+    usual: '.',
+  }),
+  keyring: keyring('refuse packages that no key in this file signed (repeatable)'),
+  maxSize: row(size, ROOTS, { help: 'refuse packages that unpack to more' }),
+  json: JSON_OF_FILES,
+};
 
 function unpackCommand(caller: Caller): KilnCommand {
   return new KilnCommand('unpack')
@@ -46,18 +53,7 @@ function unpackCommand(caller: Caller): KilnCommand {
         'it can write only to the directory. Needs root.',
     )
     .argument('<file...>', '.rpm files')
-    .option(
-      '-C, --directory <dir>',
-      'write to this directory; it is made if it does not exist',
-      '.',
-    )
-    .option(
-      '--keyring <file>',
-      'refuse packages that no key in this file signed (repeatable)',
-      collect,
-    )
-    .option('--max-size <size>', 'refuse packages that unpack to more', size.read)
-    .option('--json', 'print one JSON object per file')
+    .rows(UNPACK)
     .addHelpText(
       'after',
       `${exitStatusHelp('kiln rpm unpack')}
@@ -65,8 +61,8 @@ Examples:
   kiln rpm unpack -C /tmp/bash bash-5.2.37-2.x86_64.rpm
   kiln rpm unpack -C root --keyring RPM-GPG-KEY-vendor *.rpm`,
     )
-    .action(async (files: string[], options: UnpackCommandOptions) => {
-      const keys = readKeyrings(options.keyring ?? []);
+    .action(async (files: string[], options: ValuesOf<typeof UNPACK>) => {
+      const keys = readKeyrings(options.keyring);
       const root = await caller.paths.results(options.directory);
       const results = unpackRpms(
         files.map((file) => ({ file, into: '.' })),
@@ -117,21 +113,16 @@ interface Judged {
   readonly faults: readonly string[];
 }
 
-interface VerifyOptions {
-  readonly keyring?: readonly string[];
-  readonly json?: boolean;
-}
+const VERIFY = {
+  keyring: keyring('trust the armored OpenPGP public keys in this file (repeatable)'),
+  json: JSON_OF_FILES,
+};
 
 function verifyCommand(caller: Caller): KilnCommand {
   return new KilnCommand('verify')
     .description('Check every digest and signature of .rpm files, payload included.')
     .argument('<file...>', '.rpm files')
-    .option(
-      '--keyring <file>',
-      'trust the armored OpenPGP public keys in this file (repeatable)',
-      collect,
-    )
-    .option('--json', 'print one JSON object per file')
+    .rows(VERIFY)
     .addHelpText(
       'after',
       `${exitStatusHelp('kiln rpm verify')}
@@ -139,8 +130,8 @@ Examples:
   kiln rpm verify --keyring /etc/pki/rpm-gpg/RPM-GPG-KEY-fedora-42-x86_64 *.rpm
   kiln rpm verify --json *.rpm | jq -r 'select(.verdict == "broken") | .file'`,
     )
-    .action(async (files: string[], options: VerifyOptions) => {
-      const keys = readKeyrings(options.keyring ?? []);
+    .action(async (files: string[], options: ValuesOf<typeof VERIFY>) => {
+      const keys = readKeyrings(options.keyring);
       const judged = (await inOrder(readRpms(files, { keys, depth: 'all' }))).map(judge);
       caller.exitStatus = Math.max(...judged.map(({ verdict }) => STATUS[verdict]));
       if (options.json === true) {

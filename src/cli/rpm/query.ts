@@ -1,5 +1,10 @@
 import { KilnError } from '../../errors.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
+import { flag } from '../../options/kind.ts';
+import { opened } from '../../options/places.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
+import { path, ROOTS } from '../../options/rules.ts';
 import { formatDependency, formatEvr } from '../../packages/rpm/dependency.ts';
 import { showName } from '../../packages/rpm/filename.ts';
 import { octalMode, queryJson } from '../../packages/rpm/inspect.ts';
@@ -13,23 +18,30 @@ import { printError } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { printTable } from '../output/table.ts';
 
-interface QueryOptions {
-  readonly files?: boolean;
-  readonly deps?: boolean;
-  readonly scripts?: boolean;
-  readonly json?: boolean;
-  readonly keyring?: readonly string[];
+const keys = opened<HeldPath>('file', path('content'));
+
+/** @param use what becomes of the keys in it */
+export function keyring(use: string) {
+  return row(keys, ROOTS, { help: use, many: true });
 }
+
+export const JSON_OF_FILES = row(flag, ROOTS, { help: 'print one JSON object per file' });
+
+const QUERY = {
+  files: row(flag, ROOTS, { help: 'list the files of the packages', short: 'l' }),
+  deps: row(flag, ROOTS, {
+    help: 'list what the packages require, provide, conflict with and so on',
+  }),
+  scripts: row(flag, ROOTS, { help: 'show scriptlets and triggers' }),
+  keyring: keyring('check signatures with these OpenPGP keys (repeatable)'),
+  json: row(flag, ROOTS, { help: 'print one JSON object per file, with all fields' }),
+};
 
 export function queryCommand(caller: Caller): KilnCommand {
   return new KilnCommand('query')
     .description('Show what .rpm files contain; kiln reads only their headers.')
     .argument('<file...>', '.rpm files')
-    .option('-l, --files', 'list the files of the packages')
-    .option('--deps', 'list what the packages require, provide, conflict with and so on')
-    .option('--scripts', 'show scriptlets and triggers')
-    .option('--keyring <file>', 'check signatures with these OpenPGP keys (repeatable)', collect)
-    .option('--json', 'print one JSON object per file, with all fields')
+    .rows(QUERY)
     .addHelpText(
       'after',
       `${exitStatusHelp('kiln rpm query')}
@@ -38,8 +50,8 @@ Examples:
   kiln rpm query --files bash-5.2.37-2.x86_64.rpm
   kiln rpm query --json *.rpm | jq -r 'select(.requires[] == "/bin/sh") | .name'`,
     )
-    .action(async (files: string[], options: QueryOptions) => {
-      const reading = { keys: readKeyrings(options.keyring ?? []) };
+    .action(async (files: string[], options: ValuesOf<typeof QUERY>) => {
+      const reading = { keys: readKeyrings(options.keyring) };
       if (options.json === true) {
         for (const { file, package: rpm, error } of await inOrder(readRpms(files, reading))) {
           if (error !== undefined) caller.exitStatus = 1;
@@ -164,10 +176,6 @@ export function readKeyrings(files: readonly string[]): string[] {
     if (text.includes(ARMORED_KEY)) return text;
     throw new KilnError('E_KEYRING', `the keyring ${file} holds no armored public key`, { hint });
   });
-}
-
-export function collect(value: string, before: readonly string[] = []): string[] {
-  return [...before, value];
 }
 
 export function errorJson(file: string, error: KilnError) {

@@ -1,7 +1,9 @@
-import { Option } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasSystemd, nameProcess } from '../../host/process/process.ts';
+import { flag, text } from '../../options/kind.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
+import { ROOTS } from '../../options/rules.ts';
 import { hostUnitName } from '../../service/definition/host-units.ts';
 import {
   deleteService,
@@ -116,13 +118,19 @@ async function stop(name: string, caller: Caller, isRestart = false): Promise<vo
   caller.stdout.say(`${name} ${ran ? 'is stopped' : 'did not run'}\n`);
 }
 
+function unit(help: string) {
+  return row(text('unit'), ROOTS, { help });
+}
+
+type UnitOption = { readonly unit?: string };
+
 function restartCommand(caller: Caller): KilnCommand {
   return new KilnCommand('restart')
     .description('Restart services, or one unit in them.')
     .argument('<service...>', 'names of services')
-    .option('--unit <unit>', 'restart only this unit; the sandbox stays')
+    .rows({ unit: unit('restart only this unit; the sandbox stays') })
     .examples('kiln service restart apache1', 'kiln service restart --unit apache2.service apache1')
-    .action(async (names: string[], { unit }: { unit?: string }) => {
+    .action(async (names: string[], { unit }: UnitOption) => {
       const restart = async (name: string) => {
         await stop(name, caller, true);
         await start(name, caller);
@@ -137,9 +145,9 @@ function reloadCommand(caller: Caller): KilnCommand {
   return new KilnCommand('reload')
     .description('Tell services to read their configuration again.')
     .argument('[service...]', 'names of services')
-    .option('--unit <unit>', 'reload only this unit; without names, in every service that runs it')
+    .rows({ unit: unit('reload only this unit; without names, in every service that runs it') })
     .examples('kiln service reload apache1', 'kiln service reload --unit apache2.service')
-    .action(async (names: string[], { unit }: { unit?: string }, it: KilnCommand) => {
+    .action(async (names: string[], { unit }: UnitOption, it: KilnCommand) => {
       if (names.length === 0 && unit === undefined)
         it.error('kiln: give the names of services, or --unit');
       const wanted = unit === undefined ? undefined : unitName(unit);
@@ -172,14 +180,20 @@ async function ask(
   caller.stdout.say(`${name}: ${request.do === 'reload' ? 'reloaded' : 'restarted'}\n`);
 }
 
+const DELETE = {
+  volumes: row(flag, ROOTS, {
+    help: 'delete their data without asking; needed where there is no terminal',
+  }),
+  yes: row(flag, ROOTS, { help: 'the same as --volumes', short: 'y' }),
+};
+
 function deleteCommand(caller: Caller): KilnCommand {
   return new KilnCommand('delete')
     .description('Delete stopped services with their data: /etc, /var and the log.')
     .argument('<service...>', 'names of services')
-    .option('--volumes', 'delete their data without asking; needed where there is no terminal')
-    .option('-y, --yes', 'the same as --volumes')
+    .rows(DELETE)
     .examples('kiln service stop apache1; kiln service delete --volumes apache1')
-    .action(async (names: string[], options: { volumes?: boolean; yes?: boolean }) => {
+    .action(async (names: string[], options: ValuesOf<typeof DELETE>) => {
       if (options.volumes !== true && options.yes !== true) await confirmDeletion(names, caller);
       const remove = async (name: string) => {
         await using engine = caller.openEngine();
@@ -215,13 +229,17 @@ async function typedLine(caller: Caller): Promise<string> {
 /** An answer is `y` or `yes`. */
 const LINE_MAX = 1000;
 
+const SUPERVISE = {
+  echo: row(flag, ROOTS, { help: 'write the log to standard output, too' }),
+  whileWanted: row(flag, ROOTS, { help: 'end when `kiln service stop` is called', hidden: true }),
+};
+
 function superviseCommand(caller: Caller): KilnCommand {
   return new KilnCommand('supervise')
     .description('Run a service in the foreground, until it is stopped or cannot go on.')
     .argument('<service>', 'the name of the service')
-    .option('--echo', 'write the log to standard output, too')
-    .addOption(new Option('--while-wanted', 'end when `kiln service stop` is called').hideHelp())
-    .action(async (name: string, options: { echo?: boolean; whileWanted?: boolean }) => {
+    .rows(SUPERVISE)
+    .action(async (name: string, options: ValuesOf<typeof SUPERVISE>) => {
       const { echo = false, whileWanted = false } = options;
       nameProcess('kiln-supervisor');
       await using engine = caller.openEngine();

@@ -1,11 +1,17 @@
 import { resolve } from 'node:path';
+import { InvalidArgumentError } from 'commander';
 import { defined, some } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { isImageName } from '../../image/find.ts';
+import { flag, text } from '../../options/kind.ts';
 import { size } from '../../options/numbers.ts';
-import { allowHost, allowHostWrite, bind, env, image, quiet } from '../../options/sandbox.ts';
+import * as places from '../../options/places.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
+import { path, ROOTS } from '../../options/rules.ts';
+import { allowHost, allowHostWrite, env, image, quiet, SANDBOX } from '../../options/sandbox.ts';
 import { knownKeys } from '../../recipe/problem.ts';
-import type { Bind } from '../../sandbox/policy/specification.ts';
+import type { WantedBind } from '../../sandbox/policy/specification.ts';
 import { type ServiceFile, serviceSchema } from '../../service/definition/definition.ts';
 import { readOldSandbox, readServiceFile } from '../../service/definition/definition-file.ts';
 import { changeService } from '../../service/lifecycle/change-service.ts';
@@ -14,38 +20,72 @@ import { instanceFiles, readService } from '../../service/lifecycle/store.ts';
 import { suggestion } from '../../suggest.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { RowOption, repeated } from '../options/shared-options.ts';
 import { printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { pickImageFor } from '../output/progress.ts';
-import {
-  addSettingOptions,
-  givenSettings,
-  labelOption,
-  networkOption,
-  publishOption,
-  type SettingValues,
-} from './options.ts';
+import { givenSettings, network, publish, SETTINGS } from './options.ts';
 
-interface CreateOptions extends SettingValues {
-  readonly image?: string;
-  readonly unit: readonly string[];
-  readonly allowHost?: boolean;
-  readonly allowHostWrite?: boolean;
-  readonly mount: readonly Bind[];
-  readonly env: Readonly<Record<string, string>>;
-  readonly network?: NonNullable<ServiceFile['network']>;
-  readonly user?: string;
-  readonly hostname?: string;
-  readonly package: readonly string[];
-  readonly boot?: boolean;
-  readonly copy?: boolean;
-  readonly imageSize?: number;
-  readonly from?: string;
-  readonly file?: string;
-  readonly label?: string;
-  readonly json?: boolean;
-}
+// A supervisor opens it, whenever the service starts.
+const { opens: _, ...callersBind } = places.bind;
+const laterBind: typeof callersBind = {
+  ...callersBind,
+  read: (word, from) => {
+    const bind = callersBind.read(word, from);
+    if ((bind as WantedBind).cow === undefined) return bind;
+    throw new InvalidArgumentError('cow is for sandboxes that are kept: a service has volumes.');
+  },
+};
+
+const serviceFile = places.opened<HeldPath>('file', path('text'));
+
+const CREATE = {
+  image: image('use'),
+  unit: row(text('unit'), ROOTS, {
+    help: 'run this unit of the image, such as apache2.service',
+    many: true,
+    short: 'u',
+  }),
+  boot: row(flag, ROOTS, { help: 'boot systemd of the image, and let it run the units' }),
+  publish: publish('forward this port of the host to a port of the service'),
+  mount: row(laterBind, ROOTS, {
+    help: 'bind-mount a host path; z or Z relabels it for SELinux',
+    many: true,
+    short: 'm',
+    term: 'src:dst[:ro]',
+  }),
+  env: env('set an environment variable'),
+  allowHost: allowHost(),
+  allowHostWrite: allowHostWrite(),
+  network: network(
+    'add an interface on a libvirt network; options: dhcp, or address=IP/PREFIX and gateway=IP; mac=MAC, filter=NAME,filter.VARIABLE=VALUE, peers',
+  ),
+  hostname: row(text('name'), ROOTS, {
+    help: 'give the service this host name; by default its name',
+  }),
+  user: row(text('user'), ROOTS, { help: 'run the command as this user' }),
+  package: row(text('package'), ROOTS, {
+    help: 'give the service its own copy of the /etc and /var of this package, too',
+    many: true,
+    short: 'P',
+  }),
+  copy: row(flag, ROOTS, {
+    help: 'copy the files that the image has in /var of these packages',
+    short: 'C',
+  }),
+  imageSize: row(size, ROOTS, { help: 'keep /var in an ext4 image of this size', short: 'i' }),
+  label: { ...SANDBOX.label, short: 's' },
+  file: row(serviceFile, ROOTS, {
+    help: 'start from this service file, such as recipes/services/apache.yaml',
+  }),
+  from: row(serviceFile, ROOTS, {
+    help: 'take settings from a .sandbox file of virt-sandbox-service',
+  }),
+  json: row(flag, ROOTS, { help: 'print the new service as JSON' }),
+  quiet,
+  ...SETTINGS,
+};
+
+type CreateOptions = ValuesOf<typeof CREATE>;
 
 const EXAMPLES = `
 Examples:
@@ -63,52 +103,10 @@ export function createCommand(caller: Caller): KilnCommand {
     .usage('-r IMAGE {-u UNIT… NAME | NAME -- COMMAND…}')
     .argument('[name]', 'the name: small letters, digits and dashes')
     .argument('[command...]', 'a command to run instead of units')
-    .addOption(new RowOption('image', image('use'), caller))
-    .addOption(
-      repeated('-u, --unit <unit>', 'run this unit of the image, such as apache2.service', String),
-    )
-    .option('--boot', 'boot systemd of the image, and let it run the units')
-    .addOption(publishOption('forward this port of the host to a port of the service'))
-    .addOption(
-      new RowOption(
-        'mount',
-        {
-          ...bind('bind-mount a host path; z or Z relabels it for SELinux'),
-          flag: 'mount',
-          short: 'm',
-          term: 'src:dst[:ro]',
-        },
-        caller,
-      ),
-    )
-    .addOption(new RowOption('env', env('set an environment variable'), caller))
-    .addOption(new RowOption('allowHost', allowHost()))
-    .addOption(new RowOption('allowHostWrite', allowHostWrite()))
-    .addOption(
-      networkOption(
-        'add an interface on a libvirt network; options: dhcp, or address=IP/PREFIX and gateway=IP; mac=MAC, filter=NAME,filter.VARIABLE=VALUE, peers',
-      ),
-    )
-    .option('--hostname <name>', 'give the service this host name; by default its name')
-    .option('--user <user>', 'run the command as this user')
-    .addOption(
-      repeated(
-        '-P, --package <package>',
-        'give the service its own copy of the /etc and /var of this package, too',
-        String,
-      ),
-    )
-    .option('-C, --copy', 'copy the files that the image has in /var of these packages')
-    .option('-i, --image-size <size>', 'keep /var in an ext4 image of this size', size.read)
-    .addOption(labelOption())
-    .option('--file <file>', 'start from this service file, such as recipes/services/apache.yaml')
-    .option('--from <file>', 'take settings from a .sandbox file of virt-sandbox-service')
-    .option('--json', 'print the new service as JSON')
-    .addOption(new RowOption('quiet', quiet))
+    .rows(CREATE, caller)
     .addHelpText('after', EXAMPLES);
-  return addSettingOptions(it).action(
-    (name: string | undefined, argv: string[], options: CreateOptions) =>
-      create(name, argv, options, it, caller),
+  return it.action((name: string | undefined, argv: string[], options: CreateOptions) =>
+    create(name, argv, options, it, caller),
   );
 }
 
@@ -119,23 +117,22 @@ async function create(
   it: KilnCommand,
   caller: Caller,
 ): Promise<void> {
-  const opened = async (path: string | undefined) =>
-    path === undefined ? undefined : await caller.paths.text(path);
-  const from = await opened(options.from);
+  const { from, file: named } = options;
   const old = from === undefined ? undefined : await readOldSandbox(from);
   const name = givenName ?? old?.name ?? it.error('kiln: give the service a name');
-  for (const warning of old?.warnings ?? [])
-    printWarning({ code: 'old-setting', message: `${options.from}: ${warning}` }, caller.stderr);
-  const named = await opened(options.file);
+  for (const warning of old?.warnings ?? []) {
+    const message = `${caller.paths.renamed(from ?? '')}: ${warning}`;
+    printWarning({ code: 'old-setting', message }, caller.stderr);
+  }
   const model = named === undefined ? undefined : await readServiceFile(named);
   await using engine = caller.openEngine({ allowHost: options.allowHost });
   const wanted = options.image ?? model?.image;
+  if (wanted === undefined) it.error('kiln: say which image the service has: -r IMAGE');
   await using image = await pickImageFor(caller, engine, wanted);
-  const imageName = wanted ?? image.manifest.id;
   const file: ServiceFile = {
     ...model,
     // A supervisor reads the path elsewhere, so make it absolute.
-    image: isImageName(imageName) ? imageName : resolve(imageName),
+    image: isImageName(wanted) ? wanted : resolve(wanted),
     ...old?.file,
     ...settings(options, argv),
   };
@@ -181,26 +178,23 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
   };
 }
 
-interface CloneOptions {
-  readonly publish: readonly string[];
-  readonly network?: NonNullable<ServiceFile['network']>;
-}
+const CLONE = {
+  publish: publish('forward this port of the host to the copy; by default none'),
+  network: network(
+    'choose the network of the copy; by default that of the original, without fixed address, gateway or MAC',
+  ),
+};
 
 export function cloneCommand(caller: Caller): KilnCommand {
   return new KilnCommand('clone')
     .description('Create a service as a copy of a stopped one, including its /etc and /var.')
     .argument('<service>', 'the service to copy')
     .argument('<name>', 'the name of the copy')
-    .addOption(publishOption('forward this port of the host to the copy; by default none'))
-    .addOption(
-      networkOption(
-        'choose the network of the copy; by default that of the original, without fixed address, gateway or MAC',
-      ),
-    )
+    .rows(CLONE)
     .examples('kiln service clone apache1 apache2 --publish 8082:80')
-    .action(async (from: string, name: string, { publish, network }: CloneOptions) => {
+    .action(async (from: string, name: string, options: ValuesOf<typeof CLONE>) => {
       await using engine = caller.openEngine();
-      const changes = defined({ publish: some(publish), network });
+      const changes = defined({ publish: some(options.publish), network: options.network });
       const left = await cloneService(engine.paths, from, name, changes);
       caller.stdout.say(`${name}: ${instanceFiles(engine.paths, name).definition}\n`);
       if (left.includes('publish')) {
@@ -217,21 +211,22 @@ export function cloneCommand(caller: Caller): KilnCommand {
     });
 }
 
-interface SetOptions extends SettingValues {
-  readonly unset: readonly string[];
-}
+const SET = {
+  publish: publish('replace all published ports by these'),
+  unset: row(text('setting'), ROOTS, { help: 'remove a setting, such as memory', many: true }),
+  ...SETTINGS,
+};
 
 export function setCommand(caller: Caller): KilnCommand {
   const it = new KilnCommand('set')
     .description('Change settings of a service; new limits apply to a running one at once.')
     .argument('<service>', 'the name of the service')
-    .addOption(publishOption('replace all published ports by these'))
-    .addOption(repeated('--unset <setting>', 'remove a setting, such as memory', String))
+    .rows(SET)
     .examples(
       'kiln service set apache1 --memory 256M --cpus 0.5',
       'kiln service set apache1 --unset health',
     );
-  return addSettingOptions(it).action(async (name: string, options: SetOptions) => {
+  return it.action(async (name: string, options: ValuesOf<typeof SET>) => {
     await using engine = caller.openEngine();
     const service = await readService(engine.paths, name);
     const given = givenSettings(options);

@@ -1,4 +1,7 @@
+import { flag } from '../../options/kind.ts';
 import { count } from '../../options/numbers.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
+import { ROOTS } from '../../options/rules.ts';
 import { formatPublish } from '../../service/definition/definition.ts';
 import { instanceFiles, readService, serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices, serviceState } from '../../service/list-services.ts';
@@ -7,14 +10,14 @@ import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { printError } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
-import { addListOptions, type Columns, type ListOptions, printRows } from '../output/table.ts';
+import { type Columns, isJson, type ListOptions, listing, printRows } from '../output/table.ts';
 
 export function listCommand(caller: Caller): KilnCommand {
-  const it = new KilnCommand('list')
+  return new KilnCommand('list')
     .alias('ls')
     .description('List services with their state and what they use.')
-    .argument('[service...]', 'names of services; all by default');
-  return addListOptions(it, '{{.Name}} {{.State}}')
+    .argument('[service...]', 'names of services; all by default')
+    .rows(listing('{{.Name}} {{.State}}'))
     .addHelpText(
       'after',
       '\nPORTS are [ADDRESS:]HOSTPORT:PORT; the address is 127.0.0.1 where none is shown.\n\nExamples:\n  kiln service list\n  kiln service list --json apache1',
@@ -37,7 +40,7 @@ export function listCommand(caller: Caller): KilnCommand {
           outcome,
         }),
       );
-      for (const { problem } of options.json === true ? [] : listed)
+      for (const { problem } of isJson(options) ? [] : listed)
         if (problem !== undefined) printError(problem, caller.stderr);
     });
 }
@@ -82,9 +85,13 @@ function duration(milliseconds: number): string {
   return `${Math.round(seconds / 86_400)}d`;
 }
 
-interface StatusOptions {
-  readonly json?: boolean;
-  readonly lines: number;
+const STATUS = {
+  lines: lines('show this many lines of the log', 10),
+  json: row(flag, ROOTS, { help: 'print one JSON array instead of text' }),
+};
+
+function lines(help: string, usual: number) {
+  return row(count, ROOTS, { help, short: 'n', usual });
 }
 
 /** Of systemctl(1): a service that does not run. */
@@ -96,13 +103,12 @@ export function statusCommand(caller: Caller): KilnCommand {
       'Show how services are: state, since when, restarts, memory, ports, units, and the last lines of the log.',
     )
     .argument('<service...>', 'names of services')
-    .option('-n, --lines <number>', 'show this many lines of the log', count.read, 10)
-    .option('--json', 'print one JSON array instead of text')
+    .rows(STATUS)
     .addHelpText(
       'after',
       '\nThe exit status is 0 if all of them run, 3 if one does not.\n\nExamples:\n  kiln service status apache1',
     )
-    .action(async (names: string[], { json, lines }: StatusOptions) => {
+    .action(async (names: string[], { json, lines }: ValuesOf<typeof STATUS>) => {
       await using engine = caller.openEngine();
       for (const name of names) await serviceFiles(engine.paths, name);
       const listed = await listServices(engine.paths, names);
@@ -161,14 +167,18 @@ function statusText(listed: ListedService, log: readonly string[]): string {
   return `${[listed.name, ...lines, ...said].join('\n')}\n`;
 }
 
+const LOGS = {
+  follow: row(flag, ROOTS, { help: 'also show new lines until Ctrl-C', short: 'f' }),
+  lines: lines('show this many lines', 200),
+};
+
 export function logsCommand(caller: Caller): KilnCommand {
   return new KilnCommand('logs')
     .description('Show the log of a service: what its units wrote, and messages of kiln.')
     .argument('<service>', 'the name of the service')
-    .option('-f, --follow', 'also show new lines until Ctrl-C')
-    .option('-n, --lines <number>', 'show this many lines', count.read, 200)
+    .rows(LOGS)
     .examples('kiln service logs apache1', 'kiln service logs -f -n 20 apache1')
-    .action(async (name: string, options: { follow?: boolean; lines: number }) => {
+    .action(async (name: string, options: ValuesOf<typeof LOGS>) => {
       await using engine = caller.openEngine();
       const { files } = await readService(engine.paths, name);
       if (options.follow !== true) {

@@ -2,6 +2,10 @@ import { isKilnCode, KilnError } from '../../errors.ts';
 import { writeUserFile } from '../../host/files/user-file.ts';
 import { hasSystemd } from '../../host/process/process.ts';
 import { noting, openImage } from '../../image/open.ts';
+import { flag, text } from '../../options/kind.ts';
+import * as places from '../../options/places.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
+import { path, ROOTS } from '../../options/rules.ts';
 import { allowHost, allowHostWrite, quiet } from '../../options/sandbox.ts';
 import { serviceJsonSchema } from '../../service/definition/definition.ts';
 import { imageIn } from '../../service/definition/definition-file.ts';
@@ -27,17 +31,18 @@ import { listServices } from '../../service/list-services.ts';
 import { logrotate } from '../../service/supervisor/supervisor-client.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { RowOption } from '../options/shared-options.ts';
 import { inTurn, printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
+
+const LOGROTATE = { force: row(flag, ROOTS, { help: 'rotate even if it is not time' }), quiet };
+type LogrotateOptions = ValuesOf<typeof LOGROTATE>;
 
 export function logrotateCommand(caller: Caller): KilnCommand {
   return new KilnCommand('logrotate')
     .description('Run the logrotate of the image in running services, and reload their units.')
     .argument('[service...]', 'services; by default all running ones')
-    .option('--force', 'rotate even if it is not time')
-    .addOption(new RowOption('quiet', quiet))
+    .rows(LOGROTATE)
     .examples('kiln service logrotate', 'kiln service logrotate --force apache1')
     .action(async (names: string[], options: LogrotateOptions) => {
       await using engine = caller.openEngine();
@@ -60,11 +65,6 @@ export function logrotateCommand(caller: Caller): KilnCommand {
     });
 }
 
-interface LogrotateOptions {
-  readonly force?: boolean;
-  readonly quiet?: boolean;
-}
-
 async function rotateLogsOf(
   name: string,
   files: InstanceFiles,
@@ -79,16 +79,20 @@ async function rotateLogsOf(
   caller.stdout.say(`${name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
 }
 
+const UPGRADE = {
+  to: row(places.image, ROOTS, {
+    help: 'use this recipe, lock or image id; by default the newest packages for the recipe of the service',
+  }),
+  allowHost: allowHost(),
+  quiet,
+};
+type UpgradeOptions = ValuesOf<typeof UPGRADE>;
+
 export function upgradeCommand(caller: Caller): KilnCommand {
   return new KilnCommand('upgrade')
     .description('Move services to a new image; move them back if they are not healthy there.')
     .argument('<service...>', 'names of services')
-    .option(
-      '--to <image>',
-      'use this recipe, lock or image id; by default the newest packages for the recipe of the service',
-    )
-    .addOption(new RowOption('allowHost', allowHost()))
-    .addOption(new RowOption('quiet', quiet))
+    .rows(UPGRADE)
     .addHelpText(
       'after',
       '\nChanges in /etc are kept as rpm keeps them; kiln lists .rpmnew and .rpmsave files. The data in /var\nis copied first, and restored if the service is not healthy.\n\nExamples:\n  kiln service upgrade apache1\n  kiln service upgrade db --to debian-mariadb.lock.json',
@@ -96,11 +100,6 @@ export function upgradeCommand(caller: Caller): KilnCommand {
     .action((names: string[], options: UpgradeOptions) =>
       inTurn(names, (name) => upgrade(name, options, caller), caller),
     );
-}
-
-interface UpgradeOptions {
-  readonly to?: string;
-  readonly allowHost?: boolean;
 }
 
 async function upgrade(
@@ -125,10 +124,16 @@ async function upgrade(
   );
 }
 
-interface BackupOptions {
-  readonly output: string;
-  readonly hook?: string;
-}
+const BACKUP = {
+  output: row(places.opened<string>('file', path('result')), ROOTS, {
+    help: 'write to this file: .tar, .tar.gz or .tar.zst',
+    short: 'o',
+    required: true,
+  }),
+  hook: row(text('command'), ROOTS, {
+    help: 'of a service that runs: have its shell run this first, which makes what is in /var consistent',
+  }),
+};
 
 export function backupCommand(caller: Caller): KilnCommand {
   return new KilnCommand('backup')
@@ -136,16 +141,12 @@ export function backupCommand(caller: Caller): KilnCommand {
       'Write a service with its data to an archive: its definition, /etc, /var, the log.',
     )
     .argument('<service>', 'the name of the service')
-    .requiredOption('-o, --output <file>', 'write to this file: .tar, .tar.gz or .tar.zst')
-    .option(
-      '--hook <command>',
-      'of a service that runs: have its shell run this first, which makes what is in /var consistent',
-    )
+    .rows(BACKUP)
     .examples(
       'kiln service stop db; kiln service backup db -o db.tar.zst; kiln service start db',
       'kiln service backup db -o db.tar.zst --hook /etc/before-backup',
     )
-    .action(async (name: string, { output, hook }: BackupOptions) => {
+    .action(async (name: string, { output, hook }: ValuesOf<typeof BACKUP>) => {
       await using engine = caller.openEngine();
       const file = await caller.paths.resultAt(output);
       const skipped = await backupService(engine.paths, name, file, hook);
@@ -164,7 +165,7 @@ export function restoreCommand(caller: Caller): KilnCommand {
     )
     .argument('<file>', 'the archive')
     .argument('<service>', 'the name of the service, which does not exist yet')
-    .addOption(new RowOption('allowHostWrite', allowHostWrite()))
+    .rows({ allowHostWrite: allowHostWrite() })
     .examples('kiln service restore db.tar.zst db', 'kiln service restore db.tar.zst db2')
     .action(async (file: string, name: string, options: { allowHostWrite?: boolean }) => {
       await using engine = caller.openEngine();
@@ -195,11 +196,15 @@ export function schemaCommand(caller: Caller): KilnCommand {
     });
 }
 
-interface InstallOptions {
-  readonly directory?: string;
-  readonly enable?: boolean;
-  readonly cron?: string;
-}
+const INSTALL = {
+  directory: row(places.opened<string>('dir', path('results')), ROOTS, {
+    help: 'write the units to this directory, and do not tell systemd',
+  }),
+  enable: row(flag, ROOTS, { help: 'start the services with the host, and rotate logs daily' }),
+  cron: row(places.opened<string>('file', path('result')), ROOTS, {
+    help: 'write a cron file that rotates logs, instead of units',
+  }),
+};
 
 export function installCommand(caller: Caller): KilnCommand {
   return new KilnCommand('install')
@@ -207,9 +212,7 @@ export function installCommand(caller: Caller): KilnCommand {
       'Write systemd units for services, so that they start with the host and systemctl controls them.',
     )
     .argument('[service...]', 'names of services')
-    .option('--directory <dir>', 'write the units to this directory, and do not tell systemd')
-    .option('--enable', 'start the services with the host, and rotate logs daily')
-    .option('--cron <file>', 'write a cron file that rotates logs, instead of units')
+    .rows(INSTALL)
     .examples(
       'kiln service install --enable apache1 apache2',
       'systemctl reload apache2.service       reloads both, if the host has such a unit',
@@ -217,7 +220,7 @@ export function installCommand(caller: Caller): KilnCommand {
       'systemctl restart kiln-unit-apache2.target    restarts those that run apache2.service',
       'kiln service install --cron /etc/cron.d/kiln',
     )
-    .action(async (names: string[], options: InstallOptions) => {
+    .action(async (names: string[], options: ValuesOf<typeof INSTALL>) => {
       await using engine = caller.openEngine();
       const invocation = hostInvocation(engine.paths, caller.env);
       if (options.cron !== undefined) {

@@ -1,6 +1,6 @@
 /** Checks a user's command before it does anything: refuses what is not allowed, and fetches the user's files. */
 import { dirname } from 'node:path';
-import type { Command } from 'commander';
+import type { Command, Option } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { below, type HeldPath, openedPath } from '../../host/files/held.ts';
@@ -8,19 +8,18 @@ import { isImageName } from '../../image/find.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
 import { addedPaths } from '../../jobs/rpmbuild/request.ts';
 import { inUnits } from '../../options/measures.ts';
+import { type Rows, usersRule } from '../../options/row.ts';
 import { EGRESS, NETWORK, type PathKind, type Rule, type Values } from '../../options/rules.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
-import { type CallerUser, forbiddenError } from '../../users/configuration.ts';
-import type { Caller } from '../caller/caller.ts';
+import { type CallerUser, forbiddenError, type UserPolicy } from '../../users/configuration.ts';
+import type { PathCaller } from '../caller/caller.ts';
 import { wordsOf } from '../options/command.ts';
-import { type CommandRules, isOwnImageRecipe, ROOT_COMMANDS, USER_COMMANDS } from './user-rules.ts';
+import { RowOption } from '../options/row-option.ts';
+import { isOwnImageRecipe, ROOT_COMMANDS, USER_COMMANDS } from './user-rules.ts';
 
-/** What a caller may give, and what becomes of the paths in it. */
-type Admitting = Pick<Caller, 'user' | 'paths'>;
-
-export function guard(program: Command, caller: Admitting): void {
+export function guard(program: Command, caller: PathCaller): void {
   program.hook('preAction', async (_, action) => {
     const given = { words: wordsOf(action), args: action.args };
     action.processedArgs = await admit(action, caller, given, action.processedArgs);
@@ -36,17 +35,17 @@ export function guard(program: Command, caller: Admitting): void {
  */
 export async function admit<Processed>(
   action: Command,
-  { user, paths }: Admitting,
-  { words, args }: { readonly words: string; readonly args: readonly string[] },
+  { user, paths }: PathCaller,
+  { words, args = [] }: { readonly words: string; readonly args?: readonly string[] },
   processed: Processed,
 ): Promise<Processed> {
-  const rules = rulesOf(words, user);
+  const ofArguments = argumentsRule(words, user);
   const options: Values = action.opts();
   for (const option of user === undefined ? [] : action.options) {
     const name = option.attributeName();
     const value = options[name];
     if (value === undefined) continue;
-    const rule = rules.options[name];
+    const rule = ruleOf(option, user);
     const source = action.getOptionValueSource(name);
     // What is built in is not the user's choice, but it may name a file. What kiln.yaml says is as if it were given.
     const isChosen = source !== undefined && source !== 'default';
@@ -54,12 +53,12 @@ export async function admit<Processed>(
       await fromSource(source, () => check(option.long ?? name, rule, value, user, options));
     }
   }
-  if (user !== undefined)
-    for (const value of args) check(value, rules.arguments, value, user, options);
-  if (rules.givesNames !== undefined && options[rules.givesNames] === true) return processed;
+  if (user !== undefined) for (const value of args) check(value, ofArguments, value, user, options);
+  // Another program takes the paths, by their names.
+  if (options.farm === true || words === 'mcp') return processed;
   for (const option of action.options) {
     const name = option.attributeName();
-    const fetching = fetchingOf(rules.options[name], { user, paths });
+    const fetching = fetchingOf(ruleOf(option, user), { user, paths });
     const value: unknown = options[name];
     const source = action.getOptionValueSource(name) ?? 'cli';
     if (fetching === undefined || value === undefined) continue;
@@ -67,22 +66,21 @@ export async function admit<Processed>(
     const fetched = await fromSource(source, () => fetchAll(value, fetching));
     action.setOptionValueWithSource(name, fetched, source);
   }
-  const fetching = fetchingOf(rules.arguments, { user, paths });
+  const fetching = fetchingOf(ofArguments, { user, paths });
   return fetching === undefined ? processed : await fetchAll(processed, fetching);
 }
 
 /** Root's words are held to no rule. */
-function rulesOf(words: string, user: CallerUser | undefined): CommandRules {
-  const rules = USER_COMMANDS[words];
-  if (user !== undefined && rules === undefined)
-    throw forbiddenError(`kiln ${words}`, 'it is root’s');
-  if (user !== undefined && rules !== undefined) return rules;
-  const roots = ROOT_COMMANDS[words];
-  return {
-    options: { ...rules?.options, ...roots?.options },
-    arguments: roots?.arguments ?? rules?.arguments ?? 'open',
-    ...defined({ givesNames: roots?.givesNames }),
-  };
+function ruleOf(option: Option, user: CallerUser | undefined): Rule | undefined {
+  if (!(option instanceof RowOption)) return undefined;
+  return user === undefined ? option.row.kind.opens : usersRule(option.row);
+}
+
+function argumentsRule(words: string, user: CallerUser | undefined): Rule | undefined {
+  const rule = USER_COMMANDS[words];
+  if (user === undefined) return ROOT_COMMANDS[words] ?? rule;
+  if (rule === undefined) throw forbiddenError(`kiln ${words}`, 'it is root’s');
+  return rule;
 }
 
 /** Names the place of a default in kiln.yaml, which is the value's source then, if `act` fails. */
@@ -102,14 +100,15 @@ async function fromSource<Value>(
   }
 }
 
-const OUTPUTS: readonly PathKind[] = ['results', 'lone results', 'result'];
+/** What is opened by the command itself, once it knows that there is something to write. */
+export const OUTPUTS: readonly PathKind[] = ['results', 'lone results', 'result'];
 
 interface Fetching {
   readonly field?: string | undefined;
   readonly fetch: (path: string) => Promise<string>;
 }
 
-function fetchingOf(rule: Rule | undefined, { user, paths }: Admitting): Fetching | undefined {
+function fetchingOf(rule: Rule | undefined, { user, paths }: PathCaller): Fetching | undefined {
   if (rule === 'image') return user && { fetch: (name) => fetchImage(name, paths) };
   if (typeof rule !== 'object' || rule.kind !== 'path') return undefined;
   const { path: kind, where } = rule;
@@ -120,22 +119,21 @@ function fetchingOf(rule: Rule | undefined, { user, paths }: Admitting): Fetchin
 }
 
 /** Whether options of a user's command name files, which only a process of the user's own opens. */
-export function namesFiles(words: string, options: Values): boolean {
-  const rules = USER_COMMANDS[words]?.options ?? {};
+export function namesFiles(table: Rows, options: Values): boolean {
   const isFile = (rule: Rule | undefined, value: unknown) => {
     if (rule === 'image') return isOwnImageRecipe(String(value));
     if (typeof rule !== 'object' || rule.kind !== 'path') return false;
     return typeof value !== 'string' || (rule.where?.(value) ?? true);
   };
-  return Object.entries(options).some(([name, value]) =>
-    [value ?? []].flat().some((each) => isFile(rules[name], each)),
+  return Object.entries(table).some(([name, row]) =>
+    [options[name] ?? []].flat().some((each) => isFile(usersRule(row), each)),
   );
 }
 
-export function admitOptions(words: string, options: Values, user: CallerUser): void {
-  const rules = USER_COMMANDS[words]?.options ?? {};
-  for (const [name, value] of Object.entries(options)) {
-    if (value !== undefined) check(name, rules[name], value, user, options);
+export function admitOptions(table: Rows, options: Values, user: CallerUser): void {
+  for (const [name, row] of Object.entries(table)) {
+    const value = options[name];
+    if (value !== undefined) check(name, usersRule(row), value, user, options);
   }
 }
 
@@ -150,7 +148,7 @@ export function check(
   what: string,
   rule: Rule | undefined,
   value: unknown,
-  { policy }: Pick<CallerUser, 'policy'>,
+  { policy }: { readonly policy: UserPolicy },
   options: Values,
 ): void {
   if (rule === undefined) throw forbiddenError(what, 'it is root’s');
@@ -207,10 +205,7 @@ async function fetchAll<Value>(value: Value, fetching: Fetching): Promise<Value>
   return { ...value, [isBind ? 'place' : field]: await fetch(path) };
 }
 
-export async function fetchImage(
-  name: string,
-  paths: Pick<CallerPaths, 'recipe'>,
-): Promise<string> {
+export async function fetchImage(name: string, paths: CallerPaths): Promise<string> {
   return isOwnImageRecipe(name) ? await paths.recipe(name) : name;
 }
 
@@ -269,7 +264,7 @@ async function copiedIn(path: string, paths: CallerPaths): Promise<HeldPath> {
  */
 export async function admitRecipe(
   recipe: BuildRecipe,
-  { user, paths }: Admitting,
+  { user, paths }: PathCaller,
   options: { readonly allowHost?: boolean; readonly image?: string },
 ): Promise<readonly Bind[]> {
   if (user !== undefined) checkRecipe(recipe, user, options);

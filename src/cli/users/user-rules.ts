@@ -1,13 +1,7 @@
-/**
- * Which options of each command users who are not root may give: their rows say it, and where there are none yet, this
- * file. An option without a rule does not compile, and a command that is missing here is root's.
- */
+/** Which commands users who are not root may call; of options, their rows say it. */
 import { isImageName } from '../../image/find.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
-import { BUILDS } from '../../options/build.ts';
-import { rootsRules, usersRules } from '../../options/row.ts';
 import { open, path, type Rule } from '../../options/rules.ts';
-import { EXEC, LIMITS, RUN, SHELL } from '../../options/sandbox.ts';
 import { isPackageOrSpec } from '../rpmbuild/build-request.ts';
 
 export function isOwnImageRecipe(text: string): boolean {
@@ -18,73 +12,34 @@ export function isBuiltFile(text: string): boolean {
   return isRecipeName(text) || isPackageOrSpec(text) || !isImageName(text);
 }
 
-export interface CommandRules {
-  readonly options: Readonly<Record<string, Rule>>;
-  readonly arguments: Rule;
-  /** The option with which another program takes the paths, by their names. */
-  readonly givesNames?: string;
-}
-
-export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
-  run: { options: usersRules(RUN), arguments: 'open' },
-  shell: { options: usersRules(SHELL), arguments: 'open' },
-  exec: { options: usersRules(EXEC), arguments: 'open' },
-  build: { options: usersRules(BUILDS), arguments: path('built', undefined, isBuiltFile) },
+/** What the arguments of each command are. One that is missing here is root's. */
+export const USER_COMMANDS: Readonly<Record<string, Rule>> = {
+  ...open('run', 'shell', 'exec', 'diff', 'apply', 'discard'),
+  build: path('built', undefined, isBuiltFile),
   // What these then call has the rules of `run`, `exec` and `kill`.
-  'ci gitlab config': { options: {}, arguments: 'open' },
-  'ci gitlab prepare': { options: open('allowImage'), arguments: 'open' },
-  'ci gitlab run': { options: {}, arguments: 'open' },
-  'ci gitlab cleanup': { options: {}, arguments: 'open' },
-  'ci github-hook': { options: open('allowImage'), arguments: 'open' },
+  ...open('ci gitlab config', 'ci gitlab prepare', 'ci gitlab run', 'ci gitlab cleanup'),
+  ...open('ci github-hook'),
   // Ids of others' sandboxes and jobs mean nothing to their own.
-  attach: { options: {}, arguments: 'open' },
-  wait: { options: {}, arguments: 'open' },
-  logs: { options: open('follow'), arguments: 'open' },
-  results: { options: {}, arguments: 'open' },
-  ps: { options: open('json', 'jobs', 'all', 'format'), arguments: 'open' },
-  kill: { options: open('all'), arguments: 'open' },
-  df: { options: open('json', 'format'), arguments: 'open' },
-  gc: { options: open('maxAge', 'json'), arguments: 'open' },
-  'image build': { options: open('json', 'update', 'quiet', 'allowHost'), arguments: 'image' },
+  ...open('attach', 'wait', 'logs', 'results', 'ps', 'kill', 'df', 'gc'),
+  'image build': 'image',
   // Only the user's own recipes: see lockRecipe().
-  'image lock': {
-    options: { output: path('result'), ...open('quiet', 'allowHost') },
-    arguments: 'image',
-  },
-  'image ls': { options: open('json', 'format'), arguments: 'open' },
-  'image show': { options: {}, arguments: 'image' },
+  'image lock': 'image',
+  ...open('image ls', 'image schema'),
+  inspect: 'image',
+  'image show': 'image',
   // Only the user's own: others' images are not found, root's are not removed.
-  'image rm': { options: {}, arguments: 'image' },
-  'image import': {
-    options: { name: 'open', disk: LIMITS.disk.users, json: 'open' },
-    arguments: path('sources'),
-  },
-  'image export': {
-    options: { output: path('result'), ...open('compress', 'quiet', 'allowHost') },
-    arguments: 'image',
-  },
+  'image rm': 'image',
+  'image import': path('sources'),
+  'image export': 'image',
   // Both are refused without users.farm: see admitWorker().
-  'farm advertise': { options: {}, arguments: 'open' },
-  'farm step': { options: { resultdir: path('results'), worker: 'open' }, arguments: 'open' },
-  'config show': { options: open('json'), arguments: 'open' },
-  'config check': { options: {}, arguments: path('text') },
-  complete: { options: {}, arguments: 'open' },
-  completion: { options: {}, arguments: 'open' },
-  version: { options: {}, arguments: 'open' },
-  'image schema': { options: {}, arguments: 'open' },
+  ...open('farm advertise', 'farm step'),
+  ...open('config show', 'complete', 'completion', 'version'),
+  'config check': path('text'),
 };
 
-/** What is root's alone, where it names files; beside the paths of the rules above. */
-export const ROOT_COMMANDS: Readonly<Record<string, Partial<CommandRules>>> = {
-  run: { options: rootsRules(RUN) },
-  shell: { options: rootsRules(SHELL) },
-  build: { options: rootsRules(BUILDS), givesNames: 'farm' },
-  'rpm query': { options: { keyring: path('content') }, arguments: path('package') },
-  'rpm verify': { options: { keyring: path('content') }, arguments: path('package') },
-  'rpm unpack': { options: { keyring: path('content') }, arguments: path('package') },
+/** Of commands that are root's alone: what their arguments name. */
+export const ROOT_COMMANDS: Readonly<Record<string, Rule>> = {
+  'rpm query': path('package'),
+  'rpm verify': path('package'),
+  'rpm unpack': path('package'),
 };
-
-/** What an option names, whoever gives it. */
-export function ruleOf(words: string, option: string): Rule | undefined {
-  return ROOT_COMMANDS[words]?.options?.[option] ?? USER_COMMANDS[words]?.options[option];
-}

@@ -20,7 +20,7 @@ import { listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
 import { accountOf, findAccount, knownUids, noteAccount, userFolder } from '../../users/account.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { addListOptions, type Columns, type ListOptions, printRows } from '../output/table.ts';
+import { type Columns, isTable, type ListOptions, listing, printRows } from '../output/table.ts';
 
 const UID = 'the number of the user, as `kiln user ls` shows it';
 
@@ -33,20 +33,20 @@ export function command(caller: Caller): KilnCommand {
   const it = new KilnCommand('user')
     .description('List users that kiln keeps something of, and remove what it keeps.')
     .enablePositionalOptions();
-  const list = new KilnCommand('ls').description(
-    'List users that kiln keeps something of, with the account that each had when kiln first knew it.',
-  );
   return it
     .addCommand(
-      addListOptions(list, '{{.UID}} {{.State}}')
+      new KilnCommand('ls')
+        .description(
+          'List users that kiln keeps something of, with the account that each had when kiln first knew it.',
+        )
+        .rows(listing('{{.UID}} {{.State}}'))
         .examples('kiln user ls', 'kiln user ls --format "{{.UID}} {{.State}}"')
         .action((options: ListOptions) => printUsers(options, caller)),
     )
     .addCommand(
-      addListOptions(
-        new KilnCommand('show').description('Show what kiln keeps of a user.'),
-        '{{.Type}} {{.Size}}',
-      )
+      new KilnCommand('show')
+        .description('Show what kiln keeps of a user.')
+        .rows(listing('{{.Type}} {{.Size}}'))
         .argument('<uid>', UID, parseUid)
         .examples('kiln user show 1001')
         .action((uid: number, options: ListOptions) => showUser(uid, options, caller)),
@@ -162,7 +162,7 @@ async function showUser(uid: number, options: ListOptions, caller: Caller): Prom
       ([type, { count, bytes }]) => ({ type, count, bytes }),
     ),
   ];
-  if (options.json !== true && options.format === undefined) {
+  if (isTable(options)) {
     const from = since === undefined ? '' : ` since ${new Date(since).toISOString()}`;
     const before = name === undefined ? '' : `, known as ${name}${from}`;
     const how = state === '' ? '' : ` (${state})`;
@@ -221,7 +221,7 @@ async function endAll(engine: Engine, user: { readonly uid: number }): Promise<v
     );
     const sandboxes = await listSandboxes(paths, { owner: user });
     await allEnds(
-      sandboxes.map(({ directory, record }) => destroySandbox(paths, directory, record, connect)),
+      sandboxes.map(({ folder, record }) => destroySandbox(paths, folder, record, connect)),
     );
     if (running.length === 0 && sandboxes.length === 0) return;
   }
@@ -235,6 +235,6 @@ async function confirmUser(uid: number, caller: Caller): Promise<void> {
       hint: '`getent passwd` lists those that this machine knows',
     });
   }
-  noteAccount(paths, uid, account);
+  noteAccount(paths, uid, account.name);
   caller.stdout.say(`what kiln keeps of user ${uid} is ${account.name}’s\n`);
 }
