@@ -7,7 +7,7 @@ import { waitForExtraCommand } from '../sandbox/door/supervise.ts';
 import { type Caller, FORWARDED } from './caller/caller.ts';
 import { commandStatus } from './output/errors.ts';
 
-export const SHELL = [
+export const OPEN_SHELL = [
   ...['/bin/sh', '-c', 'if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l'],
 ];
 

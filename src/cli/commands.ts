@@ -33,6 +33,7 @@ async function one<Name extends string>(
 const shell = () => import('./shell.ts');
 const jobs = () => import('./job/commands.ts');
 const sandboxes = () => import('./sandboxes.ts');
+const changes = () => import('./changes.ts');
 
 const commands: readonly CommandEntry[] = [
   ['run', 'run one command in a new sandbox', () => import('./run.ts')],
@@ -42,6 +43,9 @@ const commands: readonly CommandEntry[] = [
     'run a further command in a sandbox that runs or was kept',
     () => one(shell(), 'execCommand'),
   ],
+  ['diff', 'show what a kept sandbox has changed', () => one(changes(), 'diffCommand')],
+  ['apply', 'take over what a kept sandbox has changed', () => one(changes(), 'applyCommand')],
+  ['discard', 'throw away what a kept sandbox has changed', () => one(changes(), 'discardCommand')],
   ['build', 'build RPM packages, or what a recipe describes', () => import('./rpmbuild/build.ts')],
   ['farm', 'build chains on a pool of machines', () => import('./farm/command.ts')],
   [
@@ -58,11 +62,16 @@ const commands: readonly CommandEntry[] = [
   ['logs', 'print what a detached job has written', () => one(jobs(), 'logsCommand')],
   ['results', 'copy the results of a detached job', () => one(jobs(), 'resultsCommand')],
   ['ps', 'list sandboxes and detached jobs', () => one(sandboxes(), 'psCommand')],
+  [
+    'inspect',
+    'print all that is known of a sandbox, a job or an image',
+    () => import('./inspect.ts'),
+  ],
   ['kill', 'destroy sandboxes, end detached jobs', () => one(sandboxes(), 'killCommand')],
   ['park', 'park sandboxes for the next commands', () => one(sandboxes(), 'parkCommand')],
   ['metrics', 'print or serve numbers for Prometheus', () => import('./metrics.ts')],
   ['mcp', 'serve sandboxes to an assistant', () => one(import('./mcp/command.ts'), 'mcpCommand')],
-  ['df', 'show what takes space', () => one(import('./gc.ts'), 'dfCommand')],
+  ['df', 'show what takes space', () => one(import('./df.ts'), 'dfCommand')],
   ['gc', 'remove what nobody uses any more', () => one(import('./gc.ts'), 'gcCommand')],
   ['user', 'list users, remove what kiln keeps of one', () => import('./users/user.ts')],
   ['config', 'show and check kiln.yaml', () => import('./config.ts')],
@@ -169,10 +178,8 @@ export async function loadCommands(): Promise<void> {
   await Promise.all(commands.map(([, , load]) => load()));
 }
 
-export function prepare(
-  program: Command,
-  { stdout, stderr }: Pick<Caller, 'stdout' | 'stderr'>,
-): void {
+export function prepare(program: Command, caller: Caller): void {
+  const { stdout, stderr } = caller;
   program.exitOverride();
   program.configureOutput({
     writeOut: (text) => stdout.write(text),
@@ -199,7 +206,7 @@ export function prepare(
       );
     },
   });
-  for (const sub of program.commands) prepare(sub, { stdout, stderr });
+  for (const sub of program.commands) prepare(sub, caller);
 }
 
 function nameOf(command: Command): string {
@@ -222,7 +229,7 @@ async function programFor(name: string | undefined, caller: Caller): Promise<Com
 }
 
 /** Commands with rows that kiln.yaml may have a default for. */
-const TAKING_DEFAULTS: readonly string[] = ['run', 'shell', 'build', 'service'];
+const TAKING_DEFAULTS: readonly string[] = ['run', 'shell', 'build', 'service', 'mcp'];
 
 async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   const program = await programFor(argv[0], caller);

@@ -1,10 +1,11 @@
 import { Argument } from 'commander';
 import { listJobs, titleOf } from '../detached/record.ts';
 import { type StatePaths, statePaths } from '../host/state/paths.ts';
+import { seesHost } from '../image/host.ts';
 import { visibleImages } from '../image/store/images.ts';
 import type { ImageOwner } from '../image/store/manifest.ts';
 import { SHIPPED_PROFILES } from '../options/rules.ts';
-import { recipeNames } from '../recipe/named.ts';
+import { HOST_IMAGE, recipeNames } from '../recipe/named.ts';
 import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import { CHOSEN_PROFILES } from '../sandbox/seccomp/profile.ts';
 import { serviceNames } from '../service/lifecycle/store.ts';
@@ -56,6 +57,7 @@ const LISTS: Readonly<
     };
     const images = await visibleImages({ paths, owner });
     return [
+      ...(seesHost(owner) ? ([[HOST_IMAGE, 'this host’s own /usr']] as const) : []),
       ...(await recipes(paths)),
       ...images.map(({ manifest: { id, name } }) => [id.slice(0, 12), `image ${name}`] as const),
     ];

@@ -4,7 +4,8 @@ import { resolve } from 'node:path';
 import type { Command, Option } from 'commander';
 import { Document } from 'yaml';
 import { KilnError } from '../errors.ts';
-import { flagOf } from '../options/row.ts';
+import { flag } from '../options/kind.ts';
+import { flagOf, row, usersRule, type ValuesOf } from '../options/row.ts';
 import { SANDBOX } from '../options/sandbox.ts';
 import { withoutCredentials } from '../packages/repository/transport/location.ts';
 import {
@@ -24,13 +25,10 @@ import {
 } from '../users/defaults.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand, wordsOf } from './options/command.ts';
-import { RowOption } from './options/shared-options.ts';
+import { RowOption } from './options/row-option.ts';
 import { printError, printWarning } from './output/errors.ts';
 import { printJson } from './output/print.ts';
 import { check } from './users/user-guard.ts';
-import { USER_COMMANDS } from './users/user-rules.ts';
-
-type Configured = Pick<Caller, 'configuration' | 'env' | 'user'>;
 
 const ENVIRONMENT: Readonly<Record<string, string>> = {
   image: 'KILN_IMAGE',
@@ -43,7 +41,7 @@ function builtIn(): Readonly<Record<string, unknown>> {
 }
 
 /** The caller's own file comes first. @throws RecipeError for one with mistakes */
-function configurationsOf({ configuration: { file, own }, user }: Configured): Configuration[] {
+function configurationsOf({ configuration: { file, own }, user }: Caller): Configuration[] {
   const roots = currentConfiguration(file);
   return own === undefined ? [roots] : [callersConfiguration(own, user === undefined), roots];
 }
@@ -67,9 +65,10 @@ function takesDefault(option: Option, words: string): boolean {
  * Gives options that nobody gave the values of kiln.yaml, before anything else looks at them. Their source is the
  * place of the default: see getOptionValueSource().
  */
-export function fillDefaults(program: Command, caller: Configured): void {
+export function fillDefaults(program: Command, caller: Caller): void {
   program.hook('preAction', (_, action) => {
-    const words = wordsOf(action);
+    // What it starts are runs.
+    const words = wordsOf(action).replace(/^mcp$/, 'run');
     const { resume, egress = [] } = action.opts();
     // What is entered again has limits and a network already.
     const isAgain = resume !== undefined || (words === 'shell' && action.args.length > 0);
@@ -93,7 +92,7 @@ export function fillDefaults(program: Command, caller: Configured): void {
 }
 
 /** The caller's own mirrors and proxies, and root's for the rest. @throws RecipeError for a file with mistakes */
-export function repositoriesOf(caller: Configured): Repositories {
+export function repositoriesOf(caller: Caller): Repositories {
   const [first, second = first] = configurationsOf(caller).map(({ repositories }) => repositories);
   return {
     mirrors: { ...second?.mirrors, ...first?.mirrors },
@@ -108,7 +107,7 @@ interface Row {
   readonly origin: string;
 }
 
-function rowsOf(caller: Configured): Row[] {
+function rowsOf(caller: Caller): Row[] {
   const configurations = configurationsOf(caller);
   const roots = currentConfiguration(caller.configuration.file);
   const row = (path: readonly string[], usual: unknown, variables: readonly string[] = []): Row => {
@@ -175,15 +174,19 @@ Examples:
   kiln config show
   kiln config show --json | jq -r '.[] | select(.key == "defaults.image").value'`;
 
+const SHOW = {
+  json: row(flag, 'open', { help: 'print a list of keys, values and origins as JSON' }),
+};
+
 export function command(caller: Caller): KilnCommand {
   const it = new KilnCommand('config')
     .description('Show and check kiln.yaml: what users who are not root may do, and defaults.')
     .addHelpText('after', EXAMPLES);
   it.command('show')
     .description('Print the value in force of each key, and where it comes from.')
-    .option('--json', 'print a list of keys, values and origins as JSON')
+    .rows(SHOW)
     .examples('kiln config show')
-    .action(({ json }: { readonly json?: boolean }) => {
+    .action(({ json }: ValuesOf<typeof SHOW>) => {
       const rows = rowsOf(caller);
       if (json !== true) caller.stdout.say(yamlOf(rows));
       else {
@@ -235,12 +238,11 @@ function warnOfRoots({ policy, defaults }: Configuration, { stderr }: Caller): v
     const message = `there is no group ${group}, so only root can use kiln: groupadd --system ${group}`;
     printWarning({ code: 'no-group', message }, stderr);
   }
-  const names = new Map(Object.entries(SANDBOX).map(([name, row]) => [flagOf(name, row), name]));
+  const rows = new Map(Object.entries(SANDBOX).map(([name, row]) => [flagOf(name, row), row]));
   for (const [key, value] of Object.entries(defaults)) {
-    const name = names.get(`--${key}`);
+    const found = rows.get(`--${key}`);
     try {
-      if (name !== undefined)
-        check(`--${key}`, USER_COMMANDS.run?.options[name], value, { policy }, {});
+      if (found !== undefined) check(`--${key}`, usersRule(found), value, { policy }, {});
     } catch (error) {
       if (!(error instanceof KilnError)) throw error;
       const message = `defaults.${key}: ${error.message}: users who do not give it are refused`;

@@ -2,21 +2,25 @@ import type { CheckResult } from '../doctor/check.ts';
 import { runChecks } from '../doctor/checks.ts';
 import { type HostFile, hostFiles, readHost } from '../doctor/host.ts';
 import { statePaths } from '../host/state/paths.ts';
+import { flag } from '../options/kind.ts';
+import { row, type ValuesOf } from '../options/row.ts';
+import { ROOTS } from '../options/rules.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { printJson } from './output/print.ts';
 
-interface DoctorOptions {
-  readonly json?: true;
-  readonly files?: true;
-}
+const DOCTOR = {
+  json: row(flag, ROOTS, { help: 'print one JSON document instead of a table' }),
+  files: row(flag, ROOTS, { help: 'list the paths that kiln uses on this host beside KILN_STATE' }),
+};
+
+type DoctorOptions = ValuesOf<typeof DOCTOR>;
 
 export function command(caller: Caller): KilnCommand {
   return new KilnCommand('doctor')
     .description('Check what kiln needs of this host, and tell how to mend what is wrong.')
     .argument('[check...]', 'names of checks to run, from the second column; all by default')
-    .option('--json', 'print one JSON document instead of a table')
-    .option('--files', 'list the paths that kiln uses on this host beside KILN_STATE')
+    .rows(DOCTOR)
     .examples(
       'kiln doctor',
       'kiln doctor landlock',

@@ -1,36 +1,29 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Option } from 'commander';
 import { defined } from '../defined.ts';
 import { removeOldJobs } from '../detached/record.ts';
 import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { sizeText } from '../host/calls/system-error.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
-import { treeUsage } from '../host/files/tree-usage.ts';
 import { mendDamage } from '../host/state/kinds.ts';
 import { pathsOfUser, type StatePaths } from '../host/state/paths.ts';
 import { damagedImages } from '../image/store/damage.ts';
 import { syncStore } from '../image/store/durability.ts';
-import { collectGarbage, removeUnusedPackages, storeUsage } from '../image/store/gc.ts';
+import { collectGarbage, removeUnusedPackages } from '../image/store/gc.ts';
 import { removeIdleImage } from '../image/store/images.ts';
-import { buildCachesOf, imagesOf, usageOf, userStorage } from '../image/store/user-storage.ts';
+import { buildCachesOf, imagesOf } from '../image/store/user-storage.ts';
 import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
 import { pruneRoots } from '../jobs/mock/root/root.ts';
 import { removeBuildCaches, rootsBuildCaches } from '../jobs/rpmbuild/buildroot/caches.ts';
-import { needed } from '../options/kind.ts';
-import { sizeInBytes, timeInMilliseconds } from '../options/measures.ts';
-import { BUILD_CACHES } from '../packages/repository/cache.ts';
-import {
-  cacheUsage,
-  type Pruned,
-  type PruneOptions,
-  pruneCache,
-} from '../packages/repository/prune.ts';
+import { flag } from '../options/kind.ts';
+import { age, rest } from '../options/numbers.ts';
+import { row, type ValuesOf } from '../options/row.ts';
+import { ROOTS } from '../options/rules.ts';
+import { type Pruned, type PruneOptions, pruneCache } from '../packages/repository/prune.ts';
 import { destroySandbox } from '../sandbox/domain/destroy.ts';
 import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import { sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
-import { instanceFiles, serviceNames } from '../service/lifecycle/store.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import { sweepJobs } from '../users/job-folder.ts';
 import type { Caller } from './caller/caller.ts';
@@ -38,10 +31,11 @@ import { KilnCommand } from './options/command.ts';
 import { exitStatusHelp } from './options/exit-statuses.ts';
 import { printError } from './output/errors.ts';
 import { printEither } from './output/print.ts';
-import { addListOptions, type Columns, type ListOptions, printRows } from './output/table.ts';
 
 /** As a check that found something, not as a failure of kiln's. */
 const FOUND_DAMAGE = 1;
+/** Ids in one error. */
+const SHOWN = 5;
 
 const EXAMPLES = `${exitStatusHelp('kiln gc')}
 Without limits, only broken, expired and abandoned things are removed. Nothing that is in use is removed.
@@ -51,41 +45,31 @@ Examples:
   kiln gc --max-age 4w --max-size 20G --dry-run
   kiln gc --max-age 4w --max-size 20G`;
 
-interface GcOptions {
-  readonly maxAge?: number;
-  readonly maxSize?: number;
-  readonly verify?: boolean;
-  readonly dryRun?: boolean;
-  readonly json?: boolean;
-  readonly syncOnly?: boolean;
-}
+const GC = {
+  maxAge: row(age, 'open', {
+    help: 'remove images, packages and downloads unused for this time, such as 4w, and sandboxes kept longer',
+  }),
+  maxSize: row(rest, ROOTS, {
+    help: 'remove the least recently used images, packages and downloads until the rest is this small',
+  }),
+  verify: row(flag, ROOTS, {
+    help: 'first compare the files of all unpacked packages and images with their checksums; damaged ones are made anew when wanted',
+  }),
+  dryRun: row(flag, ROOTS, {
+    help: 'remove nothing; tell how many sandboxes, images, packages and downloads would go',
+  }),
+  json: row(flag, 'open', { help: 'print the report as JSON' }),
+  syncOnly: row(flag, ROOTS, { help: 'only write the store to the disk', hidden: true }),
+};
+
+type GcOptions = ValuesOf<typeof GC>;
 
 export function gcCommand(caller: Caller): KilnCommand {
   return new KilnCommand('gc')
     .description(
       'Remove expired and abandoned sandboxes and unfinished images, and what exceeds the given limits.',
     )
-    .option(
-      '--max-age <time>',
-      'remove images, packages and downloads unused for this time, such as 4w, and sandboxes kept longer',
-      // 0: all of them.
-      (text) => needed(timeInMilliseconds(text), 'not a duration: write it as 90s, 10m or 1h30m.'),
-    )
-    .option(
-      '--max-size <size>',
-      'remove the least recently used images, packages and downloads until the rest is this small',
-      (text) => needed(sizeInBytes(text), 'not a size: write it as 512M or 2G.'),
-    )
-    .option(
-      '--verify',
-      'first compare the files of all unpacked packages with their checksums; damaged ones, and images that share their files, are made anew when wanted',
-    )
-    .option(
-      '--dry-run',
-      'remove nothing; tell how many sandboxes, images, packages and downloads would go',
-    )
-    .option('--json', 'print the report as JSON')
-    .addOption(new Option('--sync-only', 'only write the store to the disk').hideHelp())
+    .rows(GC)
     .addHelpText('after', EXAMPLES)
     .action(async (options: GcOptions) => {
       await using engine = caller.openEngine();
@@ -128,14 +112,9 @@ export function gcCommand(caller: Caller): KilnCommand {
         );
       }
       const { damaged: found, images, uncompared } = verified;
-      if (uncompared.packages.length > 0) {
-        const what = `files of ${uncompared.packages.length} packages are not known any more: images that share them were not compared`;
-        const hint =
-          'make these images anew: `kiln image rm NAME`, then `kiln image build`; or with --update';
-        printError(new KilnError('E_DAMAGED', what, { hint }), caller.stderr);
-      }
-      if (found.length + images.length + uncompared.packages.length > 0)
-        caller.exitStatus = FOUND_DAMAGE;
+      const unknown = uncomparedErrors(uncompared);
+      for (const error of unknown) printError(error, caller.stderr);
+      if (found.length + images.length + unknown.length > 0) caller.exitStatus = FOUND_DAMAGE;
     });
 }
 
@@ -198,7 +177,7 @@ async function removeKept(engine: Engine, maxAge = Number.POSITIVE_INFINITY): Pr
   const old = (await listSandboxes(paths, engine)).filter(
     ({ state, record }) => state === 'kept' && Date.now() - record.created >= maxAge,
   );
-  for (const { directory, record } of old) await destroySandbox(paths, directory, record, connect);
+  for (const { folder, record } of old) await destroySandbox(paths, folder, record, connect);
   return old.map(({ id }) => id);
 }
 
@@ -222,100 +201,26 @@ async function tellWhatWouldGo(
   printEither(caller.stdout, how, report, text);
 }
 
+function uncomparedErrors({ packages, images, files }: VerifyReport['uncompared']): KilnError[] {
+  const anew =
+    'make these images anew: `kiln image rm NAME`, then `kiln image build`; or with --update';
+  const lost = `files of ${packages.length} packages are not known any more: images that share them were not compared`;
+  const unnoted = `of ${images.length} images nothing says how their own files were: these were not compared (${images.slice(0, SHOWN).join(', ')})`;
+  const sparse = `${files} files of images have too many holes to be compared`;
+  const errors: [number, string, string][] = [
+    [packages.length, lost, anew],
+    [images.length, unnoted, anew],
+    [files, sparse, 'have the recipe write these files without holes, or make them in the sandbox'],
+  ];
+  return errors.flatMap(([count, what, hint]) =>
+    count === 0 ? [] : [new KilnError('E_DAMAGED', what, { hint })],
+  );
+}
+
 function verifiedText(verified: VerifyReport | undefined): string {
   if (verified === undefined) return '';
   const { packages, damaged, images, uncompared } = verified;
-  const found = `${damaged.length} damaged, ${images.length} images had their files`;
-  const rest = `${uncompared.packages.length} packages and ${uncompared.files} files of images could not be compared`;
+  const found = `${damaged.length} damaged, ${images.length} images with damaged files`;
+  const rest = `${uncompared.packages.length} packages, ${uncompared.images.length} images and ${uncompared.files} files of images could not be compared`;
   return `compared ${packages} packages: ${found}; ${rest}; `;
-}
-
-const DF_EXAMPLES = `
-UNUSED is the size of images that are not in use, of packages without an image, and of all downloads and build caches. Files
-that images share with packages count for the packages. Users see what is theirs, and what they may keep;
-services, with their data, are root's.
-
-Examples:
-  kiln df
-  kiln df --json | jq '.[] | {type, bytes}'`;
-
-interface Usage {
-  readonly type: 'images' | 'packages' | 'downloads' | 'caches' | 'roots' | 'services';
-  readonly count: number;
-  readonly bytes: number;
-  readonly unusedBytes: number;
-}
-
-const COLUMNS: Columns<Usage> = [
-  ['TYPE', ({ type }) => type],
-  ['COUNT', ({ count }) => String(count)],
-  ['SIZE', ({ bytes }) => sizeText(bytes)],
-  ['UNUSED', ({ unusedBytes }) => sizeText(unusedBytes)],
-];
-
-export function dfCommand(caller: Caller): KilnCommand {
-  const it = new KilnCommand('df').description(
-    'Show the size of images, packages, downloads, build caches and services on the disk.',
-  );
-  return addListOptions(it, '{{.Type}} {{.Size}}')
-    .addHelpText('after', DF_EXAMPLES)
-    .action(async (options: ListOptions) => {
-      await using engine = caller.openEngine();
-      if (caller.user !== undefined) {
-        await showOwn(engine, caller.user, options, caller);
-        return;
-      }
-      const { images, imagesNotInUse, packages, packagesWithoutImage } = await storeUsage(
-        engine.paths,
-      );
-      const { files, bytes } = await cacheUsage(engine.paths);
-      const caches = usageOf(join(engine.paths.cache, BUILD_CACHES));
-      const rows: Usage[] = [
-        { type: 'images', ...images, unusedBytes: imagesNotInUse.bytes },
-        { type: 'packages', ...packages, unusedBytes: packagesWithoutImage.bytes },
-        { type: 'downloads', count: files, bytes, unusedBytes: bytes },
-        { type: 'caches', ...caches, unusedBytes: caches.bytes },
-        { type: 'services', ...(await servicesUsage(engine.paths, caller)), unusedBytes: 0 },
-      ];
-      printRows(caller.stdout, COLUMNS, rows, options);
-    });
-}
-
-/** A service can make any number of files: what is beyond these is not counted. */
-const SERVICE_MAX = { bytes: Number.POSITIVE_INFINITY, entries: 2_000_000 };
-
-/** @returns how many there are, and the disk that their folders take */
-async function servicesUsage(paths: StatePaths, { stderr }: Caller) {
-  const names = await serviceNames(paths);
-  let bytes = 0;
-  for (const name of names) {
-    try {
-      bytes += treeUsage(instanceFiles(paths, name).directory, SERVICE_MAX).bytes;
-    } catch (cause) {
-      const what = `the size of the service ${name} is not known`;
-      const hint = 'docs/services.md says where its files are';
-      printError(new KilnError('E_SERVICE_READ', what, { cause, hint }), stderr);
-    }
-  }
-  return { count: names.length, bytes };
-}
-
-async function showOwn(
-  { paths }: Engine,
-  user: CallerUser,
-  options: ListOptions,
-  { stdout, stderr }: Caller,
-): Promise<void> {
-  const { images, packages, downloads, caches, roots } = await userStorage(paths, user);
-  const rows: Usage[] = [
-    { type: 'images', ...images },
-    { type: 'packages', ...packages },
-    { type: 'downloads', ...downloads, unusedBytes: downloads.bytes },
-    { type: 'caches', ...caches, unusedBytes: caches.bytes },
-    { type: 'roots', ...roots, unusedBytes: 0 },
-  ];
-  printRows(stdout, COLUMNS, rows, options);
-  const bytes = rows.reduce((sum, row) => sum + row.bytes, 0);
-  const most = sizeText(user.policy.limits.storage);
-  stderr.say(`kiln: ${sizeText(bytes)} of ${most} (users.limits.storage)\n`);
 }

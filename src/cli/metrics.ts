@@ -11,23 +11,32 @@ import type { HeldPath } from '../host/files/held.ts';
 import { withUmask } from '../host/process/own-umask.ts';
 import { statOf } from '../host/process/process.ts';
 import { type StatePaths, statePaths } from '../host/state/paths.ts';
-import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
+import { opened } from '../options/places.ts';
+import { row, type ValuesOf } from '../options/row.ts';
+import { path, ROOTS } from '../options/rules.ts';
+import { listSandboxes, SANDBOX_STATES } from '../sandbox/domain/sandbox-record.ts';
 import { type ListedService, listServices } from '../service/list-services.ts';
 import { type Caller, listenForInterruption, requireHost } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 
 const TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
+const METRICS = {
+  listen: row(opened<string>('file', path('result')), ROOTS, {
+    help: 'serve them by HTTP on this unix socket until interrupted',
+  }),
+};
+
 export function command(caller: Caller): KilnCommand {
   return new KilnCommand('metrics')
     .description('Print numbers of the daemon, sandboxes and services as Prometheus reads them.')
-    .option('--listen <file>', 'serve them by HTTP on this unix socket until interrupted')
+    .rows(METRICS)
     .examples(
       'kiln metrics >/var/lib/prometheus/node-exporter/kiln.prom',
       'kiln metrics --listen /run/kiln/metrics.sock',
       'curl --unix-socket /run/kiln/metrics.sock http://kiln/metrics',
     )
-    .action(async ({ listen }: { listen?: string }) => {
+    .action(async ({ listen }: ValuesOf<typeof METRICS>) => {
       requireHost(caller.env);
       const paths = statePaths(caller.env);
       if (listen === undefined) caller.stdout.say(await metricsOf(paths));
@@ -105,10 +114,7 @@ const OF_SERVICES: readonly (readonly [name: string, kind: Kind, help: string, v
 ];
 
 async function metricsOf(paths: StatePaths): Promise<string> {
-  const sandboxes = counted(
-    ['running', 'kept', 'parked', 'expired', 'abandoned', 'ending'],
-    await listSandboxes(paths, { owner: undefined }),
-  );
+  const sandboxes = counted(SANDBOX_STATES, await listSandboxes(paths, { owner: undefined }));
   const jobs = counted(['running', 'ended', 'lost'], await listJobs(paths, undefined));
   const services = await listServices(paths);
   const daemon = daemonUsage(paths);

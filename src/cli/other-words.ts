@@ -3,7 +3,7 @@
 /** Commands that are kiln's by another name. */
 const COMMANDS: ReadonlyMap<string, string> = new Map(
   Object.entries({
-    ...{ images: 'image ls', pull: 'image pull', rmi: 'image rm', inspect: 'image show' },
+    ...{ images: 'image ls', pull: 'image pull', rmi: 'image rm' },
     ...{ save: 'image export', import: 'image import', rm: 'kill', stop: 'kill', prune: 'gc' },
     ...{ list: 'ps', ls: 'ps', start: 'service start', create: 'service create' },
     ...{ info: 'doctor', load: 'image import' },
@@ -35,8 +35,6 @@ const OPTIONS: ReadonlyMap<string, string> = new Map(
   Object.entries({
     '--privileged': 'no sandbox is privileged: --cap-add and --profile give what a command needs',
     '--entrypoint': 'the command is what stands behind --; the ENTRYPOINT of an image is not run',
-    '--env-file':
-      'each variable is an --env of its own: NAME=VALUE, or NAME for the caller’s value',
     '--mount': 'write --bind SRC:DST[:ro] for files of this host, --tmpfs DST for memory',
     '--read-only': 'no command changes an image: what it writes is gone with the sandbox',
     '--cap-drop': 'a command has no capability but those of --cap-add, and root’s few',

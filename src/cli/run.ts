@@ -1,6 +1,8 @@
-import { InvalidArgumentError, Option } from 'commander';
+import { InvalidArgumentError } from 'commander';
+import type { Owner } from '../artifacts/destination.ts';
 import type { Engine, OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
+import type { HeldPath } from '../host/files/held.ts';
 import { findStoredImage } from '../image/find.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import type { ImageManifest } from '../image/store/manifest.ts';
@@ -16,6 +18,7 @@ import {
 import { type RunHooks, type RunReport, run } from '../jobs/run/run.ts';
 import { Timeline } from '../jobs/run/timeline.ts';
 import { timeInMilliseconds } from '../options/measures.ts';
+import { row } from '../options/row.ts';
 import { RUN, type RunOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
 import type { Result } from '../result/schema.ts';
@@ -24,14 +27,15 @@ import { connectCommand } from './attach.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { detach } from './job/detach.ts';
 import { KilnCommand } from './options/command.ts';
+import { readVariables } from './options/env-file.ts';
 import { exitStatusHelp } from './options/exit-statuses.ts';
 import { heldResults, runRequest } from './options/sandbox-options.ts';
-import { addOptions } from './options/shared-options.ts';
 import { CI_FILES, CiOutput } from './output/ci-output.ts';
 import {
   commandStatus,
   exitStatus,
   KILN_FAILED,
+  limitText,
   printEgressRefusals,
   printError,
   printWarning,
@@ -39,6 +43,7 @@ import {
 import { jsonText, printJson } from './output/print.ts';
 import { pickImageFor } from './output/progress.ts';
 import { printTable } from './output/table.ts';
+import { tellUsualImage } from './output/usual-image.ts';
 
 export interface RunContext {
   readonly caller: Caller;
@@ -91,8 +96,8 @@ export function commandFor(
     .usage('[options] [--] COMMAND [ARGUMENT…]')
     .argument('<command...>', 'the command and its arguments')
     .passThroughOptions();
-  return addOptions(it, RUN, caller)
-    .addOption(publishOption())
+  return it
+    .rows({ ...RUN, publish: PUBLISH }, caller)
     .addHelpText('after', EXAMPLES)
     .action((argv: string[], given: RunOptions) => act(argv, given, it));
 }
@@ -111,14 +116,15 @@ export async function runGiven(
   await runCommand(argv, options, it, { ...context, started });
 }
 
-function publishOption(): Option {
-  return new Option('-p, --publish <port>', 'refuse, and name kiln service')
-    .hideHelp()
-    .argParser(() => {
-      const why = '--publish is for services: kiln service create --publish.';
-      throw new InvalidArgumentError(why);
-    });
+function refusePublish(): never {
+  throw new InvalidArgumentError('--publish is for services: kiln service create --publish.');
 }
+
+const PUBLISH = row({ term: 'port', read: refusePublish }, 'open', {
+  help: 'refuse, and name kiln service',
+  short: 'p',
+  hidden: true,
+});
 
 export async function runCommand(
   argv: readonly string[],
@@ -129,7 +135,8 @@ export async function runCommand(
   const { caller } = context;
   await using engine = caller.openEngine({ allowHost: options.allowHost });
   const { TERM } = caller.env;
-  const env = options.tty === true && TERM ? { TERM, ...options.env } : options.env;
+  const given = { ...(await readVariables(options.envFile ?? [], caller)), ...options.env };
+  const env = options.tty === true && TERM ? { TERM, ...given } : given;
   if (options.ci !== undefined && options.tty === true)
     it.error('kiln: --ci is for what a command writes to no terminal: leave --tty out');
   let request = runRequest({ ...options, env }, argv, it, caller.ids);
@@ -152,6 +159,7 @@ export async function runCommand(
   try {
     request = { ...request, ...(await heldResults(options, caller)) };
     await using image = await context.pickImage(engine, options.image, interruption.signal);
+    if (options.image === undefined) tellUsualImage(engine, caller);
     const { id, name } = image.manifest;
     used = { id, name };
     request = { ...request, image: id };
@@ -186,8 +194,9 @@ export async function runCommand(
     const describe = (status: number) =>
       resultOfRun({ request, exitStatus: status, renamed: engine.renamed }, report);
     await context.end(report.remove, async () => {
-      await reportResult(request, json, describe, caller, context.results);
-      await ci?.finishRun(describe(caller.exitStatus ?? 0), request.resultDirectory);
+      const where = resultsPlace(request, report.failure);
+      await reportResult(where, json, describe, caller, context.results);
+      await ci?.finishRun(describe(caller.exitStatus ?? 0), where.resultDirectory);
     });
   } catch (error) {
     const mistaken = timeForCommand(error, options, argv);
@@ -198,10 +207,7 @@ export async function runCommand(
     const failure = { error, ...course, phase, sandbox, image: used };
     const describe = (status: number) =>
       resultOfFailure({ request, exitStatus: status, renamed: engine.renamed }, failure);
-    const { resultDirectory: to, caller: owner } = request;
-    // It has been told that nothing can be written there.
-    const isUsable = to !== undefined && !isKilnCode(error, 'E_RESULTDIR');
-    const where = { caller: owner, ...(isUsable ? { resultDirectory: to } : {}) };
+    const where = resultsPlace(request, error);
     await reportResult(where, json, describe, caller, context.results);
     await ci?.finishRun(describe(caller.exitStatus), where.resultDirectory);
   } finally {
@@ -209,6 +215,12 @@ export async function runCommand(
     collecting?.[Symbol.dispose]();
     attachment?.[Symbol.dispose]();
   }
+}
+
+/** Where a result is written after an error: nowhere, if that has told that nothing can be. */
+export function resultsPlace(request: ResultsPlace, error: unknown): ResultsPlace {
+  const isUsable = !isKilnCode(error, 'E_RESULTDIR_BUSY') && !isKilnCode(error, 'E_RESULTDIR');
+  return isUsable ? request : { caller: request.caller };
 }
 
 function announce(report: RunReport, options: RunOptions, caller: Caller): void {
@@ -231,12 +243,17 @@ function announce(report: RunReport, options: RunOptions, caller: Caller): void 
   }
 }
 
+interface ResultsPlace {
+  readonly resultDirectory?: HeldPath | undefined;
+  readonly caller: Owner;
+}
+
 /**
  * Writes result.json into the result directory, if there is one, and prints it as one line on stderr for
  * `--json`. If it cannot be written, that is a failure of kiln, unless there is one already.
  */
 export async function reportResult(
-  { resultDirectory, caller: owner }: Pick<RunRequest, 'resultDirectory' | 'caller'>,
+  { resultDirectory, caller: owner }: ResultsPlace,
   json: boolean,
   describe: (exitStatus: number) => Result,
   caller: Caller,
@@ -250,20 +267,6 @@ export async function reportResult(
     if (!caller.exitStatus) caller.exitStatus = KILN_FAILED;
   }
   if (json) caller.stderr.write(`${jsonText(result())}\n`);
-}
-
-function limitText(
-  limit: NonNullable<RunReport['limitHit']>,
-  { timeout = 0, stallTimeout = 0 }: RunOptions,
-): string {
-  const texts = {
-    timeout: `the command was ended after ${timeout / 1000} s: the time limit was reached (--timeout)`,
-    stall: `the command was ended: it wrote nothing for ${stallTimeout / 1000} s (--stall-timeout)`,
-    memory: 'the kernel killed a process: the memory limit was reached (--memory)',
-    pids: 'the command could not start a process: the limit was reached (--pids)',
-    disk: 'a file system of the sandbox is full: the disk limit was reached (--disk)',
-  };
-  return texts[limit];
 }
 
 export function printLayers(
@@ -294,7 +297,7 @@ function timeForCommand(
 /** The error of `kiln run IMAGE COMMAND`, podman’s habit, where the first word is an image or a recipe. */
 async function imageFirst(
   error: unknown,
-  { paths, owner }: Pick<OwnEngine, 'paths' | 'owner'>,
+  { paths, owner }: Engine,
   [image = '', ...command]: readonly string[],
 ): Promise<unknown> {
   if (!(error instanceof KilnError)) return error;

@@ -1,11 +1,15 @@
 import { setImmediate } from 'node:timers/promises';
+import type { ParkedSandboxes } from '../daemon/parked.ts';
 import { Follower } from '../detached/follow.ts';
-import { jobCalled, type ListedJob, listJobs, sandboxMeant } from '../detached/record.ts';
+import { isMeant, jobCalled, type ListedJob, listJobs, sandboxMeant } from '../detached/record.ts';
 import { KilnError } from '../errors.ts';
 import { sizeText } from '../host/calls/system-error.ts';
 import { requireState, type StatePaths, statePaths } from '../host/state/paths.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import { flag } from '../options/kind.ts';
 import { count } from '../options/numbers.ts';
+import { row, type ValuesOf } from '../options/row.ts';
+import { ROOTS } from '../options/rules.ts';
 import { quiet } from '../options/sandbox.ts';
 import { allEnds } from '../promise.ts';
 import { destroySandbox } from '../sandbox/domain/destroy.ts';
@@ -16,23 +20,19 @@ import {
   type SandboxUsage,
   sandboxUsage,
 } from '../sandbox/domain/sandbox-record.ts';
-import { type Caller, type Parking, requireHost } from './caller/caller.ts';
+import { type Caller, requireHost } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
-import { RowOption } from './options/shared-options.ts';
-import { printJson } from './output/print.ts';
 import { watchProgress } from './output/progress.ts';
-import {
-  addListOptions,
-  type Columns,
-  type ListOptions,
-  printRows,
-  printTable,
-} from './output/table.ts';
+import { type Columns, isJson, isTable, listing, printRows } from './output/table.ts';
 
-interface PsOptions extends ListOptions {
-  readonly jobs?: boolean;
-  readonly all?: boolean;
-}
+const PS = {
+  all: row(flag, 'open', { help: 'list parked sandboxes and ended jobs as well', short: 'a' }),
+  jobs: row(flag, 'open', { help: 'list detached jobs only, also those that have ended' }),
+  ...listing(
+    '{{.ID}} {{.State}}',
+    'print one JSON array instead of a table: of sandboxes, with --jobs of jobs',
+  ),
+};
 
 interface ShownSandbox extends ListedSandbox {
   readonly imageName: string | undefined;
@@ -53,14 +53,11 @@ const COLUMNS: Columns<ShownSandbox> = [
 ];
 
 export function psCommand(caller: Caller): KilnCommand {
-  const it = new KilnCommand('ps')
+  return new KilnCommand('ps')
     .description(
-      'List sandboxes: running, kept (for `kiln shell`), expired or abandoned (`kiln gc` removes them), ending (killed, but the kernel cannot end a process in it) and, with -a, parked (ready for the next command); and detached jobs, with -a those that have ended as well. SIZE is what a sandbox has written to its own file systems, which are in memory; MEMORY is all that it takes now.',
+      'List sandboxes: running, kept (for `kiln shell`), expired, dead or abandoned (`kiln gc` removes them), ending (killed, but the kernel cannot end a process in it) and, with -a, parked (ready for the next command); and detached jobs, with -a those that have ended as well. SIZE is what a sandbox has written to its own file systems, which are in memory; MEMORY is all that it takes now.',
     )
-    .option('-a, --all', 'list parked sandboxes and ended jobs as well')
-    .option('--jobs', 'list detached jobs only, also those that have ended');
-  const json = 'print one JSON array instead of a table: of sandboxes, with --jobs of jobs';
-  return addListOptions(it, '{{.ID}} {{.State}}', json)
+    .rows(PS)
     .examples(
       'kiln ps',
       'kiln ps --format "{{.ID}} {{.Memory}} {{.Size}}"',
@@ -68,14 +65,13 @@ export function psCommand(caller: Caller): KilnCommand {
       'kiln ps --format "{{.ID}} {{.State}}"',
       'kiln ps --jobs',
     )
-    .action(async (options: PsOptions) => {
+    .action(async (options: ValuesOf<typeof PS>) => {
       requireHost(caller.env);
       const paths = statePaths(caller.env);
       requireState(paths.root);
       const jobs = await listJobs(paths, caller.user);
       if (options.jobs === true) {
-        if (options.json === true) printJson(caller.stdout, jobs.map(jobJson));
-        else printJobs(jobs, caller);
+        printRows(caller.stdout, JOBS, jobs, options, jobJson);
         return;
       }
       const listed = await listSandboxes(paths, { owner: caller.user });
@@ -88,17 +84,17 @@ export function psCommand(caller: Caller): KilnCommand {
       }
       printRows(caller.stdout, COLUMNS, sandboxes, options, sandboxJson);
       for (const { id, state, record } of sandboxes) {
-        if (state !== 'ending' || options.json === true) continue;
+        if (state !== 'ending' || isJson(options)) continue;
         caller.stderr.say(`kiln: sandbox ${id} cannot end: ${whyEndless(record.init?.pid)}\n`);
       }
       const told = options.all === true ? jobs : jobs.filter(({ state }) => state !== 'ended');
-      if (options.json === true || options.format !== undefined || told.length === 0) return;
+      if (!isTable(options) || told.length === 0) return;
       caller.stdout.say('\n');
-      printJobs(told, caller);
+      printRows(caller.stdout, JOBS, told, {}, jobJson);
     });
 }
 
-function shown(sandbox: ListedSandbox, paths: StatePaths): ShownSandbox {
+export function shown(sandbox: ListedSandbox, paths: StatePaths): ShownSandbox {
   const { record } = sandbox;
   const imageName = record.image && readManifest(paths, record.image)?.name;
   const endless = sandbox.state === 'ending' ? endlessProcesses(record.init?.pid) : undefined;
@@ -110,32 +106,29 @@ function bytesText(bytes: number | undefined): string {
 }
 
 /** Times are ISO 8601 here; `record` is the sandbox's file as it lies. */
-function sandboxJson({ imageName, usage, ...sandbox }: ShownSandbox) {
+export function sandboxJson({ imageName, usage, folder: directory, ...sandbox }: ShownSandbox) {
   const { image, created, keepUntil } = sandbox.record;
   const times = { created: iso(created), keepUntil: iso(keepUntil) };
-  return { ...sandbox, image, imageName, ...times, ...usage };
+  return { ...sandbox, directory, image, imageName, ...times, ...usage };
 }
 
 function iso(milliseconds: number | undefined): string | undefined {
   return milliseconds === undefined ? undefined : new Date(milliseconds).toISOString();
 }
 
-function printJobs(jobs: readonly ListedJob[], caller: Caller): void {
-  printTable(
-    caller.stdout,
-    ['JOB', 'NAME', 'STATE', 'OWNER', 'AGE', 'COMMAND'],
-    jobs.map(({ state, record }) => [
-      record.id,
-      record.name ?? '',
-      record.ended === undefined ? state : `ended ${record.ended.status}`,
-      ownerText(record),
-      age(record.created),
-      record.command.join(' ').slice(0, 60),
-    ]),
-  );
-}
+const JOBS: Columns<ListedJob> = [
+  ['JOB', ({ record }) => record.id],
+  ['NAME', ({ record }) => record.name ?? ''],
+  [
+    'STATE',
+    ({ state, record: { ended } }) => (ended === undefined ? state : `ended ${ended.status}`),
+  ],
+  ['OWNER', ({ record }) => ownerText(record)],
+  ['AGE', ({ record }) => age(record.created)],
+  ['COMMAND', ({ record }) => record.command.join(' ').slice(0, 60)],
+];
 
-function jobJson({ state, record }: ListedJob) {
+export function jobJson({ state, record }: ListedJob) {
   const { id, name, owner, command, created, resultDirectory, ended } = record;
   return {
     ...{ id, name, state, owner, command, created: iso(created), resultDirectory },
@@ -155,6 +148,13 @@ function age(since: number): string {
   return `${Math.round(seconds / 3600)}h`;
 }
 
+const KILL = {
+  all: row(flag, 'open', {
+    help: 'destroy all sandboxes, including parked ones, and end all jobs',
+    short: 'a',
+  }),
+};
+
 export function killCommand(caller: Caller): KilnCommand {
   return new KilnCommand('kill')
     .description(
@@ -164,9 +164,9 @@ export function killCommand(caller: Caller): KilnCommand {
       '[id...]',
       'ids, or names of jobs, as `kiln ps` shows them; the first digits are enough',
     )
-    .option('-a, --all', 'destroy all sandboxes, including parked ones, and end all jobs')
+    .rows(KILL)
     .examples('kiln kill 3fa9', 'kiln kill --all')
-    .action(async (ids: string[], { all = false }: { all?: boolean }) => {
+    .action(async (ids: string[], { all = false }: ValuesOf<typeof KILL>) => {
       if (ids.length === 0 && !all) {
         throw new KilnError('E_ARGUMENT', 'say which sandbox: an id, or --all', {
           hint: '`kiln ps` lists them',
@@ -179,12 +179,9 @@ export function killCommand(caller: Caller): KilnCommand {
       }
       await using engine = caller.openEngine();
       const { paths, connect } = engine;
-      // A user's job may be called as root's, or as the id of a sandbox.
-      const isMeant = (word: string, { record: { id, name, owner } }: ListedJob) =>
-        (name === word && owner === caller.user?.uid) || (word !== '' && id.startsWith(word));
       const known = await listJobs(paths, caller.user);
       const running = known.filter(({ state }) => state === 'running');
-      const isJob = (word: string) => running.some((job) => isMeant(word, job));
+      const isJob = (word: string) => running.some((job) => isMeant(job, word, caller.user));
       const named = ids.filter(isJob).map((word) => jobCalled(running, word, caller.user));
       const jobs = all ? running : [...new Set(named)];
       const endOne = async ({ record: { id } }: ListedJob) => {
@@ -197,8 +194,8 @@ export function killCommand(caller: Caller): KilnCommand {
       const chosen = all
         ? listed
         : others.map((word) => sandboxMeant(known, word, caller.user, listed));
-      const destroy = async ({ id, directory, record }: ListedSandbox) => {
-        await destroySandbox(paths, directory, record, connect);
+      const destroy = async ({ id, folder, record }: ListedSandbox) => {
+        await destroySandbox(paths, folder, record, connect);
         caller.stdout.say(`${id}\n`);
       };
       // A sandbox may have been named twice.
@@ -212,24 +209,28 @@ async function endJob(paths: StatePaths, id: string): Promise<void> {
   await follower?.over;
 }
 
+const PARK = {
+  number: row(count, ROOTS, {
+    help: 'keep this many sandboxes parked; without -n, as many as before',
+    short: 'n',
+    term: 'count',
+  }),
+  none: row(flag, ROOTS, { help: 'destroy the parked sandboxes and start no more' }),
+  quiet,
+};
+
 export function parkCommand(caller: Caller): KilnCommand {
   return new KilnCommand('park')
     .description(
       'Park sandboxes: start them before there are commands, which then need not wait for libvirt. A parked sandbox fits every image, bind and limit. It is used once and then replaced in the background. Parked sandboxes end after 30 minutes without use, and with the daemon.',
     )
-    .option(
-      '-n, --number <count>',
-      'keep this many sandboxes parked; without -n, as many as before',
-      count.read,
-    )
-    .option('--none', 'destroy the parked sandboxes and start no more')
-    .addOption(new RowOption('quiet', quiet))
+    .rows(PARK)
     .examples(
       'kiln park -n 4',
       'kiln ps -a',
       'kiln park --none\n\nEach is reckoned at 32 MB, and 512 MB must stay free: kiln refuses more. KILN_PARKED, or defaults.parked of /etc/kiln/kiln.yaml, sets how many the daemon parks by itself.',
     )
-    .action(async (options: { number?: number; none?: boolean }) => {
+    .action(async (options: ValuesOf<typeof PARK>) => {
       // Fails here for callers who cannot have sandboxes at all.
       await using _engine = caller.openEngine();
       const parking = requireParking(caller);
@@ -250,7 +251,7 @@ export function parkCommand(caller: Caller): KilnCommand {
     });
 }
 
-function requireParking({ parking }: Caller): Parking {
+function requireParking({ parking }: Caller): ParkedSandboxes {
   if (parking !== undefined) return parking;
   const what = 'only the daemon can park sandboxes, and none serves this call';
   throw new KilnError('E_NO_DAEMON', what, {
@@ -258,11 +259,11 @@ function requireParking({ parking }: Caller): Parking {
   });
 }
 
-function parked({ count, target }: Parking): string {
+function parked({ count, target }: ParkedSandboxes): string {
   return `${count} of ${target} parked`;
 }
 
-function requireRoom({ count, room }: Parking, wanted: number): void {
+function requireRoom({ count, room }: ParkedSandboxes, wanted: number): void {
   const most = count + room;
   if (wanted <= most) return;
   throw new KilnError('E_PARK_ROOM', `there is no memory for ${wanted} parked sandboxes`, {

@@ -1,31 +1,26 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CopyInItem } from '../artifacts/copy-in.ts';
 import { defined } from '../defined.ts';
-import { listJobs, sandboxMeant } from '../detached/record.ts';
-import type { OwnEngine } from '../engine.ts';
+import { isMeant, listJobs, sandboxMeant } from '../detached/record.ts';
+import type { Engine, OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
-import { unlessErrno } from '../host/calls/libc.ts';
-import { connectUnixSocket, NOBODY_LISTENS } from '../host/sockets/unix-socket.ts';
 import { readManifest } from '../image/store/manifest.ts';
-import { EXEC, type ExecOptions, type ShellOptions } from '../options/sandbox.ts';
+import { EXEC, type ExecOptions, SHELL, type ShellOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
 import {
   findSandbox,
-  isOver,
   type ListedSandbox,
   listSandboxes,
-  sandboxFiles,
 } from '../sandbox/domain/sandbox-record.ts';
+import { closedError, connectHolder } from '../sandbox/door/holder.ts';
 import type { KeptCommand } from '../sandbox/door/plan.ts';
 import { commandUser } from '../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import { type ExecuteRequest, visit } from '../sandbox/door/visitors.ts';
-import { runAttached, SHELL } from './attach.ts';
+import { OPEN_SHELL, runAttached } from './attach.ts';
 import { type Caller, hasTerminal } from './caller/caller.ts';
 import { KilnCommand, refuseOptions } from './options/command.ts';
-import { addSandboxOptions } from './options/sandbox-options.ts';
-import { addOptions } from './options/shared-options.ts';
 import { printEgressRefusals, printWarning } from './output/errors.ts';
 import { ownContext, runCommand } from './run.ts';
 
@@ -47,14 +42,15 @@ export function command(caller: Caller): KilnCommand {
     .description('Open a shell in a new sandbox, or in one that runs or was kept.')
     .usage('[options] | ID')
     .argument('[id]', ID);
-  return addSandboxOptions(it, caller)
+  return it
+    .rows(SHELL, caller)
     .addHelpText('after', EXAMPLES)
     .action(async (id: string | undefined, options: ShellOptions) => {
       if (id !== undefined) refuseOptions(it.given(), `the sandbox ${id}`, AS_MADE);
       const tty = hasTerminal(caller);
       if (id === undefined)
-        await runCommand(SHELL, { ...options, tty, samples: true }, it, ownContext(caller));
-      else await enter(id, SHELL, { tty, env: {}, copyIn: [] }, caller);
+        await runCommand(OPEN_SHELL, { ...options, tty, samples: true }, it, ownContext(caller));
+      else await enter(id, OPEN_SHELL, { tty, env: {}, copyIn: [] }, caller);
     });
 }
 
@@ -67,7 +63,8 @@ export function execCommand(caller: Caller): KilnCommand {
     .argument('<id>', ID)
     .argument('<command...>', 'the command and its arguments')
     .passThroughOptions();
-  return addOptions(it, EXEC, caller)
+  return it
+    .rows(EXEC, caller)
     .addHelpText(
       'after',
       `
@@ -118,7 +115,7 @@ async function enter(
     } catch (error) {
       if (!isKilnCode(error, 'E_SANDBOX_BUSY')) throw error;
     }
-    const holder = now.state === 'running' ? connectHolder(now.directory) : undefined;
+    const holder = now.state === 'running' ? connectHolder(now.folder) : undefined;
     if (holder !== undefined && copyIn.length > 0) {
       closeDescriptor(holder);
       throw new KilnError('E_ARGUMENT', `--copy-in: another command holds sandbox ${id}`, {
@@ -140,15 +137,10 @@ async function enter(
   }
 }
 
-async function sandboxOf(
-  engine: Pick<OwnEngine, 'paths' | 'owner'>,
-  word: string,
-): Promise<ListedSandbox> {
+export async function sandboxOf(engine: Engine, word: string): Promise<ListedSandbox> {
   const jobs = await listJobs(engine.paths, engine.owner);
-  const job = jobs.findLast(({ state, record: { id, name, owner } }) => {
-    const isNamed = name === word && owner === engine.owner?.uid;
-    return state === 'running' && (isNamed || (word.length > 3 && id.startsWith(word)));
-  });
+  const running = jobs.filter(({ state }) => state === 'running');
+  const job = running.findLast((each) => isMeant(each, word, engine.owner, 4));
   if (job === undefined) {
     const sandboxes = await listSandboxes(engine.paths, engine);
     try {
@@ -173,32 +165,6 @@ function userIn({ paths }: OwnEngine, image: string | undefined, user: string): 
   throw new KilnError('E_NO_USER', `user ${user}: the image of the sandbox is gone`, {
     hint: 'leave --user out: the command is the user that the sandbox was made for',
   });
-}
-
-function connectHolder(directory: string): number | undefined {
-  const path = sandboxFiles.visit(directory);
-  return unlessErrno(NOBODY_LISTENS, () => connectUnixSocket(path));
-}
-
-function closedError({ id, state, record }: ListedSandbox): KilnError {
-  const [first, name] = record.command ?? [];
-  const [why, hint] =
-    state === 'parked'
-      ? ['it is parked, and has no image yet', '`kiln shell -r IMAGE` opens a new one']
-      : state === 'ending'
-        ? ['it was killed, and a process in it does not end', '`kiln ps` says which one']
-        : isOver(state)
-          ? [
-              state === 'abandoned' ? 'its kiln was killed' : 'its time is over',
-              '`kiln gc` removes it; `kiln run --keep` keeps one for later',
-            ]
-          : first === 'service'
-            ? [`it is that of the service ${name}`, `kiln service execute ${name} -- COMMAND`]
-            : [
-                'it is a build’s, or its command has not begun or has ended',
-                'what a build makes comes of its recipe alone; `kiln build --keep` keeps the sandbox of a failed one',
-              ];
-  return new KilnError('E_NO_SANDBOX', `sandbox ${id} takes no further command: ${why}`, { hint });
 }
 
 async function enterKept(
@@ -231,7 +197,7 @@ async function enterKept(
   }
 }
 
-async function keepAgain(
+export async function keepAgain(
   sandbox: PlannedSandbox,
   kept: KeptCommand,
   keepUntil: number,

@@ -21,8 +21,14 @@ export interface TextInput extends Disposable {
 
 export type DetachRequest = Pick<JobOptions, 'name' | 'tty' | 'resultDirectory'>;
 
-/** Everything of a command line beside its options. It is explicit because a daemon has many callers at a time. */
-export interface Caller {
+/** Who calls, root or a user, and what becomes of the paths that they name. */
+export interface PathCaller {
+  readonly user: CallerUser | undefined;
+  readonly paths: CallerPaths;
+}
+
+/** Whoever gives options: on a command line, or by a call of the API. */
+export interface OptionCaller extends PathCaller {
   /** kilnd sets KILN_STATE to its own absolute path. */
   readonly env: Readonly<Record<string, string | undefined>>;
   /** A variable with the caller's value; `env` lacks variables that Node would obey. */
@@ -31,22 +37,25 @@ export interface Caller {
   /** Absolute. Throws Node's own ENOENT if it was deleted. */
   cwd(): string;
   readonly ids: { readonly uid: number; readonly gid: number };
-  readonly user: CallerUser | undefined;
-  readonly paths: CallerPaths;
-  /** The path of root's kiln.yaml, and the caller's own. */
-  readonly configuration: {
-    readonly file: string;
-    readonly own: CallersConfiguration | undefined;
-  };
   /**
    * Room for a sandbox beside the one that a user's command has, until disposed of; undefined if there is none now.
    * Without this function there is no bound.
    */
   readonly takeRoom?: (() => Promise<Disposable | undefined>) | undefined;
+}
+
+/** Everything of a command line beside its options. It is explicit because a daemon has many callers at a time. */
+export interface Caller extends OptionCaller {
+  /** The path of root's kiln.yaml, and the caller's own. */
+  readonly configuration: {
+    readonly file: string;
+    readonly own: CallersConfiguration | undefined;
+  };
   readonly inputIsTTY: boolean;
   readonly stdout: TextOutput;
   readonly stderr: TextOutput;
   readonly windowSize: { readonly rows: number; readonly columns: number };
+  /** Unset counts as success; a short run that leaves it unset has failed. */
   exitStatus: number | undefined;
   /** Standard output is what the command is for: without a reader it fails. */
   isOutputAll: boolean;
@@ -75,14 +84,12 @@ export interface Caller {
    * @throws KilnError E_NOT_ROOT, E_NO_PROC, E_STATE
    */
   openEngine(options?: EngineOptions & { readonly anybody?: boolean }): OwnEngine;
-  readonly parking: Parking | undefined;
+  readonly parking: ParkedSandboxes | undefined;
   /** True if this process serves nobody else. */
   readonly isOnly: boolean;
   /** Notes a change of the store: it is flushed to the disk once nobody waits. */
   readonly storeChanged: () => void;
 }
-
-export type Parking = Pick<ParkedSandboxes, 'count' | 'target' | 'room' | 'keep' | 'fill' | 'none'>;
 
 export const FORWARDED: readonly NodeJS.Signals[] = [
   ...(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const),

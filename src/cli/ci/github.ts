@@ -105,7 +105,11 @@ async function answer(request: Request, hook: Hook): Promise<number> {
       return await prepare(request.args, request.responseFile, hook);
     case 'run_script_step': {
       const { args } = request;
-      const options = ['-w', args.workingDirectory, ...environment(args, false)];
+      const options = [
+        '-w',
+        args.workingDirectory,
+        ...environment(args.environmentVariables, false),
+      ];
       return await jobOf(request.state, hook).execute(options, commandOf(args));
     }
     case 'run_container_step': {
@@ -180,15 +184,12 @@ function surroundings(its: Container): string[] {
       // A job could have left a link in its place, for the next one, which would bind what it leads to.
       `${sourceVolumePath}:${targetVolumePath}:${readOnly ? 'ro' : 'rw'},nolinks`,
     ]),
-    ...environment(its, hasHome),
+    ...environment(its.environmentVariables, hasHome),
   ];
 }
 
-function environment(
-  { environmentVariables }: Pick<Step, 'environmentVariables'>,
-  hasHome: boolean,
-): string[] {
-  const given = Object.entries(environmentVariables ?? {});
+function environment(variables: Step['environmentVariables'], hasHome: boolean): string[] {
+  const given = Object.entries(variables ?? {});
   const home = hasHome && !given.some(([name]) => name === 'HOME') ? [['HOME', HOME]] : [];
   return [...home, ...given].flatMap(([name, value]) => ['-e', `${name}=${value ?? ''}`]);
 }

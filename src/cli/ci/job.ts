@@ -1,10 +1,11 @@
 /** What both runners need: a job of theirs has one kept sandbox, which each of its steps enters. */
 import { KilnError } from '../../errors.ts';
 import { statePaths } from '../../host/state/paths.ts';
+import { text } from '../../options/kind.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
 import { listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
 import { type Caller, requireHost } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
-import { repeated } from '../options/shared-options.ts';
 
 /**
  * Does what a command line of kiln's says: its rules, for users as well, hold for what a runner wants. What kiln
@@ -79,22 +80,21 @@ export class JobSandbox {
   }
 }
 
-export interface RunnerOptions {
-  readonly allowImage: readonly string[];
-}
+const RUNNER = {
+  allowImage: row(text('image'), 'open', {
+    help: 'let jobs name this image instead of the one of -r; can be given several times',
+    many: true,
+  }),
+};
+
+export type RunnerOptions = ValuesOf<typeof RUNNER>;
 
 /** A command of a runner's that opens sandboxes: behind its own options come those of `kiln run`. */
 export function opensSandboxes(command: KilnCommand): KilnCommand {
   return command
     .usage('[options] [-- OPTION of kiln run…]')
     .argument('[option...]', 'options of `kiln run`: -r IMAGE, limits, network, binds and others')
-    .addOption(
-      repeated(
-        '--allow-image <image>',
-        'let jobs name this image instead of the one of -r; can be given several times',
-        String,
-      ),
-    );
+    .rows(RUNNER);
 }
 
 /**

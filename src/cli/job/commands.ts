@@ -15,6 +15,8 @@ import { attempt } from '../../host/calls/libc.ts';
 import { type HeldPath, ownPath } from '../../host/files/held.ts';
 import { roomIn } from '../../host/sockets/back-pressure.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
+import { flag } from '../../options/kind.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
 import { deferred } from '../../promise.ts';
 import { noResultError, renewReport, resultIn } from '../../report/write.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
@@ -24,13 +26,17 @@ import { LogView } from '../output/print.ts';
 
 const JOB = 'an id or name, as `kiln ps` shows it; the first digits are enough';
 
+const LOGS = {
+  follow: row(flag, 'open', { help: 'go on until the job has ended', short: 'f' }),
+};
+
 export function logsCommand(caller: Caller): KilnCommand {
   return new KilnCommand('logs')
     .description('Print what a detached job has written, the last 8 MiB of it at least.')
     .argument('<id>', JOB)
-    .option('-f, --follow', 'go on until the job has ended')
+    .rows(LOGS)
     .examples('kiln logs 3fa9', 'kiln logs -f nightly')
-    .action(async (id: string, options: { follow?: boolean }) => {
+    .action(async (id: string, options: ValuesOf<typeof LOGS>) => {
       const paths = statePaths(caller.env);
       const job = await findJob(paths, caller.user, id);
       using output = new JobOutput(caller);

@@ -1,5 +1,8 @@
 import { type Argument, Command, Help, InvalidArgumentError, type Option } from 'commander';
 import { KilnError } from '../../errors.ts';
+import type { Source } from '../../options/kind.ts';
+import type { Rows } from '../../options/row.ts';
+import { RowOption } from './row-option.ts';
 
 /** An empty path, of a variable that is not set, would be the caller's folder. */
 function refuseEmpty(given: Option | Argument): void {
@@ -41,6 +44,12 @@ export class KilnCommand extends Command {
     if (!argument.variadic && /^(?:dir|directory|file|path)$/.test(argument.name()))
       refuseEmpty(argument);
     return super.addArgument(argument);
+  }
+
+  /** Gives it an option for each row. */
+  rows(table: Rows, from?: Source): this {
+    for (const [name, row] of Object.entries(table)) this.addOption(new RowOption(name, row, from));
+    return this;
   }
 
   examples(...lines: readonly string[]): this {

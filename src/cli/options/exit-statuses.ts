@@ -64,7 +64,7 @@ export const EXIT_STATUSES = {
   ],
   'kiln gc': [
     [0, 'done'],
-    [1, '--verify found damage'],
+    [1, '--verify found damage, or could not compare everything'],
   ],
   'kiln doctor': [
     [0, 'every job can run; there may be things to watch'],

@@ -1,21 +1,15 @@
 import type { HeldPath } from '../../host/files/held.ts';
 import type { RunRequest } from '../../jobs/run/request.ts';
-import type { Source } from '../../options/kind.ts';
 import { valuesIn } from '../../options/row.ts';
-import { SANDBOX, type SandboxOptions, SHELL } from '../../options/sandbox.ts';
+import { SANDBOX, type SandboxOptions } from '../../options/sandbox.ts';
 import { sharedTarget } from '../../sandbox/policy/specification.ts';
-import type { Caller } from '../caller/caller.ts';
+import type { PathCaller } from '../caller/caller.ts';
 import type { KilnCommand } from './command.ts';
-import { addOptions } from './shared-options.ts';
-
-export function addSandboxOptions(command: KilnCommand, from: Source): KilnCommand {
-  return addOptions(command, SHELL, from);
-}
 
 /** Opened by the caller. @throws KilnError E_RESULTDIR */
 export async function heldResults(
   { resultDirectory }: { resultDirectory?: string },
-  { paths }: Pick<Caller, 'paths'>,
+  { paths }: PathCaller,
 ): Promise<{ readonly resultDirectory?: HeldPath }> {
   return resultDirectory ? { resultDirectory: await paths.results(resultDirectory) } : {};
 }

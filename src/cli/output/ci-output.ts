@@ -2,7 +2,7 @@ import { basename } from 'node:path';
 import { writeText } from '../../artifacts/staging.ts';
 import { reasonOf } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
-import type { ChainMemberReport } from '../../jobs/chain/request.ts';
+import type { ChainMemberReport, ToldChain } from '../../jobs/chain/request.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
 import { mayBeginPart, partBegunBy } from '../../jobs/rpmbuild/rpmbuild.ts';
@@ -163,7 +163,7 @@ export class CiOutput implements Disposable {
 
   /** @param results of the packages that were built in this run, by name */
   async finishMembers(
-    members: readonly ToldMember[],
+    members: ToldChain['members'],
     results: ReadonlyMap<string, SuiteResult>,
     directory: HeldPath,
   ): Promise<void> {
@@ -251,16 +251,14 @@ function withCommandFailure({ failure, exit, limitHit, ...result }: Result): Res
   };
 }
 
-type ToldMember = Pick<ChainMemberReport, 'name' | 'state' | 'reason' | 'durationMs'>;
-
-function caseOf({ name, state, reason, durationMs }: ToldMember): ChainCase {
+function caseOf({ name, state, reason, durationMs }: ToldChain['members'][number]): ChainCase {
   const isDone = state === 'built' || state === 'unchanged';
   const outcome = isDone ? 'passed' : state === 'failed' ? 'failed' : 'skipped';
   return { name, outcome, durationMs, state, reason: reason ?? '' };
 }
 
 /** What annotations call a spec: its path in the checkout, where it lies in one. */
-export function specPath(path: string, caller: Pick<Caller, 'cwd'>): string {
+export function specPath(path: string, caller: Caller): string {
   const inside = path.startsWith('/') ? path.replace(`${caller.cwd()}/`, '') : path;
   return inside.startsWith('/') || inside.startsWith('..') ? basename(inside) : inside;
 }

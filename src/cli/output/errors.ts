@@ -10,7 +10,7 @@ import { DISK_FULL, knownFailure, reasonLines } from '../../host/calls/system-er
 import { signalNumber } from '../../host/process/process.ts';
 import { damageText, onDamage } from '../../host/state/damage.ts';
 import { statePaths } from '../../host/state/paths.ts';
-import type { CommandEnd } from '../../sandbox/door/supervise.ts';
+import type { CommandEnd, TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { TextOutput } from './print.ts';
 import { plainText } from './print.ts';
@@ -21,15 +21,12 @@ export function printError(error: unknown, to: TextOutput): void {
   to.say(describeError(error));
 }
 
-export function printWarning(
-  warning: Pick<Warning, 'code' | 'message'>,
-  to: Pick<TextOutput, 'say'>,
-): void {
+export function printWarning(warning: Warning, to: TextOutput): void {
   to.say(describeWarning(warning));
 }
 
 /** A line, which ends with the code: docs/warnings.md explains it. */
-export function describeWarning({ code, message }: Pick<Warning, 'code' | 'message'>): string {
+export function describeWarning({ code, message }: Warning): string {
   return plainText(`kiln: warning: ${message} [${code}]\n`);
 }
 
@@ -87,6 +84,21 @@ export function commandStatus(end: CommandEnd): number {
   return end.exitCode ?? KILN_FAILED;
 }
 
+/** @param limit one that a command has hit, as the API says it too */
+export function limitText(
+  limit: string,
+  { timeout = 0, stallTimeout = 0 }: TimeLimits,
+): string | undefined {
+  const texts: Readonly<Record<string, string>> = {
+    timeout: `the command was ended after ${timeout / 1000} s: the time limit was reached (--timeout)`,
+    stall: `the command was ended: it wrote nothing for ${stallTimeout / 1000} s (--stall-timeout)`,
+    memory: 'the kernel killed a process: the memory limit was reached (--memory)',
+    pids: 'the command could not start a process: the limit was reached (--pids)',
+    disk: 'a file system of the sandbox is full: the disk limit was reached (--disk)',
+  };
+  return texts[limit];
+}
+
 /** Reports damaged files to `say` until disposed of; not if `--json` reserves stderr for JSON. */
 export function tellingDamage(argv: readonly string[], say: (text: string) => void): Disposable {
   const words = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
@@ -105,7 +117,7 @@ const MAX_LINES = 10;
  */
 export function printEgressRefusals(
   entries: readonly EgressEntry[],
-  to: Pick<TextOutput, 'say'>,
+  to: { say(text: string): void },
 ): void {
   const lines = new Set<string>();
   for (const { host, port, refused } of entries) {

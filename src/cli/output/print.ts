@@ -170,7 +170,7 @@ export class LogView implements Disposable {
 const SEEN = 16 * 1024;
 
 /** Prints the last lines of what has failed. */
-export function printLines(lines: readonly string[], to: Pick<TextOutput, 'say'>): void {
+export function printLines(lines: readonly string[], to: TextOutput): void {
   for (const line of lines) to.say(`  | ${line}\n`);
 }
 

@@ -13,8 +13,6 @@ import { aligned } from './table.ts';
 const TERMINAL_EVERY = 250;
 const LOG_EVERY = 5000;
 
-type Terminal = Pick<Caller, 'stderr' | 'variable'>;
-
 /** The cells of a row, and how it looks where the terminal has colours. */
 export interface LiveRow {
   readonly cells: readonly string[];
@@ -22,15 +20,12 @@ export interface LiveRow {
 }
 
 /** Whether lines can change in place. */
-export function isLive(caller: Terminal): boolean {
+export function isLive(caller: Caller): boolean {
   return caller.stderr.isTTY && caller.variable('TERM') !== 'dumb';
 }
 
 /** Whether kiln's own words have colours: https://no-color.org */
-export function hasColours(
-  to: Pick<TextOutput, 'isTTY'>,
-  caller: Pick<Caller, 'variable'>,
-): boolean {
+export function hasColours(to: TextOutput, caller: Caller): boolean {
   return to.isTTY && caller.variable('TERM') !== 'dumb' && !caller.variable('NO_COLOR');
 }
 
@@ -43,7 +38,7 @@ export class LiveTable implements Disposable {
   #isOver = false;
 
   /** @param rows what is to be seen now: few enough for the height of the terminal */
-  constructor(caller: Terminal, rows: () => readonly LiveRow[]) {
+  constructor(caller: Caller, rows: () => readonly LiveRow[]) {
     const to = caller.stderr;
     this.#to = to;
     this.#hasColours = hasColours(to, caller);
@@ -104,9 +99,7 @@ export class LiveTable implements Disposable {
   }
 }
 
-type Watcher = Terminal & Pick<Caller, 'isQuiet'>;
-
-export function watchProgress(caller: Watcher, text: () => string): Disposable {
+export function watchProgress(caller: Caller, text: () => string): Disposable {
   if (isLive(caller) && !caller.isQuiet) {
     return new LiveTable(caller, () => [{ cells: [`kiln: ${text()}`] }]);
   }
@@ -135,7 +128,7 @@ interface Stage {
 }
 
 /** A table of the stages on a terminal, a line for each elsewhere. It can be reported to again after its disposal. */
-export function imageProgress(caller: Watcher) {
+export function imageProgress(caller: Caller) {
   const to = caller.stderr;
   const seen = new Set<string>();
   const stages = new Map<ImageProgress['kind'], Stage>();
@@ -172,7 +165,7 @@ export function imageProgress(caller: Watcher) {
 }
 
 export async function withProgress<Result>(
-  caller: Watcher,
+  caller: Caller,
   act: (onProgress: (progress: ImageProgress) => void) => Promise<Result>,
 ): Promise<Result> {
   using progress = imageProgress(caller);

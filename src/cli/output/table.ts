@@ -1,26 +1,33 @@
 import { styleText } from 'node:util';
 import { KilnError } from '../../errors.ts';
-import type { KilnCommand } from '../options/command.ts';
+import { flag, text } from '../../options/kind.ts';
+import { row, type ValuesOf } from '../../options/row.ts';
 import type { TextOutput } from './print.ts';
 import { plainText, printJson } from './print.ts';
 
-export interface ListOptions {
-  readonly json?: boolean;
-  readonly format?: string;
+/** @param template an example of the table's columns */
+export function listing(template: string, json = 'print one JSON array instead of a table') {
+  return {
+    json: row(flag, 'open', { help: json }),
+    format: row(text('template'), 'open', {
+      help: `print each row by this template of the table's columns, such as '${template}'; json is --json`,
+    }),
+    quiet: row(flag, 'open', {
+      help: 'print results, warnings and errors only: the first column, without headings',
+      short: 'q',
+    }),
+  };
 }
 
-/** @param template an example of the table's columns */
-export function addListOptions(
-  command: KilnCommand,
-  template: string,
-  json = 'print one JSON array instead of a table',
-): KilnCommand {
-  return command
-    .option('--json', json)
-    .option(
-      '--format <template>',
-      `print each row by this template of the table's columns, such as '${template}'`,
-    );
+export type ListOptions = ValuesOf<ReturnType<typeof listing>>;
+
+export function isJson({ json, format }: ListOptions): boolean {
+  return json === true || format === 'json';
+}
+
+/** Whether people read it: nothing but rows is for programs. */
+export function isTable({ json, format, quiet }: ListOptions): boolean {
+  return json !== true && format === undefined && quiet !== true;
 }
 
 export type Columns<Row> = readonly (readonly [heading: string, value: (row: Row) => string])[];
@@ -29,11 +36,17 @@ export function printRows<Row>(
   to: TextOutput,
   columns: Columns<Row>,
   rows: readonly Row[],
-  { json, format }: ListOptions,
+  options: ListOptions,
   shown: (row: Row) => unknown = (row) => row,
 ): void {
-  if (json === true) {
+  const { format, quiet } = options;
+  if (isJson(options)) {
     printJson(to, rows.map(shown));
+    return;
+  }
+  if (quiet === true) {
+    const [first] = columns;
+    to.say(rows.map((row) => `${first?.[1](row)}\n`).join(''));
     return;
   }
   if (format === undefined) {

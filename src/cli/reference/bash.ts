@@ -4,7 +4,7 @@ import {
   type ArgumentDescription,
   type CommandDescription,
   LISTED,
-  type ValueDescription,
+  type NamedValue,
   valueKind,
   withSubcommands,
 } from './describe.ts';
@@ -82,7 +82,7 @@ _kiln_table() {
   case $path in
 `;
 
-function kindOf(value: Pick<ValueDescription, 'name' | 'choices'>): string {
+function kindOf(value: NamedValue): string {
   return value.choices.length === 0 ? valueKind(value) : `=${value.choices.join('\n')}`;
 }
 

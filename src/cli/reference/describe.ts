@@ -17,18 +17,19 @@ export interface OptionDescription {
   readonly isRepeatable: boolean;
 }
 
-export interface ValueDescription {
+export interface NamedValue {
   readonly name: string;
-  /** It follows `=`, or is left out. */
-  readonly isOptional: boolean;
   readonly choices: readonly string[];
 }
 
-export interface ArgumentDescription {
-  readonly name: string;
+interface ValueDescription extends NamedValue {
+  /** It follows `=`, or is left out. */
+  readonly isOptional: boolean;
+}
+
+export interface ArgumentDescription extends NamedValue {
   readonly help: string;
   readonly isVariadic: boolean;
-  readonly choices: readonly string[];
 }
 
 export interface CommandDescription {
@@ -184,11 +185,11 @@ const KINDS: Readonly<Record<string, ValueKind>> = {
 const TEXTS: ReadonlySet<string> = new Set(
   `addr arch capability chain check condition count digest dst glob host how key kind label layer lines macro name
   network number option options package phases plugin rate repo repository seconds setting shell size stage
-  status template text time uid unit uri url user what`.split(/\s+/),
+  status target template text time uid unit uri url user what`.split(/\s+/),
 );
 
 /** What a value is. @throws Error for a name that is in neither list: add it to one of them */
-export function valueKind(value: Pick<ValueDescription, 'name' | 'choices'>): ValueKind {
+export function valueKind(value: NamedValue): ValueKind {
   const { name, choices } = value;
   const [word = ''] = /[a-z]+/.exec(name.toLowerCase()) ?? [];
   if (name === 'name=file' || choices.length > 0) return 'text';

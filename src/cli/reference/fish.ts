@@ -1,8 +1,8 @@
 import {
   ALSO_FILES,
   type CommandDescription,
+  type NamedValue,
   type OptionDescription,
-  type ValueDescription,
   valueKind,
   withSubcommands,
 } from './describe.ts';
@@ -31,7 +31,7 @@ complete -c kiln -f
 complete -c kiln-mock -f
 `;
 
-function values(value: Pick<ValueDescription, 'name' | 'choices'>): string {
+function values(value: NamedValue): string {
   if (value.choices.length > 0) return `-f -a ${word(value.choices.join(' '))}`;
   const kind = valueKind(value);
   if (kind === 'file' || kind === 'command') return '-F';

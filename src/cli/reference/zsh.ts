@@ -1,8 +1,8 @@
 import { shellWord } from '../../shell-words.ts';
 import {
   type CommandDescription,
+  type NamedValue,
   type OptionDescription,
-  type ValueDescription,
   valueKind,
   withSubcommands,
 } from './describe.ts';
@@ -31,7 +31,7 @@ function plain(text: string): string {
   return text.replaceAll(/[[\]:\\]/g, '\\$&');
 }
 
-function action(value: Pick<ValueDescription, 'name' | 'choices'>): string {
+function action(value: NamedValue): string {
   const message = plain(value.name);
   if (value.choices.length > 0) return `${message}:(${value.choices.join(' ')})`;
   const kind = valueKind(value);

@@ -2,13 +2,20 @@
 import { basename, dirname, isAbsolute, join, normalize, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { asideName } from '../../host/process/own-node.ts';
-import type { Kind } from '../../options/kind.ts';
+import type { Row } from '../../options/row.ts';
 import { RecipeDocument, readRecipeText } from '../../recipe/document.ts';
 import { INPUTS } from '../../remote/far.ts';
 import type { Packer } from '../../remote/pack.ts';
 import type { Caller } from '../caller/caller.ts';
 import { wordsOf } from '../options/command.ts';
-import { checkCommand, refusedError, type Way, wayOfArgument, wayOfOption } from './ways.ts';
+import {
+  checkCommand,
+  refusedError,
+  type Way,
+  wayOfArgument,
+  wayOfImage,
+  wayOfOption,
+} from './ways.ts';
 
 /** What a command writes there and this machine gets: into `place`, where one name may be all that is meant. */
 interface Output {
@@ -21,15 +28,11 @@ export interface GivenOption {
   readonly flag: string;
   readonly attribute: string;
   readonly text: string | null;
-  readonly pathIn: Kind['pathIn'];
+  readonly row: Row;
 }
 
 /** The words of the command there, the variables that they name, and what travels. */
-export async function planRemote(
-  command: Command,
-  given: readonly GivenOption[],
-  caller: Pick<Caller, 'cwd' | 'variable'>,
-) {
+export async function planRemote(command: Command, given: readonly GivenOption[], caller: Caller) {
   const name = wordsOf(command);
   checkCommand(name);
   const plan = new Plan(caller.cwd());
@@ -38,14 +41,14 @@ export async function planRemote(
   const argv: string[] = name.split(' ');
   // Among the words, others on that machine could read the values of variables.
   const env: Record<string, string> = {};
-  for (const { flag, attribute, text, pathIn } of given) {
+  for (const { flag, attribute, text, row } of given) {
     if (detaches && attribute === 'resultDirectory') {
       throw refusedError(
         '--resultdir with --detach',
         `results wait there: \`kiln --host … results ID DIR\` fetches them`,
       );
     }
-    const way = wayOfOption(name, attribute, options[attribute]);
+    const way = wayOfOption(row, options[attribute]);
     if (text === null) {
       if (typeof way === 'object' && 'refused' in way) throw refusedError(flag, way.refused);
       argv.push(flag);
@@ -54,7 +57,7 @@ export async function planRemote(
       if (value === undefined) continue;
       argv.push(`${flag}=${text}`);
       env[asideName(text)] = value;
-    } else argv.push(`${flag}=${await plan.word(flag, way, text, pathIn?.(text))}`);
+    } else argv.push(`${flag}=${await plan.word(flag, way, text, row.kind.pathIn?.(text))}`);
   }
   // What is so by default names a folder here as well, or an image.
   const isGiven = (attribute: string) => given.some((option) => option.attribute === attribute);
@@ -64,7 +67,7 @@ export async function planRemote(
     );
   }
   if (typeof options.image === 'string' && !isGiven('image')) {
-    const way = wayOfOption(name, 'image', options.image);
+    const way = wayOfImage(options.image);
     argv.push(`--image=${await plan.word('KILN_IMAGE', way, options.image)}`);
   }
   const args = [...command.args];

@@ -7,7 +7,7 @@ import { Near } from '../../remote/near.ts';
 import { parseAddress } from '../../remote/wire.ts';
 import { type Caller, FORWARDED, SERVICE_VARIABLE, type TextInput } from '../caller/caller.ts';
 import { parsedCommand, type RemoteCommandLine } from '../commands.ts';
-import { RowOption } from '../options/shared-options.ts';
+import { RowOption } from '../options/row-option.ts';
 import { exitStatus, printError } from '../output/errors.ts';
 import { type GivenOption, planRemote } from './plan.ts';
 
@@ -92,11 +92,12 @@ function variables(caller: Caller): Record<string, string> {
 
 function listen(command: Command, given: GivenOption[]): void {
   for (const option of command.options) {
+    if (!(option instanceof RowOption)) continue;
+    const { row } = option;
     const flag = option.long ?? option.short ?? '';
     const attribute = option.attributeName();
-    const pathIn = option instanceof RowOption ? option.row.kind.pathIn : undefined;
     command.on(`option:${option.name()}`, (text?: string | null) => {
-      given.push({ flag, attribute, text: text ?? null, pathIn });
+      given.push({ flag, attribute, text: text ?? null, row });
     });
   }
   for (const sub of command.commands) listen(sub, given);

@@ -1,11 +1,12 @@
 /**
  * What becomes of the words of a command line that goes to another machine (`kiln --host`). What a path means is said
- * once, by the rules for users; here is what those leave open because it is root's, or not made for users.
+ * once, by the rows of options and the rules of arguments; here is what those leave open because it is root's.
  */
 import { KilnError } from '../../errors.ts';
 import { isImageName } from '../../image/find.ts';
+import type { Row } from '../../options/row.ts';
 import type { PathKind, Rule } from '../../options/rules.ts';
-import { ruleOf, USER_COMMANDS } from '../users/user-rules.ts';
+import { USER_COMMANDS } from '../users/user-rules.ts';
 
 export type Way =
   | 'as it is'
@@ -19,29 +20,13 @@ const BIND = CANNOT(
   'a bind shows files of the machine where the sandbox is: use --copy-in and --artifact',
 );
 
-/** What only a look at the value tells, and what the rules for users say nothing of. */
-const OPTIONS: Readonly<Record<string, (value: unknown) => Way>> = {
-  ci: () => CANNOT('what it writes for a CI service lies on the other machine'),
-  repositories: (value) =>
-    list(value).every((item) => /^https?:/.test(item))
-      ? 'as it is'
-      : CANNOT('a repository in a folder does not travel: name its URL'),
-  packages: (value) =>
-    list(value).some((item) => item.includes('/'))
-      ? CANNOT('packages in files do not travel: name them, or build a chain')
-      : 'as it is',
-  maxSize: () => 'as it is',
-};
-
-function list(value: unknown): readonly string[] {
-  return (Array.isArray(value) ? value : [value]).map(String);
-}
-
 const ROOT_COMMANDS: Readonly<Record<string, Way>> = {
   park: 'as it is',
   'image rm': 'as it is',
   'image import': { path: 'tree' },
 };
+
+const BOUND = 'folders are bound on the machine of the sandbox: call it there';
 
 const STAYS: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
@@ -49,6 +34,7 @@ const STAYS: Readonly<Record<string, string>> = {
       .filter((words) => words.startsWith('ci '))
       .map((words) => [words, 'a runner’s files are on its own machine: start the runner there']),
   ),
+  ...{ apply: BOUND, discard: BOUND },
   'image lock': 'call it there, or give the lock’s file to `image build`',
 };
 
@@ -58,12 +44,11 @@ export function checkCommand(words: string): void {
   throw refusedError(`kiln ${words}`, STAYS[words] ?? 'log in there, and call it there');
 }
 
-export function wayOfOption(words: string, name: string, value: unknown): Way {
-  const own = Object.hasOwn(OPTIONS, name) ? OPTIONS[name] : undefined;
-  if (own !== undefined) return own(value);
-  const rule = ruleOf(words, name);
-  if (rule === undefined && Object.hasOwn(ROOT_COMMANDS, words)) return 'as it is';
-  return wayOf(rule, String(value));
+/** What is opened travels, whoever may give it. */
+export function wayOfOption({ kind, users, stays }: Row, value: unknown): Way {
+  if (stays === undefined) return wayOf(kind.opens ?? users, String(value));
+  const why = stays(value);
+  return why === undefined ? 'as it is' : CANNOT(why);
 }
 
 function wayOf(rule: Rule | undefined, value: string): Way {
@@ -77,8 +62,8 @@ function wayOf(rule: Rule | undefined, value: string): Way {
   return { path: rule.path === 'built' ? 'file' : rule.path };
 }
 
-function wayOfImage(value: unknown): Way {
-  return isImageName(String(value)) ? 'as it is' : FILE;
+export function wayOfImage(image: string): Way {
+  return isImageName(image) ? 'as it is' : FILE;
 }
 
 export function wayOfArgument(words: string, index: number, value: string): Way {
@@ -91,7 +76,7 @@ export function wayOfArgument(words: string, index: number, value: string): Way 
   if (words === 'results') return index === 1 ? { path: 'results' } : 'as it is';
   const own = ROOT_COMMANDS[words];
   if (own !== undefined) return own;
-  return wayOf(USER_COMMANDS[words]?.arguments, value);
+  return wayOf(USER_COMMANDS[words], value);
 }
 
 export function refusedError(what: string, why: string): KilnError {

@@ -5,6 +5,7 @@ import type { HeldPath } from '../../host/files/held.ts';
 import { packageCount } from '../../image/progress.ts';
 import { buildChain } from '../../jobs/chain/chain.ts';
 import {
+  type AskedChain,
   type ChainMemberReport,
   type ChainReport,
   type ChainRequest,
@@ -16,7 +17,7 @@ import {
 import { buildStatus } from '../../jobs/rpmbuild/outcome/outcome.ts';
 import type { BuildOptions, ChainOptions } from '../../options/build.ts';
 import { writeChainResult } from '../../report/write.ts';
-import { type Caller, listenForInterruption } from '../caller/caller.ts';
+import { type Caller, listenForInterruption, type OptionCaller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { CiOutput } from '../output/ci-output.ts';
 import { printEgressRefusals, printError, printWarning } from '../output/errors.ts';
@@ -37,7 +38,7 @@ import { buildRequest } from './build-request.ts';
 export async function writeChain(
   directory: HeldPath,
   value: object,
-  { paths, ids }: Pick<Caller, 'paths' | 'ids'>,
+  { paths, ids }: OptionCaller,
 ): Promise<void> {
   const text = `${JSON.stringify(paths.renamed(value), undefined, 2)}\n`;
   await writeChainResult(directory, text, ids);
@@ -159,8 +160,8 @@ export function chainRequest(
   sources: readonly HeldPath[],
   options: BuildOptions & ChainOptions,
   command: KilnCommand,
-  caller: Pick<Caller, 'env' | 'cwd' | 'ids' | 'paths'>,
-): Omit<ChainRequest, 'resultDirectory'> {
+  caller: OptionCaller,
+): AskedChain {
   const [first] = sources;
   if (first === undefined) return command.error('kiln: a chain needs source packages');
   const { source: _, ...build } = buildRequest(first, options, command, caller);
@@ -195,7 +196,7 @@ export class ChainTable implements Disposable {
   }
 
   /** @param say prints what stays of the change */
-  show({ name, state }: Pick<ChainMemberReport, 'name' | 'state'>, say: () => void): void {
+  show({ name, state }: { name: string; state: MemberState }, say: () => void): void {
     this.#states.set(name, state);
     if (state === 'building') this.#building.set(name, { since: performance.now(), at: '' });
     else this.#building.delete(name);

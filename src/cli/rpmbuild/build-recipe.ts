@@ -1,6 +1,6 @@
 import { basename, dirname } from 'node:path';
 import { defined } from '../../defined.ts';
-import { isKilnCode, KilnError } from '../../errors.ts';
+import { KilnError } from '../../errors.ts';
 import { callerShell, userShell } from '../../jobs/recipe/host-shell.ts';
 import {
   findBuildRecipe,
@@ -20,7 +20,7 @@ import { type ValuesOf, valuesIn } from '../../options/row.ts';
 import type { LimitValues } from '../../options/sandbox.ts';
 import { buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
 import { forbiddenError } from '../../users/configuration.ts';
-import { type Caller, listenForInterruption } from '../caller/caller.ts';
+import { type Caller, listenForInterruption, type OptionCaller } from '../caller/caller.ts';
 import {
   commandStatus,
   exitStatus,
@@ -31,7 +31,7 @@ import {
 } from '../output/errors.ts';
 import { LogView, printJson, printLines } from '../output/print.ts';
 import { imageProgress } from '../output/progress.ts';
-import { reportResult } from '../run.ts';
+import { reportResult, resultsPlace } from '../run.ts';
 import { admitRecipe } from '../users/user-guard.ts';
 import { printWhereToLook } from './build-output.ts';
 
@@ -79,48 +79,40 @@ export async function buildRecipe(
     caller.exitStatus = recipeStatus(report);
     output.finish(report);
     const describe = (status: number) => resultOfRecipe(report, status, engine.renamed);
-    await reportResult(request, json, describe, caller);
+    await reportResult(resultsPlace(request, report.failure), json, describe, caller);
   } catch (error) {
     output[Symbol.dispose]();
     printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
     const describe = (status: number) =>
       resultOfFailedRecipe(request, status, error, timeline, engine.renamed);
-    // It has been told why nothing is written there.
-    const isUsable = !isKilnCode(error, 'E_RESULTDIR_BUSY') && !isKilnCode(error, 'E_RESULTDIR');
-    const where = isUsable ? request : { caller: request.caller };
-    await reportResult(where, json, describe, caller);
+    await reportResult(resultsPlace(request, error), json, describe, caller);
   }
 }
 
 const USERS_PATH = '/usr/local/bin:/usr/bin:/bin';
 
-type RecipeCaller = Pick<Caller, 'ids' | 'environment' | 'cwd' | 'variable' | 'paths'> & {
-  readonly user?: Caller['user'];
-};
-
 export function recipeRequest(
   path: string,
   options: RecipeValues,
-  caller: RecipeCaller,
+  caller: OptionCaller,
 ): RecipeRequest {
-  const { user, paths } = caller;
   const { resultDirectory: _, ...asked } = valuesIn(ASKED_OF_RECIPES, options);
   return {
     ...asked,
     path,
-    admit: (recipe) => admitRecipe(recipe, { user, paths }, options),
+    admit: (recipe) => admitRecipe(recipe, caller, options),
     caller: caller.ids,
     ...defined({
       usual: options.usual,
       host: options.allowHost === true ? hostShell(path, caller) : undefined,
       // Of a recipe of the caller's, the folder is the caller's, of one that comes with kiln kiln's.
-      folder: paths.folderOf(path),
+      folder: caller.paths.folderOf(path),
     }),
   };
 }
 
-function hostShell(path: string, caller: RecipeCaller): HostShell {
+function hostShell(path: string, caller: OptionCaller): HostShell {
   const { ids, user, environment, paths } = caller;
   // Its commands may do on the host what root may: where they start takes nothing from that.
   if (user === undefined)
@@ -146,7 +138,7 @@ function recipeOutput(path: string, quiet: boolean, begin: () => void, caller: C
   const view = new LogView(() => caller.stdout);
   const progress = imageProgress(caller);
   const dispose = () => progress[Symbol.dispose]();
-  const hooks: Omit<RecipeHooks, 'signal'> = {
+  const hooks: RecipeHooks = {
     onImageProgress: progress.report,
     onSourceProgress: progress.report,
     onWarning: (warning) => printWarning(warning, caller.stderr),

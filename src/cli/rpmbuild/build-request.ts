@@ -3,6 +3,7 @@ import { defined } from '../../defined.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import {
+  type AskedBuild,
   addedRepository,
   type BuildRequest,
   type BuildSource,
@@ -10,15 +11,16 @@ import {
 import {
   ASKED_OF_BUILDS,
   ASKED_OF_RECIPES,
+  BUILDS,
   type BuildOptions,
   CHAIN,
   type ChainOptions,
   RESUMED,
   type RecipeOptions,
 } from '../../options/build.ts';
-import { valuesIn } from '../../options/row.ts';
+import { type Rows, valuesIn } from '../../options/row.ts';
 import { DETACH } from '../../options/sandbox.ts';
-import type { Caller } from '../caller/caller.ts';
+import type { OptionCaller } from '../caller/caller.ts';
 import { type KilnCommand, refuseOptions } from '../options/command.ts';
 
 export function resumedRequest(
@@ -43,13 +45,12 @@ function sourceDateEpoch({ SOURCE_DATE_EPOCH }: NodeJS.ProcessEnv): number | und
   return /^\d{1,12}$/.test(SOURCE_DATE_EPOCH ?? '') ? Number(SOURCE_DATE_EPOCH) : undefined;
 }
 
-/** Without the folder for results, which is opened once nothing is wrong with all else. */
 export function buildRequest(
   srpm: HeldPath | undefined,
   options: BuildOptions,
   command: KilnCommand,
-  caller: Pick<Caller, 'env' | 'cwd' | 'ids'>,
-): Omit<BuildRequest, 'resultDirectory'> {
+  caller: OptionCaller,
+): AskedBuild {
   const { image } = options;
   if (image === undefined && options.lock === undefined) {
     return command.error(
@@ -106,33 +107,28 @@ function source(
 
 export type BuildMode = 'package' | 'spec' | 'lock' | 'resume' | 'chain' | 'recipe' | 'schema';
 
-const TOLD = [...Object.keys(DETACH), 'json', 'quiet', 'samples'];
-
 const { image, packages, update, lock, ...asked } = ASKED_OF_BUILDS;
+const { json, quiet, samples, resultDirectory, repositories, ci, allowHost, ...more } = BUILDS;
+const { verify, vary, spec, sourceDirectory, resume, schema } = more;
 
-const PACKAGE = [
-  ...TOLD,
-  ...Object.keys(asked),
-  ...['resultDirectory', 'repositories', 'ci', 'allowHost'],
-];
+const TOLD = { ...DETACH, json, quiet, samples };
+const PACKAGE = { ...TOLD, ...asked, resultDirectory, repositories, ci, allowHost };
+const SOURCE = { ...PACKAGE, image, packages, update, verify, vary };
 
-const IMAGE = Object.keys({ image, packages, update });
-const VERIFY = ['verify', 'vary'];
-const SPEC = ['spec', 'sourceDirectory'];
-
-const MODES: Readonly<
-  Record<BuildMode, { readonly title: string; readonly uses: readonly string[] }>
-> = {
-  package: { title: 'a source package', uses: [...PACKAGE, ...IMAGE, ...VERIFY] },
-  spec: { title: 'a spec', uses: [...PACKAGE, ...IMAGE, ...VERIFY, ...SPEC] },
-  lock: { title: 'a build by a lock', uses: [...PACKAGE, ...VERIFY, ...SPEC, 'lock'] },
-  chain: { title: 'a chain', uses: [...PACKAGE, ...IMAGE, ...Object.keys(CHAIN)] },
+const MODES: Readonly<Record<BuildMode, { readonly title: string; readonly uses: Rows }>> = {
+  package: { title: 'a source package', uses: SOURCE },
+  spec: { title: 'a spec', uses: { ...SOURCE, spec, sourceDirectory } },
+  lock: {
+    title: 'a build by a lock',
+    uses: { ...PACKAGE, verify, vary, spec, sourceDirectory, lock },
+  },
+  chain: { title: 'a chain', uses: { ...PACKAGE, image, packages, update, ...CHAIN } },
   resume: {
     title: 'a build that is resumed',
-    uses: [...TOLD, ...Object.keys(RESUMED), 'resultDirectory', 'resume', 'ci'],
+    uses: { ...TOLD, ...RESUMED, resultDirectory, resume, ci },
   },
-  recipe: { title: 'a recipe', uses: [...TOLD, ...Object.keys(ASKED_OF_RECIPES)] },
-  schema: { title: '--schema', uses: ['schema'] },
+  recipe: { title: 'a recipe', uses: { ...TOLD, ...ASKED_OF_RECIPES } },
+  schema: { title: '--schema', uses: { schema } },
 };
 
 export function buildMode(
@@ -153,18 +149,18 @@ export function isPackageOrSpec(source: string): boolean {
 
 /** Refuses options that this kind of build ignores. @throws KilnError E_ARGUMENT */
 export function refuseUnused(mode: BuildMode, command: KilnCommand): void {
-  const uses: ReadonlySet<string> = new Set(MODES[mode].uses);
-  const unused = command.given().filter((option) => !uses.has(option.attributeName()));
+  const { title, uses } = MODES[mode];
+  const unused = command.given().filter((option) => !Object.hasOwn(uses, option.attributeName()));
   const hints = unused.map((option) => `${option.long} is for ${whatFor(option)}`);
   if (mode === 'chain' && unused.some((option) => option.attributeName() === 'spec')) {
     hints.push('a chain is of source packages: `kiln build --spec FILE` makes one as well');
   }
-  refuseOptions(unused, MODES[mode].title, hints.join('; '));
+  refuseOptions(unused, title, hints.join('; '));
 }
 
 function whatFor(option: Option): string {
   const name = option.attributeName();
-  const modes = Object.values(MODES).filter(({ uses }) => uses.some((used) => used === name));
+  const modes = Object.values(MODES).filter(({ uses }) => Object.hasOwn(uses, name));
   return modes
     .map(({ title }) => title)
     .join(', ')

@@ -16,7 +16,6 @@ import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { detach } from '../job/detach.ts';
 import { KilnCommand } from '../options/command.ts';
 import { exitStatusHelp } from '../options/exit-statuses.ts';
-import { addOptions } from '../options/shared-options.ts';
 import { specPath } from '../output/ci-output.ts';
 import { printJson } from '../output/print.ts';
 import { buildOutput } from './build-output.ts';
@@ -55,7 +54,8 @@ export function command(caller: Caller): KilnCommand {
     .description('Build RPM packages, or what a recipe describes, in a new sandbox.')
     .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
     .argument('[source...]', 'a source package, or the name or path of a recipe (.yaml, .ts)');
-  return addOptions(it, BUILDS, caller)
+  return it
+    .rows(BUILDS, caller)
     .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)
     .action(async (sources: HeldPath[], given: AllOptions) => {
       const [source] = sources;
