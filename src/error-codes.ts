@@ -23,6 +23,11 @@ export const CODES_BY_PAGE = {
     E_SECRET: 'The file of a --secret cannot be read, or is too long.',
     E_WORKDIR: 'The sandbox does not have the working directory of the command.',
   },
+  'changes.md': {
+    E_CHANGES: 'What a sandbox has changed cannot be read, or is too much.',
+    E_CONFLICT:
+      'Some of the changes of a sandbox were not written to the folder; the lines above say which, and why.',
+  },
   'jobs.md': {
     E_JOB_LOST:
       'The daemon that a detached job was in has ended, and the job or its results with it.',
@@ -48,7 +53,7 @@ export const CODES_BY_PAGE = {
     E_INPUT: 'The command has closed its standard input, or has ended: it reads nothing more.',
     E_NO_PROCESS: 'No command that was started by the API has this name; it may have ended.',
     E_WORKER:
-      'The process that worked for a call of the API, or wrote the results of a run, ended too early.',
+      'The process that worked for a command line or a call of the API, or wrote the results of a run, ended too early.',
   },
   'configuration.md': {
     E_CONFIGURATION: 'kiln.yaml has mistakes; the message lists them with their lines.',
@@ -352,6 +357,14 @@ export const WARNINGS_BY_PAGE = {
   'kiln-mock.md': {
     'mock-config': 'A setting of a mock configuration is left out.',
     'mock-root': 'A mock root is not kept, or cannot be used and is made again.',
+  },
+  'changes.md': {
+    'changes-lost':
+      'A command has written to a folder that is bound with cow, and nothing keeps what it wrote.',
+  },
+  'sandboxes.md': {
+    'protected-changed':
+      'A command has made something that your own tools may run, such as `.envrc`, where nothing was to be protected.',
   },
   'services.md': {
     restored:

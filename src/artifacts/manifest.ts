@@ -45,10 +45,13 @@ export function describe(entry: CopiedEntry): Artifact {
   };
 }
 
-export interface CopiedEntry {
+interface EntryName {
   readonly path: ByteString;
   readonly source: ByteString;
   readonly type: 'file' | 'directory' | 'symlink';
+}
+
+export interface CopiedEntry extends EntryName {
   readonly size: number;
   readonly mode: number;
   readonly mtimeMs: number;
@@ -68,7 +71,7 @@ export class Inventory {
     this.#maxPath = maxPath;
   }
 
-  isNew(entry: Pick<CopiedEntry, 'path' | 'source' | 'type'>): boolean {
+  isNew(entry: EntryName): boolean {
     const there = this.#entries.get(entry.path);
     if (there === undefined) {
       if (entry.path.length > this.#maxPath) throw pathTooLongError(entry.source, this.#maxPath);

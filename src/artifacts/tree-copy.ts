@@ -37,13 +37,14 @@ interface MadeEntry extends DestinationStep {
   readonly source: ByteString;
 }
 
-interface CopyStep extends MadeEntry {
+interface DirectoryPair extends MadeEntry {
   readonly from: number;
-  readonly name: Buffer;
   readonly depth: number;
 }
 
-type DirectoryPair = Omit<CopyStep, 'name'>;
+interface CopyStep extends DirectoryPair {
+  readonly name: Buffer;
+}
 
 /**
  * Copies entries of one tree into another: content with its digest, holes, permission bits, times,
@@ -228,6 +229,7 @@ export class TreeCopy {
     else this.#options.destination.makeSymlink(step, target, stats);
   }
 
+  /** @param rest what the file system's own record of it does not say */
   #record(
     { path, source }: MadeEntry,
     stats: BigIntStats,

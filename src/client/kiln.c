@@ -1,7 +1,7 @@
 /*
- * kiln, the program that people start. It parses nothing: it hands its arguments, environment and
- * descriptors to the daemon, moves stdio, handles terminal and signals, and ends as it is told. One file, for
- * all of it acts on the one client.
+ * kiln, the program that people start. It parses no more than tells whether the daemon is meant (daemon.c): it
+ * hands its arguments, environment and descriptors to the daemon, moves stdio, handles terminal and signals, and
+ * ends as it is told. One file, for all of it acts on the one client.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -44,8 +44,9 @@ export const TO_CLIENT = {
   /** Open a file with your own rights: u8 how (see {@link OPEN}), then its path, which ends with NUL. */
   open: 72,
   /**
-   * The last frame: u8 0 and u32 exit status, or u8 1 and u32 number of the signal that ended the command. With u8 2 a
-   * status of 0 is SIGPIPE's where nobody has read standard output to its end.
+   * The last frame: u8 0 and u32 exit status (of a command that a signal ended 128 and its number), or u8 1 and u32
+   * number of the client's own signal, where it ended the call before a command could hear it. With u8 2 a status of 0
+   * is SIGPIPE's where nobody has read standard output to its end.
    */
   exit: 70,
 } as const;

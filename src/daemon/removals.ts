@@ -4,11 +4,11 @@ import type { Lull } from './lull.ts';
 
 /** Sandboxes of the daemon's own commands, which are removed once nothing starts: their callers wait no longer. */
 export class Removals {
-  readonly #lull: Pick<Lull, 'pause'>;
+  readonly #lull: Lull;
   readonly #failed: (error: unknown) => void;
   readonly #running = new Set<Promise<void>>();
 
-  constructor(lull: Pick<Lull, 'pause'>, failed: (error: unknown) => void) {
+  constructor(lull: Lull, failed: (error: unknown) => void) {
     this.#lull = lull;
     this.#failed = failed;
   }

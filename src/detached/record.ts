@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
@@ -8,9 +7,9 @@ import { acquireLock, type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
 import { bytesFor, filesFor } from '../host/state/disk-watch.ts';
-import { longLived } from '../host/state/long-lived.ts';
+import { type Listed, longLived, onlyOne } from '../host/state/long-lived.ts';
 import type { StatePaths, StateRoot } from '../host/state/paths.ts';
-import { type ListedSandbox, onlyOne, sandboxCalled } from '../sandbox/domain/sandbox-record.ts';
+import type { ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
 
 /** How long an ended job is kept, milliseconds: a week, so that Friday's is there on Monday. */
 const KEPT_MS = 7 * 24 * 3_600_000;
@@ -60,11 +59,7 @@ export async function keptBytes(
 /** `lost`: the process that worked for it died, and its sandboxes with it. */
 type JobState = 'starting' | 'running' | 'ended' | 'lost';
 
-export interface ListedJob {
-  readonly state: JobState;
-  readonly folder: string;
-  readonly record: JobRecord;
-}
+export type ListedJob = Listed<JobRecord, JobState>;
 
 type Owner = { readonly uid: number } | undefined;
 
@@ -80,10 +75,11 @@ function folderOfAll({ root }: StateRoot): string {
   return join(root, 'detached');
 }
 
-const jobFolders = longLived<JobRecord>({
+const jobFolders = longLived<JobRecord, JobState>({
   ...RECORD,
   fields: { id: 'string', command: 'array', created: 'number', tty: 'boolean' },
   damaged: () => 'nobody finds this job any more, and `kiln gc` removes it',
+  stateOf,
 });
 
 export const writeJob = jobFolders.write;
@@ -111,12 +107,7 @@ export async function makeJobFolder(
 }
 
 export async function listJobs(paths: StateRoot, owner: Owner): Promise<ListedJob[]> {
-  const found = await jobFolders.list(folderOfAll(paths), owner);
-  return found.map(({ folder, record, isHeld }) => ({
-    state: stateOf(record, isHeld),
-    folder,
-    record,
-  }));
+  return await jobFolders.list(folderOfAll(paths), owner);
 }
 
 function stateOf({ began, ended }: JobRecord, isHeld: boolean): JobState {
@@ -133,12 +124,20 @@ export async function findJob(paths: StateRoot, owner: Owner, word: string): Pro
   return jobCalled(await listJobs(paths, owner), word, owner);
 }
 
-/** Root sees everybody's jobs, but names mean the caller's own: a user could take one of root's. */
+/**
+ * Whether a word is a job's name, or so many letters of the beginning of its id. Root sees everybody's jobs, but names
+ * mean the caller's own: a user could take one of root's.
+ */
+export function isMeant({ id, record }: ListedJob, word: string, owner: Owner, letters = 1) {
+  const isNamed = record.name === word && record.owner === owner?.uid;
+  return isNamed || (word.length >= letters && id.startsWith(word));
+}
+
 export function jobCalled(listed: readonly ListedJob[], word: string, owner: Owner): ListedJob {
   const jobs = listed.filter(({ state }) => state !== 'starting');
-  const named = jobs.findLast(({ record }) => record.name === word && record.owner === owner?.uid);
+  const named = jobs.findLast((job) => isMeant(job, word, owner, Number.POSITIVE_INFINITY));
   if (named !== undefined) return named;
-  return onlyOne('job', word, jobs, ({ record }) => record.id);
+  return onlyOne('job', word, jobs);
 }
 
 /**
@@ -153,14 +152,13 @@ export function sandboxMeant(
 ): ListedSandbox {
   const left = listed.filter(({ record }) => sandboxes.some(({ id }) => id === record.sandbox));
   // The beginning of a sandbox's own id means that one.
-  const isFree = word !== '' && !sandboxes.some(({ id }) => id.startsWith(word));
-  const isMeant = ({ record: { id, name, owner: whose } }: ListedJob) =>
-    (name === word && whose === owner?.uid) || (isFree && id.startsWith(word));
-  if (left.some(isMeant)) {
-    return sandboxCalled(sandboxes, jobCalled(left, word, owner).record.sandbox ?? word);
+  const isFree = !sandboxes.some(({ id }) => id.startsWith(word));
+  const isIt = (job: ListedJob) => isMeant(job, word, owner, isFree ? 1 : Number.POSITIVE_INFINITY);
+  if (left.some(isIt)) {
+    return onlyOne('sandbox', jobCalled(left, word, owner).record.sandbox ?? word, sandboxes);
   }
-  const ended = isFree ? listed.findLast(isMeant)?.record : undefined;
-  if (ended?.ended === undefined) return sandboxCalled(sandboxes, word);
+  const ended = isFree ? listed.findLast(isIt)?.record : undefined;
+  if (ended?.ended === undefined) return onlyOne('sandbox', word, sandboxes);
   const title = titleOf(ended);
   throw new KilnError('E_NO_SANDBOX', `job ${title} ended with status ${ended.ended.status}`, {
     hint: `\`kiln logs ${title}\` prints its output, \`kiln results ${title} DIR\` copies its results`,
@@ -193,15 +191,7 @@ export async function removeOldJobs(
     await removeTree(folder);
     removed.push(record.id);
   }
-  if (owner === undefined) await removeUnbegun(paths);
+  const hasBegun = (record: JobRecord | undefined) => record?.began !== undefined;
+  if (owner === undefined) await jobFolders.sweep(folderOfAll(paths), hasBegun, removeTree);
   return removed;
-}
-
-async function removeUnbegun(paths: StateRoot): Promise<void> {
-  const all = folderOfAll(paths);
-  for (const id of await readdir(all).catch(() => [])) {
-    const folder = join(all, id);
-    const hasBegun = (record: JobRecord | undefined) => record?.began !== undefined;
-    await jobFolders.sweep(folder, hasBegun, () => removeTree(folder));
-  }
 }

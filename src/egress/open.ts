@@ -3,10 +3,10 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../errors.ts';
-import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { closing } from '../host/calls/descriptor.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { nodeCommand } from '../host/process/own-node.ts';
-import { listenLoopback } from '../host/sockets/unix-socket.ts';
+import type { Listener } from '../host/sockets/unix-socket.ts';
 import { programPath } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
 import { type EgressEntry, EgressLog, MAX_ENTRIES, parseEgressRules } from './rule.ts';
@@ -25,28 +25,39 @@ export interface Egress {
 }
 
 /**
- * For a sandbox without a network: a socket that the sandbox's init made listens on the sandbox's loopback, and an
- * unprivileged process of the host accepts there. Closes the socket. Throws E_EGRESS.
+ * For a sandbox without a network: what listens on its loopback is a socket that an unprivileged process of the host
+ * accepts at. Throws E_EGRESS.
  */
-export async function openEgress(fd: number, rules: readonly string[]): Promise<Egress> {
+export async function openEgress(
+  listen: (port: number) => Promise<Listener>,
+  rules: readonly string[],
+): Promise<Egress> {
+  using opened = new DisposableStack();
   try {
-    listenLoopback(fd, PORT);
-    return await start(fd, rules);
+    const listener = opened.use(await listen(PORT));
+    const { environment, close } = await startProxy(listener.fd, rules);
+    const listening = opened.move();
+    return {
+      environment,
+      close: async () => {
+        using _ = listening;
+        return await close();
+      },
+    };
   } catch (cause) {
     throw new KilnError('E_EGRESS', 'cannot open the way out of the sandbox', {
       cause,
       hint: '`kiln doctor` tells what this host lacks',
     });
-  } finally {
-    closeDescriptor(fd);
   }
 }
 
-async function start(listener: number, rules: readonly string[]): Promise<Egress> {
+async function startProxy(listener: number, rules: readonly string[]): Promise<Egress> {
   const [node, ...args] = nodeCommand({
     options: ['--max-old-space-size=256', '--disable-warning=ExperimentalWarning'],
     program: programPath('egress-proxy'),
   });
+  using _ = closing(listener);
   const child = startProgram(node, args, {
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
     cwd: '/',

@@ -121,14 +121,14 @@ async function forward(
 }
 
 async function reach({ rules, log, open }: Way, host: string, port: number): Promise<Socket> {
-  const nothing = { sentBytes: 0, receivedBytes: 0 };
+  const once = { count: 1, sentBytes: 0, receivedBytes: 0 };
   const name = host.slice(0, 255).replace(/[^\x21-\x7e]/g, '?');
   try {
     const server = await connectListed(rules, host, port);
     server.setTimeout(IDLE_MS, () => server.destroy());
     server.on('error', () => server.destroy());
     // Logged at once without bytes, and again with the bytes at the end.
-    log.add({ host: name, port, ...nothing });
+    log.add({ host: name, port, ...once });
     open.add(server);
     server.once('close', () => {
       open.delete(server);
@@ -138,7 +138,7 @@ async function reach({ rules, log, open }: Way, host: string, port: number): Pro
     return server;
   } catch (error) {
     const { status, message } = refusalOf(error);
-    log.add({ host: name, port, refused: message, ...nothing });
+    log.add({ host: name, port, refused: message, ...once });
     throw new Refusal(status, `${name}:${port}: ${message} (--egress)`);
   }
 }

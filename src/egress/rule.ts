@@ -91,7 +91,7 @@ export function checkEgress(request: {
 export interface EgressEntry {
   readonly host: string;
   readonly port: number;
-  readonly refused?: string;
+  readonly refused?: string | undefined;
   readonly count: number;
   readonly sentBytes: number;
   readonly receivedBytes: number;
@@ -105,8 +105,7 @@ const OTHERS = '(others)';
 export class EgressLog {
   readonly #entries = new Map<string, EgressEntry>();
 
-  add(entry: Omit<EgressEntry, 'count'> & { readonly count?: number }): void {
-    const { count = 1 } = entry;
+  add(entry: EgressEntry): void {
     let key = JSON.stringify([entry.host, entry.port, entry.refused]);
     let named = entry;
     if (!this.#entries.has(key) && this.#entries.size >= MAX_ENTRIES) {
@@ -117,7 +116,7 @@ export class EgressLog {
     const before = this.#entries.get(key);
     this.#entries.set(key, {
       ...named,
-      count: count + (before?.count ?? 0),
+      count: entry.count + (before?.count ?? 0),
       sentBytes: entry.sentBytes + (before?.sentBytes ?? 0),
       receivedBytes: entry.receivedBytes + (before?.receivedBytes ?? 0),
     });

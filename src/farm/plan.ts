@@ -131,7 +131,7 @@ async function scanned(
   const { files, records } = context;
   const before = files.existing()?.image;
   const image = before?.name === chain.image.name ? before.id : null;
-  const key = (member: FarmMember, id: string) => scanKey(member, id, chain.options);
+  const key = (member: FarmMember, id: string) => scanKey(member.sha256, id, chain.options);
   const fresh = chain.members.filter(
     (member) => image === null || records.scanned(member.name)?.key !== key(member, image),
   );

@@ -94,7 +94,7 @@ export async function bringInputs(
   folder: string,
   asked: readonly FarmMember[],
   { path: snapshot, snapshot: id }: ResultsInUse,
-): Promise<Pick<Step, 'members' | 'results'>> {
+) {
   const members: Step['members'] = [];
   for (const { name, path, sha256 } of asked) {
     const file = `${name}.src.rpm`;

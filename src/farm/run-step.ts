@@ -148,14 +148,11 @@ async function build(
   return { outcome, report };
 }
 
-async function described(
-  engine: Engine,
-  report: BuildReport,
-): Promise<Omit<BuildOutcome, 'kind' | 'format' | 'member' | 'worker' | 'started' | 'ended'>> {
+async function described(engine: Engine, report: BuildReport) {
   const { failure, exitStatus, failedPhase, lastLines, buildRequires, packages, phases } = report;
   const root = failure === undefined ? await usedRoot(engine, report) : undefined;
   return {
-    state: failure === undefined ? 'built' : 'failed',
+    state: failure === undefined ? ('built' as const) : ('failed' as const),
     exitStatus,
     failure: failure === undefined ? null : failureJson(failure),
     failedPhase: failedPhase ?? null,

@@ -77,7 +77,7 @@ export const STEP_FILE = 'step.json';
 /** Bytes, of an outcome as well: a lock of 10,000 packages takes 5 MB. */
 export const MAX_STEP = 256 * 2 ** 20;
 
-/** Equal steps give equal bytes. */
+/** Equal steps give equal bytes. What a file of steps begins with is the same for all. */
 export function serializeStep(step: Omit<Step, 'kind' | 'format'>): string {
   const whole = stepSchema.parse({ kind: 'kiln-farm-step', format: 1, ...step });
   return `${JSON.stringify(whole, undefined, 1)}\n`;

@@ -15,6 +15,7 @@ import {
   bind,
   ci,
   DETACH,
+  GROUND,
   image,
   keep,
   LIMITS,
@@ -195,12 +196,20 @@ export const BUILD = {
     },
     {
       help: 'install this package, too',
+      stays: (value) =>
+        every<string>(value, (name) => !name.includes('/'))
+          ? undefined
+          : 'packages in files do not travel: name them, or build a chain',
       many: true,
       flag: 'additionalPackage',
     },
   ),
   repositories: row(repository, SERVERS, {
     help: 'take packages from this folder or URL, too',
+    stays: (value) =>
+      every<string>(value, (place) => /^https?:/.test(place))
+        ? undefined
+        : 'a repository in a folder does not travel: name its URL',
     many: true,
     flag: 'addrepo',
   }),
@@ -220,6 +229,7 @@ export const BUILD = {
       flag: 'cache',
     },
   ),
+  ...GROUND,
   ...LIMITS,
   keep: {
     ...keep('keep the sandbox of a failed build for this time, 1h by default'),
@@ -311,6 +321,7 @@ export const RECIPE = {
   binds: bind('recipes: bind-mount a host path'),
   allowHost: allowHost('recipes: allow $host, binds and the network of the host; of any image: '),
   allowHostWrite: allowHostWrite('recipes: '),
+  protection: { ...SANDBOX.protection, help: `recipes: ${SANDBOX.protection.help}` },
   schema: row(flag, 'open', { help: 'print the JSON Schema of YAML recipes and exit' }),
 };
 
@@ -325,6 +336,8 @@ export const ASKED_OF_RECIPES = {
   sourceDirectory: BUILD.sourceDirectory,
   offline: BUILD.offline,
   binds: RECIPE.binds,
+  protection: RECIPE.protection,
+  ...GROUND,
   ...LIMITS,
   resultDirectory: BUILD.resultDirectory,
   keep: BUILD.keep,

@@ -61,7 +61,11 @@ export function fieldsOf(value: unknown): Fields {
 }
 
 export const flag: Kind<boolean> = { read: () => true };
-export const negation: Kind<boolean> = { read: () => false, negates: true };
+export const negation: Kind<boolean> = {
+  read: () => false,
+  fromJson: (value: boolean) => value,
+  negates: true,
+};
 
 export function text(term: string): Kind<string> {
   return { term, read: String };

@@ -18,16 +18,22 @@ function measure(
   how: string,
   least = Number.MIN_VALUE,
 ): NumberKind {
-  const check = (value = 0) => needed(value >= least ? value : undefined, how);
+  const check = (value: number | undefined) =>
+    needed(value !== undefined && value >= least ? value : undefined, how);
   return {
     term,
     read: (word) => check(numberIn(word)),
-    fromJson: (json) => check(json < NUMBER_END ? json : 0),
+    fromJson: (json) => check(json < NUMBER_END ? json : undefined),
   };
 }
 
+const SIZE = 'not a size: write it as 512M or 2G.';
+
 /** Bytes of `512M`: powers of 1024. Not 0, which is no limit to some who are told it. */
-export const size = measure('size', sizeInBytes, 'not a size: write it as 512M or 2G.');
+export const size = measure('size', sizeInBytes, SIZE);
+
+/** What may stay of something: 0 is nothing. */
+export const rest = measure('size', sizeInBytes, SIZE, 0);
 
 function enough(bytes: number): number {
   const how = 'less than a sandbox takes: give 4M or more.';
@@ -47,9 +53,14 @@ export const rate = measure(
   'not a rate: write bytes per second as 10M or 512K.',
 );
 
+const TIME = 'not a duration: write it as 90s, 10m or 1h30m.';
+
+/** How old something may be: 0 is nothing. */
+export const age = measure('time', timeInMilliseconds, TIME, 0);
+
 /** Milliseconds of `90s`, `10m`, `1h30m`, `500ms`; a plain number is seconds. */
 export const time: NumberKind = {
-  ...measure('time', timeInMilliseconds, 'not a duration: write it as 90s, 10m or 1h30m.'),
+  ...measure('time', timeInMilliseconds, TIME),
   word: (asked) => (typeof asked === 'number' ? `${asked / 1000}s` : undefined),
 };
 

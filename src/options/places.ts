@@ -48,7 +48,7 @@ export const image: Kind<string> = {
   fromJson: (name: string, field) => hostImage(field, name),
 };
 
-const BIND_OPTIONS = ['ro', 'rw', 'z', 'Z', 'nolinks'];
+const BIND_OPTIONS = ['ro', 'rw', 'cow', 'z', 'Z', 'nolinks'];
 
 /** SRC is relative to the caller's folder, DST absolute in the sandbox. */
 export const bind: Kind<Bind> = {
@@ -56,14 +56,17 @@ export const bind: Kind<Bind> = {
   read: (word, from): WantedBind => {
     const [source, target, mode = 'rw', ...more] = word.split(':');
     if (!source || more.length > 0)
-      throw new InvalidArgumentError('write it as SRC:DST[:ro|rw][,z|Z][,nolinks].');
+      throw new InvalidArgumentError('write it as SRC:DST[:ro|rw|cow][,z|Z][,nolinks].');
     const options = mode.split(',');
     const unknown = options.find((option) => !BIND_OPTIONS.includes(option));
     if (unknown !== undefined) {
       throw new InvalidArgumentError(
-        `unknown option ${unknown}: there are ro, rw, z, Z and nolinks.`,
+        `unknown option ${unknown}: there are ro, rw, cow, z, Z and nolinks.`,
       );
     }
+    const isCow = options.includes('cow');
+    if (isCow && (options.includes('ro') || options.includes('rw')))
+      throw new InvalidArgumentError('write one of ro, rw and cow.');
     const absolute = resolve(from.cwd(), source);
     const relabel = options.includes('Z')
       ? 'private'
@@ -73,28 +76,41 @@ export const bind: Kind<Bind> = {
     return {
       source: absolute,
       target: mountTarget(target ?? absolute),
-      readonly: options.includes('ro'),
+      readonly: isCow || options.includes('ro'),
+      ...(isCow ? { cow: true } : {}),
       ...(options.includes('nolinks') ? { noLinks: true } : {}),
       ...defined({ relabel }),
     };
   },
   // A path may have a colon here.
-  fromJson: ({ source, target, readonly = false, relabel }: json.Bind, field): WantedBind => ({
-    source: hostPath(field, source),
-    target: mountTarget(target),
-    readonly,
-    ...defined({ relabel }),
+  fromJson: (asked: json.Bind, field): WantedBind => ({
+    source: hostPath(field, asked.source),
+    target: mountTarget(asked.target),
+    readonly: asked.readonly === true || asked.cow === true,
+    ...(asked.cow === true ? { cow: true } : {}),
+    ...(asked.noLinks === true ? { noLinks: true } : {}),
+    ...defined({ relabel: asked.relabel }),
   }),
   word: (asked) => {
-    const { source, target, readonly, relabel, noLinks } = fieldsOf(asked);
+    const { source, target, readonly, cow, relabel, noLinks } = fieldsOf(asked);
     const options = [
-      readonly === true ? 'ro' : 'rw',
+      cow === true ? 'cow' : readonly === true ? 'ro' : 'rw',
       ...(relabel === undefined ? [] : [relabel === 'private' ? 'Z' : 'z']),
       ...(noLinks === true ? ['nolinks'] : []),
     ];
     return `${source}:${target}:${options.join(',')}`;
   },
   opens: path('place', 'source'),
+};
+
+/** Below a bind. */
+export const belowBind: Kind<string> = {
+  term: 'path',
+  read: (word) => {
+    const parts = word.split('/');
+    if (!parts.some((part) => part === '' || part === '.' || part === '..')) return word;
+    throw new InvalidArgumentError('give a path below the bound folder, such as .git/hooks.');
+  },
 };
 
 export const copyIn: Kind<{ readonly source: HeldPath; readonly target: string }> = {

@@ -21,8 +21,17 @@ interface Facts {
   readonly variable?: string;
   /** The commands for which kiln.yaml may have a default. */
   readonly defaults?: readonly string[];
+  /**
+   * Why its values do not go to another machine (`--host`); undefined for those that go as they are. Without it, what
+   * is opened travels.
+   */
+  readonly stays?: (value: unknown) => string | undefined;
   /** What the flag alone means, where a value may follow it behind `=`. */
   readonly preset?: string;
+  /** The command wants it. */
+  readonly required?: true;
+  /** Help does not tell of it. */
+  readonly hidden?: true;
 }
 
 /** An option of a command. Its name, in requests and calls of the API as well, is its key in the table of the command. */
@@ -41,11 +50,14 @@ export function row<Value, const More extends Facts>(kind: Kind<Value>, users: R
 type One<Each> = Each extends { readonly kind: Kind<infer Value> } ? Value : never;
 type Many<Value> = Value extends Pair ? Readonly<Record<string, string>> : readonly Value[];
 type ValueOf<Each> = Each extends { readonly many: true } ? Many<One<Each>> : One<Each>;
-type Always<Each> = Each extends { readonly many: true } | { readonly usual: unknown }
+type Always<Each> = Each extends
+  | { readonly many: true }
+  | { readonly usual: unknown }
+  | { readonly required: true }
   ? true
   : false;
 
-/** Those that have a value without being given. */
+/** Those that have a value always. */
 type UsualOf<Table extends Rows> = {
   readonly [Name in keyof Table as Always<Table[Name]> extends true ? Name : never]: ValueOf<
     Table[Name]
@@ -102,7 +114,7 @@ export function wordsAgain(name: string, row: Row, request: Fields): string[] {
   const asked = request[name];
   const values: unknown[] = many ? (Array.isArray(asked) ? asked : []) : [asked];
   if (usual !== undefined && asked === usual) return [];
-  if (kind.term === undefined) return asked === true ? [flag] : [];
+  if (kind.term === undefined) return asked === !kind.negates ? [flag] : [];
   return values.flatMap((value) => {
     const word = (kind.word ?? plainWord)(value);
     if (word === undefined) return [];
@@ -114,25 +126,7 @@ function plainWord(value: unknown): string | undefined {
   return typeof value === 'string' || typeof value === 'number' ? String(value) : undefined;
 }
 
-/** What is opened for root, who is held to no rule. */
-export function rootsRules(table: Rows): Readonly<Record<string, Rule>> {
-  const opened = Object.entries(table).flatMap(
-    ([
-      name,
-      {
-        kind: { opens },
-      },
-    ]) => (typeof opens === 'object' ? [[name, opens]] : []),
-  );
-  return Object.fromEntries(opened);
-}
-
-export function usersRules<Name extends string>(
-  table: Readonly<Record<Name, Row>>,
-): Readonly<Record<Name, Rule>> {
-  const rules = Object.entries<Row>(table).map(([name, { kind, users }]) => [
-    name,
-    users === 'open' ? (kind.opens ?? users) : users,
-  ]);
-  return Object.fromEntries(rules) as Record<Name, Rule>;
+/** What holds for users who are not root. */
+export function usersRule({ kind, users }: Row): Rule {
+  return users === 'open' ? (kind.opens ?? users) : users;
 }

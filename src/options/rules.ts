@@ -26,8 +26,12 @@ export type PathKind =
   | 'repository'
   | 'package';
 
+/** What root's kiln.yaml may say of users' machines: the later, the more. */
+export const MACHINES = ['none', 'kvm', 'emulated'] as const;
+
 /** What root's kiln.yaml allows users, and what one of them has a share of. */
 export interface Allowances {
+  readonly machines: (typeof MACHINES)[number];
   readonly egress: readonly string[];
   readonly networks: readonly string[];
   readonly capabilities: readonly string[];
@@ -72,6 +76,9 @@ export type Rule =
 export function root(why: string, travels = true): Rule {
   return { kind: 'root', why, travels };
 }
+
+/** Of commands that are root's, or of what root alone may have of others. */
+export const ROOTS = root('it is root’s');
 
 export const CONFIRMS = root('it confirms what only root may do');
 
@@ -125,6 +132,19 @@ export const NETWORK = setting(
   (value, { networks }) =>
     value === 'private' || value === 'none' || networks.some((name) => name === value),
 );
+
+export const ISOLATION_RULE = setting(
+  'machines',
+  (value, { machines }) => value === 'container' || machines !== 'none',
+);
+
+/** Other layers are not for users to give up: their limits keep them from other users' share. */
+export const MISSING_RULE: Rule = {
+  kind: 'setting',
+  instead: 'kvm alone may be missing, where /etc/kiln/kiln.yaml has users.machines: emulated',
+  allows: (value, { machines }) =>
+    every(value, (layer) => layer === 'kvm' && machines === 'emulated'),
+};
 
 /**
  * A user may ask for a value that the setting allows to all of the user's sandboxes together; the setting of the

@@ -1,6 +1,8 @@
 /** The options of a sandbox, and of the commands that make one or enter it: a row for each, in the order of help. */
+import type { HeldPath } from '../host/files/held.ts';
 import { ALLOWABLE_LAYERS } from '../sandbox/policy/layers.ts';
 import type { LimitName } from '../sandbox/policy/limits.ts';
+import { PROTECTED } from '../sandbox/policy/protected.ts';
 import { ISOLATION, type Tmpfs } from '../sandbox/policy/specification.ts';
 import { flag, negation, text } from './kind.ts';
 import { SIZES, TIMES } from './measures.ts';
@@ -11,6 +13,8 @@ import {
   CONFIRMS,
   EGRESS,
   every,
+  ISOLATION_RULE,
+  MISSING_RULE,
   NETWORK,
   path,
   root,
@@ -66,10 +70,9 @@ export const LIMITS = {
 
 export type LimitValues = ValuesOf<typeof LIMITS>;
 
-/** @param use what becomes of it */
-export function image(use: string) {
-  const how =
-    'the name or path of a recipe, a lock, or an image id; by default KILN_IMAGE, or what kiln.yaml says';
+/** @param use what becomes of it @param usual what it is where nobody says */
+export function image(use: string, usual = '') {
+  const how = `the name or path of a recipe, a lock, or an image id; by default KILN_IMAGE, or what kiln.yaml says${usual}`;
   return row(places.image, 'open', {
     help: `${use} this image: ${how}`,
     short: 'r',
@@ -113,7 +116,8 @@ export type CiChoice = (typeof CI_CHOICES)[number];
 
 /** @param help what is done for the service */
 export function ci(help: string) {
-  return row(texts.choice('service', CI_CHOICES), 'open', { help });
+  const stays = () => 'what it writes for a CI service lies on the other machine';
+  return row(texts.choice('service', CI_CHOICES), 'open', { help, stays });
 }
 
 /** It means the same for every command: see the hook in src/cli/commands.ts. */
@@ -133,14 +137,23 @@ const interactive = row(flag, 'open', {
  * What a run asks for: see RunRequest. A recipe's `sandbox:` has the same names; docs/recipes.md says which it lacks.
  */
 export const SANDBOX = {
-  image: image('use'),
+  image: image('use', ', or host: this host’s own /usr, read-only'),
   binds: {
     ...bind(
-      'bind-mount a host path; how is rw, ro, z, Z (relabel it for SELinux, see docs/labels.md) or nolinks (refuse one with symbolic links in it), or several with commas: SRC:DST:ro,z',
+      'bind-mount a host path; how is rw, ro, cow (what is written lies in a layer: kiln diff, apply), z, Z (relabel it for SELinux, see docs/labels.md) or nolinks (refuse one with symbolic links in it), or several with commas: SRC:DST:ro,z',
     ),
     short: 'v',
   },
   allowHostWrite: allowHostWrite(),
+  protection: row(negation, 'open', {
+    help: `let the command change ${PROTECTED.join(', ')} below writable binds, which other programs may run`,
+    flag: 'protect',
+    usual: true,
+  }),
+  protect: row(places.belowBind, 'open', {
+    help: 'keep what lies at this path below each writable bind as it is, beside what --no-protect names',
+    many: true,
+  }),
   tmpfs: row(
     places.tmpfs,
     setting(
@@ -191,15 +204,11 @@ export const SANDBOX = {
       flag: 'capAdd',
     },
   ),
-  isolation: row(
-    texts.choice('isolation', ISOLATION),
-    root('machines are not done for users yet'),
-    {
-      help: 'choose what the sandbox stands on: container (the host’s kernel), or vm (a virtual machine with a kernel of its own); see docs/machines.md',
-      usual: 'container',
-      defaults: ['run', 'shell'],
-    },
-  ),
+  isolation: row(texts.choice('isolation', ISOLATION), ISOLATION_RULE, {
+    help: 'choose what the sandbox stands on: container (the host’s kernel), or vm (a virtual machine with a kernel of its own); see docs/machines.md',
+    usual: 'container',
+    defaults: ['run', 'shell', 'build'],
+  }),
   profile: row(
     texts.choice('profile', ['default', 'nested']),
     root('sandboxes in a sandbox need its whole /proc'),
@@ -228,7 +237,7 @@ export const SANDBOX = {
     many: true,
     flag: 'secret',
   }),
-  allowMissing: row(texts.layer, root('it takes a layer of the isolation away'), {
+  allowMissing: row(texts.layer, MISSING_RULE, {
     help: `run without this layer of protection if the host does not support it: ${ALLOWABLE_LAYERS.join(', ')}`,
     many: true,
   }),
@@ -244,10 +253,21 @@ export const SANDBOX = {
   keep: keep('keep the sandbox afterwards for this time, 1h by default; `kiln shell ID` enters it'),
 };
 
+/** What a sandbox stands on, of runs and builds. */
+export const GROUND = { isolation: SANDBOX.isolation, allowMissing: SANDBOX.allowMissing };
+
 export type SandboxOptions = ValuesOf<typeof SANDBOX>;
 
 /** Of `kiln run` and `kiln shell`. */
-export const SHELL = { ...SANDBOX, allowHost: allowHost(), quiet };
+export const SHELL = {
+  ...SANDBOX,
+  envFile: row(places.opened<HeldPath>('file', path('text')), 'open', {
+    help: 'set the variables of a file that has NAME=VALUE a line, as podman does; --env counts before it',
+    many: true,
+  }),
+  allowHost: allowHost(),
+  quiet,
+};
 
 export type ShellOptions = ValuesOf<typeof SHELL>;
 

@@ -4,6 +4,7 @@ import { serveConfined } from '../host/confine/child.ts';
 import type { TaskTable } from '../host/confine/task.ts';
 
 const tasks: TaskTable = {
+  'changes-patch': () => import('../jobs/changes/patch-task.ts'),
   'image-unpack': () => import('../image/archive/unpack-task.ts'),
   'recipe-script': () => import('../jobs/recipe/script-task.ts'),
   'repository-index': () => import('../packages/repository/metadata/index-task.ts'),

@@ -72,6 +72,7 @@ export interface ScriptletPolicy {
 }
 
 export interface LoadOptions {
+  /** The folder is each recipe's own. */
   readonly variables: Omit<RecipeVariables, 'recipe_dir'>;
   readonly arch: string;
   /** @param extending the recipe that names it */

@@ -7,6 +7,9 @@ import { attempt } from '../host/calls/libc.ts';
 import { isWithin } from '../host/files/user-file.ts';
 import { packageRoot, type StatePaths } from '../host/state/paths.ts';
 
+/** The name of this host's own /usr: no recipe and no other image is called so. */
+export const HOST_IMAGE = 'host';
+
 export type RecipePaths = Pick<StatePaths, 'recipes' | 'mockRecipes'>;
 
 function shipped(): string {
@@ -22,7 +25,7 @@ export function findRecipe(
   name: string,
   except?: string,
 ): string | undefined {
-  if (basename(name) !== name) return undefined;
+  if (basename(name) !== name || name === HOST_IMAGE) return undefined;
   const isThere = (path: string) =>
     path !== except && statSync(path, { throwIfNoEntry: false })?.isFile();
   const roots = join(recipes, `${name}.yaml`);
@@ -31,8 +34,9 @@ export function findRecipe(
   return isThere(own) ? own : undefined;
 }
 
-/** The recipe that a name means, also where it would be refused. */
+/** The recipe that a name means, also where it would be refused; /usr for `host`. */
 export function recipeOf({ recipes }: RecipePaths, name: string): string | undefined {
+  if (name === HOST_IMAGE) return '/usr';
   return [recipes, shipped()]
     .map((folder) => join(folder, `${name}.yaml`))
     .find((path) => existsSync(path));

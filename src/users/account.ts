@@ -70,7 +70,7 @@ export async function listedGroups(uid: number): Promise<readonly number[] | und
   return failure === undefined ? stdout.split(' ').map(Number) : undefined;
 }
 
-export function noteAccount(paths: StatePaths, uid: number, { name }: Pick<Account, 'name'>): void {
+export function noteAccount(paths: StatePaths, uid: number, name: string): void {
   mkdirSync(dirname(accountFile(paths, uid)), { recursive: true, mode: 0o700 });
   writeRecord(accountFile(paths, uid), { name, since: Date.now() } satisfies AccountRecord);
 }
@@ -83,7 +83,7 @@ export async function requireSameAccount(paths: StatePaths, uid: number): Promis
   const { value, damage } = findAccount(paths, uid);
   if (value?.name === now.name) return;
   if (value === undefined && damage === undefined) {
-    noteAccount(paths, uid, now);
+    noteAccount(paths, uid, now.name);
     return;
   }
   const before = value === undefined ? 'an account that kiln cannot tell any more' : value.name;

@@ -2,19 +2,14 @@
  * Files whose paths kiln does not resolve: the client opens them with the caller's rights. What a job reads
  * is copied into a folder that only root enters. Results are written there, and copied to the caller at the
  * end. Binds use the very file that the client opened.
- * Long, because all ways of copying share one budget and one list of names.
  */
 
-import { closeSync, constants, fchmodSync, fstatSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { closeSync, constants, fstatSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { Budget, type CopyLimits } from '../artifacts/budget.ts';
-import { copyContent, ReadFailed } from '../artifacts/content.ts';
-import { Destination, resultDirectoryError, type WithRights } from '../artifacts/destination.ts';
-import { Inventory, LONGEST_PATH } from '../artifacts/manifest.ts';
-import { fromText, quoteName } from '../artifacts/pattern.ts';
-import { descriptorPath, FileSystems, listEntries } from '../artifacts/source.ts';
-import { TreeCopy } from '../artifacts/tree-copy.ts';
-import { type Warning, Warnings } from '../artifacts/warning.ts';
+import { resultDirectoryError, type WithRights } from '../artifacts/destination.ts';
+import { descriptorPath, FileSystems } from '../artifacts/source.ts';
+import type { Warning } from '../artifacts/warning.ts';
 import type { ErrorCode } from '../error-codes.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
@@ -37,7 +32,7 @@ import {
   writeOpened,
   writeText,
 } from './caller-paths.ts';
-import { copyResults } from './copy-results.ts';
+import { copyFile, copyFolder, copyResults, usingRights } from './copies.ts';
 import { JobFolder, lockOf } from './job-folder.ts';
 
 interface CallerFilesOptions {
@@ -263,55 +258,20 @@ export class CallerFiles implements CallerPaths {
     path: string,
     links: 'as they are' | 'inside',
   ): Promise<HeldPath> {
-    const { withRights } = this.#options;
-    const folder = this.#newFolder(path);
-    const to = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
-    using _to = closing(to);
-    const budget = this.#budgets.in;
-    const destination = new Destination({
-      root: to,
-      owner: { uid: 0, gid: 0 },
-      replace: false,
-      failure: (name, cause) =>
-        new KilnError('E_CALLER_FILE', `${quoteName(name)} of ${path} cannot be copied`, {
-          hint: 'root makes room in the state directory',
-          cause,
-        }),
-    });
-    const inventory = new Inventory(budget, LONGEST_PATH);
-    const copy = new TreeCopy({
-      ...{ budget, destination, inventory },
-      warnings: new Warnings(this.#options.warn),
+    const folder = ownPath(this.#newFolder(path));
+    const { withRights, warn } = this.#options;
+    await copyFolder(from, path, folder, {
+      ...{ budget: this.#budgets.in, reading: withRights, warn },
       links: links === 'inside' ? 'later' : 'now',
-      reading: withRights,
     });
-    const entries = this.#withRights(path, () => listEntries(from, budget));
-    await copy.copyEntries({ from, to, source: fromText(path), path: '', depth: 1 }, entries);
-    copy.makeLinks();
-    destination.finish();
-    return ownPath(folder);
+    return folder;
   }
 
   async #copyFile(from: number, path: string): Promise<HeldPath> {
-    const stats = fstatSync(from, { bigint: true });
-    if (!stats.isFile() || new FileSystems().isPseudo(from, stats)) {
-      throw new KilnError('E_CALLER_FILE', `${path} is not a regular file`, {
-        hint: 'only files and folders are copied for you: write what it gives into a file first',
-      });
-    }
     const copy = ownPath(join(this.#newFolder(), nameIn(path)));
     this.#names.set(copy, path);
-    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
-    using to = closing(openSync(copy, flags, 0o600));
-    try {
-      const budget = this.#budgets.in;
-      budget.spend('entries', 1);
-      await copyContent(from, to.fd, Number(stats.size), Number(stats.blocks), budget);
-      fchmodSync(to.fd, Number(stats.mode) & 0o777);
-      return copy;
-    } catch (error) {
-      throw error instanceof ReadFailed ? unusableError(path, error.cause) : error;
-    }
+    await copyFile(from, path, copy, this.#budgets.in);
+    return copy;
   }
 
   #newFolder(path?: string): string {
@@ -351,17 +311,9 @@ export class CallerFiles implements CallerPaths {
   }
 
   #reopen(path: string, place: number, flags: number): number {
-    return this.#withRights(path, () =>
-      openSync(descriptorPath(place), constants.O_RDONLY | flags),
-    );
-  }
-
-  #withRights<Result>(path: string, act: () => Result): Result {
-    try {
-      return this.#options.withRights(act);
-    } catch (cause) {
-      throw unusableError(path, cause);
-    }
+    const { withRights } = this.#options;
+    const open = () => openSync(descriptorPath(place), constants.O_RDONLY | flags);
+    return usingRights(withRights, path, open);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

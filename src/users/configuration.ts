@@ -12,9 +12,11 @@ import type { UserShare } from '../host/libvirt/sandbox-host.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
 import { ROOTS_FILE } from '../host/state/paths.ts';
 import { inUnits, SIZES, TIMES } from '../options/measures.ts';
+import { MACHINES } from '../options/rules.ts';
 import { SANDBOX_LIMITS } from '../options/sandbox.ts';
 import { keysOf, size, time } from '../options/yaml.ts';
 import { RecipeDocument } from '../recipe/document.ts';
+import { HOST_IMAGE } from '../recipe/named.ts';
 import { RecipeError } from '../recipe/problem.ts';
 import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
 import { parseCapability } from '../sandbox/policy/specification.ts';
@@ -93,6 +95,12 @@ const usersSchema = z.strictObject({
     .describe(
       'Names of images of root’s that users see, with * for any characters; unless given all but private ones, which are made with a login: those only by their whole names',
     ),
+  hostImage: z
+    .boolean()
+    .default(true)
+    .describe(
+      'Whether users run commands on this host’s own /usr, read-only (-r host, and where no image is named)',
+    ),
   mockConfigs: z
     .string()
     .startsWith('/', 'an absolute path')
@@ -104,6 +112,12 @@ const usersSchema = z.strictObject({
     .boolean()
     .default(false)
     .describe('Whether recipes of users run commands on the host, as the user, with $host'),
+  machines: z
+    .enum(MACHINES)
+    .default('kvm')
+    .describe(
+      'Whether sandboxes of users may be machines (--isolation vm): none, those that KVM runs, or emulated ones, too',
+    ),
   farm: z
     .boolean()
     .default(false)
@@ -121,7 +135,7 @@ const configurationSchema = z.strictObject({
 
 type Users = z.output<typeof usersSchema>;
 
-/** Complete. Sizes are bytes, times milliseconds. */
+/** Complete: memory has a value where the file gives none. Sizes are bytes, times milliseconds. */
 export interface UserPolicy extends Omit<Users, 'limits'> {
   readonly limits: Omit<Users['limits'], 'memory'> & { readonly memory: number };
 }
@@ -205,9 +219,10 @@ export function callersConfiguration(given: CallersConfiguration, isRoot: boolea
 }
 
 export function seesImage(
-  { images }: UserPolicy,
+  { images, hostImage }: UserPolicy,
   { name, private: isPrivate }: { readonly name: string; readonly private: boolean },
 ): boolean {
+  if (name === HOST_IMAGE) return hostImage;
   if (images === undefined) return !isPrivate;
   return images.some((listed) => listed === name || (!isPrivate && matches(name, listed)));
 }

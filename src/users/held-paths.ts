@@ -37,7 +37,7 @@ import {
   writeOpened,
   writeText,
 } from './caller-paths.ts';
-import { copyResults } from './copy-results.ts';
+import { copyResults } from './copies.ts';
 import type { JobFolder } from './job-folder.ts';
 
 export interface HeldPathsOptions {

@@ -7,7 +7,16 @@ import { SyscallError } from './libc.ts';
 const CALLS = [
   ...['accept4', 'bind', 'capget', 'capset', 'close', 'close_range', 'connect', 'dup3'],
   ...['exit_group', 'fchdir', 'fchownat', 'fcntl', 'fgetxattr', 'flistxattr', 'flock'],
-  ...['fremovexattr', 'fsconfig', 'fsetxattr', 'fsmount', 'fsopen', 'getdents64', 'getgroups'],
+  ...[
+    'fremovexattr',
+    'fsconfig',
+    'fsetxattr',
+    'fsmount',
+    'fsopen',
+    'fspick',
+    'getdents64',
+    'getgroups',
+  ],
   ...['getsockopt', 'getxattr', 'ioctl', 'keyctl', 'landlock_create_ruleset', 'linkat', 'listen'],
   ...['lseek', 'memfd_create', 'mkdirat', 'mknodat', 'mount', 'mount_setattr', 'move_mount'],
   ...['open_tree', 'openat2', 'pidfd_open', 'pipe2', 'pivot_root', 'ppoll', 'prctl', 'prlimit64'],

@@ -39,7 +39,10 @@ const SOCKET_SHARE = 1 / 4;
 /** The kernel's default for cpu bandwidth control, microseconds. */
 const CPU_PERIOD = 100_000;
 
-type Group = Pick<CgroupHierarchy, 'version' | 'path'>;
+interface Group {
+  readonly version: 1 | 2;
+  readonly path: string;
+}
 
 /** A file of a controller, as v2 and v1 call it. */
 type Names = readonly [v2: string, v1: string];

@@ -75,7 +75,7 @@ function steps(path: string): { readonly up: number; readonly down: readonly str
 }
 
 export function pathOfGroup(
-  { path, root }: Pick<CgroupHierarchy, 'path' | 'root'>,
+  { path, root }: { readonly path: string; readonly root: string },
   group: string,
 ): string | undefined {
   const [top, wanted] = [steps(root), steps(group)];

@@ -35,7 +35,7 @@ const CAPABILITIES = ['chown', 'dac_override', 'fowner', 'fsetid', 'setfcap', 's
 /** V8's heap, MiB: headers become objects there; payloads never do. */
 const HEAP_MB = 768;
 
-export interface LaunchOptions {
+interface LaunchOptions {
   readonly task: string;
   readonly destination?: string | undefined;
   readonly fds: readonly number[];

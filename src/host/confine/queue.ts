@@ -12,7 +12,7 @@ import { unlessErrno } from '../calls/libc.ts';
 import { unixPacketPair } from '../sockets/unix-socket.ts';
 import { span } from '../trace/trace.ts';
 import { fileError, rebuildError } from './frame.ts';
-import { type LaunchOptions, launchConfined } from './launch.ts';
+import { launchConfined } from './launch.ts';
 import {
   type ChildReply,
   ConfinedChild,
@@ -23,7 +23,7 @@ import {
 } from './run.ts';
 import { defaultLimits, type HandedWork, sendWork } from './task.ts';
 
-export interface QueueOptions<Work, Output> extends Omit<ConfinedStart, 'fds'> {
+export interface QueueOptions<Work, Output> extends ConfinedStart {
   readonly children: number;
   readonly works: AsyncIterable<Work>;
   /** How many pieces may wait at each child, beside the one that it works on. */
@@ -268,7 +268,7 @@ interface QueueChild {
   readonly socket: number;
 }
 
-function start(options: Omit<LaunchOptions, 'fds'>): QueueChild {
+function start(options: ConfinedStart): QueueChild {
   const [socket, theirs] = unixPacketPair();
   try {
     return { process: launchConfined({ ...options, fds: [theirs] }), socket };

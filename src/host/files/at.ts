@@ -33,6 +33,8 @@ const AT_REMOVEDIR = 0x200;
 const PATH_MAX = 4096;
 
 const AT_SYMLINK_NOFOLLOW = 0x100;
+const AT_SYMLINK_FOLLOW = 0x400;
+const O_TMPFILE = 0o20200000;
 
 export interface OpenHow {
   readonly flags: number;
@@ -107,6 +109,18 @@ export function openDirectory(dirfd: number, name: Name): number {
   return openat2(dirfd, name, REAL_DIRECTORY);
 }
 
+/** A file without a name, in a directory: {@link nameFile} gives it one. Nothing is left of it otherwise. */
+export function openNameless(directory: number): number {
+  return openat2(directory, '.', { flags: constants.O_WRONLY | O_TMPFILE, mode: 0o600 });
+}
+
+/** Never in place of what is there. */
+export function nameFile(fd: number, dirfd: number, name: Name): void {
+  const path = `/proc/self/fd/${fd}`;
+  const result = tryCall('linkat', AT_FDCWD, path, dirfd, cString(name), AT_SYMLINK_FOLLOW);
+  checked('linkat', result, name);
+}
+
 export function mkdirat(dirfd: number, name: Name, mode: number): void {
   checked('mkdirat', tryCall('mkdirat', dirfd, cString(name), mode), name);
 }
@@ -165,6 +179,11 @@ export function setTimes(fd: number, times: FileTimes, name?: Name): void {
   const path = name === undefined ? null : cString(name);
   const flags = name === undefined ? 0 : AT_SYMLINK_NOFOLLOW;
   checked('utimensat', tryCall('utimensat', fd, path, spec, flags), name);
+}
+
+/** By the clock that the kernel gives to files that change. @param fd O_PATH will do */
+export function setTimesNow(fd: number): void {
+  checked('utimensat', tryCall('utimensat', AT_FDCWD, `/proc/self/fd/${fd}`, null, 0));
 }
 
 /** struct timespec {time_t, long}, both 64 bits wide; nanoseconds are never negative. */

@@ -132,7 +132,7 @@ export async function isLocked(path: string): Promise<boolean> {
 
 export async function tryLock(
   path: string,
-  options: Pick<LockOptions, 'shared' | 'existing'> = {},
+  options: { readonly shared?: boolean; readonly existing?: boolean } = {},
 ): Promise<HeldLock | undefined> {
   const fd = openLock(path, options.existing === true);
   let held = false;

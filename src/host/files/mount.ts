@@ -11,6 +11,7 @@ import { AT_FDCWD, O_PATH } from './at.ts';
 import { isWithin } from './user-file.ts';
 
 const AT_EMPTY_PATH = 0x1000;
+const AT_RECURSIVE = 0x8000;
 const OPEN_TREE_CLONE = 1;
 const OPEN_TREE_CLOEXEC = 0o2000000;
 const MOVE_MOUNT_F_EMPTY_PATH = 0x4;
@@ -24,27 +25,32 @@ export const MOUNT_ATTR_NODEV = 0x4;
 export const MOUNT_ATTR_NOEXEC = 0x8;
 const MOUNT_ATTR_IDMAP = 0x100000;
 
-export function cloneMount(path: string): number {
-  const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+/** @param extent `whole`: with what is mounted below */
+export function cloneMount(path: string, extent: 'top' | 'whole' = 'top'): number {
+  const below = extent === 'whole' ? AT_RECURSIVE : 0;
+  const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | below;
   return checked('open_tree', tryCall('open_tree', AT_FDCWD, path, flags), path);
 }
 
 interface MountAttributes {
   readonly set: number;
-  /** Owner ids on disk are ids *inside* this namespace (a descriptor). Once only, before the mount is attached. */
-  readonly userNamespace: number;
+  /**
+   * Owner ids on disk are ids *inside* this namespace (a descriptor). Once only, before the mount is attached. Without,
+   * they stay the host's.
+   */
+  readonly userNamespace?: number;
 }
 
 /**
- * Also makes the mount private. The clone of a shared mount (under systemd all are) would stay shared, and
+ * Also of mounts below, and makes the mount private. The clone of a shared mount (under systemd all are) would stay shared, and
  * mounts that a sandbox makes below a bind would appear on the host.
  */
 export function setMountAttributes(mount: number, { set, userNamespace }: MountAttributes): void {
   // struct mount_attr: attr_set, attr_clr, propagation, userns_fd, each 64 bits.
-  const all = BigInt(set | MOUNT_ATTR_IDMAP);
-  const attr = BigUint64Array.of(all, 0n, MS_PRIVATE, BigInt(userNamespace));
-  const size = attr.byteLength;
-  checked('mount_setattr', tryCall('mount_setattr', mount, '', AT_EMPTY_PATH, attr, size));
+  const all = BigInt(userNamespace === undefined ? set : set | MOUNT_ATTR_IDMAP);
+  const attr = BigUint64Array.of(all, 0n, MS_PRIVATE, BigInt(userNamespace ?? 0));
+  const flags = AT_EMPTY_PATH | AT_RECURSIVE;
+  checked('mount_setattr', tryCall('mount_setattr', mount, '', flags, attr, attr.byteLength));
 }
 
 export function attachMount(mount: number, path: string): void {
@@ -70,6 +76,21 @@ export function changeRoot(root: number): void {
   checked('pivot_root', tryCall('pivot_root', '.', '.'));
   checked('umount2', tryCall('umount2', '.', MNT_DETACH));
   checked('fchdir', tryCall('fchdir', root));
+}
+
+const FSPICK_CLOEXEC = 1;
+const FSPICK_EMPTY_PATH = 8;
+const FSCONFIG_CMD_RECONFIGURE = 7;
+
+/**
+ * Has a file system look its names up anew: somebody has changed what it stands on.
+ * @param root its root directory, open, in whatever mount namespace
+ */
+export function refreshNames(root: number): void {
+  const flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+  using picked = closing(checked('fspick', tryCall('fspick', root, '', flags)));
+  const result = tryCall('fsconfig', picked.fd, FSCONFIG_CMD_RECONFIGURE, null, null, 0);
+  checked('fsconfig', result);
 }
 
 /* A loop device goes away with its last user. Sources: loop(4), linux/loop.h, fsconfig(2), fsmount(2). */

@@ -133,6 +133,11 @@ export function connectLoopback(fd: number, family: 'ipv4' | 'ipv6', port: numbe
   );
 }
 
+/** The caller closes `fd`, which accepts connections. In a machine it does until this is disposed of. */
+export interface Listener extends Disposable {
+  readonly fd: number;
+}
+
 /** SOL_SOCKET and SO_REUSEADDR of asm-generic/socket.h. */
 const REUSE = [1, 2] as const;
 

@@ -200,10 +200,10 @@ export function diskExceededError(who: string, what: string, hint: string): Kiln
 /** Counts what is written against a number of bytes. */
 export class DiskRoom {
   readonly bytes: number;
-  readonly #told: Pick<DiskBound, 'who' | 'hint'>;
+  readonly #told: { readonly who: string; readonly hint: string };
   #used = 0;
 
-  constructor(bytes: number, told: Pick<DiskBound, 'who' | 'hint'>) {
+  constructor(bytes: number, told: { readonly who: string; readonly hint: string }) {
     this.bytes = bytes;
     this.#told = told;
   }

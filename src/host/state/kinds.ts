@@ -120,6 +120,11 @@ export const KINDS: readonly StateKind[] = [
   kind('not read', `detached/${HEX}/(output-[0-9]+|reserve|results/.*)`),
   kind('checked when used', 'mock/recipes/[^/]+/[^/]+.yaml'),
   kind('not read', '.*\\.damaged(/.*)?'),
+  kind(
+    'cached record',
+    `store/images/${HEX}/own-files.json`,
+    '`kiln gc --verify` asks for the image to be made anew',
+  ),
 ];
 
 function kind(care: Care, pattern: string, mend?: string): StateKind {

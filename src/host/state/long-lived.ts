@@ -4,6 +4,8 @@
  */
 import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { allEnds } from '../../promise.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { tryLock } from '../files/flock.ts';
 import { type FieldKind, findRecord, withFields, writeRecord } from './checked-file.ts';
@@ -16,19 +18,20 @@ interface Owned {
   readonly owner?: number;
 }
 
-interface Names<Record> {
+interface Kind<Record, State> {
   readonly record: string;
   readonly lock: string;
   readonly fields: Readonly<Partial<{ [Name in keyof Record & string]: FieldKind }>>;
   /** What becomes of one whose record is damaged. */
   readonly damaged: (id: string) => string;
+  readonly stateOf: (record: Record, isHeld: boolean) => State;
 }
 
-export interface Found<Record> {
+export interface Listed<Record, State> {
   readonly id: string;
+  readonly state: State;
   readonly folder: string;
   readonly record: Record;
-  readonly isHeld: boolean;
 }
 
 /** Whether somebody holds the lock, not only to look as this does. One that was never made is held by nobody. */
@@ -44,7 +47,8 @@ export async function isHeld(lock: string): Promise<boolean> {
   }
 }
 
-export function longLived<Record extends Owned>({ record, lock, fields, damaged }: Names<Record>) {
+export function longLived<Record extends Owned, State>(kind: Kind<Record, State>) {
+  const { record, lock, fields, damaged, stateOf } = kind;
   const take = withFields<Record>(fields);
   const find = (folder: string) => findRecord(join(folder, record), take);
   const read = (folder: string): Record | undefined => {
@@ -57,7 +61,7 @@ export function longLived<Record extends Owned>({ record, lock, fields, damaged 
   const write = (folder: string, value: Record) => writeRecord(join(folder, record), value);
   /** Those of the owner, oldest first; root sees all. Reads files only. */
   const list = async (all: string, owner: { readonly uid: number } | undefined) => {
-    const found: Found<Record>[] = [];
+    const found: Listed<Record, State>[] = [];
     for (const id of await readdir(all).catch(() => [])) {
       const folder = join(all, id);
       const before = read(folder);
@@ -65,24 +69,47 @@ export function longLived<Record extends Owned>({ record, lock, fields, damaged 
       const held = await isHeld(join(folder, lock)).catch(() => true);
       // Whoever let go of it may have written the record since it was read, or removed all.
       const now = held ? before : read(folder);
-      if (now !== undefined) found.push({ id, folder, record: now, isHeld: held });
+      if (now !== undefined) found.push({ id, state: stateOf(now, held), folder, record: now });
     }
     return found.sort((a, b) => a.record.created - b.record.created);
   };
-  /** Removes one that nobody holds, unless it stays. True if it did. */
+  /** Removes those that nobody holds, unless they stay. Returns their ids. */
   const sweep = async (
-    folder: string,
+    all: string,
     stays: (record: Record | undefined) => boolean,
-    remove: (record: Record | undefined) => Promise<void>,
-  ): Promise<boolean> => {
-    // Not looked at under the lock: whoever lists would take it for one that is held.
-    if (stays(find(folder).value)) return false;
-    await using held = await tryLock(join(folder, lock)).catch(() => undefined);
-    if (held === undefined) return false;
-    const found = read(folder);
-    if (stays(found)) return false;
-    await remove(found);
-    return true;
+    remove: (folder: string, record: Record | undefined) => Promise<void>,
+  ): Promise<string[]> => {
+    const sweepOne = async (id: string) => {
+      const folder = join(all, id);
+      // Not looked at under the lock: whoever lists would take it for one that is held.
+      if (stays(find(folder).value)) return [];
+      await using held = await tryLock(join(folder, lock)).catch(() => undefined);
+      if (held === undefined) return [];
+      const found = read(folder);
+      if (stays(found)) return [];
+      await remove(folder, found);
+      return [id];
+    };
+    const ids = await readdir(all).catch(() => []);
+    return (await allEnds(ids.map(sweepOne))).flat();
   };
   return { find, read, write, list, sweep };
+}
+
+/** The one whose id begins with a word. @throws KilnError E_NO_SANDBOX, E_NO_JOB */
+export function onlyOne<One extends { readonly id: string }>(
+  kind: 'sandbox' | 'job',
+  word: string,
+  all: readonly One[],
+): One {
+  // An empty beginning would match any.
+  const found = word === '' ? [] : all.filter(({ id }) => id.startsWith(word));
+  const [only] = found;
+  if (only !== undefined && found.length === 1) return only;
+  const [message, hint] =
+    found.length > 1
+      ? [`${kind} ${word}: ${found.length} ids begin so`, 'give more of the id: `kiln ps` shows it']
+      : [`there is no ${kind} ${word || '""'}`, 'it may have ended: `kiln ps` lists what is there'];
+  if (kind === 'job') throw new KilnError('E_NO_JOB', message, { hint });
+  throw new KilnError('E_NO_SANDBOX', message, { hint });
 }

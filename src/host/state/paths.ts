@@ -108,10 +108,8 @@ function unusableStateError(root: string, why: string, cause?: unknown): KilnErr
   });
 }
 
-type RunFolder = Pick<StatePaths, 'root' | 'hostRun' | 'run' | 'link'>;
-
 /** Makes the state's folder on /run. The link tells everybody whose it is, as long as it is there. */
-export function makeRunFolder({ root, hostRun, run, link }: RunFolder): void {
+export function makeRunFolder({ root, hostRun, run, link }: StatePaths): void {
   for (const folder of [hostRun, run]) {
     mkdirSync(folder, { recursive: true });
     // Ids of sandboxes pass through it, whatever the umask.
@@ -123,7 +121,7 @@ export function makeRunFolder({ root, hostRun, run, link }: RunFolder): void {
 }
 
 /** Removes it if nothing but the link is in it. */
-export function removeEmptyRunFolder(paths: RunFolder): void {
+export function removeEmptyRunFolder(paths: StatePaths): void {
   const names = unlessErrno(['ENOENT'], () => readdirSync(paths.run));
   if (names === undefined || names.some((name) => name !== basename(paths.link))) return;
   rmSync(paths.link, { force: true });

@@ -8,8 +8,7 @@ import { hasErrno } from '../../host/calls/libc.ts';
 import { openUserFile } from '../../host/files/user-file.ts';
 import { findCached, recordText, withFields } from '../../host/state/checked-file.ts';
 import { DamagedFileError, renameOver } from '../../host/state/damage.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
-import type { Repository } from './configuration.ts';
+import type { RepositorySource } from './configuration.ts';
 import type { Repomd } from './metadata/read-index.ts';
 
 /** A folder beside the downloads, whose content sandboxes write. */
@@ -28,7 +27,7 @@ export const BUILD_CACHES = 'builds';
 export class Cache {
   readonly root: string;
 
-  constructor(paths: Pick<StatePaths, 'cache'>) {
+  constructor(paths: { readonly cache: string }) {
     this.root = paths.cache;
   }
 
@@ -169,8 +168,11 @@ export async function publish(from: string, to: string): Promise<void> {
 
 const STATE_FORMAT = 2;
 
-export interface RepositoryState {
+export interface RepositoryState extends KnownState {
   readonly format: typeof STATE_FORMAT;
+}
+
+interface KnownState {
   /** When a server was last asked, milliseconds since 1970. */
   readonly checkedAt: number;
   readonly mirrors: readonly string[];
@@ -187,11 +189,15 @@ export interface RepositoryIndex {
   readonly repomd: Repomd;
 }
 
+interface TrustedSource {
+  readonly id: string;
+  readonly source: RepositorySource;
+  readonly repoGpgcheck?: boolean;
+  readonly gpgkey?: readonly string[];
+}
+
 /** Another source, or other trust settings, have another folder. */
-export function stateDirectory(
-  cache: Cache,
-  repository: Pick<Repository, 'id' | 'source'> & Partial<Repository>,
-): string {
+export function stateDirectory(cache: Cache, repository: TrustedSource): string {
   const trust = repository.repoGpgcheck ? repository.gpgkey : false;
   const source = JSON.stringify([Object.values(repository.source), trust]);
   return cache.repository(`${repository.id}-${hash('sha256', source, 'hex').slice(0, 16)}`);
@@ -208,10 +214,7 @@ const takeState = withFields<RepositoryState>({
   mirrors: 'array',
 });
 
-export async function writeState(
-  directory: string,
-  state: Omit<RepositoryState, 'format'>,
-): Promise<void> {
+export async function writeState(directory: string, state: KnownState): Promise<void> {
   const text = recordText({ format: STATE_FORMAT, ...state });
   await writeWhole(join(directory, 'state.json'), text);
 }

@@ -4,7 +4,7 @@ import type { z } from 'zod';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import type { RepositoryConfiguration } from './configuration-schema.ts';
-import type { sourceSchema } from './lock/lock.ts';
+import type { LockedRepository, sourceSchema } from './lock/lock.ts';
 import { type AccessOptions, RepositoryAccess } from './transport/access.ts';
 
 export type RepositorySource = Readonly<z.output<typeof sourceSchema>>;
@@ -120,7 +120,10 @@ function resolveSource(
   return { kind: 'directory', path: folder(first) };
 }
 
-type Login = Pick<AccessOptions, 'username' | 'password'>;
+interface Login {
+  readonly username?: string | undefined;
+  readonly password?: string | undefined;
+}
 
 /** Removes `user:password@` from URLs, because URLs are written into locks and logs. */
 function withoutLogin(source: RepositorySource) {
@@ -207,7 +210,7 @@ export function unlockedRepository({
   gpgcheck,
   gpgkey,
   below,
-}: Pick<Repository, 'id' | 'source' | 'gpgcheck' | 'gpgkey' | 'below'>): Repository {
+}: LockedRepository): Repository {
   return {
     ...{ id, name: id, source, gpgcheck, repoGpgcheck: false, gpgkey, below },
     ...{ priority: 99, cost: 1000, excludepkgs: [], includepkgs: [] },

@@ -4,7 +4,7 @@ import { awaitedLater } from '../../promise.ts';
 import { hasContent, readState, stateDirectory } from './cache.ts';
 import { localFile, localPath } from './local.ts';
 import type { Lock, LockedPackage, LockedRepository } from './lock/lock.ts';
-import { downloadContext, mapParallel, type OpenOptions } from './open.ts';
+import { type DownloadOptions, downloadContext, mapParallel } from './open.ts';
 import { findMirrors, namedBy } from './refresh.ts';
 import type { LockAccess } from './transport/access.ts';
 import { downloadObject } from './transport/download.ts';
@@ -27,9 +27,8 @@ const MIRRORS_AGE = 2 * 24 * 3600 * 1000;
  */
 export async function fetchPackages(
   lock: Lock,
-  options: Omit<OpenOptions, 'refresh'> & {
-    readonly onPackage?: ((digest: string) => void) | undefined;
-  },
+  options: DownloadOptions,
+  onPackage?: (digest: string) => void,
 ): Promise<Map<string, string>> {
   const context = downloadContext(options);
   const repositories = new Map(lock.repositories.map((entry) => [entry.id, entry]));
@@ -61,7 +60,7 @@ export async function fetchPackages(
           : await copiedPackage(repository, local, entry, context);
     done++;
     context.onProgress?.({ kind: 'packages', done, count: entries.length });
-    options.onPackage?.(entry.digest);
+    onPackage?.(entry.digest);
     return [entry.digest, path] as const;
   };
   const { parallel } = context.transfer;
@@ -82,7 +81,7 @@ export function localPackages(lock: Lock): Map<string, string> | undefined {
 
 export async function packageUrls(
   lock: Lock,
-  options: Omit<OpenOptions, 'refresh'>,
+  options: DownloadOptions,
 ): Promise<Map<string, string>> {
   const context = downloadContext(options);
   const bases = new Map<string, string>();

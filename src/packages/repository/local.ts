@@ -9,7 +9,7 @@ import { hasErrno } from '../../host/calls/libc.ts';
 import { foundAt } from '../../host/files/held.ts';
 import { openWithin, readUserFile } from '../../host/files/user-file.ts';
 import { type Cache, createTemporary, digestFile } from './cache.ts';
-import type { Repository } from './configuration.ts';
+import type { RepositorySource } from './configuration.ts';
 import { fixturesHint, isGone } from './trust/keys.ts';
 
 /** openat2(2), of a link beneath a folder. */
@@ -22,7 +22,11 @@ function leadsOutError(id: string, path: string): KilnError {
   });
 }
 
-type Local = Pick<Repository, 'id' | 'source' | 'below'>;
+interface Local {
+  readonly id: string;
+  readonly source: RepositorySource;
+  readonly below?: string | undefined;
+}
 
 /**
  * Where a file lies that the metadata of a local repository names.

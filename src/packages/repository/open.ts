@@ -1,5 +1,4 @@
 import { KilnError } from '../../errors.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
 import { Cache } from './cache.ts';
 import type { Repository } from './configuration.ts';
 import { localFile, localPath } from './local.ts';
@@ -18,9 +17,12 @@ import {
 } from './transport/transfer.ts';
 import { fixturesHint, readKeys } from './trust/keys.ts';
 
-export interface OpenOptions {
-  readonly paths: Pick<StatePaths, 'cache'>;
+export interface OpenOptions extends DownloadOptions {
   readonly refresh?: RefreshMode | undefined;
+}
+
+export interface DownloadOptions {
+  readonly paths: { readonly cache: string };
   readonly transfer?: Partial<TransferOptions> | undefined;
   /** `named` unless given: whoever wrote the image recipe, or a repository's configuration, is trusted with the network. */
   readonly reach?: Reach | undefined;
@@ -28,7 +30,7 @@ export interface OpenOptions {
   readonly onProgress?: OnProgress | undefined;
 }
 
-export function downloadContext(options: Omit<OpenOptions, 'refresh'>): DownloadContext {
+export function downloadContext(options: DownloadOptions): DownloadContext {
   return {
     cache: new Cache(options.paths),
     transfer: { ...defaultTransfer, ...options.transfer },

@@ -2,7 +2,6 @@ import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { tryLock } from '../../host/files/flock.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
 import { BUILD_CACHES } from './cache.ts';
 
 /** Files used within this time, milliseconds, may be in use. */
@@ -37,7 +36,7 @@ interface CachedFile {
  * within the last hour, and running downloads, stay.
  */
 export async function pruneCache(
-  paths: Pick<StatePaths, 'cache'>,
+  paths: { readonly cache: string },
   options: PruneOptions,
 ): Promise<Pruned> {
   const root = paths.cache;
@@ -74,7 +73,7 @@ export async function pruneCache(
   return removed;
 }
 
-export async function cacheUsage(paths: Pick<StatePaths, 'cache'>): Promise<Pruned> {
+export async function cacheUsage(paths: { readonly cache: string }): Promise<Pruned> {
   const files = await cachedFiles(paths.cache);
   return { files: files.length, bytes: files.reduce((sum, { bytes }) => sum + bytes, 0) };
 }

@@ -112,6 +112,7 @@ function readFileTriggers(header: RpmHeader): RpmFileTrigger[] {
   );
 }
 
+/** Digests and signatures are checked apart. */
 export type RpmDescription = Omit<RpmPackage, 'digests' | 'signatures'>;
 
 export function describePackage(fd: number, sections: RpmSections): RpmDescription {

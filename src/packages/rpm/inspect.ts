@@ -17,6 +17,11 @@ interface InspectOptions {
   readonly keyring: Keyring;
 }
 
+interface Checked {
+  readonly digests: RpmPackage['digests'];
+  readonly signatures: RpmPackage['signatures'];
+}
+
 /**
  * What is wrong with digests and signatures is in the result; a file that cannot be read at all throws.
  * @param describe {@link describePackage}, or {@link describeIdentity} where that is enough
@@ -25,7 +30,7 @@ export function inspect<Description>(
   fd: number,
   { depth, keyring }: InspectOptions,
   describe: (fd: number, sections: RpmSections) => Description,
-): Description & Pick<RpmPackage, 'digests' | 'signatures'> {
+): Description & Checked {
   const sections = readSections(fd);
   const digests = checkDigests(fd, sections, depth);
   const wrongHeader = digests.some(({ scope, status }) => scope === 'header' && status === 'bad');
@@ -37,10 +42,7 @@ export function inspect<Description>(
 /** `allow-unsigned`: unsigned, or signed by unknown keys, is good enough; a wrong signature never is. */
 export type SignaturePolicy = 'require' | 'allow-unsigned';
 
-export function assertTrusted(
-  rpm: Pick<RpmPackage, 'digests' | 'signatures'>,
-  policy: SignaturePolicy,
-): void {
+export function assertTrusted(rpm: Checked, policy: SignaturePolicy): void {
   const [fault] = digestFaults(rpm.digests);
   if (fault !== undefined) {
     throw rpmError('E_RPM_DIGEST', fault, { hint: 'download it again' });

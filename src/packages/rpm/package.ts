@@ -228,7 +228,11 @@ const identity = {
   signatures: list(signature),
 };
 export type RpmIdentity = Fields<typeof identity>;
-export type RpmEvr = Pick<RpmIdentity, 'epoch' | 'version' | 'release'>;
+export interface RpmEvr {
+  readonly epoch: number | null;
+  readonly version: string;
+  readonly release: string;
+}
 
 /** @throws TypeError for anything else */
 export const takeIdentity: Take<RpmIdentity> = object(identity);

@@ -12,7 +12,7 @@ import { lockAccess } from '../repository/transport/access.ts';
 import { resolveLocation } from '../repository/transport/location.ts';
 import type { DownloadContext } from '../repository/transport/transfer.ts';
 import { type ConvertedPart, dropConverted, ensureConverted, readGroups } from './converted.ts';
-import type { SolveInput } from './solve-input.ts';
+import type { ExpandedGroups, SolveInput } from './solve-input.ts';
 import {
   type SolvedPackage,
   type SolveOutput,
@@ -67,8 +67,11 @@ function emptyRequestError(idle: readonly string[]): KilnError {
   );
 }
 
-interface Converted {
+interface Converted extends Supplements {
   readonly primaries: ReadonlyMap<string, string>;
+}
+
+interface Supplements {
   readonly filelists: ReadonlyMap<string, string> | undefined;
   readonly modules: ReadonlyMap<string, string>;
 }
@@ -114,8 +117,8 @@ async function convertOrRenew(
 function solveInput(
   set: RepositorySet,
   request: SolveRequest,
-  expanded: Pick<SolveInput, 'members' | 'conditional'>,
-  { filelists, modules }: Omit<Converted, 'primaries'>,
+  expanded: ExpandedGroups,
+  { filelists, modules }: Supplements,
 ): SolveInput {
   return {
     arch: request.arch,
@@ -191,10 +194,7 @@ const INSTALLED: readonly GroupPackage['type'][] = ['mandatory', 'default', 'con
  * repositories know is the union of what they say.
  * @throws KilnError E_SOLVER_NO_MATCH for a group that no repository knows.
  */
-export function expandGroups(
-  known: readonly Group[],
-  wanted: readonly string[],
-): Pick<SolveInput, 'members' | 'conditional'> {
+export function expandGroups(known: readonly Group[], wanted: readonly string[]): ExpandedGroups {
   const members = new Set<string>();
   const conditional = new Map<string, { name: string; requires: string }>();
   for (const text of wanted) {

@@ -9,7 +9,13 @@ export interface ModuleRequest {
 }
 
 /** What the confined task `solver-solve` is told. Plain data: it crosses a pipe. */
-export interface SolveInput {
+/** What groups stand for. */
+export interface ExpandedGroups {
+  readonly members: readonly string[];
+  readonly conditional: readonly { readonly name: string; readonly requires: string }[];
+}
+
+export interface SolveInput extends ExpandedGroups {
   readonly arch: string;
   readonly multilib: boolean;
   /** Descriptors: each one's converted primary, followed by its filelists and modules if there are any. */
@@ -17,8 +23,6 @@ export interface SolveInput {
   /** Whether all file lists there are were loaded: then there is nothing more to ask for. */
   readonly complete: boolean;
   readonly install: readonly string[];
-  readonly members: readonly string[];
-  readonly conditional: readonly { readonly name: string; readonly requires: string }[];
   readonly requires: readonly string[];
   readonly exclude: readonly string[];
   readonly modules: ModuleRequest;

@@ -7,9 +7,12 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import type { Folder } from '../../host/files/folder.ts';
 
-export interface Finding {
+export interface Finding extends FoundLine {
   /** Line of the log, from 1; the first where it says the same again. */
   readonly at: number;
+}
+
+interface FoundLine {
   readonly severity: 'error' | 'warning';
   readonly file: string;
   /** From 1; 1 where the tool names none. */
@@ -19,9 +22,12 @@ export interface Finding {
   readonly tool: 'compiler' | 'make' | 'rpmlint' | 'rpm';
 }
 
-export interface CheckedTest {
+export interface CheckedTest extends TestLine {
   /** Line of the log, from 1. */
   readonly at: number;
+}
+
+interface TestLine {
   readonly name: string;
   readonly outcome: 'passed' | 'failed' | 'skipped';
 }
@@ -102,7 +108,7 @@ export class LogReader {
   }
 }
 
-function findingIn(line: string, spec: string): Omit<Finding, 'at'> | undefined {
+function findingIn(line: string, spec: string): FoundLine | undefined {
   for (const [tool, pattern] of PATTERNS) {
     const groups = pattern.exec(line)?.groups;
     if (groups === undefined) continue;
@@ -120,7 +126,7 @@ function findingIn(line: string, spec: string): Omit<Finding, 'at'> | undefined 
   return undefined;
 }
 
-function testIn(line: string): Omit<CheckedTest, 'at'> | undefined {
+function testIn(line: string): TestLine | undefined {
   const { outcome, name, directive } =
     (AUTOMAKE.exec(line) ?? CTEST.exec(line) ?? TAP.exec(line))?.groups ?? {};
   if (outcome === undefined || name === undefined) return undefined;
@@ -137,7 +143,10 @@ const HEAD = 8 << 20;
 const TAIL = 24 << 20;
 const END_LINES = 200;
 
-export type LogFailures = Pick<LogReader, 'findings' | 'tests'>;
+export interface LogFailures {
+  readonly findings: LogReader['findings'];
+  readonly tests: LogReader['tests'];
+}
 
 /** As the report has it: a line says how much is left out. */
 export function readLog(folder: Folder, name: string): Buffer | undefined {

@@ -7,9 +7,10 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { syncFileSystem } from '../../host/process/child-process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { refuseHostImage } from '../../image/host.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
 import { copyTree } from '../../image/tree/clone.ts';
-import { refuseCopyUp, refuseHostWrites } from '../../sandbox/policy/host-write.ts';
+import { refuseCopyUp, refuseHostWrites, refuseRemount } from '../../sandbox/policy/host-write.ts';
 import { parseCapability } from '../../sandbox/policy/specification.ts';
 import { bootCommand } from '../boot/booted-system.ts';
 import type { ServiceDefinition, ServiceFile } from '../definition/definition.ts';
@@ -59,6 +60,7 @@ export async function createService(
   options: CreateOptions,
 ) {
   checkServiceName(name);
+  refuseHostImage(image.manifest, 'services');
   const definition = checkDefinition(name, file);
   checkMounts(paths, definition);
   await using _lock = await lockServices(paths);
@@ -131,9 +133,8 @@ export function checkMounts(paths: StatePaths, definition: ServiceDefinition): v
   refuseHostWrites(paths, { binds, allowHostWrite }, { uid: 0 });
   if (!boot && !capabilities.map(parseCapability).includes('SYS_ADMIN')) return;
   refuseCopyUp({ hostFiles: mounts.some(({ readonly }) => !readonly), allowHostWrite });
+  refuseRemount({ shownFiles: mounts.length > 0, allowHostWrite });
 }
-
-type CloneChanges = Pick<ServiceFile, 'publish' | 'network'>;
 
 const UNIQUE = [
   ['publish'],
@@ -151,7 +152,7 @@ export async function cloneService(
   paths: StatePaths,
   from: string,
   name: string,
-  changes: CloneChanges,
+  changes: Partial<ServiceFile>,
 ): Promise<string[]> {
   checkServiceName(name);
   await using _lock = await lockServices(paths);

@@ -38,8 +38,13 @@ export interface OwnedPaths {
   readonly paths: readonly string[];
 }
 
+interface Owning {
+  readonly files: ServiceUnit['files'];
+  readonly directories: ServiceUnit['directories'];
+}
+
 interface OwnerRequest {
-  readonly units: readonly Pick<ServiceUnit, 'files' | 'directories'>[];
+  readonly units: readonly Owning[];
   readonly packages: readonly string[];
 }
 

@@ -8,6 +8,7 @@ import { removeTree } from '../../host/files/remove-tree.ts';
 import { syncFileSystem } from '../../host/process/child-process.ts';
 import { setAside } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { refuseHostImage } from '../../image/host.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import { copyTree } from '../../image/tree/clone.ts';
 import type { ServiceStatus } from '../status.ts';
@@ -40,6 +41,7 @@ export async function upgradeService(
   image: LeasedImage,
   start: () => Promise<ServiceStatus>,
 ) {
+  refuseHostImage(image.manifest, 'services');
   const { files } = await readService(paths, name);
   await using _lock = await acquireLock(files.upgradeLock);
   let ran = await isSupervised(files);

@@ -57,6 +57,8 @@ export async function openServiceSandbox(
       binds: definedMounts(mounts),
       isolation: 'container',
       allowHostWrite: definition['allow-host-write'],
+      // Its data are nobody's checkout.
+      protectedPaths: [],
       limits: valuesOfKeys(SANDBOX_LIMITS, definition),
       disk,
       label: label ?? { kind: 'auto' },

@@ -13,7 +13,7 @@ static const struct {
     CALL(accept4), CALL(bind), CALL(capget), CALL(capset), CALL(close), CALL(close_range),
     CALL(connect), CALL(dup3), CALL(exit_group), CALL(fchdir), CALL(fchownat), CALL(fcntl),
     CALL(fgetxattr), CALL(flistxattr), CALL(flock), CALL(fremovexattr), CALL(fsconfig),
-    CALL(fsetxattr), CALL(fsmount), CALL(fsopen), CALL(getdents64), CALL(getgroups),
+    CALL(fsetxattr), CALL(fsmount), CALL(fsopen), CALL(fspick), CALL(getdents64), CALL(getgroups),
     CALL(getsockopt), CALL(getxattr), CALL(ioctl), CALL(keyctl), CALL(landlock_create_ruleset),
     CALL(linkat), CALL(listen), CALL(lseek), CALL(memfd_create), CALL(mkdirat), CALL(mknodat),
     CALL(mount), CALL(mount_setattr), CALL(move_mount), CALL(open_tree), CALL(openat2),

@@ -65,6 +65,7 @@ async function usable(path: string, size: number | undefined): Promise<number> {
   return 0;
 }
 
+/** A file that no metadata lists: it has its URL alone. */
 export async function downloadUnknown(
   context: DownloadContext,
   url: string,
@@ -84,10 +85,13 @@ export async function downloadUnknown(
   return target;
 }
 
-interface FetchedFile {
+interface FileVersion {
+  readonly etag?: string | undefined;
+  readonly lastModified?: string | undefined;
+}
+
+interface FetchedFile extends FileVersion {
   readonly content: Buffer;
-  readonly etag: string | undefined;
-  readonly lastModified: string | undefined;
 }
 
 /**
@@ -99,7 +103,7 @@ interface FetchedFile {
 export function downloadFile(
   context: DownloadContext,
   item: DownloadItem,
-  known: Partial<Omit<FetchedFile, 'content'>> | undefined,
+  known: FileVersion | undefined,
   accept: (content: Buffer) => void,
 ): Promise<FetchedFile | undefined> {
   const headers = {

@@ -27,8 +27,11 @@ export class TransferError extends KilnError {
 
   constructor(
     message: string,
-    options: Partial<Pick<TransferError, 'unauthorized' | 'retryAfter' | 'cause'>> & {
+    options: {
       readonly transient: boolean;
+      readonly unauthorized?: boolean;
+      readonly retryAfter?: number | undefined;
+      readonly cause?: unknown;
     },
   ) {
     super('E_DOWNLOAD', message, { cause: options.cause });

@@ -5,7 +5,7 @@ import { hasErrno } from '../../../host/calls/libc.ts';
 import { readUserFile } from '../../../host/files/user-file.ts';
 import { shellWord } from '../../../shell-words.ts';
 import type { SignaturePolicy } from '../../rpm/inspect.ts';
-import type { Lock, LockedRepository } from '../lock/lock.ts';
+import type { Lock } from '../lock/lock.ts';
 
 /** Debian's and Fedora's package with the keys of most RPM distributions. */
 const KEY_PACKAGE = 'distribution-gpg-keys';
@@ -30,9 +30,11 @@ export function fixturesHint(path: string): string | undefined {
 /** True if a file is not there; a message that says so needs no cause. */
 export const isGone = (error: unknown): boolean => hasErrno(error, 'ENOENT', 'ENOTDIR');
 
-type KeyRequirement = Pick<LockedRepository, 'id' | 'below'> & {
+interface KeyRequirement {
+  readonly id: string;
+  readonly below?: string | undefined;
   readonly gpgkey: readonly string[];
-};
+}
 
 export async function readKeys({ id, gpgkey, below }: KeyRequirement): Promise<string[]> {
   return gpgkey.map((path) => readKey(id, path, below));
@@ -76,9 +78,7 @@ export async function readTrust(
   return { policy, keys, digest: keysDigest(keys) };
 }
 
-export async function requiredKeys(
-  lock: Pick<Lock, 'repositories' | 'packages'>,
-): Promise<(string | null)[]> {
+export async function requiredKeys(lock: Lock): Promise<(string | null)[]> {
   const required = new Map<string, string>();
   for (const repository of lock.repositories.filter(({ gpgcheck }) => gpgcheck)) {
     required.set(repository.id, (await readTrust(repository)).digest);

@@ -119,7 +119,7 @@ const READ = 256 * 1024;
 
 export async function* decompressPayload(
   fd: number,
-  { compressor, start }: Pick<RpmPayload, 'compressor' | 'start'>,
+  { compressor, start }: RpmPayload,
 ): AsyncGenerator<Buffer, void, undefined> {
   // A decoder's thread reads a piece later than it is given: each has memory of its own.
   const ownMemory = () => Buffer.allocUnsafe(READ);

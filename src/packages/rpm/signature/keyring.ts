@@ -4,6 +4,7 @@ import type { RpmSignature } from '../package.ts';
 import { Armor, type Explained, type Librpmio, Tag, Verdict } from './librpmio.ts';
 import { algorithmName, isKnown, type OuterPacket, readOuterPacket } from './signature-packet.ts';
 
+/** The keyring sees bytes, and not which part of a package they are. */
 export type JudgedSignature = Omit<RpmSignature, 'scope'>;
 
 export type SignedBytes = (use: (piece: Buffer) => void) => void;
@@ -120,7 +121,10 @@ export class Keyring {
   }
 }
 
-type Judgement = Pick<RpmSignature, 'status' | 'reason'>;
+interface Judgement {
+  readonly status: RpmSignature['status'];
+  readonly reason: string | null;
+}
 
 const NOKEY: Judgement = { status: 'nokey', reason: NO_KEY };
 

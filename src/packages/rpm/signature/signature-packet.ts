@@ -108,7 +108,7 @@ function newLength(bytes: Buffer, at: number): { start: number; length: number }
 }
 
 /** Two areas of subpackets with four bytes of length each, two bytes of the digest, the salt. */
-function readVersion6(body: Buffer): Pick<OuterPacket, 'issuer' | 'salt'> {
+function readVersion6(body: Buffer): { issuer: string | undefined; salt: Buffer } {
   const hashedEnd = 8 + body.readUInt32BE(4);
   const unhashedEnd = hashedEnd + 4 + body.readUInt32BE(hashedEnd);
   const areas = [body.subarray(8, hashedEnd), body.subarray(hashedEnd + 4, unhashedEnd)];
