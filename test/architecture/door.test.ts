@@ -58,7 +58,7 @@ const LOW_LEVEL: readonly {
   {
     module: 'sandbox/door/supervise.ts',
     names: ['supervise'],
-    allowed: ['sandbox/door/planned-sandbox.ts'],
+    allowed: ['sandbox/door/planned-sandbox.ts', 'sandbox/door/visitors.ts'],
   },
   {
     module: 'egress/open.ts',
@@ -167,6 +167,7 @@ const REQUIRED: readonly Required[] = [
     'binds',
     'volumes',
     'allowHostWrite',
+    'protectedPaths',
     'privateTmp',
     'namespaces',
   ] as const),
@@ -191,6 +192,7 @@ const JOB: SandboxJob = {
   binds: [{ source: '/a', place: ownPath('/a'), target: '/b', readonly: true }],
   volumes: [],
   allowHostWrite: false,
+  protectedPaths: [],
   privateTmp: true,
   namespaces: 0,
   nested: false,

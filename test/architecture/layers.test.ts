@@ -17,7 +17,7 @@ const ROOMS: readonly string[] = [
   ...['sandbox/wire', 'sandbox/seccomp', 'sandbox/policy', 'sandbox/labels', 'sandbox/command'],
   ...['sandbox/domain', 'sandbox/network', 'sandbox/fill.ts', 'sandbox/open.ts', 'sandbox/door'],
   ...['options', 'recipe', 'result', 'users', 'engine.ts', 'report', 'packages/solver', 'image'],
-  ...['jobs/run', 'daemon', 'jobs/rpmbuild', 'jobs/chain', 'jobs/recipe'],
+  ...['jobs/run', 'jobs/changes', 'daemon', 'jobs/rpmbuild', 'jobs/chain', 'jobs/recipe'],
   ...[
     'jobs/verify',
     'doctor',

@@ -22,11 +22,14 @@ const SAFE: Readonly<Record<string, string>> = {
   'jobs/mock/sources.ts': 'below KILN_STATE, and a new file (wx) in a new folder',
   'jobs/mock/export-key.ts': 'new files (wx) in a new folder in memory',
   'image/archive/export.ts': 'new files (wx) in a folder that was empty; a new part (O_EXCL)',
+  'jobs/changes/ours.ts': 'in the folder of a sandbox on /run, which only root reaches',
   'jobs/run/artifact-tree.ts': 'a new file (wx) below KILN_STATE',
   'packages/repository/publish/pool.ts': 'a new file (COPYFILE_EXCL) in an open folder',
   'packages/repository/publish/repodata.ts': 'new files (wx) in an open folder',
   'packages/repository/publish/snapshot.ts': 'a new file (wx) in an open folder',
   'host/trace/trace.ts': 'O_NOFOLLOW',
+  'cli/mcp/calls.ts': 'into a sandbox, by the API',
+  'cli/mcp/command.ts': 'into a sandbox, by the API',
 };
 
 test('modules that write where others may write follow no link', async (t) => {

@@ -2,7 +2,9 @@ import test from 'ava';
 import { Command } from 'commander';
 import type { Caller } from '../../src/cli/caller/caller.ts';
 import { processCaller } from '../../src/cli/caller/process-caller.ts';
+import { wholeKiln } from '../../src/cli/commands.ts';
 import { KilnCommand } from '../../src/cli/options/command.ts';
+import { RowOption } from '../../src/cli/options/row-option.ts';
 import { command as buildCommand } from '../../src/cli/rpmbuild/build.ts';
 import { command as runCommand } from '../../src/cli/run.ts';
 import { createCommand } from '../../src/cli/service/create.ts';
@@ -64,6 +66,26 @@ test('every command with an optional value parses it as kiln does', (t) => {
       t.true(command.helpInformation().includes(`${long}[=`), `${command.name()} ${long}`);
     }
   }
+});
+
+function withOptions(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(withOptions)];
+}
+
+test('every option of every command is a row, so that the guard and --host know it', async (t) => {
+  const [top, ...commands] = withOptions(await wholeKiln(processCaller));
+  // Neither is given to a command.
+  const beside = top?.options.map(({ long }) => long);
+  t.deepEqual(beside, ['--version', '--host']);
+  t.true(commands.length > 60);
+  const options = commands.flatMap((command) =>
+    command.options.map((option) => ({ name: `${command.name()} ${option.long}`, option })),
+  );
+  const without = options.filter(({ option }) => !(option instanceof RowOption));
+  t.deepEqual(
+    without.map(({ name }) => name),
+    [],
+  );
 });
 
 test('--env NAME takes the variable of the caller, also if that is a client', async (t) => {

@@ -1,11 +1,11 @@
 /** Every option, and every limit of a sandbox, gets from each command line to what is asked of the sandbox. */
 import test from 'ava';
 import type { RunParameters } from '../../src/api/io-kiln.ts';
+import { NO_PATHS } from '../../src/cli/caller/no-paths.ts';
 import { KilnCommand } from '../../src/cli/options/command.ts';
-import { addSandboxOptions, runRequest } from '../../src/cli/options/sandbox-options.ts';
-import { addOptions } from '../../src/cli/options/shared-options.ts';
+import { runRequest } from '../../src/cli/options/sandbox-options.ts';
 import { buildRequest, refuseUnused } from '../../src/cli/rpmbuild/build-request.ts';
-import { addSettingOptions, givenSettings } from '../../src/cli/service/options.ts';
+import { givenSettings, SETTINGS } from '../../src/cli/service/options.ts';
 import { ownPath } from '../../src/host/files/held.ts';
 import { planRun } from '../../src/jobs/run/plan.ts';
 import { BUILD, type BuildOptions } from '../../src/options/build.ts';
@@ -13,11 +13,13 @@ import { flagOf, type Row } from '../../src/options/row.ts';
 import { SANDBOX, SANDBOX_LIMITS, type SandboxOptions } from '../../src/options/sandbox.ts';
 import { keyOf, keysOf, valuesOfKeys } from '../../src/options/yaml.ts';
 import { LIMIT_NAMES, limitsOf } from '../../src/sandbox/policy/limits.ts';
-import type { OptionCaller } from '../../src/serve/calls/context.ts';
 import { sandboxOptions } from '../../src/serve/calls/options.ts';
 import { defaultsSchema } from '../../src/users/defaults.ts';
 
-const caller = { env: {}, cwd: () => '/', ids: { uid: 0, gid: 0 }, variable: () => undefined };
+const caller = {
+  ...{ env: {}, environment: {}, cwd: () => '/', ids: { uid: 0, gid: 0 } },
+  ...{ variable: () => undefined, user: undefined, paths: NO_PATHS },
+};
 const VALUE = 2 ** 23;
 const GIVEN = LIMIT_NAMES.flatMap((name) => [flagOf(name, SANDBOX[name]), String(VALUE)]);
 const WANTED = Object.fromEntries(LIMIT_NAMES.map((name) => [name, VALUE]));
@@ -28,7 +30,7 @@ const BESIDE = [
 ];
 
 test('every option of a sandbox is in the request, and the plan heeds it', (t) => {
-  const command = addSandboxOptions(new KilnCommand('run'), caller);
+  const command = new KilnCommand('run').rows(SANDBOX, caller);
   command.parse(['--network', 'host', '--allow-host-network'], { from: 'user' });
   const request = runRequest(command.opts<SandboxOptions>(), ['true'], command, caller.ids);
   t.true(request.allowHostNetwork);
@@ -68,6 +70,8 @@ const BOTH: readonly (readonly [words: readonly string[], json: Partial<RunParam
       },
     },
   ],
+  [['--protect', 'a', '--protect', 'b/c'], { surroundings: { protect: ['a', 'b/c'] } }],
+  [['--no-protect'], { surroundings: { protection: false } }],
   [['--allow-host-write'], { surroundings: { allowHostWrite: true } }],
   [
     ['--tmpfs', '/t:1M', '--tmpfs', '/s'],
@@ -94,9 +98,9 @@ const BOTH: readonly (readonly [words: readonly string[], json: Partial<RunParam
 test('a call of the API asks for what words ask for', (t) => {
   const given = new Set<string>();
   for (const [words, json] of BOTH) {
-    const command = addSandboxOptions(new KilnCommand('run'), caller);
+    const command = new KilnCommand('run').rows(SANDBOX, caller);
     command.parse([...words], { from: 'user' });
-    const called = sandboxOptions(json, caller as unknown as OptionCaller);
+    const called = sandboxOptions(json, caller);
     t.deepEqual(called.options, command.opts());
     t.deepEqual(
       called.command.given().map(({ long }) => long),
@@ -129,20 +133,20 @@ test('numbers of a call that words could not say are refused, by the name that t
     [{ env: { 'A B': 'c' } }, /^env: A B is the name of no variable/],
   ];
   for (const [json, message] of wrong) {
-    const call = () => sandboxOptions(json, caller as unknown as OptionCaller);
+    const call = () => sandboxOptions(json, caller);
     t.throws(call, { code: 'E_ARGUMENT', message });
   }
 });
 
 test('kiln run passes on every limit', (t) => {
-  const command = addSandboxOptions(new KilnCommand('run'), caller);
+  const command = new KilnCommand('run').rows(SANDBOX, caller);
   command.parse(GIVEN, { from: 'user' });
   const request = runRequest(command.opts<SandboxOptions>(), ['true'], command, caller.ids);
   t.deepEqual(limitsOf(request), WANTED);
 });
 
 test('kiln build passes on every limit', (t) => {
-  const command = addOptions(new KilnCommand('build').argument('[source]'), BUILD, caller);
+  const command = new KilnCommand('build').argument('[source]').rows(BUILD, caller);
   command.parse(['-r', 'image', ...GIVEN, 'a.src.rpm'], { from: 'user' });
   const options = command.opts<BuildOptions>();
   t.notThrows(() => refuseUnused('package', command));
@@ -151,7 +155,7 @@ test('kiln build passes on every limit', (t) => {
 });
 
 test('service definitions and recipes have every limit', (t) => {
-  const command = addSettingOptions(new KilnCommand('set'));
+  const command = new KilnCommand('set').rows(SETTINGS);
   command.parse(GIVEN, { from: 'user' });
   const settings = givenSettings({ ...command.opts(), publish: [] });
   t.deepEqual(Object.keys(settings).sort(), Object.keys(keysOf(SANDBOX_LIMITS)).sort());

@@ -19,7 +19,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
 import { Follower } from '../../src/detached/follow.ts';
 import { readJobLog } from '../../src/detached/log.ts';
-import { jobFiles, makeJobFolder, sandboxMeant, writeJob } from '../../src/detached/record.ts';
+import { jobFiles, sandboxMeant, writeJob } from '../../src/detached/record.ts';
+import { acquireLock } from '../../src/host/files/flock.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import type { ListedSandbox } from '../../src/sandbox/domain/sandbox-record.ts';
 import { IMAGE, KILN, PATIENCE } from '../support/busybox-state.ts';
@@ -168,8 +169,14 @@ test.serial('a prefix that several jobs’ ids share ends none of them', async (
   const command = ['run'];
   const record = (id: string) => ({ id, command, created: Date.now(), began: 1, tty: false });
   const records = ['fffff00001', 'fffff00002'].map(record);
-  const made = await Promise.all(records.map(() => makeJobFolder(paths)));
-  for (const [index, { folder }] of made.entries()) writeJob(folder, records[index]!);
+  const make = async (one: (typeof records)[number]) => {
+    const folder = join(paths.root, 'detached', one.id);
+    mkdirSync(folder, { recursive: true });
+    const lock = await acquireLock(join(folder, 'lock'));
+    writeJob(folder, one);
+    return { folder, lock };
+  };
+  const made = await Promise.all(records.map(make));
   const killed = await t.context.kiln(['kill', 'fffff']);
   t.is(killed.exitCode, 125);
   t.regex(String(killed.stderr), /^kiln: job fffff: 2 ids begin so/);
@@ -179,7 +186,12 @@ test.serial('a prefix that several jobs’ ids share ends none of them', async (
     rmSync(folder, { recursive: true });
   }
   const ended = records.map((one, index) => {
-    return { state: 'ended', folder: '', record: { ...one, sandbox: `a${index}` } } as const;
+    return {
+      id: one.id,
+      state: 'ended',
+      folder: '',
+      record: { ...one, sandbox: `a${index}` },
+    } as const;
   });
   const sandboxes = ['a0', 'a1'].map((id) => ({ id }) as ListedSandbox);
   t.throws(() => sandboxMeant(ended, 'fffff', undefined, sandboxes), { code: 'E_NO_JOB' });

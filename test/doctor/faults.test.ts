@@ -327,6 +327,13 @@ const faults: readonly Fault[] = [
     says: /overlayfs on .*, in a user namespace/,
   },
   {
+    title: 'a host whose own programs do not run in a sandbox',
+    check: 'host-image',
+    setup: 'echo >$D/true; mount --bind $D/true /usr/bin/true',
+    status: 'warn',
+    says: /cannot run a command in it: true.*-r host` does not work.*docs\/configuration\.md/s,
+  },
+  {
     title: 'a new state without images or packages for them',
     check: 'images',
     setup: 'mkdir $D/state; KILN_STATE=$D/state; unset KILN_FIXTURES',

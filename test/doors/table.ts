@@ -194,6 +194,8 @@ const DOORS = {
     ...{ ...ROOT, capabilities: 'root’s, no SETFCAP', seccomp: 'default, no set-id' },
     ...{ 'set-id': 'refused', mounted: `/b ${TMP}` },
   }),
+  'run --bind, cow': run({ ...ROOT, mounted: `/b ${TMP}` }),
+  'run -r host': run({ ...USER, mounted: '/run /tmp /usr /var/tmp' }),
   shell: run(USER),
   'shell in a kept sandbox': { through: 'cli/shell.ts', around: USER },
   'shell in a kept sandbox with a network and a bind': {

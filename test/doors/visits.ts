@@ -55,6 +55,16 @@ async function contents(path: string, names?: readonly string[]): Promise<string
   return files.join('\n');
 }
 
+/** As the sandbox's root: what may be done to a bind is not what may be done to the sandbox's own files. */
+const bound = (door: Door, how: 'rw' | 'cow'): Visit => ({
+  doors: [door],
+  go: async (world) => {
+    const bind = ['--user', 'root', '--bind', `${await open(world)}:/b:${how},Z`];
+    const words = ['run', '-r', world.recipe, ...LIMITS, ...bind, '--'];
+    return await world.call('kiln', [...words, ...world.measure(door, '/b')]);
+  },
+});
+
 const SECTIONS = ['prep', 'buildrequires', 'build', 'install', 'check'] as const;
 
 /** A spec with the probe in each of these sections. */
@@ -216,20 +226,15 @@ export const VISITS: readonly Visit[] = [
   run('run --user root --cap-add SYS_ADMIN', '--user', 'root', '--cap-add', 'SYS_ADMIN'),
   run('run --cap-add NET_RAW', '--cap-add', 'NET_RAW'),
   run('run --seccomp build', '--seccomp', 'build'),
+  bound('run --bind, writable', 'rw'),
+  bound('run --bind, cow', 'cow'),
   {
-    doors: ['run --bind, writable'],
-    go: async (world) => {
-      const bind = ['--user', 'root', '--bind', `${await open(world)}:/b:rw,Z`];
-      const words = world.measure('run --bind, writable', '/b');
-      return await world.call('kiln', [
-        'run',
-        '-r',
-        world.recipe,
-        ...LIMITS,
-        ...bind,
-        '--',
-        ...words,
-      ]);
+    doors: ['run -r host'],
+    go: (world) => {
+      const [, ...words] = world.measure('run -r host');
+      const copied = ['--copy-in', `${world.probe}:/tmp/kiln-probe`];
+      const options = ['run', '-r', 'host', ...LIMITS, ...copied, '--'];
+      return world.call('kiln', [...options, '/tmp/kiln-probe', ...words]);
     },
   },
   {

@@ -18,6 +18,7 @@ import {
 } from '../support/busybox-state.ts';
 import { daemonPid, workersOf } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
+import { long } from '../support/long.ts';
 import { ownRepository } from '../users/own-package.ts';
 
 const test = anyTest as TestFn<BusyboxState>;
@@ -114,7 +115,7 @@ async function repository(folder: string, name: string): Promise<void> {
   await ownRepository(folder, parts, { uid: 0, gid: 0 });
 }
 
-test.serial(
+long<BusyboxState>(
   'kilnd and its workers look up no path of an image recipe that root names',
   async (t) => {
     const { beside, env } = t.context;

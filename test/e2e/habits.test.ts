@@ -42,15 +42,17 @@ test('-p gets a hint to use kiln service', async (t) => {
 
 test('kiln run IMAGE COMMAND gets a hint with the right command line', async (t) => {
   const { exitCode, stderr } = await state.kiln(['run', 'debian-minimal', 'ls', '-l'], {
-    env: { ...state.env, KILN_STATE: `${state.beside}/empty`, KILN_IMAGE: undefined },
+    env: { ...state.env, KILN_IMAGE: undefined },
   });
-  t.is(exitCode, 125);
+  t.is(exitCode, 127);
   t.regex(String(stderr), /debian-minimal is taken for the command/);
   t.regex(String(stderr), /^ {2}hint: kiln run -r debian-minimal -- ls -l$/m);
 });
 
 test('kiln run IMAGE COMMAND gets that hint even where an image is configured', async (t) => {
-  const { exitCode, stderr } = await state.kiln(['run', 'debian-minimal', 'sh', '-c', 'echo a']);
+  const env = { ...state.env, KILN_IMAGE: IMAGE };
+  const words = ['run', 'debian-minimal', 'sh', '-c', 'echo a'];
+  const { exitCode, stderr } = await state.kiln(words, { env });
   t.is(exitCode, 127);
   t.regex(String(stderr), /^ {2}hint: kiln run -r debian-minimal -- sh -c 'echo a'$/m);
   const named = await run('debian-minimal');
@@ -128,10 +130,45 @@ test.serial(
     );
     await state.kiln(['service', 'create', '-r', 'busybox', 's1', '--', 'sleep', '100']);
     t.is(await format('service', 'list', '--format', '{{.Name}}: {{.State}}'), 's1: created');
+    t.is(await format('ps', '-q'), id);
+    t.is(await format('service', 'list', '-q'), 's1');
+    t.is(JSON.parse(String(await format('ps', '--format', 'json')))[0].id, id);
+    const [sandbox] = JSON.parse(String(await format('inspect', id.slice(0, 6))));
+    t.like(sandbox, { type: 'sandbox', id, state: 'kept', imageName: 'busybox' });
+    const none = await state.kiln(['inspect', 'nothing']);
+    t.is(none.exitCode, 125);
+    t.regex(String(none.stderr), /there is no sandbox, job or image nothing \[E_IMAGE_MISSING\]/);
     await state.kiln(['kill', id]);
     t.is(await format('ps', '--format', '{{.ID}}'), '');
   },
 );
+
+test('--env-file has lines as with podman; --env counts before it', async (t) => {
+  const [one, two] = [join(state.beside, 'one.env'), join(state.beside, 'two.env')];
+  await writeFile(one, '# a comment\n\nA=of one\nB="quoted" = so\nFROM_CALLER\nNOBODY\n');
+  await writeFile(two, 'A=of two\nC=of two');
+  const files = ['--env-file', one, '--env-file', two, '--env', 'C=given'];
+  const words = [
+    'run',
+    '-r',
+    IMAGE,
+    ...files,
+    '--',
+    'sh',
+    '-c',
+    'echo "$A|$B|$C|$FROM_CALLER"; env',
+  ];
+  const { stdout, stderr } = await state.kiln(words, { env: { ...state.env, FROM_CALLER: 'yes' } });
+  const [first, ...others] = String(stdout).split('\n');
+  t.is(first, 'of two|"quoted" = so|given|yes', String(stderr));
+  t.false(others.some((line) => line.startsWith('NOBODY=')));
+  await writeFile(two, 'A=1\nnot a variable\n');
+  const wrong = await run('--env-file', two, '--', 'true');
+  t.is(wrong.exitCode, 125);
+  t.regex(String(wrong.stderr), /two\.env: line 2 has no NAME=VALUE \[E_ARGUMENT\]/);
+  const missing = await run('--env-file', 'none.env', '--', 'true');
+  t.is(missing.exitCode, 125);
+});
 
 test.serial('kiln df shows usage, and gc --dry-run removes nothing', async (t) => {
   const cache = join(state.paths.cache, 'packages');

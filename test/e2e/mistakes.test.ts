@@ -296,7 +296,6 @@ test.serial('missing files and names are reported', async (t) => {
     [['image', 'prune'], /unknown command 'prune'/, /did you mean kiln gc\?/],
     [['image', 'tag', 'a', 'b'], /unknown command 'tag'/, /--name of `image pull`/],
     [['run', '--privileged', '--', 'true'], /unknown option '--privileged'/, /--cap-add/],
-    [['run', '--env-file', 'x'], /unknown option '--env-file'/, /an --env of its own/],
     [['run', '--mount', 'type=bind'], /unknown option '--mount'/, /--bind SRC:DST/],
     [['shell', '--entrypoint', 'x'], /unknown option '--entrypoint'/, /stands behind --/],
     [['kill'], /say which sandbox/, /kiln ps/],

@@ -81,6 +81,7 @@ for (const way of Object.keys(CALLERS) as Way[]) {
       String(ended.stderr),
       /the result directory \S+\/out cannot be used: it was removed after kiln had opened it \[E_RESULTDIR\]/,
     );
+    t.is(String(ended.stderr).match(/E_RESULTDIR/g)?.length, 1);
   });
 
   test.serial(`${way}: a link that replaces a folder above is not followed`, async (t) => {

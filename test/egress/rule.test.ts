@@ -66,8 +66,9 @@ test('a list of hosts needs a private network, and a profile that has sockets', 
 test('the log adds up, and has a bound however many hosts are asked for', (t) => {
   const log = new EgressLog();
   for (let i = 0; i < 10_000; i++) {
+    const counts = { count: 1, sentBytes: 1, receivedBytes: 2 };
     const refused = i % 2 === 0 ? { refused: 'not on the list' } : {};
-    log.add({ host: `h${i % 5000}.example`, port: 1, ...refused, sentBytes: 1, receivedBytes: 2 });
+    log.add({ host: `h${i % 5000}.example`, port: 1, ...refused, ...counts });
   }
   const entries = log.entries();
   t.is(entries.length, MAX_ENTRIES + 2);

@@ -35,7 +35,11 @@ async function withStore(task: (paths: StatePaths) => Promise<void>): Promise<vo
 }
 
 /** An image that kiln has made for a build of the user's. */
-function addImage(paths: StatePaths, digit: string, linked: readonly string[] = []): string {
+async function addImage(
+  paths: StatePaths,
+  digit: string,
+  linked: readonly string[] = [],
+): Promise<string> {
   const id = digit.repeat(64);
   const directory = imageDirectory(paths, id);
   mkdirSync(join(directory, 'tree'), { recursive: true });
@@ -45,7 +49,7 @@ function addImage(paths: StatePaths, digit: string, linked: readonly string[] = 
   } as unknown as ImageManifest;
   const contents = { inputs: null, packages: [], linked, exactReasons: [] };
   const owner = { name: `image-${digit}`, private: false, forBuilds: true };
-  writeImage(directory, manifest, contents, USER.uid, owner);
+  await writeImage(directory, manifest, contents, { uid: USER.uid, owner });
   return id;
 }
 
@@ -64,7 +68,7 @@ function owner(storage: number) {
 
 test('builds that make room at once tolerate that another one removes an image', (t) =>
   withStore(async (paths) => {
-    for (const digit of '12345678') addImage(paths, digit);
+    for (const digit of '12345678') await addImage(paths, digit);
     const left = () => storageLeft(paths, owner(8 * IMAGE_BYTES), 6 * IMAGE_BYTES);
     const rooms = await Promise.all([left(), left(), left(), left()]);
     t.deepEqual(rooms, [2000, 2000, 2000, 2000]);
@@ -74,8 +78,8 @@ test('builds that make room at once tolerate that another one removes an image',
 
 test('an image in use is not removed to make room', (t) =>
   withStore(async (paths) => {
-    const used = addImage(paths, '1');
-    addImage(paths, '2');
+    const used = await addImage(paths, '1');
+    await addImage(paths, '2');
     await using lease = await leaseImage(paths, used);
     t.truthy(lease);
     const twoMore = storageLeft(paths, owner(2 * IMAGE_BYTES), 2 * IMAGE_BYTES);
@@ -89,7 +93,7 @@ test('an image in use is not removed to make room', (t) =>
 
 test('gc takes the lock of all image makers only if there is something to remove', (t) =>
   withStore(async (paths) => {
-    addImage(paths, '1', [addPackage(paths, 'a')]);
+    await addImage(paths, '1', [addPackage(paths, 'a')]);
     const nothing = { count: 0, bytes: 0 };
     await withLock(packagesLock(paths), async () => {
       t.deepEqual(await removeUnusedPackages(paths, USER), nothing);
@@ -104,7 +108,7 @@ test('a package that becomes needed while gc waits is kept', (t) =>
     await using work = await openWorkDirectory(paths);
     const removed = await withLock(packagesLock(paths), async () => {
       const removal = removeUnusedPackages(paths, USER);
-      addImage(paths, '1', [linked]);
+      await addImage(paths, '1', [linked]);
       writeRecord(join(work.path, 'needed.json'), { needed: [needed] });
       return { removal };
     });

@@ -6,7 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import { type Mode, OPTIONS } from '../../src/cli/mock/option-table.ts';
+import type { Mode } from '../../src/cli/mock/modes.ts';
+import { OPTIONS } from '../../src/cli/mock/option-table.ts';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
 import { buildPackages, createRepository } from '../repository/rpm-repository.ts';
@@ -143,7 +144,7 @@ test.serial('--buildsrpm --spec needs no --sources, as Copr calls it', async (t)
   ends(t, await state.mock(['--buildsrpm']), 5, /Must specify --spec with --buildsrpm/);
 });
 
-test.serial('--sources may contain the result directory, or be it', async (t) => {
+long('--sources may contain the result directory, or be it', async (t) => {
   const content = async (out: string) => {
     const rpm = join(out, 'plain-1-1.noarch.rpm');
     const script = 'rpm2cpio "$1" | cpio -i --quiet --to-stdout';
@@ -195,18 +196,15 @@ test.serial('--short-circuit continues a failed build, and marks what it makes',
   passes(t, await state.mock(['--clean']));
 });
 
-test.serial(
-  '--postinstall reports a scriptlet that fails, and the root has the packages',
-  async (t) => {
-    const loud = await srpm({ name: 'loud', sections: '%post\necho cannot; exit 3' });
-    const args = ['--rebuild', loud, '--postinstall', '--resultdir', results('loud'), '-N'];
-    const result = await state.mock(args);
-    passes(t, result);
-    t.regex(result.stderr, /WARNING: %post\(loud-1-1\.noarch\) scriptlet failed, exit status 3/);
-    t.is((await state.mock(['--shell', 'rpm -q loud'])).stdout, 'loud-1-1.noarch');
-    passes(t, await state.mock(['--clean']));
-  },
-);
+long('--postinstall reports a scriptlet that fails, and the root has the packages', async (t) => {
+  const loud = await srpm({ name: 'loud', sections: '%post\necho cannot; exit 3' });
+  const args = ['--rebuild', loud, '--postinstall', '--resultdir', results('loud'), '-N'];
+  const result = await state.mock(args);
+  passes(t, result);
+  t.regex(result.stderr, /WARNING: %post\(loud-1-1\.noarch\) scriptlet failed, exit status 3/);
+  t.is((await state.mock(['--shell', 'rpm -q loud'])).stdout, 'loud-1-1.noarch');
+  passes(t, await state.mock(['--clean']));
+});
 
 test.serial('packages from the repositories of one call stay in the root', async (t) => {
   const a = await repository('repo-a', [{ name: 'from-a', files: { '/usr/share/a': 'a' } }]);
@@ -313,7 +311,7 @@ config_opts['plugin_conf']['ccache_opts']['max_cache_size'] = '64M'`,
   t.regex(String(none.stderr), /warning: the image has no ccache/);
 });
 
-test.serial('source packages may be URLs, and a mirrorlist may be a path', async (t) => {
+long('source packages may be URLs, and a mirrorlist may be a path', async (t) => {
   const good = await srpm({ name: 'good' });
   await using server = await MirrorServer.start(join(state.directory, 'srpms'));
   const url = `${server.url}${good.split('/').at(-1)}`;
@@ -475,44 +473,38 @@ cd - > /dev/null`;
   ends(t, await state.mock(['-r', wrong, works]), 3, /\(\?P<name>x\) cannot be read/);
 });
 
-test.serial(
-  'createrepo_on_rpms makes the result directory a repository that dnf reads',
-  async (t) => {
-    const path = await config('published', "config_opts['createrepo_on_rpms'] = True");
-    const out = results('published');
-    const listed = async () => {
-      const [repo, set] = [
-        `--repofrompath=out,${pathToFileURL(out)}`,
-        '--setopt=reposdir=/dev/null',
-      ];
-      const cache = `--setopt=cachedir=${join(state.directory, 'dnf')}`;
-      const query = [
-        'repoquery',
-        '--quiet',
-        '--refresh',
-        '--available',
-        '--qf',
-        '%{name}-%{version}.%{arch}\n',
-      ];
-      const { stdout } = await execa('dnf', [
-        '--disablerepo=*',
-        '--enablerepo=out',
-        repo,
-        set,
-        cache,
-        ...query,
-      ]);
-      return stdout.split('\n').filter(Boolean).sort();
-    };
-    const first = await srpm({ name: 'first' });
-    passes(t, await state.mock(['-r', path, '--rebuild', first, '--resultdir', out]));
-    t.deepEqual(await listed(), ['first-1.noarch', 'first-1.src', 'first-devel-1.noarch']);
-    const second = await srpm({ name: 'second' });
-    passes(t, await state.mock(['-r', path, '--rebuild', second, '--resultdir', out]));
-    t.is((await listed()).length, 6);
-    t.is((await readdir(join(out, 'repodata'))).length, 4);
-  },
-);
+long('createrepo_on_rpms makes the result directory a repository that dnf reads', async (t) => {
+  const path = await config('published', "config_opts['createrepo_on_rpms'] = True");
+  const out = results('published');
+  const listed = async () => {
+    const [repo, set] = [`--repofrompath=out,${pathToFileURL(out)}`, '--setopt=reposdir=/dev/null'];
+    const cache = `--setopt=cachedir=${join(state.directory, 'dnf')}`;
+    const query = [
+      'repoquery',
+      '--quiet',
+      '--refresh',
+      '--available',
+      '--qf',
+      '%{name}-%{version}.%{arch}\n',
+    ];
+    const { stdout } = await execa('dnf', [
+      '--disablerepo=*',
+      '--enablerepo=out',
+      repo,
+      set,
+      cache,
+      ...query,
+    ]);
+    return stdout.split('\n').filter(Boolean).sort();
+  };
+  const first = await srpm({ name: 'first' });
+  passes(t, await state.mock(['-r', path, '--rebuild', first, '--resultdir', out]));
+  t.deepEqual(await listed(), ['first-1.noarch', 'first-1.src', 'first-devel-1.noarch']);
+  const second = await srpm({ name: 'second' });
+  passes(t, await state.mock(['-r', path, '--rebuild', second, '--resultdir', out]));
+  t.is((await listed()).length, 6);
+  t.is((await readdir(join(out, 'repodata'))).length, 4);
+});
 
 test.serial('--orphanskill ends what runs in the root, even a build', async (t) => {
   const slow = await srpm({ name: 'slow', build: 'echo it is building; sleep 3600' });
@@ -629,7 +621,7 @@ test.serial(
   },
 );
 
-test.serial('--install removes packages that conflict, as with --allowerasing', async (t) => {
+long('--install removes packages that conflict, as with --allowerasing', async (t) => {
   const needs = { name: 'needs-tool', requires: ['tool'] };
   const local = await repository('rivals', [
     { name: 'tool' },

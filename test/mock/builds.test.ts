@@ -185,7 +185,7 @@ exit 7
 /usr/share/spec
 `;
 
-test.serial('a mistyped argument leaves a root that stays untouched', async (t) => {
+long('a mistyped argument leaves a root that stays untouched', async (t) => {
   const good = await srpm({ name: 'good', build: 'echo "DEMO is $DEMO"' });
   t.is((await state.mock(['--init'])).exitCode, 0);
   t.is((await state.mock(['--chroot', 'touch /mark'])).exitCode, 0);

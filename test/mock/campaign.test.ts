@@ -10,7 +10,7 @@ import { loadConfigs } from '../../src/jobs/mock/config/load.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { differences, kilnsOpinion, secondOpinion } from './second-opinion.ts';
 
-const COUNT = Number(process.env.KILN_CONFIGS ?? (process.env.KILN_TEST_LONG === '1' ? 1000 : 200));
+const COUNT = Number(process.env.KILN_CONFIGS ?? (process.env.KILN_TEST_LONG === '1' ? 1000 : 100));
 const SEED = Number(process.env.KILN_SEED ?? 32);
 
 const name = fc.constantFrom(

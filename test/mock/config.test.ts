@@ -117,8 +117,8 @@ test('a configuration of mock becomes an image recipe that kiln accepts', async 
     ccache: '2G',
     clean: true,
   });
-  const path = await writeRecipe({ mockRecipes: directory }, { root: rest.root, recipe });
-  t.is(await writeRecipe({ mockRecipes: directory }, { root: rest.root, recipe }), path);
+  const path = await writeRecipe(directory, rest.root, recipe);
+  t.is(await writeRecipe(directory, rest.root, recipe), path);
   const loaded = await loadImageRecipe(path, {
     variables: { KILN_STATE: '/x', KILN_FIXTURES: '/x' },
     arch: 'aarch64',

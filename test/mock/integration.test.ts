@@ -6,6 +6,7 @@ import { pathToFileURL } from 'node:url';
 import test from 'ava';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { buildPackages, createRepository } from '../repository/rpm-repository.ts';
+import { long } from '../support/long.ts';
 import { type MockState, mockState } from './mock-state.ts';
 
 const roots = 'roots.test.ts';
@@ -90,7 +91,7 @@ test('each of mock’s tests has one of ours, or a reason in the documentation',
   for (const [line, , , reason = ''] of refused) t.true(reason.trim().length > 10, line);
 });
 
-test.serial('a chain builds a package that generates what it requires', async (t) => {
+long('a chain builds a package that generates what it requires', async (t) => {
   const needed = await srpm({ name: 'gena' });
   const asking = await srpm({
     name: 'genb',

@@ -9,6 +9,7 @@ import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { sourcePackage } from '../build/source-packages.ts';
 import { debianRepository } from '../image/image-state.ts';
+import { long } from '../support/long.ts';
 import { checkout, coprConfig, kojiConfig } from './builder-configs.ts';
 import { type MockResult, type MockState, mockState } from './mock-state.ts';
 
@@ -108,7 +109,7 @@ test.serial('Copr’s configuration and calls work', async (t) => {
   t.deepEqual(await readdir(state.engine.paths.roots).catch(() => []), []);
 });
 
-test.serial(
+long(
   'for Copr, a Makefile of the checkout makes the source package in a host folder',
   async (t) => {
     const folder = await checkout(join(state.directory, 'workdir'));

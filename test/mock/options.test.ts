@@ -130,6 +130,17 @@ test('every option of mock is honoured, ignored with a reason, or refused with a
   t.deepEqual(others, ['allow-host', 'dnf4', 'dnf5']);
 });
 
+test('each option but --allow-host says in its row what users may give', (t) => {
+  const silent = [...OPTIONS].filter(
+    ([, { users, mode, noEffect, refused }]) =>
+      (users ?? mode ?? noEffect ?? refused) === undefined,
+  );
+  t.deepEqual(
+    silent.map(([name]) => name),
+    ['allow-host'],
+  );
+});
+
 test('an option that the mode would ignore is refused', (t) => {
   const wrong: readonly (readonly [string[], RegExp])[] = [
     [['--localrepo', 'd', '--rebuild', 'x'], /--localrepo is for --chain, not for --rebuild/],

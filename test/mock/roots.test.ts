@@ -370,7 +370,7 @@ long('a root survives a killed command, and is made again after half a transacti
   t.is(next.stdout, 'package slow is not installed');
 });
 
-test.serial('--clean and --scrub remove a root, and --init makes it again', async (t) => {
+long('--clean and --scrub remove a root, and --init makes it again', async (t) => {
   await inRoot(t, 'touch /kept');
   t.is((await state.mock(['--init', '--no-clean'])).exitCode, 0);
   t.is(await inRoot(t, 'ls /kept'), '/kept');

@@ -31,6 +31,7 @@ import {
 import { GithubRunner } from '../support/ci-runner.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
+import { long } from '../support/long.ts';
 import { ownSeconds, processesCalled } from '../support/processes.ts';
 import { type SshServer, sshServer } from '../support/ssh-server.ts';
 import { giveUnpackedPackages, NOARCH_RECIPE } from '../support/unpacked-packages.ts';
@@ -203,7 +204,7 @@ test.serial('much data passes, in both directions', async (t) => {
   const world = t.context;
   const { cwd } = world;
   // A gigabyte with `scripts/test --long`.
-  const bytes = process.env.KILN_TEST_LONG === '1' ? 1 << 30 : 50 << 20;
+  const bytes = process.env.KILN_TEST_LONG === '1' ? 1 << 30 : 20 << 20;
   const big = join(cwd, 'big');
   await execa('sh', ['-c', `head -c ${bytes} /dev/urandom > ${big}`]);
   const digest = async (path: string) =>
@@ -233,7 +234,7 @@ test.serial('much data passes, in both directions', async (t) => {
   t.is(String(piped.stdout).slice(0, 64), await digest(big));
 });
 
-test.serial('results arrive while they are made', async (t) => {
+long<World>('results arrive while they are made', async (t) => {
   const world = t.context;
   const recipe = `image: ${IMAGE.slice(0, 12)}\nsteps: ["echo begun", "sleep 8"]\nsources: [{file: sub/data}]\n`;
   mkdirSync(join(world.cwd, 'sub'));
@@ -395,6 +396,15 @@ test.serial('a detached job goes on there, and is found again', async (t) => {
   t.regex(nowhere.stderr, /the result directory \/proc\/x cannot be used/);
   t.true(existsSync(join(world.cwd, 'fetched/result.json')));
   t.true(await allFoldersGo());
+});
+
+test.serial('root’s own options of gc and image rm are sent with --host', async (t) => {
+  const world = t.context;
+  const tried = await there(world, ['gc', '--dry-run', '--verify', '--max-size', '100G']);
+  t.is(tried.exitCode, 0, tried.stderr);
+  t.regex(tried.stdout, /^would remove 0 sandboxes/);
+  const missing = await there(world, ['image', 'rm', '--packages', 'nothing']);
+  t.regex(missing.stderr, /there is no image and no recipe called nothing/);
 });
 
 test.serial('options that cannot travel are refused by name before anything is sent', async (t) => {

@@ -4,8 +4,7 @@ import { resolve } from 'node:path';
 import test from 'ava';
 import { NO_PATHS } from '../../src/cli/caller/no-paths.ts';
 import { KilnCommand } from '../../src/cli/options/command.ts';
-import { addSandboxOptions, runRequest } from '../../src/cli/options/sandbox-options.ts';
-import { addOptions } from '../../src/cli/options/shared-options.ts';
+import { runRequest } from '../../src/cli/options/sandbox-options.ts';
 import { chainRequest } from '../../src/cli/rpmbuild/build-chain.ts';
 import { recipeRequest } from '../../src/cli/rpmbuild/build-recipe.ts';
 import { buildRequest } from '../../src/cli/rpmbuild/build-request.ts';
@@ -28,7 +27,10 @@ import type { Result } from '../../src/result/schema.ts';
 import { shellWords } from '../../src/shell-words.ts';
 
 const variable = (name: string) => `${name}’s value`;
-const caller = { env: {}, cwd: () => '/', ids: { uid: 0, gid: 0 }, variable };
+const caller = {
+  ...{ env: {}, environment: {}, cwd: () => '/', ids: { uid: 0, gid: 0 }, variable },
+  ...{ user: undefined, paths: NO_PATHS },
+};
 
 /** As it is opened. */
 function results(folder: string): { readonly resultDirectory: HeldPath };
@@ -38,7 +40,7 @@ function results(folder?: string): { readonly resultDirectory?: HeldPath } {
 }
 
 function runRequestOf(words: readonly string[]) {
-  const command = addSandboxOptions(new KilnCommand('run').argument('[argv...]'), caller);
+  const command = new KilnCommand('run').argument('[argv...]').rows(SANDBOX, caller);
   command.passThroughOptions().parse([...words], { from: 'user' });
   const options = command.opts<SandboxOptions>();
   const request = runRequest(options, command.args, command, caller.ids);
@@ -46,7 +48,7 @@ function runRequestOf(words: readonly string[]) {
 }
 
 function buildRequestOf(words: readonly string[]) {
-  const command = addOptions(new KilnCommand('build').argument('[source]'), BUILD, caller);
+  const command = new KilnCommand('build').argument('[source]').rows(BUILD, caller);
   command.parse([...words], { from: 'user' });
   const options = command.opts<BuildOptions>();
   const request = buildRequest(command.args.map(ownPath)[0], options, command, caller);
@@ -65,6 +67,7 @@ const RUNS: readonly (readonly string[])[] = [
     ...['-r', 'busybox', '--env', 'A=A’s value', '--workdir', '/w', '--user', '7:8'],
     ...['--bind', '/a b:/c', '--bind', '/d:/e:ro', '--bind', '/f:/g:ro,Z', '--bind', '/h:/i:z'],
     ...['--allow-host-write', '--tmpfs', '/t', '--tmpfs', '/s:1M', '--hostname', 'me'],
+    ...['--no-protect', '--protect', 'Makefile'],
     ...['--copy-in', '/x:/y', '--secret', 'token=FILE', '--label', 'static:a_t'],
     ...['--cap-add', 'NET_BIND_SERVICE', '--seccomp', 'strict', '--egress', 'example.com:443'],
     ...['--memory', '1G', '--cpus', '1.5', '--pids', '9', '--io-read', '1M', '--io-write', '2M'],
@@ -149,6 +152,7 @@ const RECIPES: readonly (readonly string[])[] = [
       '--bind',
       '/a:/b:ro',
     ],
+    '--no-protect',
     ...['--allow-host', '--allow-host-write', '--sources', '/s', '--offline', '--memory', '1G'],
     ...[
       '--disk',
@@ -167,13 +171,9 @@ const RECIPES: readonly (readonly string[])[] = [
 
 function recipeRequestOf(words: readonly string[]) {
   const command = new KilnCommand('build').argument('[source]');
-  addOptions(command, { ...BUILD, ...RECIPE }, caller).parse([...words], { from: 'user' });
+  command.rows({ ...BUILD, ...RECIPE }, caller).parse([...words], { from: 'user' });
   const options = command.opts<BuildOptions & RecipeOptions>();
-  const { host: _, ...request } = recipeRequest(command.args[0] ?? '', options, {
-    ...caller,
-    environment: {},
-    paths: NO_PATHS,
-  });
+  const { host: _, ...request } = recipeRequest(command.args[0] ?? '', options, caller);
   return { ...request, ...results(options.resultDirectory) };
 }
 
@@ -203,12 +203,9 @@ const MEMBER = {
 
 function chainRequestOf(words: readonly string[]) {
   const command = new KilnCommand('build').argument('[source...]');
-  addOptions(command, { ...BUILD, ...CHAIN }, caller).parse([...words], { from: 'user' });
+  command.rows({ ...BUILD, ...CHAIN }, caller).parse([...words], { from: 'user' });
   const options = command.opts<BuildOptions & ChainOptions>();
-  const request = chainRequest(command.args.map(ownPath), options, command, {
-    ...caller,
-    paths: NO_PATHS,
-  });
+  const request = chainRequest(command.args.map(ownPath), options, command, caller);
   return { farm: options.farm, request: { ...request, ...results(options.resultDirectory) } };
 }
 

@@ -12,6 +12,7 @@ import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
 import { startDomain } from '../../src/sandbox/domain/start-domain.ts';
 import { fillSandbox } from '../../src/sandbox/fill.ts';
 import { securityModule, selinuxEnforces } from '../../src/sandbox/labels/module.ts';
+import type { Bind } from '../../src/sandbox/policy/specification.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -39,18 +40,18 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
+const shown = (): Bind => ({
+  ...{ source: bound, place: ownPath(bound), target: '/bound' },
+  ...{ readonly: true, relabel: 'shared' },
+});
+
 /** Opens a sandbox and runs `true` in it; gives what kiln threw. */
 async function attempt(options: Partial<OpenOptions> = {}): Promise<unknown> {
   await using kiln = openKiln({ env: state.env });
   try {
     await using sandbox = await kiln.open({
       ...{ image: IMAGE, user: 'root' },
-      binds: [
-        {
-          ...{ source: bound, place: ownPath(bound), target: '/bound' },
-          ...{ readonly: true, relabel: 'shared' },
-        },
-      ],
+      binds: [shown()],
       ...options,
     });
     const command = await sandbox.spawn('true');
@@ -68,6 +69,8 @@ interface Fault {
   readonly layer: string;
   /** What has the layer, and nothing else that would fail first. */
   readonly options?: Partial<OpenOptions>;
+  /** Binds the folder with `cow`. */
+  readonly cow?: true;
   /** A fault of the init's measurement: with it, kiln's own comparison must find out. */
   readonly unchecked?: readonly string[];
   /** Modules whose rules have the kernel refuse something before anybody measures. */
@@ -85,6 +88,7 @@ const sandboxFaults: readonly Fault[] = [
   { fault: 'mask', layer: 'masked-paths' },
   { fault: 'readonly', layer: 'read-only-paths' },
   { fault: 'bind-readonly', layer: 'binds', unchecked: ['binds-unchecked'] },
+  { fault: 'cow', layer: 'binds', unchecked: ['binds-unchecked'], cow: true },
   { fault: 'nosuid', layer: 'mounts' },
   { fault: 'old-root', layer: 'mounts' },
   { fault: 'devices', layer: 'devices' },
@@ -100,7 +104,8 @@ const commandFaults: readonly Fault[] = [
   { fault: 'user', layer: 'user', options: { user: '1000' }, ...RIGHTS },
   // A filter or Landlock cannot be had without it, but by SYS_ADMIN.
   {
-    ...{ fault: 'no_new_privs', layer: 'no_new_privs', options: { capAdd: ['SYS_ADMIN'] } },
+    ...{ fault: 'no_new_privs', layer: 'no_new_privs' },
+    options: { capAdd: ['SYS_ADMIN'], allowHostWrite: true },
     ...{ ...RIGHTS, refusedBy: ['selinux'] },
   },
   { fault: 'seccomp', layer: 'seccomp', ...RIGHTS },
@@ -140,10 +145,11 @@ const enforcing = selinuxEnforces();
 /** The module that refuses things on this host. */
 const refuses = securityModule() === 'selinux' && !enforcing ? '' : (securityModule() ?? '');
 
-for (const { fault, layer, options, unchecked, refusedBy, uncheckedRefusedBy } of [
+for (const { fault, layer, options: wanted, cow, unchecked, refusedBy, uncheckedRefusedBy } of [
   ...[...sandboxFaults, ...commandFaults, ...labelFaults],
 ]) {
   test.serial(`an init that leaves out ${fault} is found out, and the start refused`, async (t) => {
+    const options = cow === undefined ? wanted : { binds: [{ ...shown(), cow }] };
     await init.leaveOut();
     t.is(await attempt(options), undefined, 'nothing else is in the way');
     await init.leaveOut(fault);

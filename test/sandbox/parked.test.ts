@@ -15,7 +15,7 @@ import {
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import test from 'ava';
+import test, { type Implementation } from 'ava';
 import { KilnError } from '../../src/errors.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import { onDamage } from '../../src/host/state/damage.ts';
@@ -33,6 +33,7 @@ import type { SandboxSpecification } from '../../src/sandbox/policy/specificatio
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { installFaultyInit } from '../support/faulty-init.ts';
 import { type Kiln, openKiln } from '../support/kiln.ts';
+import { long } from '../support/long.ts';
 import * as parking from '../support/parking.ts';
 import { asRoot, PlainSandbox } from '../support/plain-sandbox.ts';
 import { sandboxSpecification } from '../support/specification.ts';
@@ -151,15 +152,16 @@ test.serial('nothing lies above the root of a parked sandbox', async (t) => {
 });
 
 /** An init that leaves something out before it waits. */
-for (const [fault, layer] of [
+const always: (title: string, run: Implementation<[]>) => void = test.serial;
+for (const [fault, layer, run = long] of [
   ['pid-namespace', 'pid-namespace'],
   ['cgroup-namespace', 'cgroup-namespace'],
   ['time-namespace', 'time-namespace'],
-  ['mask', 'masked-paths'],
+  ['mask', 'masked-paths', always],
   ['readonly', 'read-only-paths'],
-  ['devices', 'devices'],
+  ['devices', 'devices', always],
 ] as const) {
-  test.serial(`a parked sandbox without ${fault} is found out when it is claimed`, async (t) => {
+  run(`a parked sandbox without ${fault} is found out when it is claimed`, async (t) => {
     await noneParked();
     const init = await installFaultyInit(state.paths);
     await init.leaveOut(fault);

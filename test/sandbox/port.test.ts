@@ -16,7 +16,8 @@ import {
   words,
 } from '../support/port-harness.ts';
 
-const { data, message, credit, end, reset, close, passed, hello, ready, disconnect } = FRAMES;
+const { data, message, credit, end, reset, close, passed, open, datagram } = FRAMES;
+const { hello, ready, disconnect } = FRAMES;
 
 const TERMINAL = DESCRIPTORS.terminal;
 
@@ -45,6 +46,17 @@ const GOOD: Readonly<Record<string, Buffer>> = {
     frame(data.type, NEW, Buffer.from('prompt')),
     frame(end.type, NEW),
     frame(close.type, NEW),
+  ]),
+  'a listener and a connection to it': Buffer.concat([
+    frame(passed.type, NEW, words(OPEN.carrier, DESCRIPTORS.listener, 0)),
+    frame(open.type, NEW + 1, words(NEW)),
+    frame(data.type, NEW + 1, Buffer.from('request')),
+    frame(close.type, NEW + 1),
+    frame(close.type, NEW),
+  ]),
+  datagrams: Buffer.concat([
+    frame(passed.type, NEW, words(OPEN.carrier, DESCRIPTORS.datagrams, 0)),
+    frame(datagram.type, NEW, Buffer.concat([words(0, 67), Buffer.from('lease')])),
   ]),
   'the end of the connection': frame(disconnect.type, 0),
 };
@@ -88,6 +100,18 @@ const BAD: Readonly<Record<string, Buffer>> = {
     frame(passed.type, NEW, words(OPEN.carrier, TERMINAL, 0)),
     frame(passed.type, NEW, words(OPEN.carrier, TERMINAL, 0)),
   ]),
+  'a connection to no listener': frame(open.type, NEW, words(OPEN.output)),
+  'a connection to itself': frame(open.type, NEW, words(NEW)),
+  'data for a listener': Buffer.concat([
+    frame(passed.type, NEW, words(OPEN.carrier, DESCRIPTORS.listener, 0)),
+    frame(data.type, NEW, Buffer.from('x')),
+  ]),
+  'a datagram for a pipe': frame(datagram.type, OPEN.output, words(0, 67)),
+  'a socket that nobody asked for': frame(
+    passed.type,
+    NEW,
+    words(OPEN.carrier, DESCRIPTORS.socket, 0),
+  ),
   'a share': frame(passed.type, NEW, words(OPEN.carrier, DESCRIPTORS.share, 0)),
 };
 

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { chmod, cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
@@ -156,13 +157,31 @@ test('an overlay does not copy a set-id file of the image up into a bind', async
       /a command that may mount file systems cannot have a writable bind/,
     );
     t.is(await privileged(folder), '');
-    t.not((await run(args('ro,Z'))).exitCode, 125);
+    const readonly = await run(args('ro,Z'));
+    if (options.includes('nested')) t.not(readonly.exitCode, 125);
+    else
+      t.regex(String(readonly.stderr), /a command with SYS_ADMIN cannot have files of this host/);
     // It would get through.
     const let_ = await run(['--allow-host-write', ...args('rw,Z')]);
     t.is(let_.exitCode, 0, String(let_.stderr));
     t.not(await privileged(folder), '');
     await rm(folder, { recursive: true });
   }
+});
+
+test('only who may write to the host gets SYS_ADMIN with a read-only bind, which it can remount', async (t) => {
+  const folder = await hostFolder();
+  const script = 'mount -o remount,bind,rw /b; touch /b/made; chmod 4755 /b/made';
+  const words = (...options: readonly string[]) => [
+    ...['--user', 'root', '--bind', `${folder}:/b:ro,Z`, ...options, '--', 'sh', '-c', script],
+  ];
+  await run(words('--profile', 'nested'));
+  t.is((await run(words('--cap-add', 'SYS_ADMIN'))).exitCode, 125);
+  const made = join(folder, 'made');
+  t.false(existsSync(made));
+  await run(words('--cap-add', 'SYS_ADMIN', '--allow-host-write'));
+  t.true(existsSync(made), 'it cannot be remounted');
+  t.is(await privileged(folder), '');
 });
 
 test('SETFCAP is not added to a command with a writable bind', async (t) => {

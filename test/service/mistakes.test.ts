@@ -132,6 +132,8 @@ test.serial('mistakes on creating a service are named, and are not internal erro
   t.regex(await refused(['--boot', '--user', 'root']), /wrong: user: of a command/);
   t.regex(await refused(['--boot', '--workdir', '/tmp']), /wrong: workdir: of a command/);
   t.regex(await refused(['-P', 'nosuch'], ...command), /the image has no package nosuch/);
+  // Root of a booted system may mount it writable.
+  t.regex(await refused(['--boot', '-u', 'a.service', '-m', '/srv:/m:ro']), /SYS_ADMIN/);
   for (const options of [[], ['--health', ':80x']]) {
     t.notRegex(await refused(options), /internal error|recipe|image schema/);
   }

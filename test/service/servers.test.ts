@@ -128,35 +128,32 @@ test.serial(
   },
 );
 
-test.serial(
-  'a daemon that leaves its parent’s session late still ends with its service',
-  async (t) => {
-    // As daemons do on a busy machine: the parent is gone before the child has called setsid(2).
-    const files = {
-      '/usr/lib/systemd/system/late.service':
-        '[Service]\nType=forking\nExecStart=/bin/sh /usr/lib/start\nRestart=on-abort\n',
-      '/usr/lib/start': '(sleep 2; exec setsid sh /usr/lib/daemon) &\n',
-      '/usr/lib/daemon': 'sleep 4711 &\nexec sleep 4718\n',
-    };
-    const list = Object.entries(files).map(([path, content]) => ({ path, content }));
-    const recipe = join(state.directory, 'late.yaml');
-    await writeFile(recipe, `extends: debian-apache\nfiles: ${JSON.stringify(list)}\n`);
-    const made = await service('create', '-r', recipe, '-u', 'late.service', 'late');
-    t.is(made.exitCode, 0, made.stderr);
-    t.is((await service('start', 'late')).exitCode, 0);
-    const sleeping = async () => (await inside('late', 'pgrep', '-f', 'sleep 4711')).split('\n');
-    const [first] = await eventually(sleeping);
-    const main = (await statusOf('late'))?.units[0]?.mainPid;
-    await inside('late', 'kill', '-9', String(main));
-    await eventually(async () => (await statusOf('late'))?.units[0]?.restarts === 1);
-    const again = await eventually(async () => {
-      const found = await sleeping();
-      return !found.includes(first!) && found;
-    });
-    t.is(again.length, 1);
-    t.is((await service('stop', 'late')).exitCode, 0);
-  },
-);
+long('a daemon that leaves its parent’s session late still ends with its service', async (t) => {
+  // As daemons do on a busy machine: the parent is gone before the child has called setsid(2).
+  const files = {
+    '/usr/lib/systemd/system/late.service':
+      '[Service]\nType=forking\nExecStart=/bin/sh /usr/lib/start\nRestart=on-abort\n',
+    '/usr/lib/start': '(sleep 2; exec setsid sh /usr/lib/daemon) &\n',
+    '/usr/lib/daemon': 'sleep 4711 &\nexec sleep 4718\n',
+  };
+  const list = Object.entries(files).map(([path, content]) => ({ path, content }));
+  const recipe = join(state.directory, 'late.yaml');
+  await writeFile(recipe, `extends: debian-apache\nfiles: ${JSON.stringify(list)}\n`);
+  const made = await service('create', '-r', recipe, '-u', 'late.service', 'late');
+  t.is(made.exitCode, 0, made.stderr);
+  t.is((await service('start', 'late')).exitCode, 0);
+  const sleeping = async () => (await inside('late', 'pgrep', '-f', 'sleep 4711')).split('\n');
+  const [first] = await eventually(sleeping);
+  const main = (await statusOf('late'))?.units[0]?.mainPid;
+  await inside('late', 'kill', '-9', String(main));
+  await eventually(async () => (await statusOf('late'))?.units[0]?.restarts === 1);
+  const again = await eventually(async () => {
+    const found = await sleeping();
+    return !found.includes(first!) && found;
+  });
+  t.is(again.length, 1);
+  t.is((await service('stop', 'late')).exitCode, 0);
+});
 
 test.serial('the image’s own logrotate runs in a service, and Apache writes on', async (t) => {
   const rotated = await service('logrotate', '--force', 'shop');

@@ -7,14 +7,14 @@ test('dnf finds the same packages in random repositories, for random questions',
   t.timeout(600_000 * PATIENCE);
   const report = await campaign({
     first: 20_000,
-    count: 150,
+    count: 75,
     confined: false,
     say: (line) => t.log(line),
   });
   t.log(describeCampaign(report));
   t.deepEqual(report.unexplained, []);
   // Questions that nobody can answer compare little.
-  t.true(report.solved >= 60, String(report.solved));
+  t.true(report.solved >= 30, String(report.solved));
 });
 
 test('dnf finds the same packages for questions at which campaigns found something', async (t) => {

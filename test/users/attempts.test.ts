@@ -754,8 +754,8 @@ test.serial('a message that arrives byte by byte is not copied for each byte', a
   const pid = daemonPid(t.context.paths.root);
   const [short, long] = [await costs('drips'), await costs('long drips')];
   t.is(daemonPid(t.context.paths.root), pid);
-  // If each byte copied them: 20 GB, some twenty times as long.
-  t.true(long < 50 + 5 * short, `${long} ticks, and ${short} for short ones`);
+  // If each byte copied them: 20 GB, some twenty times as long. On an emulated host it was four to six times.
+  t.true(long < 50 + 10 * short, `${long} ticks, and ${short} for short ones`);
   t.log(`${long} ticks, and ${short} for short ones`);
 });
 

@@ -16,7 +16,7 @@ import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
 import { sourcePackage } from '../build/core/build-state.ts';
 import { commandBlocks } from '../docs/blocks.ts';
-import { isLong } from '../support/long.ts';
+import { isLong, long } from '../support/long.ts';
 import {
   GROUP,
   kilnForUsers,
@@ -82,20 +82,23 @@ test.serial('a user can build a source package, and owns the results', async (t)
   t.is((await as(OTHER, argv, { cwd: '/' })).exitCode, 125);
 });
 
-test.serial('the second build of --verify writes to the disk, within the share', async (t) => {
-  const { as, config } = t.context;
-  writeConfig(config, '  limits: { disk: 64M }\n');
-  t.teardown(() => writeConfig(config, ''));
-  // Only that one has this host name. What writes less than the machine has would go on.
-  const build =
-    'case $(uname -n) in another*) dd if=/dev/zero of=big bs=1M count=300; sleep 600;; esac';
-  const install = 'touch %{buildroot}/usr/share/large/file';
-  const srpm = await ownPackage(t.context, { name: 'large', build, install });
-  const argv = ['build', '-r', 'debian-build', srpm, '--verify', '--resultdir', 'large'];
-  const built = await as(USER, argv);
-  t.not(built.exitCode, 0);
-  t.regex(String(built.stderr), /the second build put more than 64\.0M on the disk/);
-});
+long<UserState & { readonly srpm: string }>(
+  'the second build of --verify writes to the disk, within the share',
+  async (t) => {
+    const { as, config } = t.context;
+    writeConfig(config, '  limits: { disk: 64M }\n');
+    t.teardown(() => writeConfig(config, ''));
+    // Only that one has this host name. What writes less than the machine has would go on.
+    const build =
+      'case $(uname -n) in another*) dd if=/dev/zero of=big bs=1M count=300; sleep 600;; esac';
+    const install = 'touch %{buildroot}/usr/share/large/file';
+    const srpm = await ownPackage(t.context, { name: 'large', build, install });
+    const argv = ['build', '-r', 'debian-build', srpm, '--verify', '--resultdir', 'large'];
+    const built = await as(USER, argv);
+    t.not(built.exitCode, 0);
+    t.regex(String(built.stderr), /the second build put more than 64\.0M on the disk/);
+  },
+);
 
 test.serial('a build goes on without its user, who fetches the packages later', async (t) => {
   const { as, home, srpm, kiln, beside } = t.context;
@@ -280,66 +283,72 @@ test.serial('a chain builds each package with the results of the others', async 
   await ownImage(t, before, 'debian-build+1');
 });
 
-test.serial('all logs of a chain together keep within the limit for one build', async (t) => {
-  const { as, home, config } = t.context;
-  writeConfig(config, '  limits: { disk: 64M }\n');
-  t.teardown(() => writeConfig(config, ''));
-  const packages = [];
-  for (const name of ['loud1', 'loud2', 'loud3', 'loud4']) {
-    packages.push(await ownPackage(t.context, { name, build: 'seq 2000000; exit 1' }));
-  }
-  const argv = ['build', '--chain', '--continue', '-r', 'debian-build', '--resultdir', 'loud'];
-  const built = await as(USER, [...argv, ...packages], { timeout: 600_000 });
-  t.not(built.exitCode, 0);
-  const logs = packages.map((path) =>
-    join(home, 'loud', basename(path).replace(/\.src\.rpm$/, ''), 'build.log'),
-  );
-  const sizes = logs.map((log) => statSync(log).size);
-  // An eighth for all, and a last piece of output for each.
-  for (const size of sizes) t.true(size >= 2 ** 21 && size < 2 ** 21 + 2 ** 18, sizes.join(' '));
-  for (const log of logs) t.true(statSync(`${log}.rest.gz`).size < 2 ** 21 + 2 ** 18);
-});
+long<UserState & { readonly srpm: string }>(
+  'all logs of a chain together keep within the limit for one build',
+  async (t) => {
+    const { as, home, config } = t.context;
+    writeConfig(config, '  limits: { disk: 64M }\n');
+    t.teardown(() => writeConfig(config, ''));
+    const packages = [];
+    for (const name of ['loud1', 'loud2', 'loud3', 'loud4']) {
+      packages.push(await ownPackage(t.context, { name, build: 'seq 2000000; exit 1' }));
+    }
+    const argv = ['build', '--chain', '--continue', '-r', 'debian-build', '--resultdir', 'loud'];
+    const built = await as(USER, [...argv, ...packages], { timeout: 600_000 });
+    t.not(built.exitCode, 0);
+    const logs = packages.map((path) =>
+      join(home, 'loud', basename(path).replace(/\.src\.rpm$/, ''), 'build.log'),
+    );
+    const sizes = logs.map((log) => statSync(log).size);
+    // An eighth for all, and a last piece of output for each.
+    for (const size of sizes) t.true(size >= 2 ** 21 && size < 2 ** 21 + 2 ** 18, sizes.join(' '));
+    for (const log of logs) t.true(statSync(`${log}.rest.gz`).size < 2 ** 21 + 2 ** 18);
+  },
+);
 
 /** Notes in a cache when a package is being built, and by whom something was noted before. */
 const NOTES = 'touch ~/.cache/meet/log; echo "$RPM_PACKAGE_NAME begins" >>~/.cache/meet/log';
 const notes = (log: string) => log.split('\n').filter((line) => /^\w+ (?:begins|ends)$/.test(line));
 
-test.serial('a chain builds as many packages at once as there is room for sandboxes', async (t) => {
-  const { as, home, config } = t.context;
-  // Each waits for the other, which only works if both run at the same time.
-  const meet = (other: string) => `${NOTES}
+long<UserState & { readonly srpm: string }>(
+  'a chain builds as many packages at once as there is room for sandboxes',
+  async (t) => {
+    const { as, home, config } = t.context;
+    // Each waits for the other, which only works if both run at the same time.
+    const meet = (other: string) => `${NOTES}
 for i in $(seq 600); do grep -q '${other} begins' ~/.cache/meet/log && exit 0; sleep 0.1; done
 exit 1`;
-  const packages = [
-    await ownPackage(t.context, { name: 'left', build: meet('right') }),
-    await ownPackage(t.context, { name: 'right', build: meet('left') }),
-  ];
-  const chain = ['build', '--chain', '-r', 'debian-build', '--cache', 'meet:1M', '--jobs', '2'];
-  const both = await as(USER, [...chain, ...packages, '--resultdir', 'both'], {
-    timeout: 600_000,
-  });
-  t.is(both.exitCode, 0, String(both.stderr));
-  t.regex(String(both.stderr), /chain of 2 packages, 2 at a time/);
-  // A sandbox that is kept leaves room for one.
-  writeConfig(config, '  limits: { sandboxes: 2 }\n');
-  t.teardown(() => writeConfig(config, ''));
-  const kept = await as(USER, ['run', '-r', 'debian-build', '--keep=1h', '--', 'true']);
-  t.is(kept.exitCode, 0, String(kept.stderr));
-  const one = `${NOTES}; sleep 3; echo "$RPM_PACKAGE_NAME ends" >>~/.cache/meet/log`;
-  const alone = [
-    await ownPackage(t.context, { name: 'early', build: one }),
-    await ownPackage(t.context, { name: 'late', build: `${one}; cat ~/.cache/meet/log` }),
-  ];
-  const turns = await as(USER, [...chain, ...alone, '--resultdir', 'turns'], {
-    timeout: 600_000,
-  });
-  t.is(turns.exitCode, 0, String(turns.stderr));
-  const log = readFileSync(join(home, 'turns/late-1-1/build.log'), 'utf8');
-  t.deepEqual(notes(log).slice(-4), ['early begins', 'early ends', 'late begins', 'late ends']);
-  const many = await as(USER, [...chain.slice(0, -1), '3', ...alone]);
-  t.regex(String(many.stderr), /--jobs .*not for users[\s\S]*users\.limits\.sandboxes/);
-  t.is((await as(USER, ['kill', '--all'])).exitCode, 0);
-});
+    const packages = [
+      await ownPackage(t.context, { name: 'left', build: meet('right') }),
+      await ownPackage(t.context, { name: 'right', build: meet('left') }),
+    ];
+    const chain = ['build', '--chain', '-r', 'debian-build', '--cache', 'meet:1M', '--jobs', '2'];
+    const both = await as(USER, [...chain, ...packages, '--resultdir', 'both'], {
+      timeout: 600_000,
+    });
+    t.is(both.exitCode, 0, String(both.stderr));
+    t.regex(String(both.stderr), /chain of 2 packages, 2 at a time/);
+    // A sandbox that is kept leaves room for one.
+    writeConfig(config, '  limits: { sandboxes: 2 }\n');
+    t.teardown(() => writeConfig(config, ''));
+    const kept = await as(USER, ['run', '-r', 'debian-build', '--keep=1h', '--', 'true']);
+    t.is(kept.exitCode, 0, String(kept.stderr));
+    const one = `${NOTES}; sleep 3; echo "$RPM_PACKAGE_NAME ends" >>~/.cache/meet/log`;
+    const alone = [
+      await ownPackage(t.context, { name: 'early', build: one }),
+      await ownPackage(t.context, { name: 'late', build: `${one}; cat ~/.cache/meet/log` }),
+    ];
+    const turns = await as(USER, [...chain, ...alone, '--resultdir', 'turns'], {
+      timeout: 600_000,
+    });
+    t.is(turns.exitCode, 0, String(turns.stderr));
+    const log = readFileSync(join(home, 'turns/late-1-1/build.log'), 'utf8');
+    t.deepEqual(notes(log).slice(-4), ['early begins', 'early ends', 'late begins', 'late ends']);
+    const many = await as(USER, [...chain.slice(0, -1), '3', ...alone]);
+    t.regex(String(many.stderr), /--jobs .*not for users[\s\S]*users\.limits\.sandboxes/);
+    t.is((await as(USER, ['kill', '--all'])).exitCode, 0);
+  },
+);
 
 test.serial('a cache is found again by the same user only', async (t) => {
   const { as, home, kiln, beside, config } = t.context;
@@ -473,7 +482,7 @@ test.serial('an image with a user’s packages does not exist for others', async
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial(
+long<UserState & { readonly srpm: string }>(
   'an image for a user’s build counts as the user’s, though its packages are root’s',
   async (t) => {
     const { as, config, kiln } = t.context;

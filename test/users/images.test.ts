@@ -22,6 +22,7 @@ import { execa } from 'execa';
 import { specText } from '../build/core/build-state.ts';
 import { IMAGE } from '../support/busybox-state.ts';
 import { until } from '../support/eventually.ts';
+import { long } from '../support/long.ts';
 import {
   leftOfJobs,
   OTHER,
@@ -292,7 +293,7 @@ test.serial('kilnd asks no server of this host for a user, and sends no password
   t.is(grep.stdout, '');
 });
 
-test.serial(
+long<Context>(
   'an image that root made with a login is root’s, unless kiln.yaml says otherwise',
   async (t) => {
     const { server, beside } = t.context;
@@ -522,7 +523,7 @@ test.serial('images, packages and caches count against users.limits.storage', as
   t.true(((await kept(OTHER)).packages?.bytes ?? 0) < busybox + (before.packages?.bytes ?? 0));
 });
 
-test.serial('packages of root’s and others’ images do not count as a user’s', async (t) => {
+long<Context>('packages of root’s and others’ images do not count as a user’s', async (t) => {
   const { as, kiln, beside } = t.context;
   const packages = async (who: Who) => {
     const rows = JSON.parse(String((await as(who, ['df', '--json'], { cwd: '/' })).stdout));
@@ -679,7 +680,7 @@ test.serial('each of a user’s packages is unpacked apart from the others', asy
   t.is(await places(() => kiln(['image', 'build', join(roots, 'two.yaml')])), 2);
 });
 
-test.serial('a user can lock only their own recipes', async (t) => {
+long<Context>('a user can lock only their own recipes', async (t) => {
   const { as, beside } = t.context;
   const cwd = await workshop(t.context, USER, 'locked', 'pinned');
   const lock = join(cwd, 'mine.lock.json');

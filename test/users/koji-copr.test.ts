@@ -6,6 +6,7 @@ import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
 import { debianRepository } from '../image/image-state.ts';
 import { checkout, coprConfig, kojiConfig } from '../mock/builder-configs.ts';
+import { long } from '../support/long.ts';
 import {
   leftOfJobs,
   USER,
@@ -17,7 +18,8 @@ import { giveUnpackedPackages, NOARCH_ROOT } from '../support/unpacked-packages.
 
 const KOJI = 'koji/f44-build-12-345';
 
-const test = anyTest as TestFn<UserState & { readonly configs: string; readonly folder: string }>;
+type Context = UserState & { readonly configs: string; readonly folder: string };
+const test = anyTest as TestFn<Context>;
 
 test.before(async (t) => {
   const state = await userState();
@@ -74,7 +76,7 @@ function owned(t: ExecutionContext, folder: string): string[] {
   return names;
 }
 
-test.serial('a user can use Koji’s builds and roots, but no builds in kept roots', async (t) => {
+long<Context>('a user can use Koji’s builds and roots, but no builds in kept roots', async (t) => {
   const { home, folder } = t.context;
   const koji = (...args: string[]) => mock(t, '-r', KOJI, ...args);
   const spec = join(folder, 'task.spec');

@@ -23,7 +23,7 @@ import { execa } from 'execa';
 import { checked, tryCall } from '../../src/host/calls/system-call.ts';
 import { boundsOfClient, refuseLandlock } from '../../src/users/client-process.ts';
 import { eventually } from '../support/eventually.ts';
-import { isLong } from '../support/long.ts';
+import { isLong, long } from '../support/long.ts';
 import { ownSeconds } from '../support/processes.ts';
 import {
   GROUP,
@@ -105,22 +105,33 @@ test.serial(
   },
 );
 
-test.serial('a recipe’s log keeps within the user’s share', async (t) => {
-  const { closed } = t.context;
-  const name = folder(closed, {
-    'loud.yaml': yaml([], "['yes | head -c 20m; seq 600000; exit 3']"),
-  });
-  writeConfig(closed.config, '  limits: { disk: 8M }\n');
-  t.teardown(() => writeConfig(closed.config, ''));
-  const built = await closed.as(USER, ['build', `${name}/loud.yaml`, '--resultdir', `${name}/out`]);
-  t.is(built.exitCode, 3, String(built.stderr));
-  const out = join(closed.home, name, 'out');
-  const sizes = ['build.log', 'build.log.rest.gz'].map((file) => statSync(join(out, file)).size);
-  for (const size of sizes) t.true(size > 2 ** 17 && size < 2 ** 20 + 2 ** 18, sizes.join(' '));
-  t.regex(readFileSync(join(out, 'build.log'), 'utf8').slice(-100), /goes on in build.log.rest.gz/);
-  const { stdout: rest } = await execa('gzip', ['-dc', join(out, 'build.log.rest.gz')]);
-  t.true(rest.endsWith('[kiln: the log ends here: its rest is 1.0M long]'));
-});
+long<UserState & { readonly closed: UserState }>(
+  'a recipe’s log keeps within the user’s share',
+  async (t) => {
+    const { closed } = t.context;
+    const name = folder(closed, {
+      'loud.yaml': yaml([], "['yes | head -c 20m; seq 600000; exit 3']"),
+    });
+    writeConfig(closed.config, '  limits: { disk: 8M }\n');
+    t.teardown(() => writeConfig(closed.config, ''));
+    const built = await closed.as(USER, [
+      'build',
+      `${name}/loud.yaml`,
+      '--resultdir',
+      `${name}/out`,
+    ]);
+    t.is(built.exitCode, 3, String(built.stderr));
+    const out = join(closed.home, name, 'out');
+    const sizes = ['build.log', 'build.log.rest.gz'].map((file) => statSync(join(out, file)).size);
+    for (const size of sizes) t.true(size > 2 ** 17 && size < 2 ** 20 + 2 ** 18, sizes.join(' '));
+    t.regex(
+      readFileSync(join(out, 'build.log'), 'utf8').slice(-100),
+      /goes on in build.log.rest.gz/,
+    );
+    const { stdout: rest } = await execa('gzip', ['-dc', join(out, 'build.log.rest.gz')]);
+    t.true(rest.endsWith('[kiln: the log ends here: its rest is 1.0M long]'));
+  },
+);
 
 test.serial('a result directory takes one build of a user at a time', async (t) => {
   const { as, beside } = t.context;

@@ -3,7 +3,10 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { ensureSources } from '../../../fixtures/sources/ensure.ts';
+import { openEngine } from '../../../src/engine.ts';
 import { ownPath } from '../../../src/host/files/held.ts';
+import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
+import type { BuildRequest } from '../../../src/jobs/rpmbuild/request.ts';
 import { verifyBuild } from '../../../src/jobs/verify/verify.ts';
 import { PATIENCE } from '../../support/busybox-state.ts';
 import { long } from '../../support/long.ts';
@@ -160,4 +163,37 @@ install -D ${file} %{buildroot}/usr/lib/real/${file}
     const detail = varied.differences?.flatMap((difference) => difference.detail ?? []).join('\n');
     t.regex(detail ?? '', /\/builddir\/another\/build/, name);
   }
+});
+
+long('a package that was built in a machine has the bytes of one of a container', async (t) => {
+  t.timeout(900_000 * PATIENCE);
+  await using engine = openEngine(state.images.env);
+  const parts = {
+    name: 'steady',
+    preamble: 'BuildRequires: tool-a',
+    install: 'tool-a > %{buildroot}/usr/share/steady/said',
+    sections: '%changelog\n* Mon Nov 13 2023 One <one@example.org> - 1-1\n- One',
+  };
+  // What rpm leaves to a distribution: times of the changelog, and no host.
+  const defines = [
+    'source_date_epoch_from_changelog 1',
+    'clamp_mtime_to_source_date_epoch 1',
+    'build_mtime_policy clamp_to_source_date_epoch',
+    'use_source_date_epoch_as_buildtime 1',
+    '_buildhost kiln',
+  ];
+  const path = await sourcePackage(await state.fresh(), parts);
+  const built = async (wanted: Partial<BuildRequest>) => {
+    const request = await state.request(path, { defines, ...wanted });
+    const report = await buildPackage(engine, request);
+    t.is(report.exitStatus, 0, report.failure?.stack);
+    return report;
+  };
+  const container = await built({});
+  const machine = await built({ isolation: 'vm', allowMissing: ['kvm'] });
+  t.is(container.measured?.machine, undefined);
+  t.truthy(machine.measured?.machine?.kernel);
+  const digests = ({ packages, sourcePackage: source }: typeof machine) =>
+    [...packages, source!].map(({ file, sha256 }) => `${file} ${sha256}`);
+  t.deepEqual(digests(machine), digests(container));
 });

@@ -6,6 +6,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { PATIENCE } from '../../support/busybox-state.ts';
 import { eventually, until } from '../../support/eventually.ts';
+import { long } from '../../support/long.ts';
 import { ownSeconds, processesCalled, startedByKiln } from '../../support/processes.ts';
 import { BUSYBOX, openWorkshop, type Workshop } from './workshop.ts';
 
@@ -254,7 +255,7 @@ ${recipe('forge(); await $`sleep 1`.quiet();')}`;
   }
 });
 
-test.serial('a recipe that asks without reading is ended before it fills the memory', async (t) => {
+long('a recipe that asks without reading is ended before it fills the memory', async (t) => {
   const send = `
 import fs from 'node:fs';
 const send = (text: string) => {
