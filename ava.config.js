@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { outOfTurn } from './scripts/testing/turns.ts';
 
 /** Tests that measure times; scripts/test runs them after the others (KILN_TEST_PART). */
 const ALONE = 'test/**/*.alone.test.ts';
@@ -66,8 +67,11 @@ function place(file) {
   return at === -1 ? LONGEST.length : at;
 }
 
+/** scripts/test says whose turn it is. */
+const others = outOfTurn(process.env.KILN_TEST_TURN).map((name) => `!test/${name}.test.ts`);
+
 const files = {
-  together: ['test/**/*.test.ts', `!${ALONE}`],
+  together: ['test/**/*.test.ts', `!${ALONE}`, ...others],
   alone: [ALONE],
 };
 

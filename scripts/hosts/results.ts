@@ -59,6 +59,8 @@ async function readResults(disk: string, target: string): Promise<void> {
   try {
     // debugfs takes a blank in a path for the next word.
     await execa('debugfs', ['-R', 'rdump /results .', disk], { cwd: half });
+    // A host that was cut off may not have written any.
+    await mkdir(join(half, 'results'), { recursive: true });
     await rm(target, { recursive: true, force: true });
     await rename(join(half, 'results'), target);
   } finally {

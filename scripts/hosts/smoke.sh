@@ -82,6 +82,8 @@ runs_by_user() {
   is "$said" "$label"
 }
 
+runs_on_host() { is "$(ends 5 kiln run -q -r host -- sh -c 'cat /proc/self/attr/current; exit 5')" "$label"; }
+
 builds_by_root() {
   kiln build -r smoke --spec /srv/smoke.spec --resultdir /root/out
   [ -s /root/out/smoke-1-1.noarch.rpm ]
@@ -159,6 +161,7 @@ else
   check "$host: kiln doctor finds nothing to mend" nothing_to_mend
   check "$host: a command runs by root, with its label" runs_by_root
   check "$host: a command runs by a user of the group, with its label" runs_by_user
+  check "$host: a command runs on the host’s own /usr, with its label" runs_on_host
   check "$host: labels keep out what nothing else does" keeps_apart
   check "$host: a package is built by root" builds_by_root
   check "$host: a package is built by a user of the group" builds_by_user

@@ -32,6 +32,10 @@ async function step(title: string, work: () => Promise<unknown>): Promise<void> 
 await step('building kiln', () => show`${process.execPath} scripts/build.ts`);
 await step('checking this machine (kiln doctor)', () => show`${kiln} doctor`);
 await step(
+  "running a command on this machine's own /usr, read-only",
+  () => show`${kiln} run -r host -- uname -a`,
+);
+await step(
   "making an RPM repository from Debian's packages",
   () => show`${process.execPath} fixtures/debian-rpms/main.ts`,
 );
@@ -60,7 +64,8 @@ kiln works. It took ${secondsSince(begun)} s.
 The program that was compiled:  ${program}
 How it was made, for a browser: ${result}/report.html (and result.json beside it)
 
-Three commands to try next:
+Four commands to try next:
+  ${command} run -- id
   ${command} run -r debian-build -- gcc --version
   ${command} shell -r debian-build
   ${command} run -r debian-build --bind ${shellWord(`${source}:/src:ro`)} -- sh -c 'cd /src && cat hello.c; id; ls -l /proc/self/ns'

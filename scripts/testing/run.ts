@@ -1,7 +1,7 @@
 /**
  * What scripts/test runs once Node is there: build, checks, fixtures, all tests, and a look for
  * what they left behind. `--long` also takes the tests that are too long for every change
- * (test/support/long.ts), `--changed` only those that a change since origin/main concerns (changed.ts); other
+ * (test/support/long.ts), `--all` those that take turns (turns.ts), `--changed` only those that a change since origin/main concerns (changed.ts); other
  * arguments go to ava (file patterns, `--match`). Ends with one line,
  * `N passed, N failed`, where everything that is wrong with a run counts as failed.
  */
@@ -25,6 +25,7 @@ import { readSkipList, type SkipList, skipProblems } from './skips.ts';
 import { describeDescendants, killTree, StallWatch } from './stall.ts';
 import { runStep, type Step } from './steps.ts';
 import { TapReader } from './tap.ts';
+import { TAKES_TURNS, TURNS, turnOf } from './turns.ts';
 
 const top = join(import.meta.dirname, '../..');
 const SLOWEST_SHOWN = 10;
@@ -199,7 +200,7 @@ await Promise.all([run([makeFixtures]), run(checks, { isBeside: true })]);
 process.stdout.write('==> tests (ava)\n');
 const options = process.argv.slice(2);
 const reader = new TapReader();
-const chosen = options.filter((option) => !['--long', '--changed'].includes(option));
+const chosen = options.filter((option) => !['--long', '--all', '--changed'].includes(option));
 if (options.includes('--changed')) chosen.push(...changedTests(top));
 const envIn = (folder: string) => ({
   ...(isLong ? { KILN_TEST_LONG: '1' } : {}),
@@ -219,10 +220,13 @@ const envIn = (folder: string) => ({
 // Three files at once share a core (ava.config.js).
 const patience = { KILN_TEST_PATIENCE: process.env.KILN_TEST_PATIENCE ?? '3' };
 const shared = { ...envIn(temporary), ...patience };
+const isWhole = chosen.length === 0 && !isLong && !options.includes('--all');
+const turn = isWhole ? turnOf(top) : undefined;
 const ticks = processorTicks();
 if (chosen.length > 0) await runTests(reader, chosen, shared);
 else {
-  await runTests(reader, [], { ...shared, KILN_TEST_PART: 'together' });
+  const whose = turn === undefined ? {} : { KILN_TEST_TURN: String(turn) };
+  await runTests(reader, [], { ...shared, ...whose, KILN_TEST_PART: 'together' });
   printIdle(ticks);
   // What measures times has the machine for itself, and a disk, as users have.
   const alone = globSync('test/**/*.alone.test.ts', { cwd: top });
@@ -236,6 +240,11 @@ const list = readSkipList(top);
 problems.push(...skipProblems(reader.results, list));
 problems.push(...(await left.find()).map((thing) => `left behind: ${thing}`));
 
+if (turn !== undefined) {
+  process.stdout.write(
+    `\nturn ${turn + 1} of ${TURNS}: a third of ${TAKES_TURNS.length} long test files; --all runs them all\n`,
+  );
+}
 printSlowest(times);
 printSkips(reader, list);
 printFailures(reader);
