@@ -16,8 +16,8 @@ const CGROUPS = '/sys/fs/cgroup';
  */
 const RESERVATIONS = ['ranges', 'mcs'].map((name) => join(RUN, name));
 
-/** Kilns of this host share them. */
-const SHARED = [...RESERVATIONS, join(RUN, 'io.kiln')];
+/** Kilns of this host share them; `kvm` is what doctor found out about /dev/kvm since the host's boot. */
+const SHARED = [...RESERVATIONS, ...['io.kiln', 'kvm'].map((name) => join(RUN, name))];
 
 /** The folder of a run of the tests, ours or another. */
 const FOLDER_OF_RUN = /\/kiln-test-\w{6}(?:\/|$)/;
