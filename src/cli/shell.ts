@@ -176,7 +176,7 @@ async function enterKept(
   const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id);
   try {
     if (request.copyIn.length > 0) {
-      await sandbox.copyIn(request.copyIn, (warning) => printWarning(warning, caller.stderr));
+      await sandbox.tree.copyIn(request.copyIn, (warning) => printWarning(warning, caller.stderr));
     }
     const visitors = sandbox.receive(kept);
     const { terminal } = request;

@@ -31,7 +31,7 @@ const LOW_LEVEL: readonly {
   {
     module: 'sandbox/command/start-command.ts',
     names: ['startCommand'],
-    allowed: ['sandbox/door/planned-sandbox.ts'],
+    allowed: ['sandbox/door/planned-sandbox.ts', 'sandbox/door/tree.ts'],
   },
   {
     module: 'sandbox/command/process.ts',
@@ -68,7 +68,7 @@ const LOW_LEVEL: readonly {
   {
     module: 'artifacts/copy-in.ts',
     names: ['sendFiles'],
-    allowed: ['sandbox/door/planned-sandbox.ts'],
+    allowed: ['sandbox/door/tree.ts'],
   },
 ];
 

@@ -58,7 +58,7 @@ async function tree(
         source: below(ownPath(host), source),
         target,
       }));
-      await sandbox.planned.copyIn(copies, (warning) => warnings.push(warning));
+      await sandbox.planned.tree.copyIn(copies, (warning) => warnings.push(warning));
       return warnings;
     },
     [Symbol.asyncDispose]: () => sandbox.close(),
@@ -270,7 +270,7 @@ test('copied-in files count as the sandbox’s memory, and obey its limit', asyn
   const copied = counted() - before;
   t.true(copied > 44 * MiB && copied < 80 * MiB, `${copied} bytes`);
   const bytes = Buffer.alloc(24 * MiB, 'x');
-  await planned.putFile({ path: '/tmp/new/written', bytes, append: false, mode: 0o640 });
+  await planned.tree.put({ path: '/tmp/new/written', bytes, append: false, mode: 0o640 });
   const written = counted() - before - copied;
   t.true(written > 20 * MiB && written < 40 * MiB, `${written} bytes`);
   t.is(bashIn(to.root, 'stat -c "%a %s" tmp/new/written'), `640 ${bytes.length}\n`);

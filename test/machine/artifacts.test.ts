@@ -63,7 +63,7 @@ async function collect(
   const request = { ...{ paths, patterns: ['/out'], workdir: '/', signal, warn }, bytes: limit };
   let code: string | undefined;
   try {
-    await using tree = await openArtifactTree({ files: { pack }, openRoot: () => -1 }, request);
+    await using tree = await openArtifactTree({ inside: { pack }, openRoot: () => -1 }, request);
     await collectArtifacts({
       rootFd: tree.rootFd,
       patterns: tree.patterns,

@@ -270,7 +270,7 @@ long('files are copied in', async (t) => {
   await mkdir(join(source, 'sub'), { recursive: true });
   await writeFile(join(source, 'sub/tool'), '#!/bin/sh\necho tool\n');
   await chmod(join(source, 'sub/tool'), 0o755);
-  await machine.sandbox.copyIn([{ source: ownPath(source), target: '/opt' }], (warning) =>
+  await machine.sandbox.tree.copyIn([{ source: ownPath(source), target: '/opt' }], (warning) =>
     t.fail(warning.message),
   );
   t.is((await machine.run(['/opt/sub/tool'])).out, 'tool\n');
@@ -278,13 +278,13 @@ long('files are copied in', async (t) => {
 
 long('files are read and written without a command, as of a container', async (t) => {
   const read = async (path: string, offset = 0) => {
-    const { data, size } = await machine.sandbox.readFile({ path, offset });
+    const { data, size } = await machine.sandbox.tree.read({ path, offset });
     return [Buffer.from(data, 'base64').toString('latin1'), size];
   };
   t.deepEqual(await read('/etc/made'), ['made\n', 5]);
   t.deepEqual(await read('/etc/made', 3), ['e\n', 5]);
   t.deepEqual(await read('/etc/made', 2 ** 40), ['', 5]);
-  await machine.sandbox.putFile({
+  await machine.sandbox.tree.put({
     ...{ path: '/etc/put', bytes: Buffer.from('by kiln\n'), append: false, mode: 0o644 },
   });
   t.is((await machine.run(['cat', '/etc/put'])).out, 'by kiln\n');

@@ -102,7 +102,7 @@ export async function scanMembers(
   for (const [index, member] of members.entries()) {
     const top = `${BUILD_HOME}/scan${index}`;
     const copy = { source: member.path, target: `${top}/originals/` };
-    await sandbox.sandbox.copyIn([copy], () => undefined, signal);
+    await sandbox.sandbox.tree.copyIn([copy], () => undefined, signal);
     const ask = (script: string) => answer(sandbox, script, [top, ...options], signal);
     scans.set(member, await scan(member, ask));
   }

@@ -25,7 +25,7 @@ export async function discardChanges(
   await sandbox.killAll();
   await removeWritten(upper, new Budget());
   fchmodSync(upper, Number(fstatSync(lower).mode) & 0o1777);
-  await sandbox.withRoot(async (root) => {
+  await sandbox.tree.withRoot(async (root) => {
     using mounted = openInTree(root, target, O_PATH);
     // A path of the sandbox's own: it may be any other by now.
     if (mounted !== undefined && statfsSync(`/proc/self/fd/${mounted.fd}`).type === OVERLAYFS) {

@@ -45,7 +45,7 @@ export async function openLayer(
 ): Promise<Layer & AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
   const folder = target === '/' ? undefined : folderAt(sandbox, target);
-  const home = stack.use(closing(await sandbox.openLayer(folder?.target ?? '/'))).fd;
+  const home = stack.use(closing(await sandbox.layers.open(folder?.target ?? '/'))).fd;
   const upper = stack.use(closing(openDirectory(home, 'upper'))).fd;
   const { rights } = options;
   const lower =
@@ -62,7 +62,7 @@ export async function openLayer(
   };
 }
 
-function folderAt({ id, folders }: PlannedSandbox, target: string): LayeredFolder {
+function folderAt({ id, layers: { folders } }: PlannedSandbox, target: string): LayeredFolder {
   const found = folders.find((folder) => resolve(folder.target) === resolve('/', target));
   if (found !== undefined) return found;
   const all = folders.map((folder) => folder.target).join(', ');

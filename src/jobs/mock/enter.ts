@@ -27,7 +27,7 @@ export async function copyin(session: MockSession): Promise<number> {
   return await withRoot(session, async ({ root }) => {
     await root.note({ pristine: false });
     await inRoot(root, { command: ['--copyin'] }, async ({ sandbox }) => {
-      await sandbox.withRoot(async (rootFd) => {
+      await sandbox.tree.withRoot(async (rootFd) => {
         const into = existsInTree(rootFd, destination, constants.O_DIRECTORY);
         if (sources.length > 1 && !into) {
           throw argumentError(`multiple source files and ${destination} is not a directory!`);
@@ -42,7 +42,7 @@ export async function copyin(session: MockSession): Promise<number> {
         }
       });
       const items = sources.map((source) => ({ source: openedPath(source), target: destination }));
-      await sandbox.copyIn(items, (warning) => log.warning(warning), signal);
+      await sandbox.tree.copyIn(items, (warning) => log.warning(warning), signal);
     });
     return 0;
   });
@@ -69,7 +69,7 @@ export async function copyout(session: MockSession): Promise<number> {
           throw argumentError(`cannot write to ${dirname(target)}: ${String(cause)}`);
         });
     try {
-      const collection = await sandbox.sandbox.withRoot((rootFd) =>
+      const collection = await sandbox.sandbox.tree.withRoot((rootFd) =>
         collectArtifacts({
           rootFd,
           patterns: sources.map((source) => source.replace(/^~(?=\/|$)/, home)),

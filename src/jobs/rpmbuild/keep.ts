@@ -81,8 +81,8 @@ function noteKept(job: BuildJob, sandbox: BuildSandbox, input: KeptInput): KeptC
 
 function buildDirectory(sandbox: BuildSandbox): string {
   // Of a machine the files cannot be seen.
-  if (sandbox.sandbox.files !== undefined) return sandbox.topDirectory;
-  using root = closing(sandbox.sandbox.openRoot());
+  if (sandbox.sandbox.tree.inside !== undefined) return sandbox.topDirectory;
+  using root = closing(sandbox.sandbox.tree.openRoot());
   let path = `${sandbox.topDirectory}/BUILD`;
   for (let depth = 0; depth < 2; depth++) {
     const names = (directories(root.fd, path) ?? []).filter((name) => !RPMBUILD_OWN.has(name));

@@ -45,7 +45,7 @@ export async function checkInstall(
     await using sandbox = await BuildSandbox.open(opening);
     await using _egress = { [Symbol.asyncDispose]: () => job.closeEgress(sandbox) };
     const items = paths.map((source) => ({ source, target: `${PACKAGES}/` }));
-    await sandbox.sandbox.copyIn(items, job.warn, signal);
+    await sandbox.sandbox.tree.copyIn(items, job.warn, signal);
     const end = await sandbox.run(installCommand(), job.command('root.log'));
     // rpm warns of scriptlets that failed, and calls the transaction a success.
     for (const line of end.output.lines().filter((it) => FAILED_SCRIPTLET.test(it))) {

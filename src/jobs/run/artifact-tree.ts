@@ -29,7 +29,7 @@ export interface ArtifactTree extends AsyncDisposable {
 
 /** Of a sandbox. */
 interface ArtifactSource {
-  readonly files: Pick<FilesInside, 'pack'> | undefined;
+  readonly inside: Pick<FilesInside, 'pack'> | undefined;
   openRoot(): number;
 }
 
@@ -49,16 +49,16 @@ interface TreeRequest {
  * @throws KilnError E_SANDBOX_GONE, E_MACHINE, E_ARTIFACT_LIMIT, E_DISK, the signal's reason
  */
 export async function openArtifactTree(
-  sandbox: ArtifactSource,
+  files: ArtifactSource,
   request: TreeRequest,
 ): Promise<ArtifactTree> {
   const { patterns, workdir } = request;
-  if (sandbox.files !== undefined) {
-    const { pack } = sandbox.files;
+  if (files.inside !== undefined) {
+    const { pack } = files.inside;
     const compiled = patterns.map((source) => compilePattern(source, workdir));
     return await packedTree(pack, compiled, request);
   }
-  const rootFd = sandbox.openRoot();
+  const rootFd = files.openRoot();
   return { rootFd, patterns, [Symbol.asyncDispose]: async () => closeSync(rootFd) };
 }
 

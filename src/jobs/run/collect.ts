@@ -55,7 +55,7 @@ export async function collect(
       bytes === undefined ? undefined : (size: number) => refuseLowDisk(destination, size);
     const signal = collectionEnd(timeout, interrupted);
     const wanted = { paths, patterns, workdir, bytes, signal, warn };
-    await using tree = await openArtifactTree(sandbox, wanted);
+    await using tree = await openArtifactTree(sandbox.tree, wanted);
     const collection = await results.collect({
       rootFd: tree.rootFd,
       patterns: tree.patterns,

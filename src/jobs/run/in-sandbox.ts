@@ -38,7 +38,7 @@ export async function inSandbox<
       remove = () => timeline.phase('destroy', () => sandbox.close());
       entered?.(sandbox.id);
       signal?.throwIfAborted();
-      if (copyIn.length > 0) await sandbox.copyIn(copyIn, warn, signal);
+      if (copyIn.length > 0) await sandbox.tree.copyIn(copyIn, warn, signal);
       return job;
     });
     const end = await steps(opened);

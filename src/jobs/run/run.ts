@@ -142,7 +142,7 @@ export async function runJob<End extends StepsEnd>(
     const egress = await sandbox.closeEgress();
     for (const path of sandbox.changedProtected()) warn(changedWarning(path));
     if (ended.kept === undefined && request.artifacts.length === 0) {
-      const written = await sandbox.writtenFolders().catch((error: unknown) => {
+      const written = await sandbox.layers.written().catch((error: unknown) => {
         // It was killed after its command had ended.
         if (isKilnCode(error, 'E_SANDBOX_GONE')) return [];
         throw error;

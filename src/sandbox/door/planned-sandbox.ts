@@ -1,25 +1,18 @@
 /** The one door: every command that enters a sandbox passes this module. */
-import { fstatSync, readSync, statSync } from 'node:fs';
-import type { CopyInItem, Send, Unmade, WrittenFile } from '../../artifacts/copy-in.ts';
 import type { Owner } from '../../artifacts/destination.ts';
-import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
-import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
 import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
-import { DirectoryReader, openDirectory } from '../../host/files/at.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
-import type { UserIds } from '../../host/process/user-namespace.ts';
 import { SandboxControl } from '../command/control.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxProcess } from '../command/process.ts';
 import { startCommand } from '../command/start-command.ts';
 import type { CommandStdio, HandOver } from '../command/streams.ts';
-import type { FilesInside, MachineFacts } from '../domain/ground.ts';
+import type { MachineFacts } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { type LayeredFolder, sandboxFiles } from '../domain/sandbox-record.ts';
 import type { FilledSandbox } from '../fill.ts';
@@ -27,26 +20,17 @@ import type { LeasedAddress } from '../network/dhcp-client.ts';
 import { openSandbox, reopenSandbox } from '../open.ts';
 import { userCapabilities } from '../policy/policy.ts';
 import { Protection } from '../policy/protected.ts';
-import { type Bind, type Surroundings, surroundingsOf } from '../policy/specification.ts';
+import { type Surroundings, surroundingsOf } from '../policy/specification.ts';
 import { executed } from './executed.ts';
 import type { CommandIo, Executed, LimitHit, Measured, OpenIo, RunningCommand } from './io.ts';
-import { isAnyFull, limitHit, USUAL_DISKS } from './limit-hit.ts';
-import { makeFiles } from './make-files.ts';
+import { Layers, layeredFolders } from './layers.ts';
+import { limitHit, USUAL_DISKS } from './limit-hit.ts';
 import { mountImage } from './mount-image.ts';
-import { behindLinkError, openFile, readInside } from './open-file.ts';
 import type { CommandPlan, KeptCommand, Plan, SandboxPlan } from './plan.ts';
 import { type Policies, policiesOf } from './policies.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
-import {
-  type ExecuteRequest,
-  type FileContent,
-  type ReadRequest,
-  Visitors,
-  type WriteRequest,
-} from './visitors.ts';
-
-/** Bytes of a file that are read at a time. */
-const READ_MAX = 1 << 20;
+import { SandboxTree } from './tree.ts';
+import { type ExecuteRequest, type ReadRequest, Visitors, type WriteRequest } from './visitors.ts';
 
 /** What a sandbox that is kept for later commands knows of its plan. */
 interface KeptPlan {
@@ -64,6 +48,8 @@ export class PlannedSandbox implements AsyncDisposable {
   readonly initPid: number;
   readonly facts: SandboxFacts;
   readonly control: SandboxControl;
+  readonly tree: SandboxTree;
+  readonly layers: Layers;
   readonly #domain: SandboxDomain;
   readonly #lease: LeasedAddress | undefined;
   readonly #surroundings: Surroundings;
@@ -86,6 +72,8 @@ export class PlannedSandbox implements AsyncDisposable {
     this.initPid = domain.channel.initPid;
     this.facts = facts;
     this.control = new SandboxControl(domain.channel);
+    this.tree = new SandboxTree(domain, policies, plan.owner, facts);
+    this.layers = new Layers(plan.folders ?? [], this.control, facts, domain.ground);
     this.#domain = domain;
     this.#lease = lease;
     this.#surroundings = surroundings;
@@ -234,9 +222,9 @@ export class PlannedSandbox implements AsyncDisposable {
 
   async #visitFile(request: ReadRequest | WriteRequest, visitors: Visitors): Promise<object> {
     this.#requireOpen(visitors);
-    if (request.do === 'read') return await this.readFile(request);
+    if (request.do === 'read') return await this.tree.read(request);
     const { path, data, append, mode } = request;
-    await this.putFile({ path, bytes: Buffer.from(data, 'base64'), append, mode });
+    await this.tree.put({ path, bytes: Buffer.from(data, 'base64'), append, mode });
     return {};
   }
 
@@ -278,123 +266,11 @@ export class PlannedSandbox implements AsyncDisposable {
     disks: readonly string[] = [],
   ): Promise<LimitHit | null> {
     const paths = [...USUAL_DISKS, ...disks];
-    return await limitHit(end, usage, async () => {
-      if (this.files !== undefined) return await this.files.isAnyFull(paths);
-      return await this.withRoot(async (root) => isAnyFull(root, paths));
-    });
-  }
-
-  async copyIn(
-    items: readonly CopyInItem[],
-    warn: (warning: Warning) => void,
-    signal?: AbortSignal | undefined,
-  ): Promise<void> {
-    const { cannotWriteError, sendFiles } = await import('../../artifacts/copy-in.ts');
-    for (const item of items) {
-      const options = { onWarning: warn, ...defined({ signal }) };
-      const unmade = await this.#makeFiles((send) => sendFiles(item, send, options), signal);
-      if (unmade !== undefined) throw cannotWriteError(item, unmade);
-    }
-  }
-
-  /** A mebibyte from the offset on, at the most. @throws what openFile() throws */
-  async readFile({ path, offset }: { path: string; offset: number }): Promise<FileContent> {
-    if (this.files !== undefined) {
-      const { bytes, size } = await readInside(this.files, path, offset, this.hostUser);
-      return { data: bytes.toString('base64'), size };
-    }
-    return await this.withRoot(async (root) => {
-      using file = closing(openFile(root, path, this.hostUser));
-      const { size } = fstatSync(file.fd);
-      const bytes = Buffer.alloc(Math.max(0, Math.min(READ_MAX, size - offset)));
-      const read = bytes.length === 0 ? 0 : readSync(file.fd, bytes, 0, bytes.length, offset);
-      return { data: bytes.toString('base64', 0, read), size };
-    });
-  }
-
-  /** @throws KilnError E_ARGUMENT for what is no plain file there, SyscallError */
-  async putFile(file: WrittenFile): Promise<void> {
-    const { writtenFile } = await import('../../artifacts/copy-in.ts');
-    const unmade = await this.#makeFiles((send) => send(writtenFile(file)));
-    if (unmade === undefined) return;
-    if ('cause' in unmade && hasErrno(unmade.cause, 'EACCES', 'EPERM'))
-      throw behindLinkError(file.path, 'write', unmade.cause);
-    if ('cause' in unmade && !hasErrno(unmade.cause, 'EBADF')) throw unmade.cause;
-    const why = 'cause' in unmade ? 'it is not a plain file' : 'the sandbox is out of memory';
-    throw new KilnError('E_ARGUMENT', `path: ${file.path}: ${why}`, {
-      hint: 'name a file in the sandbox; its memory limit counts what is written',
-    });
-  }
-
-  /** As the owner of copied files, whatever the modes of the folders. */
-  async #makeFiles(
-    write: (send: Send) => Promise<void>,
-    signal?: AbortSignal | undefined,
-  ): Promise<Unmade | undefined> {
-    const { uid, gid } = this.#plan.owner;
-    const capabilities = ['DAC_OVERRIDE', 'FOWNER'] as const;
-    const policy = { user: `${uid}:${gid}`, capabilities, seccomp: 'default' };
-    const options = { policy: await this.#policies(policy), workdir: '/', unpacks: true } as const;
-    signal?.throwIfAborted();
-    return await makeFiles(await startCommand(this.#domain, ['kiln-init'], options), write, signal);
-  }
-
-  /** The command's user, as this host numbers it. */
-  get hostUser(): UserIds {
-    const { uidMap, gidMap } = this.facts;
-    const { uid, gid } = this.#plan.owner;
-    return { uid: uidMap[1] + uid, gid: gidMap[1] + gid, groups: [] };
-  }
-
-  /** Calls `act` with a descriptor of the root directory. Its content is hostile. */
-  async withRoot<Result>(act: (rootFd: number) => Promise<Result>): Promise<Result> {
-    using root = closing(this.openRoot());
-    return await act(root.fd);
-  }
-
-  /** See {@link Ground.files}. */
-  get files(): FilesInside | undefined {
-    return this.#domain.ground.files;
-  }
-
-  /** See {@link Ground.openRoot}. */
-  openRoot(): number {
-    return this.#domain.ground.openRoot();
-  }
-
-  /** Folders of the caller's that are bound with `cow`. */
-  get folders(): readonly LayeredFolder[] {
-    return this.#plan.folders ?? [];
+    return await limitHit(end, usage, () => this.tree.isAnyFull(paths));
   }
 
   get protectedPaths(): readonly string[] {
     return this.#plan.protectedPaths ?? [];
-  }
-
-  /**
-   * A descriptor of the folder whose `upper` has what was written at one of {@link folders}, or `/`; the caller closes
-   * it. What is in `upper` is hostile. @throws KilnError E_SANDBOX_GONE, E_MACHINE
-   */
-  async openLayer(target: string): Promise<number> {
-    if (this.machine !== undefined) {
-      throw new KilnError('E_MACHINE', 'the layers of a machine cannot be reached from the host', {
-        hint: 'leave out --isolation vm',
-      });
-    }
-    const nth = target === '/' ? 0 : 1 + this.facts.layeredBinds.indexOf(target);
-    return await this.control.layer(nth);
-  }
-
-  /** Targets of {@link folders} in which something was written. */
-  async writtenFolders(): Promise<string[]> {
-    const written: string[] = [];
-    for (const { target } of this.folders) {
-      using home = closing(await this.openLayer(target));
-      using upper = closing(openDirectory(home.fd, 'upper'));
-      // The first names tell: there may be a million.
-      if ((new DirectoryReader(upper.fd).next() ?? []).length > 0) written.push(target);
-    }
-    return written;
   }
 
   /**
@@ -450,13 +326,4 @@ export class PlannedSandbox implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
-}
-
-function layeredFolders(binds: readonly Bind[]): LayeredFolder[] {
-  return binds
-    .filter(({ cow }) => cow === true)
-    .map(({ source, target, place }) => {
-      const { dev, ino } = statSync(place, { bigint: true });
-      return { source, target, device: `${dev}`, inode: `${ino}` };
-    });
 }

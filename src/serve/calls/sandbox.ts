@@ -53,7 +53,7 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   const sandbox = await PlannedSandbox.open(engine, plan, { secrets, signal: call.signal });
   try {
     const warn = ({ message }: { readonly message: string }) => context.warn(message);
-    if (request.copyIn.length > 0) await sandbox.copyIn(request.copyIn, warn, call.signal);
+    if (request.copyIn.length > 0) await sandbox.tree.copyIn(request.copyIn, warn, call.signal);
   } catch (error) {
     await sandbox.close();
     throw error;
@@ -163,7 +163,7 @@ export const answerWrite: Answer<'WriteFile'> = async (parameters, context) => {
   checkBase64('data', data);
   await use(parameters.sandbox, context, {
     own: ({ sandbox }) =>
-      sandbox.putFile({ path, bytes: Buffer.from(data, 'base64'), append, mode }),
+      sandbox.tree.put({ path, bytes: Buffer.from(data, 'base64'), append, mode }),
     other: async (holder) =>
       void (await askForFile(holder, { do: 'write', path, data, append, mode })),
   });
@@ -179,7 +179,7 @@ export const answerRead: Answer<'ReadFile'> = async (
     throw new KilnError('E_ARGUMENT', `offset: ${offset} is before the beginning`, { hint });
   }
   return await use(id, context, {
-    own: ({ sandbox }) => sandbox.readFile({ path, offset }),
+    own: ({ sandbox }) => sandbox.tree.read({ path, offset }),
     other: (holder) => askForFile<FileContent>(holder, { do: 'read', path, offset }),
   });
 };

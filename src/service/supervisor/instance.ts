@@ -38,7 +38,7 @@ export class Instance {
   static async open(engine: Engine, service: StoredService, log: LogFile): Promise<Instance> {
     await using image = await serviceImage(engine.paths, service);
     const sandbox = await openServiceSandbox(engine, service, image);
-    const tree = new Tree(sandbox.openRoot());
+    const tree = new Tree(sandbox.tree.openRoot());
     try {
       const host: UnitHost = {
         sandbox,

@@ -85,7 +85,7 @@ export async function terminate(
  * @throws KilnError E_SANDBOX_GONE
  */
 export function sandboxProcesses({ sandbox }: UnitHost) {
-  using root = closing(sandbox.openRoot());
+  using root = closing(sandbox.tree.openRoot());
   const proc = `/proc/self/fd/${root.fd}/proc`;
   return readdirSync(proc)
     .filter((name) => /^\d+$/.test(name))

@@ -92,8 +92,8 @@ export class Caches implements AsyncDisposable {
   lookAt(sandbox: BuildSandbox): void {
     if (!this.#open.some(({ mount }) => mount.name === CCACHE)) return;
     // Of a machine the files cannot be seen.
-    if (sandbox.sandbox.files !== undefined) return;
-    using root = closing(sandbox.sandbox.openRoot());
+    if (sandbox.sandbox.tree.inside !== undefined) return;
+    using root = closing(sandbox.sandbox.tree.openRoot());
     if (existsInTree(root.fd, '/usr/bin/ccache')) return;
     const message =
       'the image has no ccache, so its cache stays empty: add --additional-package ccache';

@@ -68,7 +68,7 @@ export async function* collected(job: BuildJob, sandbox: BuildSandbox, steps: St
  */
 async function collectPackages(job: BuildJob, sandbox: BuildSandbox): Promise<Built> {
   const { engine, request, signal, warn } = job;
-  await using tree = await openArtifactTree(sandbox.sandbox, {
+  await using tree = await openArtifactTree(sandbox.sandbox.tree, {
     patterns: ['RPMS', 'SRPMS'].map((folder) => `${sandbox.topDirectory}/${folder}/*.rpm`),
     ...{ paths: engine.paths, workdir: '/', signal, warn },
   });
@@ -190,7 +190,7 @@ async function scanRoot(
   try {
     // Nothing may change the files meanwhile; fails where the sandbox is gone.
     await sandbox.killAll();
-    return await sandbox.withRoot(async (rootFd) => {
+    return await sandbox.tree.withRoot(async (rootFd) => {
       const paths = matching(await regularFiles(rootFd, job.signal), scan.pattern);
       if (paths.length > LIMITS.entries) {
         throw new KilnError('E_ARTIFACT_LIMIT', `${paths.length} files match`, {

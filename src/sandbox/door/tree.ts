@@ -1,0 +1,121 @@
+import { fstatSync, readSync } from 'node:fs';
+import type { CopyInItem, Send, Unmade, WrittenFile } from '../../artifacts/copy-in.ts';
+import type { Owner } from '../../artifacts/destination.ts';
+import type { Warning } from '../../artifacts/warning.ts';
+import { defined } from '../../defined.ts';
+import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import type { UserIds } from '../../host/process/user-namespace.ts';
+import type { SandboxFacts } from '../command/facts.ts';
+import { startCommand } from '../command/start-command.ts';
+import type { FilesInside } from '../domain/ground.ts';
+import type { SandboxDomain } from '../domain/sandbox-domain.ts';
+import { isAnyFull } from './limit-hit.ts';
+import { makeFiles } from './make-files.ts';
+import { behindLinkError, openFile, readInside } from './open-file.ts';
+import type { Policies } from './policies.ts';
+import type { FileContent } from './visitors.ts';
+
+/** Bytes of a file that are read at a time. */
+const READ_MAX = 1 << 20;
+
+/** The files that an open sandbox's commands see. They are hostile, and may change while they are read. */
+export class SandboxTree {
+  readonly #domain: SandboxDomain;
+  readonly #policies: Policies;
+  readonly #owner: Owner;
+  readonly #facts: SandboxFacts;
+
+  /** @param owner of copied files, as the sandbox numbers it */
+  constructor(domain: SandboxDomain, policies: Policies, owner: Owner, facts: SandboxFacts) {
+    this.#domain = domain;
+    this.#policies = policies;
+    this.#owner = owner;
+    this.#facts = facts;
+  }
+
+  async copyIn(
+    items: readonly CopyInItem[],
+    warn: (warning: Warning) => void,
+    signal?: AbortSignal | undefined,
+  ): Promise<void> {
+    const { cannotWriteError, sendFiles } = await import('../../artifacts/copy-in.ts');
+    for (const item of items) {
+      const options = { onWarning: warn, ...defined({ signal }) };
+      const unmade = await this.#makeFiles((send) => sendFiles(item, send, options), signal);
+      if (unmade !== undefined) throw cannotWriteError(item, unmade);
+    }
+  }
+
+  /** A mebibyte from the offset on, at the most. @throws what openFile() throws */
+  async read({ path, offset }: { path: string; offset: number }): Promise<FileContent> {
+    if (this.inside !== undefined) {
+      const { bytes, size } = await readInside(this.inside, path, offset, this.hostUser);
+      return { data: bytes.toString('base64'), size };
+    }
+    return await this.withRoot(async (root) => {
+      using file = closing(openFile(root, path, this.hostUser));
+      const { size } = fstatSync(file.fd);
+      const bytes = Buffer.alloc(Math.max(0, Math.min(READ_MAX, size - offset)));
+      const read = bytes.length === 0 ? 0 : readSync(file.fd, bytes, 0, bytes.length, offset);
+      return { data: bytes.toString('base64', 0, read), size };
+    });
+  }
+
+  /** @throws KilnError E_ARGUMENT for what is no plain file there, SyscallError */
+  async put(file: WrittenFile): Promise<void> {
+    const { writtenFile } = await import('../../artifacts/copy-in.ts');
+    const unmade = await this.#makeFiles((send) => send(writtenFile(file)));
+    if (unmade === undefined) return;
+    if ('cause' in unmade && hasErrno(unmade.cause, 'EACCES', 'EPERM'))
+      throw behindLinkError(file.path, 'write', unmade.cause);
+    if ('cause' in unmade && !hasErrno(unmade.cause, 'EBADF')) throw unmade.cause;
+    const why = 'cause' in unmade ? 'it is not a plain file' : 'the sandbox is out of memory';
+    throw new KilnError('E_ARGUMENT', `path: ${file.path}: ${why}`, {
+      hint: 'name a file in the sandbox; its memory limit counts what is written',
+    });
+  }
+
+  /** As the owner of copied files, whatever the modes of the folders. */
+  async #makeFiles(
+    write: (send: Send) => Promise<void>,
+    signal?: AbortSignal | undefined,
+  ): Promise<Unmade | undefined> {
+    const { uid, gid } = this.#owner;
+    const capabilities = ['DAC_OVERRIDE', 'FOWNER'] as const;
+    const policy = { user: `${uid}:${gid}`, capabilities, seccomp: 'default' };
+    const options = { policy: await this.#policies(policy), workdir: '/', unpacks: true } as const;
+    signal?.throwIfAborted();
+    return await makeFiles(await startCommand(this.#domain, ['kiln-init'], options), write, signal);
+  }
+
+  /** The command's user, as this host numbers it. */
+  get hostUser(): UserIds {
+    const { uidMap, gidMap } = this.#facts;
+    const { uid, gid } = this.#owner;
+    return { uid: uidMap[1] + uid, gid: gidMap[1] + gid, groups: [] };
+  }
+
+  /** Whether one of these mount points is full. */
+  async isAnyFull(paths: readonly string[]): Promise<boolean> {
+    if (this.inside !== undefined) return await this.inside.isAnyFull(paths);
+    return await this.withRoot(async (root) => isAnyFull(root, paths));
+  }
+
+  /** Calls `act` with a descriptor of the root directory. Its content is hostile. */
+  async withRoot<Result>(act: (rootFd: number) => Promise<Result>): Promise<Result> {
+    using root = closing(this.openRoot());
+    return await act(root.fd);
+  }
+
+  /** See {@link Ground.files}. */
+  get inside(): FilesInside | undefined {
+    return this.#domain.ground.files;
+  }
+
+  /** See {@link Ground.openRoot}. */
+  openRoot(): number {
+    return this.#domain.ground.openRoot();
+  }
+}
