@@ -18,7 +18,8 @@ const INSTEAD: ReadonlyMap<string, string> = new Map(
     cp: 'files go into a kept sandbox by `kiln exec --copy-in SRC:DST ID -- true`; a run gives files out by --artifact',
     stats: '`kiln ps` shows the memory of sandboxes, `kiln metrics` numbers for Prometheus',
     top: '`kiln exec ID -- ps aux` lists the processes of a kept sandbox or a job',
-    login: '`skopeo login HOST` logs in, for `kiln image pull` as well',
+    login:
+      '`skopeo login HOST` logs in, for `kiln image pull` as well; its --authfile takes another file of logins',
     push: '`kiln image export -o layout NAME`, then `skopeo copy oci:layout docker://HOST/NAME`',
     search: '`skopeo list-tags docker://HOST/NAME` asks a registry',
     volume: '--bind DIR:PATH shows a folder of this host; services have volumes (docs/services.md)',
@@ -34,7 +35,8 @@ const INSTEAD: ReadonlyMap<string, string> = new Map(
 const OPTIONS: ReadonlyMap<string, string> = new Map(
   Object.entries({
     '--privileged': 'no sandbox is privileged: --cap-add and --profile give what a command needs',
-    '--entrypoint': 'the command is what stands behind --; the ENTRYPOINT of an image is not run',
+    '--entrypoint':
+      'it is an option of `kiln run`: no other command runs the ENTRYPOINT of an image',
     '--mount': 'write --bind SRC:DST[:ro] for files of this host, --tmpfs DST for memory',
     '--read-only': 'no command changes an image: what it writes is gone with the sandbox',
     '--cap-drop': 'a command has no capability but those of --cap-add, and root’s few',

@@ -17,6 +17,7 @@ import {
 } from '../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../jobs/run/run.ts';
 import { Timeline } from '../jobs/run/timeline.ts';
+import { requireStart, wholeCommand } from '../jobs/run/whole-command.ts';
 import { timeInMilliseconds } from '../options/measures.ts';
 import { row } from '../options/row.ts';
 import { RUN, type RunOptions } from '../options/sandbox.ts';
@@ -80,6 +81,7 @@ Examples:
   kiln run -r debian-build --secret token=./token -- sh -c 'wc -c /run/secrets/token'
   kiln run -r debian-build --seccomp strict --explain -- true
   kiln run -r debian-build --tty -- vi
+  kiln image pull docker://nginx:1.28 --name nginx && kiln run -r nginx --entrypoint '' -- nginx -v
   kiln run -r debian-build --detach --name nightly -- make; kiln logs -f nightly`;
 
 export function command(caller: Caller): KilnCommand {
@@ -93,8 +95,11 @@ export function commandFor(
 ): KilnCommand {
   const it = new KilnCommand('run')
     .description('Run one command in a new sandbox; destroy the sandbox afterwards.')
-    .usage('[options] [--] COMMAND [ARGUMENT…]')
-    .argument('<command...>', 'the command and its arguments')
+    .usage('[options] [--] [COMMAND] [ARGUMENT…]')
+    .argument(
+      '[command...]',
+      'the command and its arguments: in place of the image’s CMD, behind its ENTRYPOINT',
+    )
     .passThroughOptions();
   return it
     .rows({ ...RUN, publish: PUBLISH }, caller)
@@ -158,11 +163,12 @@ export async function runCommand(
   let used: RunReport['image'] | undefined;
   try {
     request = { ...request, ...(await heldResults(options, caller)) };
+    if (argv.length === 0) await requireStart(engine, options);
     await using image = await context.pickImage(engine, options.image, interruption.signal);
     if (options.image === undefined) tellUsualImage(engine, caller);
     const { id, name } = image.manifest;
     used = { id, name };
-    request = { ...request, image: id };
+    request = { ...request, ...wholeCommand(image.manifest, argv, options.entrypoint), image: id };
     if (options.explain === true) {
       printLayers(engine, request, image.manifest, json, caller);
       return;

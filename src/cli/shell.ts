@@ -49,7 +49,12 @@ export function command(caller: Caller): KilnCommand {
       if (id !== undefined) refuseOptions(it.given(), `the sandbox ${id}`, AS_MADE);
       const tty = hasTerminal(caller);
       if (id === undefined)
-        await runCommand(OPEN_SHELL, { ...options, tty, samples: true }, it, ownContext(caller));
+        await runCommand(
+          OPEN_SHELL,
+          { ...options, tty, samples: true, entrypoint: '' },
+          it,
+          ownContext(caller),
+        );
       else await enter(id, OPEN_SHELL, { tty, env: {}, copyIn: [] }, caller);
     });
 }

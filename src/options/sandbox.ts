@@ -284,6 +284,9 @@ export type DetachOptions = ValuesOf<typeof DETACH>;
 
 export const RUN = {
   ...SHELL,
+  entrypoint: row(text('word'), 'open', {
+    help: "run this in place of the image’s ENTRYPOINT and CMD, before the words of the command; '' runs those alone",
+  }),
   ...DETACH,
   json: row(flag, 'open', {
     help: 'print the result as JSON, as the last line of stderr; see docs/result.md',

@@ -25,7 +25,8 @@ export function replayCommand({ request, image: used }: Result): string | undefi
     const name = used?.name ?? request.image;
     if (typeof name !== 'string') return undefined;
     const words = again(SANDBOX, { ...request, image: name });
-    return command('run', [...words, '--', ...argv.map(String)]);
+    const own = request.entrypoint === '' ? ['--entrypoint', ''] : [];
+    return command('run', [...words, ...own, '--', ...argv.map(String)]);
   }
   if (typeof fieldsOf(request.source).path !== 'string') return undefined;
   if (typeof request.image !== 'string') return undefined;

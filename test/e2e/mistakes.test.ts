@@ -297,7 +297,7 @@ test.serial('missing files and names are reported', async (t) => {
     [['image', 'tag', 'a', 'b'], /unknown command 'tag'/, /--name of `image pull`/],
     [['run', '--privileged', '--', 'true'], /unknown option '--privileged'/, /--cap-add/],
     [['run', '--mount', 'type=bind'], /unknown option '--mount'/, /--bind SRC:DST/],
-    [['shell', '--entrypoint', 'x'], /unknown option '--entrypoint'/, /stands behind --/],
+    [['shell', '--entrypoint', 'x'], /unknown option '--entrypoint'/, /an option of `kiln run`/],
     [['kill'], /say which sandbox/, /kiln ps/],
     [['kill', '--all', 'abc'], /--all takes no ids, such as abc/, /leave out/],
     [['kill', ''], /no sandbox ""/, /kiln ps/],

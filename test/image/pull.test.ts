@@ -1,5 +1,7 @@
 /** `kiln image pull`: what skopeo reads without a network. */
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
@@ -81,4 +83,61 @@ test.serial('another digest, a missing source and a missing transport are refuse
   t.regex(String(bare.stderr), /hint: write docker:\/\/alpine for one of a registry/);
   const unknown = await state.kiln(['run', '-r', 'alpine', '--', 'true']);
   t.regex(String(unknown.stderr), /kiln image pull docker:\/\/alpine/);
+});
+
+/** A registry of one image, for whoever logs in. */
+async function privateRegistry(user: string, password: string) {
+  const wanted = `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
+  const index = JSON.parse(readFileSync(join(layout, 'index.json'), 'utf8'));
+  const blob = (name: string) => readFileSync(join(layout, 'blobs', ...name.split(':')));
+  const asked: string[] = [];
+  const server = createServer(({ url = '', headers }, response) => {
+    if (headers.authorization !== wanted) {
+      response.writeHead(401, { 'WWW-Authenticate': 'Basic realm="tests"' }).end('{}');
+      return;
+    }
+    asked.push(url);
+    const [, kind, name = ''] = /^\/v2\/tools\/(manifests|blobs)\/(.+)$/.exec(url) ?? [];
+    if (kind === undefined) return void response.end('{}');
+    const [{ mediaType, digest: latest }] = index.manifests;
+    const named = name.startsWith('sha256:') ? name : latest;
+    const type = kind === 'manifests' ? mediaType : 'application/octet-stream';
+    response.writeHead(200, { 'Content-Type': type, 'Docker-Content-Digest': named });
+    response.end(blob(named));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const home = join(state.beside, 'home');
+  const folder = join(home, '.config/containers');
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(
+    join(folder, 'registries.conf'),
+    `[[registry]]\nlocation = "${host}"\ninsecure = true\n`,
+  );
+  return { host, asked, home, [Symbol.dispose]: () => void server.close() };
+}
+
+test.serial('--authfile logs in to a registry, and is read as its caller opened it', async (t) => {
+  using registry = await privateRegistry('seed', 'secret');
+  const { host } = registry;
+  // skopeo's list of registries without TLS.
+  const env = { ...state.env, HOME: registry.home };
+  const reference = `docker://${host}/tools:1`;
+  const stranger = await state.kiln(['image', 'pull', reference], { env });
+  t.is(stranger.exitCode, 125);
+  t.regex(String(stranger.stderr), /skopeo: [\s\S]*\[E_PULL\]\n {2}hint: .*--authfile/);
+  const login = ['login', '--authfile', 'auth.json', '--tls-verify=false', '-u', 'seed'];
+  await execa('skopeo', [...login, '--password-stdin', host], {
+    cwd: state.beside,
+    input: 'secret',
+  });
+  const words = ['image', 'pull', '--authfile', 'auth.json', reference, '--name', 'private'];
+  const pulled = await state.kiln(words, { env, cwd: state.beside });
+  t.is(pulled.exitCode, 0, String(pulled.stderr));
+  t.true(registry.asked.length > 2);
+  t.regex(String(pulled.stderr), new RegExp(`pulled docker://${host}/tools@${digest}`));
+  t.false(String(pulled.stderr).includes('secret'));
+  t.is((await state.kiln(['run', '-r', 'private', '--', 'echo', 'runs'])).stdout, 'runs');
+  const none = await state.kiln(words.with(3, 'none.json'), { env, cwd: state.beside });
+  t.regex(String(none.stderr), /--authfile: .*none\.json cannot be read \[E_PULL\]/);
 });

@@ -115,7 +115,8 @@ async function answer(request: Request, hook: Hook): Promise<number> {
     case 'run_container_step': {
       const { args } = request;
       const options = [...hook.options, ...imageOf(args, hook), '-w', args.workingDirectory];
-      await kiln(['run', ...options, ...surroundings(args), '--', ...commandOf(args)], caller);
+      const own = ['--entrypoint', '', '--', ...commandOf(args)];
+      await kiln(['run', ...options, ...surroundings(args), ...own], caller);
       return caller.exitStatus ?? 0;
     }
     case 'cleanup_job':
@@ -197,7 +198,7 @@ function environment(variables: Step['environmentVariables'], hasHome: boolean):
 /** PATH is the sandbox's, so its shell puts the new folders before it. */
 function commandOf({ entryPoint, entryPointArgs, prependPath }: Step): string[] {
   if (!entryPoint)
-    throw refusedError('a step without an entry point', 'an image of kiln’s has none');
+    throw refusedError('a step without an entry point', 'the image’s own is not run for it');
   const command = [entryPoint, ...(entryPointArgs ?? [])];
   if (!prependPath?.length) return command;
   const folders = typeof prependPath === 'string' ? prependPath : prependPath.join(':');

@@ -40,7 +40,7 @@ export class JobSandbox {
     // A runner that tries again must not leave the first one behind.
     await this.end();
     const command = ['/bin/sh', '-c', OPENING, MARK, this.#token];
-    await this.#kiln(['run', KEEP, ...options, '--', ...command], this.#caller);
+    await this.#kiln(['run', KEEP, '--entrypoint', '', ...options, '--', ...command], this.#caller);
     const status = this.#caller.exitStatus;
     if (status === 0 || status === ALPINE) return { isAlpine: status === ALPINE };
     await this.end();

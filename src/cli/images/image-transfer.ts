@@ -1,12 +1,16 @@
+import { writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
+import type { HeldPath } from '../../host/files/held.ts';
+import { readPatiently } from '../../host/files/user-file.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { callerMode } from '../../host/process/own-umask.ts';
 import type { Compression } from '../../image/archive/export.ts';
+import { healthcheckIn, type OciHealthcheck } from '../../image/archive/oci.ts';
 import { imageNameOf, isImageName } from '../../image/find.ts';
 import { refuseHostImage } from '../../image/host.ts';
 import { hostArchitecture } from '../../image/key.ts';
@@ -49,6 +53,7 @@ id names the image by its digest: the same bytes for ever.
 Examples:
   kiln image pull docker://alpine:3.22 --name alpine && kiln run -r alpine -- cat /etc/os-release
   kiln image pull docker://alpine@sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1
+  kiln image pull --authfile ./auth.json docker://registry.example/tools:1
   kiln image pull oci:layout --digest sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1`;
 
 const imageName: Kind<string> = {
@@ -82,9 +87,15 @@ const IMPORT = {
 };
 
 /** `from`: where it was, if not where it lies. */
-type ImportOptions = ValuesOf<typeof IMPORT> & { readonly from?: string };
+type ImportOptions = ValuesOf<typeof IMPORT> & {
+  readonly from?: string;
+  readonly healthcheck?: OciHealthcheck;
+};
 
 const PULL = {
+  authfile: row(opened<HeldPath>('file', path('content')), ROOTS, {
+    help: 'log in to the registry as this file of skopeo’s or podman’s says (auth.json)',
+  }),
   digest: row(text('digest'), ROOTS, { help: 'refuse any other content: sha256:…' }),
   ...IMPORT,
 };
@@ -134,7 +145,11 @@ async function pullImage(reference: string, options: PullOptions, caller: Caller
   const name = options.name ?? nameOfReference(reference);
   const { refuseRecipesName } = await import('../../image/archive/import.ts');
   refuseRecipesName(engine.paths, name);
-  const { stdout } = await skopeo(['inspect', '--no-tags', '--format', '{{.Digest}}', reference]);
+  await using work = await JobFolder.make(engine.paths);
+  const login = await loginOf(options.authfile, work, caller);
+  const skopeo = (command: string, ...words: readonly string[]) =>
+    runSkopeo([command, ...login, '--override-os', 'linux', ...words]);
+  const { stdout } = await skopeo('inspect', '--no-tags', '--format', '{{.Digest}}', reference);
   const digest = stdout.trim();
   if (!DIGEST.test(digest))
     throw new KilnError('E_PULL', `${reference}: skopeo reported no digest`);
@@ -144,10 +159,16 @@ async function pullImage(reference: string, options: PullOptions, caller: Caller
     });
   }
   const pinned = pinnedReference(reference, digest);
-  await using work = await JobFolder.make(engine.paths);
   const layout = join(work.path, 'layout');
-  await skopeo(['copy', '--quiet', '--override-os', 'linux', pinned, `oci:${layout}:latest`]);
-  await importPath(layout, { ...options, name, from: reference }, caller);
+  await skopeo('copy', '--quiet', pinned, `oci:${layout}:latest`);
+  // A layout has no place for it, so skopeo leaves it out.
+  const own = await skopeo('inspect', '--config', '--raw', pinned);
+  const healthcheck = healthcheckIn(own.stdout);
+  await importPath(
+    layout,
+    { ...options, name, from: reference, ...defined({ healthcheck }) },
+    caller,
+  );
   caller.stderr.say(`kiln: pulled ${pinned}${pinned === reference ? ` (${digest})` : ''}\n`);
 }
 
@@ -164,11 +185,32 @@ function nameOfReference(reference: string): string {
   return imageNameOf(name.replace(/^[.-]+/, ''));
 }
 
-async function skopeo(args: readonly string[]): Promise<{ readonly stdout: string }> {
+/** Bytes of a file of logins. */
+const LOGINS_MAX = 1 << 20;
+
+/** The file as the caller's own process has opened it, in a copy: skopeo opens files by name. */
+async function loginOf(
+  authfile: HeldPath | undefined,
+  work: JobFolder,
+  { paths }: Caller,
+): Promise<readonly string[]> {
+  if (authfile === undefined) return [];
+  const content = await readPatiently(authfile, LOGINS_MAX, undefined).catch((cause: unknown) => {
+    throw new KilnError('E_PULL', `--authfile: ${paths.renamed(authfile)} cannot be read`, {
+      hint: 'name a file that `skopeo login --authfile FILE HOST` has written',
+      cause,
+    });
+  });
+  const copy = join(work.path, 'auth.json');
+  writeFileSync(copy, content, { mode: 0o600, flag: 'wx' });
+  return ['--authfile', copy];
+}
+
+async function runSkopeo(args: readonly string[]): Promise<{ readonly stdout: string }> {
   const { stdout, stderr, failure } = await runTool('skopeo', args);
   if (failure === undefined) return { stdout };
   throw new KilnError('E_PULL', `skopeo: ${stderr.trim().slice(-1000) || failure}`, {
-    hint: 'is skopeo installed, and the image there? `skopeo inspect` with the same name tells more; `skopeo login` logs in',
+    hint: 'is skopeo installed, and the image there? `skopeo inspect` with the same name tells more; `skopeo login` logs in, and --authfile names a login of your own',
   });
 }
 
@@ -236,6 +278,7 @@ async function importPath(path: string, options: ImportOptions, caller: Caller):
     arch: hostArchitecture(),
     from: options.from ?? owner?.files?.nameOf(path) ?? resolve(caller.cwd(), path),
     ...defined({ name: options.name, maxBytes: maxBytes ?? most }),
+    ...defined({ healthcheck: options.healthcheck }),
     uid: owner?.uid,
   };
   const started = Date.now();

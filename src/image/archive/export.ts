@@ -15,7 +15,7 @@ import type { HeldPath } from '../../host/files/held.ts';
 import type { LeasedImage } from '../store/images.ts';
 import type { ImageManifest } from '../store/manifest.ts';
 import { readGroups } from '../tree/accounts.ts';
-import { MediaType, toOciArchitecture } from './oci.ts';
+import { MediaType, ociStart, toOciArchitecture } from './oci.ts';
 import { type OwnerNames, packTree } from './pack-tree.ts';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
@@ -135,6 +135,7 @@ function ociConfig(manifest: ImageManifest, diffId: string): unknown {
       User: manifest.user.name,
       Env: Object.entries(manifest.environment).map(([name, value]) => `${name}=${value}`),
       WorkingDir: manifest.workdir,
+      ...ociStart(manifest),
       Labels: {
         'org.opencontainers.image.title': manifest.name,
         'org.opencontainers.image.description': manifest.description,

@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { defined } from '../../defined.ts';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
@@ -51,7 +52,15 @@ import {
 } from '../store/work-directory.ts';
 import { type Account, ROOT_ACCOUNT, readAccounts } from '../tree/accounts.ts';
 import type { UnpackLayersInput, UnpackLayersOutput } from './layer-writer.ts';
-import { blobPath, fromOciArchitecture, linkOut, type OciConfig, readOciLayout } from './oci.ts';
+import {
+  blobPath,
+  fromOciArchitecture,
+  linkOut,
+  type OciConfig,
+  type OciHealthcheck,
+  readOciLayout,
+  startOf,
+} from './oci.ts';
 
 export interface ImportOptions {
   /** By default the name is that of the file or folder: what an image says of itself names nothing here. */
@@ -61,6 +70,8 @@ export interface ImportOptions {
   readonly arch: string;
   /** Bytes that it may unpack to, in one file or folder for each 16 KiB; 16 GiB by default. */
   readonly maxBytes?: number;
+  /** What the layout does not say. */
+  readonly healthcheck?: OciHealthcheck;
   readonly uid?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -105,7 +116,7 @@ export async function importImage(
     const isOci = existsSync(join(source, 'oci-layout'));
     if (!isOci) layers.push(openLayer(source));
     const config: OciConfig = isOci
-      ? await openOci(source, options, layers)
+      ? withHealthcheck(await openOci(source, options, layers), options.healthcheck)
       : { architecture: options.arch };
     const imported = { layers: layers.map(({ digest }) => digest), config: config.config ?? {} };
     const id = digestOf({ format: IMAGE_FORMAT, imported });
@@ -128,6 +139,11 @@ export async function importImage(
   } finally {
     for (const { fd } of layers) closeSync(fd);
   }
+}
+
+function withHealthcheck(config: OciConfig, healthcheck: OciHealthcheck | undefined): OciConfig {
+  if (healthcheck === undefined) return config;
+  return { ...config, config: { Healthcheck: healthcheck, ...defined(config.config ?? {}) } };
 }
 
 async function openOci(
@@ -284,6 +300,7 @@ function manifestOf(
     environment: environmentOf(config?.Env ?? []),
     user,
     workdir: config?.WorkingDir?.startsWith('/') ? config.WorkingDir : '/',
+    ...startOf(config),
     accounts,
     packageCount: 0,
     bytes,

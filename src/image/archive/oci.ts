@@ -1,8 +1,10 @@
 import { join } from 'node:path';
 import { z } from 'zod';
+import { defined, some } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { attempt, hasErrno } from '../../host/calls/libc.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
+import type { ImageStart } from '../store/manifest.ts';
 
 /** OCI image layout (image-layout.md, manifest.md, config.md of the specification 1.1), as far as needed. */
 
@@ -29,6 +31,20 @@ const manifestSchema = z.object({
   layers: z.array(descriptorSchema).max(500),
 });
 
+/** No program can be given a NUL. */
+const word = z.string().regex(/^[^\0]*$/, 'a word has no NUL');
+const words = z.array(word).nullish();
+const nanoseconds = z.int().min(0).optional();
+
+/** Docker's: the specification does not have it, but images do. */
+const healthcheckSchema = z.object({
+  Test: words,
+  Interval: nanoseconds,
+  Timeout: nanoseconds,
+  StartPeriod: nanoseconds,
+  Retries: z.int().min(0).optional(),
+});
+
 const configSchema = z.object({
   architecture: z.string(),
   config: z
@@ -36,12 +52,66 @@ const configSchema = z.object({
       User: z.string().optional(),
       Env: z.array(z.string()).nullish(),
       WorkingDir: z.string().optional(),
+      Entrypoint: words,
+      Cmd: words,
+      ExposedPorts: z.record(z.string(), z.unknown()).nullish(),
+      Healthcheck: healthcheckSchema.nullish(),
       Labels: z.record(z.string(), z.string()).nullish(),
     })
     .optional(),
 });
 
 export type OciConfig = z.output<typeof configSchema>;
+
+/** What a registry has and a layout made of it has not: HEALTHCHECK, of the text of its configuration. */
+export function healthcheckIn(text: string): OciHealthcheck | undefined {
+  const config = attempt(() => configSchema.parse(JSON.parse(text)));
+  return config?.config?.Healthcheck ?? undefined;
+}
+
+export type OciHealthcheck = z.output<typeof healthcheckSchema>;
+
+/** Nanoseconds of a millisecond. */
+const MILLISECOND = 1_000_000;
+
+/** What an image says of how it is started, as its manifest has it. */
+export function startOf(config: OciConfig['config']): ImageStart {
+  const { Entrypoint, Cmd, ExposedPorts, Healthcheck } = config ?? {};
+  const time = (value: number | undefined) => value && Math.round(value / MILLISECOND);
+  return defined({
+    entrypoint: some(Entrypoint ?? []),
+    command: some(Cmd ?? []),
+    exposed: some(Object.keys(ExposedPorts ?? {})),
+    healthcheck:
+      Healthcheck &&
+      defined({
+        test: Healthcheck.Test ?? [],
+        interval: time(Healthcheck.Interval),
+        timeout: time(Healthcheck.Timeout),
+        startPeriod: time(Healthcheck.StartPeriod),
+        retries: Healthcheck.Retries,
+      }),
+  }) as ImageStart;
+}
+
+/** The opposite of {@link startOf}. */
+export function ociStart({ entrypoint, command, exposed, healthcheck }: ImageStart): object {
+  const time = (value: number | undefined) => value && value * MILLISECOND;
+  return defined({
+    Entrypoint: entrypoint,
+    Cmd: command,
+    ExposedPorts: exposed && Object.fromEntries(exposed.map((port) => [port, {}])),
+    Healthcheck:
+      healthcheck &&
+      defined({
+        Test: healthcheck.test,
+        Interval: time(healthcheck.interval),
+        Timeout: time(healthcheck.timeout),
+        StartPeriod: time(healthcheck.startPeriod),
+        Retries: healthcheck.retries,
+      }),
+  });
+}
 
 /** Those that have two names. */
 const ARCHITECTURES: readonly (readonly [string, string])[] = [

@@ -20,8 +20,26 @@ import { noteOwnFiles, type OwnFiles } from './own-files.ts';
 
 export type TransactionKind = 'fast' | 'exact' | 'none' | 'imported';
 
+/** How an image says that it is started: of images of others alone. */
+export interface ImageStart {
+  /** ENTRYPOINT: the words before those of a command. */
+  readonly entrypoint?: readonly string[];
+  /** CMD: what runs where nobody names a command. */
+  readonly command?: readonly string[];
+  /** EXPOSE, such as 80/tcp: shown only. */
+  readonly exposed?: readonly string[];
+  /** HEALTHCHECK, as docker has it, times in milliseconds: shown only. */
+  readonly healthcheck?: {
+    readonly test: readonly string[];
+    readonly interval?: number;
+    readonly timeout?: number;
+    readonly startPeriod?: number;
+    readonly retries?: number;
+  };
+}
+
 /** image.json: small, because every `kiln run` reads it; {@link imageFiles.contents} has the rest. */
-export interface ImageManifest {
+export interface ImageManifest extends ImageStart {
   readonly format: number;
   readonly id: string;
   readonly name: string;

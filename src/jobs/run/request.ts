@@ -5,6 +5,8 @@ import type { SandboxOptions } from '../../options/sandbox.ts';
 export interface RunRequest extends SandboxOptions {
   readonly image: string;
   readonly argv: readonly string[];
+  /** The image has an ENTRYPOINT, and `argv` is the whole command nevertheless. */
+  readonly entrypoint?: '';
   readonly resultDirectory?: HeldPath;
   readonly caller: { readonly uid: number; readonly gid: number };
 }

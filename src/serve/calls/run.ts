@@ -18,6 +18,7 @@ import type { RunRequest } from '../../jobs/run/request.ts';
 import { resultOfFailure, resultOfRun } from '../../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../../jobs/run/run.ts';
 import { Timeline } from '../../jobs/run/timeline.ts';
+import { wholeCommand } from '../../jobs/run/whole-command.ts';
 import { deferred } from '../../promise.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Ended } from '../../sandbox/door/io.ts';
@@ -54,7 +55,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
     if (image === undefined) return (await daemon?.work(call)) ?? ANSWERED;
     const { id, name } = image.manifest;
     used = { id, name };
-    request = { ...request, image: id };
+    request = { ...request, ...wholeCommand(image.manifest, argv, ''), image: id };
     const hooks: RunHooks = {
       signal: call.signal,
       terminal,
