@@ -31,7 +31,7 @@ export const CODES_BY_PAGE = {
   'jobs.md': {
     E_JOB_LOST:
       'The daemon that a detached job was in has ended, and the job or its results with it.',
-    E_JOB_NAME: 'Another detached job that goes on has the name.',
+    E_JOB_NAME: 'Another sandbox, or a detached job that goes on, has the name.',
     E_NO_JOB: 'No detached job has this id or name; those that ended long ago are removed.',
     E_NO_RESULTS: 'A detached job has no results that can be copied, or not yet.',
   },

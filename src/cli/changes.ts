@@ -19,7 +19,7 @@ import { KilnCommand } from './options/command.ts';
 import { printJson } from './output/print.ts';
 import { keepAgain, sandboxOf } from './shell.ts';
 
-const ID = 'the id of a kept sandbox, as `kiln ps` shows it; its first digits are enough';
+const ID = 'the id or name of a kept sandbox, as `kiln ps` shows it; the first digits are enough';
 const TARGET = 'where a folder is bound with cow, as /src in --bind .:/src:cow';
 const PATHS = 'only what lies at these paths of the folder, or below';
 

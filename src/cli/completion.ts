@@ -69,7 +69,11 @@ const LISTS: Readonly<
     return [
       ...sandboxes
         .filter(({ state }) => state !== 'parked')
-        .map(({ id, state, record }) => [id, about(state, record.command)] as const),
+        .flatMap(({ id, state, record }) =>
+          [id, record.name ?? []]
+            .flat()
+            .map((word) => [word, about(state, record.command)] as const),
+        ),
       ...jobs.map(({ state, record }) => [titleOf(record), about(state, record.command)] as const),
     ];
   },

@@ -1,6 +1,6 @@
 import { isMeant, listJobs } from '../detached/record.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
-import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
+import { isNamed, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import type { Caller } from './caller/caller.ts';
 import { imageJson } from './images/image.ts';
 import { KilnCommand } from './options/command.ts';
@@ -12,7 +12,7 @@ export function command(caller: Caller): KilnCommand {
     .description(
       'Print what is known of a sandbox, a job or an image, as a JSON array: each has its `type`. A word that means jobs or sandboxes means no image.',
     )
-    .argument('<id...>', 'ids, their first digits, names of jobs or of images')
+    .argument('<id...>', 'ids, their first digits, names')
     .examples('kiln inspect 3fa9', 'kiln inspect debian-build | jq -r ".[].environment.PATH"')
     .action(async (words: string[]) => {
       const found: object[] = [];
@@ -28,8 +28,11 @@ async function meant(word: string, caller: Caller): Promise<object[]> {
   const isId = (id: string) => word !== '' && id.startsWith(word);
   const jobs = (await listJobs(paths, owner)).filter((job) => isMeant(job, word, owner));
   const sandboxes = (await listSandboxes(paths, { owner })).filter(
-    ({ id, state }) =>
-      state !== 'parked' && (isId(id) || jobs.some(({ record }) => record.sandbox === id)),
+    (sandbox) =>
+      sandbox.state !== 'parked' &&
+      (isId(sandbox.id) ||
+        isNamed(sandbox, word, owner) ||
+        jobs.some(({ record }) => record.sandbox === sandbox.id)),
   );
   const found = [
     ...jobs.map((job) => ({ type: 'job', ...jobJson(job) })),

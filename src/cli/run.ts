@@ -1,5 +1,6 @@
 import { InvalidArgumentError } from 'commander';
 import type { Owner } from '../artifacts/destination.ts';
+import { takeName } from '../detached/names.ts';
 import type { Engine, OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import type { HeldPath } from '../host/files/held.ts';
@@ -45,6 +46,12 @@ import { jsonText, printJson } from './output/print.ts';
 import { pickImageFor } from './output/progress.ts';
 import { printTable } from './output/table.ts';
 import { tellUsualImage } from './output/usual-image.ts';
+
+/** Of a job that goes on by itself, the job has the name. */
+function nameHook({ name, detach: goesOn }: RunOptions, { paths, owner }: Engine) {
+  if (name === undefined || goesOn === true) return {};
+  return { takeName: () => takeName(paths, owner?.uid, name) };
+}
 
 export interface RunContext {
   readonly caller: Caller;
@@ -178,6 +185,7 @@ export async function runCommand(
       terminal,
       ...(ci === undefined ? { handOver: caller.handOver } : { reserved: CI_FILES }),
       results: context.results,
+      ...nameHook(options, engine),
       entered: (id) => {
         sandbox = id;
       },
@@ -245,7 +253,9 @@ function announce(report: RunReport, options: RunOptions, caller: Caller): void 
   }
   printEgressRefusals(report.egress ?? [], caller.stderr);
   if (options.keep !== undefined) {
-    caller.stderr.say(`kiln: kept as ${report.sandbox}: kiln shell ${report.sandbox}\n`);
+    caller.stderr.say(
+      `kiln: kept as ${report.sandbox}: kiln shell ${options.name ?? report.sandbox}\n`,
+    );
   }
 }
 

@@ -49,6 +49,7 @@ const COLUMNS: Columns<ShownSandbox> = [
   ['MEMORY', ({ usage }) => bytesText(usage.memoryBytes)],
   ['SIZE', ({ usage }) => bytesText(usage.sizeBytes)],
   ['DOMAIN', ({ record }) => record.domain],
+  ['NAME', ({ record }) => record.name ?? ''],
   ['COMMAND', ({ record }) => (record.command ?? []).join(' ').slice(0, 60)],
 ];
 
@@ -109,7 +110,8 @@ function bytesText(bytes: number | undefined): string {
 export function sandboxJson({ imageName, usage, folder: directory, ...sandbox }: ShownSandbox) {
   const { image, created, keepUntil } = sandbox.record;
   const times = { created: iso(created), keepUntil: iso(keepUntil) };
-  return { ...sandbox, directory, image, imageName, ...times, ...usage };
+  const { name } = sandbox.record;
+  return { ...sandbox, name, directory, image, imageName, ...times, ...usage };
 }
 
 function iso(milliseconds: number | undefined): string | undefined {
@@ -160,10 +162,7 @@ export function killCommand(caller: Caller): KilnCommand {
     .description(
       'Destroy sandboxes with all that runs in them; `kiln run` then exits with status 125. End detached jobs.',
     )
-    .argument(
-      '[id...]',
-      'ids, or names of jobs, as `kiln ps` shows them; the first digits are enough',
-    )
+    .argument('[id...]', 'ids or names, as `kiln ps` shows them; the first digits are enough')
     .rows(KILL)
     .examples('kiln kill 3fa9', 'kiln kill --all')
     .action(async (ids: string[], { all = false }: ValuesOf<typeof KILL>) => {

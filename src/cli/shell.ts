@@ -33,7 +33,7 @@ Examples:
   kiln run -r debian-build --keep -- make; kiln shell 3fa9c1d2e4`;
 
 const ID =
-  'the id of a sandbox, or a name of a job, as `kiln ps` shows it; its first digits are enough';
+  'the id or name of a sandbox or a job, as `kiln ps` shows it; the first digits are enough';
 
 const AS_MADE = 'it has the options that it was made with; without an id, a new sandbox takes them';
 

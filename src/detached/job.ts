@@ -4,7 +4,6 @@ import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { defined } from '../defined.ts';
-import { KilnError } from '../errors.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { DISK_FULL, isDiskFull, namingFullDisk } from '../host/calls/system-error.ts';
 import type { HeldLock } from '../host/files/flock.ts';
@@ -13,11 +12,10 @@ import { FrameServer } from '../host/sockets/frame-server.ts';
 import { encodeFrame, FRAME, type ReceivedFrame, sendMessage } from '../host/sockets/frames.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { JobLog, PIECE } from './log.ts';
+import { takeName } from './names.ts';
 import {
   type JobRecord,
   jobFiles,
-  listJobs,
-  lockNames,
   makeJobFolder,
   removeOldJobs,
   shortened,
@@ -35,8 +33,6 @@ const INPUT_MAX = 64 * 1024;
 
 /** The exit status of a job that kiln could not go on with. */
 const KILN_FAILED = 125;
-
-const NAME = /^[A-Za-z][\w.-]{0,62}$/;
 
 export type JobControl =
   | { readonly do: 'follow' }
@@ -97,24 +93,9 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     paths: StatePaths,
     { name, owner, command, tty, resultDirectory, rows, columns }: JobOptions,
   ): Promise<DetachedJob> {
-    if (name !== undefined && !NAME.test(name)) {
-      throw new KilnError('E_ARGUMENT', `${JSON.stringify(name)} is not a valid job name`, {
-        hint: 'begin with a letter; then letters, digits, dots, dashes and underscores, 63 in all',
-      });
-    }
     await removeOldJobs(paths, undefined);
     // Until it has a record: another one may ask for the same name.
-    await using _names = name === undefined ? undefined : await lockNames(paths);
-    const uid = owner === undefined ? undefined : { uid: owner };
-    const taken = (name === undefined ? [] : await listJobs(paths, uid)).find(
-      ({ state, record }) =>
-        record.name === name && record.owner === owner && ['running', 'starting'].includes(state),
-    );
-    if (taken !== undefined) {
-      throw new KilnError('E_JOB_NAME', `you already have a running job named ${name}`, {
-        hint: `\`kiln kill ${taken.record.id}\` ends it; or take another name`,
-      });
-    }
+    await using _name = name === undefined ? undefined : await takeName(paths, owner, name);
     const { id, ...made } = await makeJobFolder(paths);
     const record: JobRecord = {
       ...{ id, command: shortened(command), tty, created: Date.now() },

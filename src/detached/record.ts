@@ -3,13 +3,13 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
-import { acquireLock, type HeldLock, tryLock } from '../host/files/flock.ts';
+import { type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
 import { bytesFor, filesFor } from '../host/state/disk-watch.ts';
 import { type Listed, longLived, onlyOne } from '../host/state/long-lived.ts';
 import type { StatePaths, StateRoot } from '../host/state/paths.ts';
-import type { ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
+import { isNamed, type ListedSandbox, sandboxCalled } from '../sandbox/domain/sandbox-record.ts';
 
 /** How long an ended job is kept, milliseconds: a week, so that Friday's is there on Monday. */
 const KEPT_MS = 7 * 24 * 3_600_000;
@@ -84,11 +84,6 @@ const jobFolders = longLived<JobRecord, JobState>({
 
 export const writeJob = jobFolders.write;
 
-export async function lockNames(paths: StateRoot): Promise<HeldLock> {
-  mkdirSync(folderOfAll(paths), { recursive: true, mode: 0o700 });
-  return await acquireLock(`${folderOfAll(paths)}.lock`);
-}
-
 /** Only root enters the folder, which is locked. */
 export async function makeJobFolder(
   paths: StateRoot,
@@ -151,6 +146,8 @@ export function sandboxMeant(
   sandboxes: readonly ListedSandbox[],
 ): ListedSandbox {
   const left = listed.filter(({ record }) => sandboxes.some(({ id }) => id === record.sandbox));
+  if (sandboxes.some((sandbox) => isNamed(sandbox, word, owner)))
+    return sandboxCalled(sandboxes, word, owner);
   // The beginning of a sandbox's own id means that one.
   const isFree = !sandboxes.some(({ id }) => id.startsWith(word));
   const isIt = (job: ListedJob) => isMeant(job, word, owner, isFree ? 1 : Number.POSITIVE_INFINITY);

@@ -258,9 +258,14 @@ export const GROUND = { isolation: SANDBOX.isolation, allowMissing: SANDBOX.allo
 
 export type SandboxOptions = ValuesOf<typeof SANDBOX>;
 
+const NAME = row(text('name'), 'open', {
+  help: 'call it so, as long as it is there: commands take the name in place of the id',
+});
+
 /** Of `kiln run` and `kiln shell`. */
 export const SHELL = {
   ...SANDBOX,
+  name: NAME,
   envFile: row(places.opened<HeldPath>('file', path('text')), 'open', {
     help: 'set the variables of a file that has NAME=VALUE a line, as podman does; --env counts before it',
     many: true,
@@ -277,7 +282,7 @@ export const DETACH = {
     help: 'print an id once it has begun, and leave it to the daemon: see `kiln attach`, `wait`, `logs`, `results`',
     short: 'd',
   }),
-  name: row(text('name'), 'open', { help: 'with --detach: the job’s name' }),
+  name: NAME,
 };
 
 export type DetachOptions = ValuesOf<typeof DETACH>;

@@ -24,6 +24,7 @@ export interface SandboxUse {
   readonly user: Owner;
   readonly caller: Owner;
   readonly command?: readonly string[];
+  readonly name?: string | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -43,6 +44,7 @@ export async function openSandbox(
     // One that was parked waited for this: its age, by which `kiln gc` removes kept ones, is its command's.
     created: Date.now(),
     ...defined({ image: specification.image, command: use.command, owner: host.owner?.uid }),
+    ...defined({ name: use.name }),
     ...(labels === undefined ? {} : { labels: labelsInside(labels, mounts) }),
   });
   try {

@@ -968,3 +968,39 @@ test.serial(
     );
   },
 );
+
+test.serial('names tell nothing of others’ sandboxes, and lead to none', async (t) => {
+  const { as, kiln } = t.context;
+  const roots = await kiln([...RUN, '--name', 'roots', '--keep', '--', 'true']);
+  const [, id = ''] = /kept as (\w+)/.exec(String(roots.stderr)) ?? [];
+  t.not(id, '', String(roots.stderr));
+  const taken = await as(USER, [...RUN, '--name', 'roots', '--', 'true']);
+  t.is(taken.exitCode, 125);
+  t.regex(String(taken.stderr), /the name roots is taken by somebody \[E_JOB_NAME\]/);
+  t.false(String(taken.stderr).includes(id));
+  t.notRegex(String(taken.stderr), /root\b(?!s)/);
+  for (const words of [
+    ['exec', 'roots', '--', 'true'],
+    ['kill', 'roots'],
+    ['inspect', 'roots'],
+  ]) {
+    const { exitCode, stderr } = await as(USER, words);
+    t.is(exitCode, 125, words.join(' '));
+    t.false(String(stderr).includes(id), words.join(' '));
+  }
+  // A name that an id begins with would be taken for that sandbox, by root as well.
+  for (const name of [id, id.slice(0, 4), 'deadbeef', 'a']) {
+    const { exitCode, stderr } = await as(USER, [...RUN, '--name', name, '--', 'true']);
+    t.is(exitCode, 125, name);
+    t.regex(String(stderr), /looks like an id/);
+  }
+  const users = await as(USER, [...RUN, '--name', 'users', '--keep', '--', 'true']);
+  t.is(users.exitCode, 0, String(users.stderr));
+  t.is((await as(USER, ['exec', 'users', '--', 'echo', 'own'])).stdout, 'own');
+  const asked = await kiln([...RUN, '--name', 'users', '--', 'true']);
+  t.regex(String(asked.stderr), new RegExp(`user ${USER.uid} already has a sandbox named users`));
+  // Root's own command is not led into a user's sandbox.
+  t.is((await kiln(['exec', 'users', '--', 'true'])).exitCode, 125);
+  t.is((await as(USER, ['kill', 'users'])).exitCode, 0);
+  t.is((await kiln(['kill', 'roots'])).exitCode, 0);
+});

@@ -1,5 +1,6 @@
 import { chownSync, constants, mkdirSync, openSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { checkName } from '../../detached/names.ts';
 import { jobFiles, keptBytes } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
@@ -25,9 +26,12 @@ export async function detach<
   const { name, tty = false } = options;
   if (options.detach !== true) {
     if (name !== undefined) {
-      throw new KilnError('E_ARGUMENT', '--name needs --detach', {
-        hint: 'a command that you wait for needs no name',
-      });
+      if (command.name() === 'build') {
+        throw new KilnError('E_ARGUMENT', '--name of a build needs --detach', {
+          hint: 'nothing enters the sandbox of a build that you wait for',
+        });
+      }
+      checkName(name);
     }
     return { options, begin: () => undefined };
   }

@@ -185,7 +185,7 @@ const KINDS: Readonly<Record<string, ValueKind>> = {
 const TEXTS: ReadonlySet<string> = new Set(
   `addr arch capability chain check condition count digest dst glob host how key kind label layer lines macro name
   network number option options package phases plugin rate repo repository seconds setting shell size stage
-  status target template text time uid unit uri url user what`.split(/\s+/),
+  status target template text time uid unit uri url user what word`.split(/\s+/),
 );
 
 /** What a value is. @throws Error for a name that is in neither list: add it to one of them */

@@ -21,7 +21,13 @@ import { planRun, readSecrets } from './plan.ts';
 import type { RunRequest } from './request.ts';
 import { type Course, Timeline } from './timeline.ts';
 
+/** A name that nobody else takes until it is disposed of; then the sandbox must have it. */
+export interface TakenName extends AsyncDisposable {
+  readonly name: string;
+}
+
 interface JobHooks {
+  readonly takeName?: (() => Promise<TakenName>) | undefined;
   readonly entered?: (sandbox: string) => void;
   /** The steps have ended: signals go to the caller again. The answer aborts the collection of artifacts. */
   readonly ended?: () => AbortSignal;
@@ -125,9 +131,13 @@ export async function runJob<End extends StepsEnd>(
   const plan = planRun(engine, request, image);
   const { samples } = timeline;
   const job = {
-    open: async () => ({
-      sandbox: await PlannedSandbox.open(engine, plan, { secrets, signal, samples }),
-    }),
+    open: async () => {
+      await using taken = await hooks.takeName?.();
+      const name = taken?.name;
+      return {
+        sandbox: await PlannedSandbox.open(engine, plan, { secrets, signal, samples, name }),
+      };
+    },
     entered: (id: string) => {
       hooks.entered?.(id);
       if (copyIn.length > 0) timeline.enter('copy-in');

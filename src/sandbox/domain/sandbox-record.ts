@@ -32,6 +32,8 @@ export interface SandboxRecord {
   readonly init?: RecordedProcess;
   readonly parked?: true | undefined;
   readonly image?: string;
+  /** The caller's own name for it. */
+  readonly name?: string;
   readonly command?: readonly string[];
   readonly owner?: number;
   readonly keepUntil?: number;
@@ -194,5 +196,21 @@ export async function findSandbox(
   { paths, owner }: { readonly paths: StatePaths; readonly owner: Viewer | undefined },
   id: string,
 ): Promise<ListedSandbox> {
-  return onlyOne('sandbox', id, await listSandboxes(paths, { owner }));
+  return sandboxCalled(await listSandboxes(paths, { owner }), id, owner);
+}
+
+/** Root sees everybody's sandboxes, but a name means the caller's own: a user could take any. */
+export function isNamed({ state, record }: ListedSandbox, word: string, owner: Viewer | undefined) {
+  return record.name === word && record.owner === owner?.uid && !isOver(state);
+}
+
+/** By a name, an id, or the beginning of one. @throws KilnError E_NO_SANDBOX */
+export function sandboxCalled(
+  listed: readonly ListedSandbox[],
+  word: string,
+  owner: Viewer | undefined,
+): ListedSandbox {
+  return (
+    listed.findLast((sandbox) => isNamed(sandbox, word, owner)) ?? onlyOne('sandbox', word, listed)
+  );
 }

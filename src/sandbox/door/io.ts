@@ -9,6 +9,8 @@ export interface OpenIo {
   readonly secrets?: readonly Secret[];
   readonly signal?: AbortSignal | undefined;
   readonly samples?: UsageWatcher | undefined;
+  /** What its caller calls the sandbox. */
+  readonly name?: string | undefined;
 }
 
 interface UsageWatcher {
