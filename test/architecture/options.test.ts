@@ -18,6 +18,7 @@ const THINGS = new Set([
     'detach',
     'disk',
     'egress',
+    'entrypoint',
     'env',
     'farm',
     'hostname',
