@@ -24,7 +24,10 @@ interface Context {
 }
 const test = anyTest as TestFn<Context>;
 
-const NAMES = ['fedora-44', 'centos-stream-10', 'almalinux-10', 'opensuse-tumbleweed'];
+const NAMES = [
+  ...['fedora-44', 'centos-stream-10', 'almalinux-10', 'rocky-10'],
+  'opensuse-tumbleweed',
+];
 const KEYS = '/usr/share/distribution-gpg-keys/';
 
 test.before(async (t) => {
@@ -50,7 +53,7 @@ test.before(async (t) => {
   server.misbehave = (request, response) => {
     const url = new URL(request.url ?? '/', server.url);
     if (url.pathname === '/metalink') response.end(metalink(server.url, url.searchParams));
-    else if (url.pathname.startsWith('/mirrorlist/')) response.end(`${server.url}os/\n`);
+    else if (url.pathname.startsWith('/mirrorlist')) response.end(`${server.url}os/\n`);
     else return false;
     return true;
   };
