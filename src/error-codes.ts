@@ -280,7 +280,7 @@ export const CODES_BY_PAGE = {
     E_NO_RELOAD: 'The unit has no ExecReload=, so it cannot be reloaded.',
     E_NO_SERVICE: 'There is no service with this name.',
     E_NO_SYSTEMD: 'systemd is needed, and the host or the image does not have it.',
-    E_OLD_SANDBOX: 'The file is not a configuration of virt-sandbox-service.',
+    E_OLD_SANDBOX: 'The file is no configuration of virt-sandbox-service, or has what kiln lacks.',
     E_PUBLISH: 'A port of the host cannot be published, because another program has it.',
     E_CONFIRM: 'What the command deletes cannot come back, and nobody said that it is meant.',
     E_HOOK: 'The command that is to make the data of a service consistent failed.',
@@ -369,7 +369,6 @@ export const WARNINGS_BY_PAGE = {
   'services.md': {
     restored:
       'A restored service asks for something of the host, or a file of the archive is left out.',
-    'old-setting': 'A setting of virt-sandbox-service is left out.',
     'unit-setting': 'A setting of a unit is not supported, or has a value that is none.',
   },
   'users.md': {

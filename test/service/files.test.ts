@@ -111,7 +111,7 @@ read -r up rest </proc/uptime; echo "$up" >>${log}; exit 1`;
   t.true(pauses[3]! < 4, `${pauses}`);
 });
 
-test('an old file of virt-sandbox-service is read, and what is lost is named', async (t) => {
+test('a file of virt-sandbox-service is translated whole, or refused with what a service cannot have', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-old-'));
   try {
     const path = join(directory, 'web.sandbox');
@@ -157,16 +157,26 @@ label=system_u:system_r:svirt_lxc_net_t:s0
 dynamic=true
 `,
     );
-    const { name, file, warnings } = await readOldSandbox(path);
+    const { name, file, bootTarget } = await readOldSandbox(path);
     t.is(name, 'web');
+    t.is(bootTarget, undefined);
     t.deepEqual(file, {
       command: ['/usr/bin/server', '--title=a b'],
       user: '33',
       mounts: [{ source: '/srv/web', target: '/srv/data' }],
+      tmpfs: [{ target: '/mnt/ram', size: 1024 }],
       network: { name: 'default', mac: '52:54:00:12:34:56' },
+      label: 'dynamic:system_u:system_r:svirt_lxc_net_t:s0',
     });
-    t.true(warnings.some((warning) => warning.includes('/mnt/ram')));
-    t.true(warnings.some((warning) => warning.includes('label')));
+    const image = '[mount.3]\ntype=GVirSandboxConfigMountHostImage\ntarget=/srv/image\nsource=/x\n';
+    const second = '[network.1]\nsource=other\n';
+    await writeFile(path, `${await readFile(path, 'utf8')}\n${image}\n${second}`);
+    await t.throwsAsync(readOldSandbox(path), {
+      code: 'E_OLD_SANDBOX',
+      message: `${path} has what a service cannot have
+  mount.3: a mount of type HostImage at /srv/image
+  network.1: a service has one network`,
+    });
     await writeFile(path, 'image: not-old\n');
     await t.throwsAsync(readOldSandbox(path), { code: 'E_OLD_SANDBOX' });
   } finally {

@@ -53,6 +53,7 @@ const CREATE = {
     short: 'm',
     term: 'src:dst[:ro]',
   }),
+  tmpfs: SANDBOX.tmpfs,
   env: env('set an environment variable'),
   allowHost: allowHost(),
   allowHostWrite: allowHostWrite(),
@@ -120,10 +121,6 @@ async function create(
   const { from, file: named } = options;
   const old = from === undefined ? undefined : await readOldSandbox(from);
   const name = givenName ?? old?.name ?? it.error('kiln: give the service a name');
-  for (const warning of old?.warnings ?? []) {
-    const message = `${caller.paths.renamed(from ?? '')}: ${warning}`;
-    printWarning({ code: 'old-setting', message }, caller.stderr);
-  }
   const model = named === undefined ? undefined : await readServiceFile(named);
   await using engine = caller.openEngine({ allowHost: options.allowHost });
   const wanted = options.image ?? model?.image;
@@ -136,6 +133,11 @@ async function create(
     ...old?.file,
     ...settings(options, argv),
   };
+  if (old?.bootTarget !== undefined && !file.boot && file.units === undefined) {
+    it.error(
+      `kiln: it booted a systemd into ${old.bootTarget}: say which units run (-u), or boot one (--boot)`,
+    );
+  }
   const begin = {
     copy: options.copy ?? false,
     ...defined({ imageSize: options.imageSize }),
@@ -159,7 +161,7 @@ async function create(
 }
 
 function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> {
-  const { unit, user, hostname, env, network, mount, label, allowHostWrite } = options;
+  const { unit, user, hostname, env, network, mount, tmpfs, label, allowHostWrite } = options;
   return {
     ...defined({
       packages: some(options.package),
@@ -171,6 +173,7 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
       environment: Object.keys(env).length > 0 ? env : undefined,
       network,
       mounts: some(mount),
+      tmpfs: some(tmpfs),
       'allow-host-write': allowHostWrite,
       label,
     }),

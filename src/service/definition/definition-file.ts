@@ -1,7 +1,7 @@
 import { fchmodSync, writeSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { Document } from 'yaml';
-import { defined } from '../../defined.ts';
+import { defined, some } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
@@ -93,11 +93,22 @@ export function replaceFileIn(directory: number, name: string, text: string): vo
   writeSync(file.fd, text);
 }
 
+type OldSections = ReadonlyMap<string, ReadonlyMap<string, string>>;
+type Get = (section: string, key: string) => string | undefined;
+interface OldBind {
+  readonly source: string;
+  readonly target: string;
+}
+interface OldRam {
+  readonly target: string;
+  readonly size?: number;
+}
+
 /**
  * A `.sandbox` file of virt-sandbox-service (GVirSandboxConfig's key file, 2011-2018). It names no image,
  * because it ran the host's own files; its units were links in its private /etc.
  */
-export async function readOldSandbox(path: string) {
+export async function readOldSandbox(path: string): Promise<OldSandbox> {
   const text = readBounded(path, 'such files lie in /etc/libvirt-sandbox/services');
   const sections = new Map<string, Map<string, string>>();
   for (const { section, key, value } of parseUnitFile(path, text).settings) {
@@ -109,7 +120,7 @@ export async function readOldSandbox(path: string) {
       hint: 'they lie in /etc/libvirt-sandbox/services and have a section [core]',
     });
   }
-  return translate(sections);
+  return translate(path, sections);
 }
 
 /** GKeyFile's escapes. */
@@ -119,61 +130,89 @@ function unescaped(value: string): string {
   );
 }
 
-function translate(sections: ReadonlyMap<string, ReadonlyMap<string, string>>) {
-  const warnings: string[] = [];
-  const get = (section: string, key: string) => sections.get(section)?.get(key);
-  const mounts: { source: string; target: string }[] = [];
+interface OldSandbox {
+  readonly name: string | undefined;
+  /** What the systemd in it booted into: units of the host, which an image does not know. */
+  readonly bootTarget: string | undefined;
+  readonly file: Partial<ServiceFile>;
+}
+
+function translate(path: string, sections: OldSections): OldSandbox {
+  const get: Get = (section, key) => sections.get(section)?.get(key);
+  const { mounts, tmpfs, refused } = oldMounts(sections, get);
+  const command = valuesOf(get, 'command', 'argv');
+  const network = oldNetwork(get, refused);
+  if (sections.has('network.1')) refused.push('network.1: a service has one network');
+  if (refused.length > 0) throw withoutCounterpart(path, refused);
+  const label = get('security', 'label');
+  const kind = get('security', 'dynamic') === 'false' ? 'static' : 'dynamic';
+  const user = command.length === 0 ? undefined : get('identity', 'uid');
+  return {
+    name: get('core', 'name'),
+    bootTarget: get('service', 'bootTarget'),
+    file: defined({
+      command: some(command),
+      user,
+      mounts: some(mounts),
+      tmpfs: some(tmpfs),
+      network,
+      label: label && `${kind}:${label}`,
+    }),
+  };
+}
+
+function withoutCounterpart(path: string, refused: readonly string[]): KilnError {
+  const what = refused.join('\n  ');
+  return new KilnError('E_OLD_SANDBOX', `${path} has what a service cannot have\n  ${what}`, {
+    hint: 'take these sections out of a copy of the file; docs/virt-sandbox.md says what to write instead',
+  });
+}
+
+/** `NAME.0`, `NAME.1` and so on of a section. */
+function valuesOf(get: Get, section: string, name: string): string[] {
+  const values: string[] = [];
+  for (let value = get(section, `${name}.0`); value !== undefined; ) {
+    values.push(value);
+    value = get(section, `${name}.${values.length}`);
+  }
+  return values;
+}
+
+function oldMounts(sections: OldSections, get: Get) {
+  const [mounts, tmpfs, refused]: [OldBind[], OldRam[], string[]] = [[], [], []];
   for (let index = 0; sections.has(`mount.${index}`); index++) {
+    const section = `mount.${index}`;
     const [type = '', source, target] = ['type', 'source', 'target'].map((key) =>
-      get(`mount.${index}`, key),
+      get(section, key),
     );
     if (target === undefined) continue;
     if (/^\/(?:etc|var|run|tmp)$/.test(target)) continue; // every service has its own
     const kind = type.replace('GVirSandboxConfigMount', '');
     if (kind.endsWith('HostBind') && source !== undefined) mounts.push({ source, target });
-    else warnings.push(`${target}: a mount of type ${kind} is left out`);
+    else if (kind === 'Ram') tmpfs.push({ target, ...defined({ size: sizeIn(get, section) }) });
+    else refused.push(`${section}: a mount of type ${kind} at ${target}`);
   }
-  const command: string[] = [];
-  for (let index = 0; get('command', `argv.${index}`) !== undefined; index++) {
-    command.push(get('command', `argv.${index}`) ?? '');
-  }
-  const networks = [...sections.keys()].filter((section) => /^network\.\d+$/.test(section));
-  const network = oldNetwork(get, warnings);
-  if (networks.length > 1) warnings.push('only its first network is kept');
-  if (get('security', 'label') !== undefined) warnings.push('its security label is left out');
-  const target = get('service', 'bootTarget');
-  if (target !== undefined) {
-    warnings.push(
-      `it booted a systemd into ${target}: name the units that it is to run (-u), or boot one (--boot)`,
-    );
-  }
-  const user = get('identity', 'uid');
-  return {
-    name: get('core', 'name'),
-    warnings,
-    file: {
-      ...(command.length === 0 ? {} : { command }),
-      ...(user === undefined || command.length === 0 ? {} : { user }),
-      ...(mounts.length === 0 ? {} : { mounts }),
-      ...defined({ network }),
-    },
-  };
+  return { mounts, tmpfs, refused };
 }
 
-function oldNetwork(
-  get: (section: string, key: string) => string | undefined,
-  warnings: string[],
-): ServiceFile['network'] | undefined {
+/** Bytes, as GVirSandboxConfigMountRam has them. */
+function sizeIn(get: Get, section: string): number | undefined {
+  const usage = Number(get(section, 'usage') ?? 0);
+  return Number.isSafeInteger(usage) && usage > 0 ? usage : undefined;
+}
+
+function oldNetwork(get: Get, refused: string[]): ServiceFile['network'] | undefined {
   const name = get('network.0', 'source');
   if (name === undefined) return undefined;
-  const mac = get('network.0', 'mac');
-  const own = { name, ...defined({ mac }) };
+  const filter = get('network.0', 'filter');
+  const own = { name, ...defined({ mac: get('network.0', 'mac'), filter }) };
   const address = get('network.0.address.0', 'primary');
   if (address === undefined) {
     return get('network.0', 'dhcp') === 'false' ? { ...own, dhcp: false } : own;
   }
-  if (get('network.0.address.1', 'primary') !== undefined)
-    warnings.push('only its first address is kept');
+  if (get('network.0.address.1', 'primary') !== undefined) {
+    refused.push('network.0.address.1: a network has one address');
+  }
   const gateway = get('network.0.route.0', 'gateway');
   return {
     ...own,

@@ -138,6 +138,11 @@ const mount = z.strictObject({
     ),
 });
 
+const tmpfs = z.strictObject({
+  target: absolute.describe('Where an empty file system in memory is'),
+  size: size.optional().describe('Bytes it may hold; else those of disk'),
+});
+
 const health = z.strictObject({
   command: z
     .array(z.string())
@@ -176,6 +181,7 @@ export const serviceSchema = z
     network: z.union([z.literal('private'), networkSchema]).default('private'),
     publish: z.array(publish).default([]),
     mounts: z.array(mount).default([]),
+    tmpfs: z.array(tmpfs).default([]),
     'allow-host-write': z
       .boolean()
       .default(false)

@@ -38,7 +38,7 @@ export async function openServiceSandbox(
   { name, files, definition }: StoredService,
   image: LeasedImage,
 ): Promise<PlannedSandbox> {
-  const { boot, network, hostname, mounts, disk, user, label } = definition;
+  const { boot, network, hostname, mounts, tmpfs, disk, user, label } = definition;
   const plan = planSandbox(
     {
       hostname: hostname ?? name,
@@ -55,6 +55,7 @@ export async function openServiceSandbox(
       namespaces: boot ? BOOT_NAMESPACES : 0,
       files: boot ? systemFiles(definition.units.map(unitName)) : [],
       binds: definedMounts(mounts),
+      tmpfs: tmpfs.map(({ target, size }) => ({ target, ...defined({ size }) })),
       isolation: 'container',
       allowHostWrite: definition['allow-host-write'],
       // Its data are nobody's checkout.
