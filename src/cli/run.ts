@@ -125,7 +125,7 @@ export async function runGiven(
     context.started?.(sandbox);
     begin(sandbox);
   };
-  await runCommand(argv, options, it, { ...context, started });
+  await runAndReport(argv, options, it, { ...context, started });
 }
 
 function refusePublish(): never {
@@ -138,7 +138,7 @@ const PUBLISH = row({ term: 'port', read: refusePublish }, 'open', {
   hidden: true,
 });
 
-export async function runCommand(
+export async function runAndReport(
   argv: readonly string[],
   options: RunOptions,
   it: KilnCommand,

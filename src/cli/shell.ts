@@ -22,7 +22,7 @@ import { OPEN_SHELL, runAttached } from './attach.ts';
 import { type Caller, hasTerminal } from './caller/caller.ts';
 import { KilnCommand, refuseOptions } from './options/command.ts';
 import { printEgressRefusals, printWarning } from './output/errors.ts';
-import { ownContext, runCommand } from './run.ts';
+import { ownContext, runAndReport } from './run.ts';
 
 const EXAMPLES = `
 When the shell ends, a new sandbox is destroyed. A kept one stays until its time is over.
@@ -49,7 +49,7 @@ export function command(caller: Caller): KilnCommand {
       if (id !== undefined) refuseOptions(it.given(), `the sandbox ${id}`, AS_MADE);
       const tty = hasTerminal(caller);
       if (id === undefined)
-        await runCommand(
+        await runAndReport(
           OPEN_SHELL,
           { ...options, tty, samples: true, entrypoint: '' },
           it,

@@ -149,7 +149,7 @@ async function serveHere(
   await using paths = pathsHere(line, user, engine.paths, say);
   const caller: ClientCaller = new ClientCaller(line, serving, { user, paths });
   const isDone = await withWaits({ say, patience: caller.env.KILN_PATIENCE }, async () => {
-    if (line.words[0] === 'run') return await runHere(caller, line, shared);
+    if (line.words[0] === 'run') return await runIfShort(caller, line, shared);
     line.keep();
     // Its caller knows that they have ended.
     if (line.words[0] === 'ps') await shared.removed();
@@ -176,14 +176,19 @@ function pathsHere(
   });
 }
 
-async function runHere(caller: ClientCaller, line: CommandLine, shared: Shared): Promise<boolean> {
+async function runIfShort(
+  caller: ClientCaller,
+  line: CommandLine,
+  shared: Shared,
+): Promise<boolean> {
   const [, ...words] = line.words;
   using _damage = tellingDamage(words, (text) => caller.stderr.say(text));
   let isShort = true;
   try {
     const command = commandFor(caller, async (given, options, it) => {
       isShort =
-        isShortRun(options, caller.user) && (await runShort(given, it, caller, line, shared));
+        isShortRun(options, caller.user) &&
+        (await runIfImageIsThere(given, it, caller, line, shared));
     });
     prepare(command, caller);
     fillDefaults(command, caller);
@@ -200,7 +205,7 @@ async function runHere(caller: ClientCaller, line: CommandLine, shared: Shared):
 }
 
 /** False where the image must be made first: what options name is opened by the worker then. */
-async function runShort(
+async function runIfImageIsThere(
   given: readonly string[],
   it: KilnCommand,
   caller: ClientCaller,

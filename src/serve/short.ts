@@ -1,7 +1,7 @@
 /**
  * Which process does a job: what is short the daemon's own thread, which has many callers, and a worker all else. It is
  * decided by this module, before a command is begun: by the command or method, and for a run by its options. A run whose
- * image is not there is given back by `runShort()`.
+ * image is not there is given back by `runIfImageIsThere()`.
  */
 import { homedir } from 'node:os';
 import { namesFiles } from '../cli/users/user-guard.ts';
