@@ -100,14 +100,14 @@ async function takeSandbox(
   const isParkable =
     network === 'private' && label.kind === 'auto' && !boot && isolation === 'container';
   for (;;) {
-    using turn = await takeTurn(host, isParkable, signal);
+    using turn = await awaitTurn(host, isParkable, signal);
     if (turn?.parked === undefined) return await startSandbox(host, specification);
     const claimed = await claim(host, turn.parked);
     if (claimed !== undefined) return claimed;
   }
 }
 
-async function takeTurn(
+async function awaitTurn(
   { takeTurn, owner }: SandboxHost,
   isParkable: boolean,
   signal: AbortSignal | undefined,

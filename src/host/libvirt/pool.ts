@@ -40,12 +40,12 @@ const waiting: (() => void)[] = [];
 
 let lastEnd = 0;
 
-async function takeTurn(): Promise<void> {
+async function takeSlot(): Promise<void> {
   if (running < CONCURRENT_CALLS) running++;
   else await new Promise<void>((resolve) => waiting.push(resolve));
 }
 
-function endTurn(): void {
+function leaveSlot(): void {
   lastEnd = performance.now();
   const next = waiting.shift();
   if (next === undefined) running--;
@@ -154,7 +154,7 @@ export class ConnectionPool {
 
   async #run<Result>(work: Work<Result>, repeatable: boolean, call: CallState): Promise<Result> {
     const library = await loadLibvirt();
-    await takeTurn();
+    await takeSlot();
     const slow = setInterval(() => endOrphans(), SLOW_MS);
     try {
       for (let attempt = 1; ; attempt++) {
@@ -179,7 +179,7 @@ export class ConnectionPool {
       }
     } finally {
       clearInterval(slow);
-      endTurn();
+      leaveSlot();
     }
   }
 
