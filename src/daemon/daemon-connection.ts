@@ -1,4 +1,4 @@
-/** The worker's side of workers.ts: one client at a time. */
+/** A worker's connection to kilnd, which gives it one client at a time. workers.ts is the other end. */
 
 import { addAbortListener, EventEmitter } from 'node:events';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
@@ -46,7 +46,7 @@ export interface AdoptedCall {
   close(): Promise<void>;
 }
 
-export class Daemon extends EventEmitter<DaemonEvents> {
+export class DaemonConnection extends EventEmitter<DaemonEvents> {
   readonly #peer: Peer;
   readonly #wanted: { readonly resolve: (given?: GivenSandbox) => void; isOver: boolean }[] = [];
   #rooms: PromiseWithResolvers<boolean>[] = [];

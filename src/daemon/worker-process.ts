@@ -48,7 +48,7 @@ export interface WorkersOptions {
 /** Room for one sandbox more of a job's user, until disposed of; undefined if there is none. */
 export type TakeRoom = () => Promise<Disposable | undefined>;
 
-interface ServeOptions {
+interface GiveOptions {
   readonly uid: number;
   readonly takeRoom?: TakeRoom | undefined;
   readonly isLast: boolean;
@@ -136,9 +136,9 @@ export class Worker {
    * Resolves with whether the worker can have another client afterwards; with the client itself where the worker
    * died before it took that, unless it is the client's last try.
    */
-  async serve(
+  async giveLine(
     { connection, payload, rest, descriptors }: ReleasedClient,
-    { uid, takeRoom, isLast }: ServeOptions,
+    { uid, takeRoom, isLast }: GiveOptions,
   ): Promise<boolean | ReleasedClient> {
     const whyEnded = this.#watchMemory(uid);
     const fds = [connection, ...descriptors];
@@ -173,8 +173,8 @@ export class Worker {
     return again;
   }
 
-  /** As {@link serve}; undefined where the worker died before it took the call, unless it is the call's last try. */
-  async call(call: Call, isLast: boolean): Promise<boolean | undefined> {
+  /** As {@link giveLine}; undefined where the worker died before it took the call, unless it is the call's last try. */
+  async giveCall(call: Call, isLast: boolean): Promise<boolean | undefined> {
     const [ours, theirs] = unixSocketPair();
     const forwarded = awaitedLater(forwardCall(call, ours));
     const { uid } = call.head.identity;

@@ -48,7 +48,7 @@ export class Workers {
     this.#spare = this.#start(this.#usual);
   }
 
-  async serve(
+  async giveLine(
     line: CommandLine,
     env: Readonly<Record<string, string>>,
     takeRoom?: TakeRoom,
@@ -60,7 +60,7 @@ export class Workers {
     for (const isLast of [false, false, true]) {
       const gone = () => client === undefined && line.gone;
       await this.#work(identity, env, gone, async (worker) => {
-        const left = await worker.serve(client ?? line.release(), { uid, takeRoom, isLast });
+        const left = await worker.giveLine(client ?? line.release(), { uid, takeRoom, isLast });
         client = typeof left === 'boolean' ? undefined : left;
         return left === true;
       });
@@ -68,14 +68,14 @@ export class Workers {
     }
   }
 
-  async call(call: Call): Promise<void> {
+  async giveCall(call: Call): Promise<void> {
     const { identity } = call.head;
     let isServed = false;
-    // As in serve().
+    // As in giveLine().
     for (const isLast of [false, false, true]) {
       const gone = () => call.signal.aborted;
       await this.#work(identity, {}, gone, async (worker) => {
-        const again = await worker.call(call, isLast);
+        const again = await worker.giveCall(call, isLast);
         isServed = again !== undefined;
         return again === true;
       });

@@ -2,8 +2,8 @@
 import { writeSync } from 'node:fs';
 import { loadCommands } from '../cli/commands.ts';
 import { describeError, KILN_FAILED } from '../cli/output/errors.ts';
+import { DaemonConnection } from '../daemon/daemon-connection.ts';
 import { ResultsServer } from '../daemon/results.ts';
-import { Daemon } from '../daemon/worker.ts';
 import { nameProcess } from '../host/process/process.ts';
 import { statePaths } from '../host/state/paths.ts';
 import { JobPlaces } from '../serve/job-places.ts';
@@ -27,7 +27,7 @@ function main(): void {
   const configuration = configurationFile(env);
   const tell = (error: unknown) => void writeSync(2, describeError(error));
   const isSmall = () => process.memoryUsage.rss() < MEMORY_MAX;
-  const daemon = new Daemon();
+  const daemon = new DaemonConnection();
   const results = new ResultsServer();
   const jobs = new WorkerJobs({
     ...{ daemon, state, configuration, env, isSmall, tell },

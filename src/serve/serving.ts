@@ -48,7 +48,7 @@ export class Serving {
       work: (handed, env, takeRoom) => {
         // What a worker does may start any number of sandboxes, at any time.
         started();
-        return workers.serve(handed, env, takeRoom);
+        return workers.giveLine(handed, env, takeRoom);
       },
     });
   }
@@ -68,7 +68,7 @@ export class Serving {
       },
       work: (long) => {
         starting[Symbol.dispose]();
-        return workers.call(long);
+        return workers.giveCall(long);
       },
     });
   }

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { OptionCaller, PathCaller } from '../cli/caller/caller.ts';
-import type { Daemon } from '../daemon/worker.ts';
+import type { DaemonConnection } from '../daemon/daemon-connection.ts';
 import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
 import { heldLock } from '../host/files/flock.ts';
 import type { Turn, WantedTurn } from '../host/libvirt/sandbox-host.ts';
@@ -9,12 +9,12 @@ import { ownerOf } from './users.ts';
 
 /** The engines of a worker's jobs, whose connections are closed only after the client was told the outcome. */
 export class WorkerEngines {
-  readonly #daemon: Daemon;
+  readonly #daemon: DaemonConnection;
   readonly #configuration: string | undefined;
   readonly #left: OwnEngine[] = [];
 
   /** @param configuration `KILN_CONFIG`: where root's own files are is the daemon's to say, never a caller's */
-  constructor(daemon: Daemon, configuration: string | undefined) {
+  constructor(daemon: DaemonConnection, configuration: string | undefined) {
     this.#daemon = daemon;
     this.#configuration = configuration;
   }

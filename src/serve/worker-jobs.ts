@@ -4,7 +4,7 @@ import type { Caller } from '../cli/caller/caller.ts';
 import { runCommandLine } from '../cli/commands.ts';
 import { describeError, KILN_FAILED, printError, printWarning } from '../cli/output/errors.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
-import type { AdoptedCall, Daemon } from '../daemon/worker.ts';
+import type { AdoptedCall, DaemonConnection } from '../daemon/daemon-connection.ts';
 import { DetachedJob } from '../detached/job.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { type Opener, ownOpener } from '../host/files/opener.ts';
@@ -36,7 +36,7 @@ const NO_OPENER: Opener = {
 };
 
 export interface WorkerParts {
-  readonly daemon: Daemon;
+  readonly daemon: DaemonConnection;
   readonly engines: WorkerEngines;
   readonly places: JobPlaces;
   readonly state: StatePaths;

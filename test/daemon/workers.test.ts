@@ -46,7 +46,7 @@ test('callers that are gone do not hold up those behind them', async (t) => {
     const peer = { identity, send: () => undefined, unsentBytes: 0, sent: async () => undefined };
     const head = { method: 'io.kiln.X', parameters: {}, more: false, oneway: false };
     const call = new Call(peer, { ...head, identity, process: '' });
-    calls.push(workers.call(call));
+    calls.push(workers.giveCall(call));
     return call;
   };
   for (let count = 0; count < MOST; count++) work();
@@ -103,12 +103,12 @@ test('a user is served even if the waiting worker and the spare one die', async 
     build: readFileSync(join(DIST, 'build-id'), 'utf8').trim(),
     serve: async (line) => {
       before();
-      await workers.serve(line, {});
+      await workers.giveLine(line, {});
       served++;
     },
     call: async (call) => {
       before();
-      await workers.call(call);
+      await workers.giveCall(call);
     },
     failed: (error) => t.fail(String(error)),
   });
