@@ -1,4 +1,5 @@
 import { InvalidArgumentError } from 'commander';
+import { checkPatterns } from '../artifacts/collect.ts';
 import type { Owner } from '../artifacts/destination.ts';
 import { takeName } from '../detached/names.ts';
 import type { Engine, OwnEngine } from '../engine.ts';
@@ -171,6 +172,8 @@ export async function runAndReport(
   try {
     request = { ...request, ...(await heldResults(options, caller)) };
     if (argv.length === 0) await requireStart(engine, options);
+    checkPatterns(request.artifacts);
+    timeline.enter('image');
     await using image = await context.pickImage(engine, options.image, interruption.signal);
     if (options.image === undefined) tellUsualImage(engine, caller);
     const { id, name } = image.manifest;
@@ -203,7 +206,7 @@ export async function runAndReport(
       },
       warning: (warning) => printWarning(warning, caller.stderr),
     };
-    const report = await run(engine, request, hooks, timeline);
+    const report = await run(engine, image, request, hooks, timeline);
     announce(report, options, caller);
     const describe = (status: number) =>
       resultOfRun({ request, exitStatus: status, renamed: engine.renamed }, report);

@@ -2,7 +2,12 @@ import { type EngineOptions, type OwnEngine, openEngine } from '../../src/engine
 import { KilnError } from '../../src/errors.ts';
 import type { Capability } from '../../src/host/process/process.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
-import { type ListedImage, leaseImage, listImages } from '../../src/image/store/images.ts';
+import {
+  type LeasedImage,
+  type ListedImage,
+  leaseImage,
+  listImages,
+} from '../../src/image/store/images.ts';
 import { callerIds, type RunRequest } from '../../src/jobs/run/request.ts';
 import { type FinishedRun, type RunHooks, run } from '../../src/jobs/run/run.ts';
 import type { SandboxProcess } from '../../src/sandbox/command/process.ts';
@@ -70,7 +75,8 @@ export class Kiln implements AsyncDisposable {
 
   /** Runs one command in a sandbox of its own; see {@link run}. */
   async run(request: RunRequest, hooks: RunHooks): Promise<FinishedRun> {
-    const report = await run(this.engine, request, hooks);
+    await using image = await this.#lease(request.image);
+    const report = await run(this.engine, image, request, hooks);
     const removed = report.remove();
     this.#removals.add(removed);
     removed.then(
@@ -80,18 +86,21 @@ export class Kiln implements AsyncDisposable {
     return { ...report, remove: () => removed };
   }
 
+  async #lease(id: string): Promise<LeasedImage> {
+    const image = await leaseImage(this.paths, id);
+    if (image !== undefined) return image;
+    throw new KilnError('E_IMAGE_MISSING', `there is no image ${id}`, {
+      hint: '`kiln image ls` lists them',
+    });
+  }
+
   /**
    * Opens a sandbox for any number of commands.
    * Throws E_IMAGE_MISSING, E_NO_USER and what opening a sandbox throws.
    */
   async open(options: OpenOptions): Promise<OpenSandbox> {
     const { image: id, user, capAdd = [], seccomp = 'default', secrets = [], ...rest } = options;
-    const image = await leaseImage(this.paths, id);
-    if (image === undefined) {
-      throw new KilnError('E_IMAGE_MISSING', `there is no image ${id}`, {
-        hint: '`kiln image ls` lists them',
-      });
-    }
+    const image = await this.#lease(id);
     try {
       const plan = planCommand(
         {

@@ -1,13 +1,13 @@
-import { type Collection, checkPatterns } from '../../artifacts/collect.ts';
+import type { Collection } from '../../artifacts/collect.ts';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import type { Engine } from '../../engine.ts';
-import { isKilnCode, KilnError } from '../../errors.ts';
+import { isKilnCode, type KilnError } from '../../errors.ts';
 import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { sayAfter } from '../../host/process/wait-for.ts';
-import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
+import type { LeasedImage } from '../../image/store/images.ts';
 import type { RefusedCall, SandboxProcess } from '../../sandbox/command/process.ts';
 import type { CommandStdio } from '../../sandbox/command/streams.ts';
 import type { MachineFacts } from '../../sandbox/domain/ground.ts';
@@ -89,15 +89,13 @@ export interface FinishedRun extends RunReport {
  */
 export async function run(
   engine: Engine,
+  image: LeasedImage,
   request: RunRequest,
   hooks: RunHooks,
   timeline: Timeline = new Timeline(),
 ): Promise<FinishedRun> {
   const { signal, terminal, handOver } = hooks;
   signal?.throwIfAborted();
-  if (request.resultDirectory !== undefined) checkPatterns(request.artifacts);
-  timeline.enter('image');
-  await using image = await takeImage(engine, request);
   const { copyIn, keep } = request;
   const job = { request, image, copyIn, hooks, timeline };
   return await runJob(engine, job, async (sandbox, { command }) => {
@@ -190,12 +188,4 @@ function lostWarning(target: string): Warning {
 /** How long one process may keep a job from its start, ms: no longer than the job itself may take. */
 function startLimit({ timeout }: RunRequest): number | undefined {
   return timeout === undefined ? undefined : Math.max(timeout, sayAfter());
-}
-
-async function takeImage(engine: Engine, request: RunRequest): Promise<LeasedImage> {
-  const image = await leaseImage(engine.paths, request.image);
-  if (image !== undefined) return image;
-  throw new KilnError('E_IMAGE_MISSING', `there is no image ${request.image}`, {
-    hint: '`kiln image ls` lists them; `kiln image build RECIPE` makes one',
-  });
 }

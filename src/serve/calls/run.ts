@@ -5,6 +5,7 @@ import type {
   RunParameters,
   RunReply,
 } from '../../api/io-kiln.ts';
+import { checkPatterns } from '../../artifacts/collect.ts';
 import { heldResults, runRequest } from '../../cli/options/sandbox-options.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from '../../cli/output/errors.ts';
 import { admit } from '../../cli/users/user-guard.ts';
@@ -51,6 +52,8 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
   let stdio: CommandStdio | undefined;
   try {
     request = { ...request, ...(await heldResults(options, caller)) };
+    checkPatterns(request.artifacts);
+    timeline.enter('image');
     await using image = await takeImage(engine, wanted, context);
     if (image === undefined) return (await daemon?.work(call)) ?? ANSWERED;
     const { id, name } = image.manifest;
@@ -71,7 +74,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
       ended: () => call.signal,
       warning: ({ message }) => context.warn(message),
     };
-    const report = await run(engine, request, hooks, timeline);
+    const report = await run(engine, image, request, hooks, timeline);
     if (daemon === undefined) await report.remove();
     else {
       const gone = deferred<void>();
