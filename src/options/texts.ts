@@ -60,13 +60,18 @@ export const egress: Kind<string> = {
 export const capability: Kind<Capability> = { term: 'capability', read: parseCapability };
 export const layer: Kind<OptionalLayer> = { term: 'layer', read: parseLayer };
 
-export const label: Kind<string> = {
-  term: 'label',
-  read: (word) => {
-    parseLabelRequest(word);
-    return word;
-  },
-};
+/** Text for which `check` throws where it is not written correctly. */
+function checked(term: string, check: (word: string) => unknown): Kind<string> {
+  return {
+    term,
+    read: (word) => {
+      check(word);
+      return word;
+    },
+  };
+}
+
+export const label = checked('label', parseLabelRequest);
 
 /** @throws InvalidArgumentError */
 export function networkOf(word: string): 'private' | 'host' | LibvirtNetwork {
@@ -79,10 +84,4 @@ export function networkOf(word: string): 'private' | 'host' | LibvirtNetwork {
       );
 }
 
-export const network: Kind<string> = {
-  term: 'network',
-  read: (word) => {
-    networkOf(word);
-    return word;
-  },
-};
+export const network = checked('network', networkOf);
