@@ -1,4 +1,5 @@
 import { some } from '../../defined.ts';
+import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { readPatiently } from '../../host/files/user-file.ts';
 import { sayAfter, sayWaiting } from '../../host/process/wait-for.ts';
@@ -27,7 +28,10 @@ export function planRun(
 ): Plan {
   const { argv, env, capabilities, caller, binds, tmpfs, hostname, disk } = request;
   const { isolation, profile } = request;
+  const egress = some(request.egress);
+  const network = networkOf(request.network);
   refuseUndone(request, image.manifest);
+  checkEgress({ egress, network, seccomp: request.seccomp });
   const nested = profile === 'nested';
   return planCommand(
     {
@@ -36,8 +40,7 @@ export function planRun(
       user: request.user || undefined,
       // `--profile nested` brings a filter of its own.
       seccomp: nested && request.seccomp === 'default' ? profile : request.seccomp,
-      network: networkOf(request.network),
-      egress: some(request.egress),
+      ...{ network, egress },
       limits: limitsOf(request),
       time: timeOf(request),
       label: parseLabelRequest(request.label ?? 'auto'),

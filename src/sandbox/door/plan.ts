@@ -1,6 +1,5 @@
 import type { Owner } from '../../artifacts/destination.ts';
 import { defined } from '../../defined.ts';
-import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { ownPath } from '../../host/files/held.ts';
 import type { Capability } from '../../host/process/process.ts';
@@ -141,7 +140,6 @@ export function planCommand(
     { ...sandbox, binds, owner: user, shownAs: argv },
     { tree, id: manifest.id, environment: manifest.environment },
   );
-  checkEgress({ egress: job.egress, network: job.network, seccomp });
   return frozen({
     ...plan,
     command: {
