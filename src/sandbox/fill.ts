@@ -18,6 +18,7 @@ import { refuseHostWrites } from './policy/host-write.ts';
 import { requireLayer } from './policy/layers.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
 import { encodeRequest } from './wire/encode.ts';
+import type { Parts } from './wire/table.ts';
 
 /** A sandbox that is ready for commands. */
 export interface FilledSandbox {
@@ -55,7 +56,7 @@ export async function fillSandbox(
     if (isSent && prepare !== undefined) await domain.prepare(prepare);
     const control = new SandboxControl(domain.channel);
     if (asks !== undefined) lease = await leaseAddress(control, { ...asks, signal });
-    if (isUnset) await control.setAddress(INTERFACE, wiredAddress(fixed));
+    if (isUnset) await control.setAddress(INTERFACE, fixed);
     using plan = planFilesystem(
       specification,
       { range: domain.range, initPid: domain.channel.initPid },
@@ -108,21 +109,12 @@ function leaseRequest({ network, hostname }: SandboxSpecification): LeaseRequest
   return { mac: network.mac, hostname };
 }
 
-interface FixedAddress {
-  readonly address: string;
-  readonly prefix: number;
-  readonly gateway: string | undefined;
-}
-
-function fixedAddress({ network }: SandboxSpecification): FixedAddress | undefined {
+/** As the init takes it. The mask is for machines, which have no addresses of IPv6. */
+function fixedAddress({ network }: SandboxSpecification): Parts<'address'> | undefined {
   if (typeof network === 'string' || network.address === undefined) return undefined;
-  const [address = '', prefix] = network.address.split('/');
-  return { address, prefix: Number(prefix), gateway: network.gateway };
-}
-
-/** As the init takes it: four bytes each. */
-function wiredAddress({ address, prefix, gateway = '0.0.0.0' }: FixedAddress) {
+  const { address: given, gateway = '0.0.0.0' } = network;
+  const [address = '', prefix] = given.split('/');
   const mask = Buffer.alloc(4);
-  mask.writeUInt32BE(2 ** 32 - 2 ** (32 - prefix));
+  mask.writeUInt32BE((2 ** 32 - 2 ** (32 - Number(prefix))) >>> 0);
   return { address, mask: [...mask].join('.'), gateway };
 }
