@@ -139,7 +139,7 @@ export function jobJson({ state, record }: ListedJob) {
 }
 
 /** As `kiln image ls` has it. */
-function ownerText({ owner }: { readonly owner?: number }): string {
+function ownerText({ owner }: { readonly owner?: number | undefined }): string {
   return owner === undefined ? 'root' : `user ${owner}`;
 }
 

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import type { Owner } from '../artifacts/destination.ts';
-import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
 import { lockUnlessHeld } from '../host/files/flock.ts';
@@ -43,9 +42,9 @@ export async function openSandbox(
   sandbox.describe({
     // One that was parked waited for this: its age, by which `kiln gc` removes kept ones, is its command's.
     created: Date.now(),
-    ...defined({ image: specification.image, command: use.command, owner: host.owner?.uid }),
-    ...defined({ name: use.name }),
-    ...(labels === undefined ? {} : { labels: labelsInside(labels, mounts) }),
+    ...{ image: specification.image, command: use.command, owner: host.owner?.uid },
+      name: use.name,
+    labels: labels && labelsInside(labels, mounts),
   });
   try {
     await limitSandbox(sandbox.ground, specification);

@@ -15,7 +15,7 @@ interface Owned {
   /** Milliseconds since 1970. */
   readonly created: number;
   /** The uid of a user who is not root. */
-  readonly owner?: number;
+  readonly owner?: number | undefined;
 }
 
 interface Kind<Record, State> {

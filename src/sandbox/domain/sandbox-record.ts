@@ -31,11 +31,11 @@ export interface SandboxRecord {
   /** Once somebody has it. */
   readonly init?: RecordedProcess;
   readonly parked?: true | undefined;
-  readonly image?: string;
+  readonly image?: string | undefined;
   /** The caller's own name for it. */
-  readonly name?: string;
-  readonly command?: readonly string[];
-  readonly owner?: number;
+  readonly name?: string | undefined;
+  readonly command?: readonly string[] | undefined;
+  readonly owner?: number | undefined;
   readonly keepUntil?: number;
   readonly session?: SandboxSession;
 }

@@ -1,4 +1,3 @@
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { LibvirtNetwork } from '../../policy/network.ts';
 import { PORT } from '../../wire/port.ts';
@@ -19,7 +18,7 @@ export interface MachineOptions {
   readonly group: number;
   /** Bytes. */
   readonly memory: number;
-  readonly processors?: number;
+  readonly processors: number;
   readonly network: 'private' | LibvirtNetwork;
 }
 
@@ -55,7 +54,7 @@ export function machineXml(options: MachineOptions): string {
   <genid/>
   <memory unit='b'>${options.memory}</memory>
   <memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>
-  <vcpu>${options.processors ?? availableParallelism()}</vcpu>
+  <vcpu>${options.processors}</vcpu>
   <os>
     <type arch='x86_64' machine='q35'>hvm</type>
     <kernel>${escapeXml(boot.kernel)}</kernel>

@@ -1,7 +1,6 @@
 /** A sandbox that is a virtual machine: what stands on the host around its domain. */
 import { chmodSync, mkdirSync, statSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
-import { defined } from '../../../defined.ts';
 import { KilnError } from '../../../errors.ts';
 import type { RecordedProcess } from '../../../host/process/recorded-process.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
@@ -65,9 +64,10 @@ export async function startMachine(
   const xml = machineXml({
     ...{ name, uuid, folder, boot, emulator, accelerator, user, memory },
     group: accelerator === 'kvm' ? statSync('/dev/kvm').gid : user,
-    ...defined({
-      processors: limits.cpus && Math.min(Math.ceil(limits.cpus), availableParallelism()),
-    }),
+    processors: Math.min(
+      Math.ceil(limits.cpus ?? Number.POSITIVE_INFINITY),
+      availableParallelism(),
+    ),
     network,
   });
   const { process: relay, open } = await startRelay(virtiofsd, directory, name, range, user);
