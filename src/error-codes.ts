@@ -28,6 +28,13 @@ export const CODES_BY_PAGE = {
     E_CONFLICT:
       'Some of the changes of a sandbox were not written to the folder; the lines above say which, and why.',
   },
+  'snapshots.md': {
+    E_NO_SNAPSHOT: 'No snapshot has this id or name, or it is gone.',
+    E_ROLLBACK: 'A sandbox cannot go back to a snapshot now, or not to that one.',
+    E_SNAPSHOT:
+      'The files of a sandbox cannot become a snapshot, or what a snapshot has cannot be taken.',
+    E_SNAPSHOT_IN_USE: 'A sandbox or another snapshot stands on the snapshot.',
+  },
   'jobs.md': {
     E_JOB_LOST:
       'The daemon that a detached job was in has ended, and the job or its results with it.',

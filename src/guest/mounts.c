@@ -31,6 +31,10 @@ static const char *const device_names[] = {"null", "zero", "full", "random", "ur
 static int layers[LAYERS_MAX]; // folders with `upper`: the root's first, then those of FIELD_BIND in their order
 static size_t layer_count;
 
+// The root's lower layers above the image: those of snapshots, each on LOWERS/N, the lowest first.
+#define LOWERS "/scratch/lowers"
+static unsigned lower_count;
+
 static unsigned char closed[16 << 10];
 static size_t closed_length;
 static int limits = -1; // /proc/sys/user, which a read-only /proc/sys closes
@@ -137,6 +141,31 @@ static int mount_scratch(const struct message *setup, const struct field *field)
   return attach_closing(detached_tmpfs(0755, bytes, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV), "/scratch");
 }
 
+static void name_lower(unsigned nth, char out[32]) {
+  // The image is below all layers.
+  if (nth == 0) strcpy(out, "/lower");
+  else snprintf(out, 32, LOWERS "/%u", nth);
+}
+
+static int add_lower(int mount_fd) {
+  char path[32];
+  name_lower(++lower_count, path);
+  return make_directory(path, 0700) == 0 ? attach_at(mount_fd, path) : -1;
+}
+
+// What the topmost lower layer that has it says of the root's `name`. 1, or 0 where none has it.
+static int stat_below(const char *name, struct stat *out) {
+  for (unsigned left = lower_count + 1; left-- > 0;) {
+    char path[32];
+    name_lower(left, path);
+    int lower = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (lower < 0) return -1;
+    if (closing(lower, fstatat(lower, name, out, AT_SYMLINK_NOFOLLOW)) == 0) return 1;
+    if (errno != ENOENT) return -1;
+  }
+  return 0;
+}
+
 int mounts_seal(const char *path) {
   struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
   return (int)syscall(SYS_mount_setattr, AT_FDCWD, path, 0, &attributes, sizeof attributes);
@@ -155,10 +184,8 @@ static int make_names(const struct message *setup) {
   if (!field_find(setup, FIELD_ETC_FILE, &field)) return 0;
   // The merged /etc gets mode, owner and time of its topmost layer: set the image's.
   struct stat image = {.st_mode = S_IFDIR | 0755};
-  int lower = open("/lower", O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (lower < 0) return -1;
-  int found = closing(lower, fstatat(lower, "etc", &image, AT_SYMLINK_NOFOLLOW));
-  if (found != 0 && errno != ENOENT) return 0;
+  int found = stat_below("etc", &image);
+  if (found < 0) return 0;
   // A link or a file in place of /etc stays as it is: nothing is written through a link.
   if (!S_ISDIR(image.st_mode)) return 0;
   int layer = detached_tmpfs(0755, NAMES_BYTES, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
@@ -169,7 +196,7 @@ static int make_names(const struct message *setup) {
     if (field.tag == FIELD_ETC_FILE) result = write_etc_file(etc, &field);
   struct timespec times[2] = {image.st_atim, image.st_mtim};
   if (result != 0 || fchown(etc, image.st_uid, image.st_gid) != 0 ||
-      fchmod(etc, image.st_mode & 07777) != 0 || (found == 0 && futimens(etc, times) != 0))
+      fchmod(etc, image.st_mode & 07777) != 0 || (found == 1 && futimens(etc, times) != 0))
     return closing(etc, -1);
   return closing(etc, 1);
 }
@@ -229,12 +256,16 @@ static int make_root(const struct message *setup, struct failure *failure) {
         return fail(failure, FAIL_IMAGE, NULL);
     } else if (field.tag == FIELD_SCRATCH_TMPFS || field.tag == FIELD_SCRATCH) {
       if (mount_scratch(setup, &field) != 0) return fail(failure, FAIL_SCRATCH, NULL);
+    } else if (field.tag == FIELD_LOWER_LAYER) {
+      // Behind the scratch space, where it is mounted.
+      if (add_lower(setup->fds[wire_get_lower_layer(&field)]) != 0)
+        return fail(failure, FAIL_SNAPSHOT, NULL);
     }
   }
 
-  // The merged root takes mode and owner from upper: set the image's.
+  // The merged root takes mode and owner from upper: set those of the topmost layer below.
   struct stat lower;
-  if (stat("/lower", &lower) != 0) return fail(failure, FAIL_STAT_IMAGE, NULL);
+  if (stat_below(".", &lower) != 1) return fail(failure, FAIL_STAT_IMAGE, NULL);
   if ((mkdir("/scratch/upper", lower.st_mode & 07777) != 0 && errno != EEXIST) ||
       chown("/scratch/upper", lower.st_uid, lower.st_gid) != 0 ||
       (mkdir("/scratch/work", 0700) != 0 && errno != EEXIST))
@@ -243,9 +274,14 @@ static int make_root(const struct message *setup, struct failure *failure) {
   if (names < 0) return fail(failure, FAIL_NAMES, NULL);
   int open = fault("nosuid") || fault("nosuid-unchecked");
   char options[2048];
-  snprintf(options, sizeof options,
-           "lowerdir=%s/lower,upperdir=/scratch/upper,workdir=/scratch/work,userxattr",
-           names ? "/names:" : "");
+  snprintf(options, sizeof options, "lowerdir=%s", names ? "/names:" : "");
+  for (unsigned left = lower_count; left > 0; left--) {
+    char path[32];
+    name_lower(left, path);
+    snprintf(options + strlen(options), sizeof options - strlen(options), "%s:", path);
+  }
+  snprintf(options + strlen(options), sizeof options - strlen(options),
+           "/lower,upperdir=/scratch/upper,workdir=/scratch/work,userxattr");
   if (label_files() != NULL)
     snprintf(options + strlen(options), sizeof options - strlen(options), ",context=\"%s\"",
              label_files());

@@ -43,7 +43,8 @@ export async function openSandbox(
     // One that was parked waited for this: its age, by which `kiln gc` removes kept ones, is its command's.
     created: Date.now(),
     ...{ image: specification.image, command: use.command, owner: host.owner?.uid },
-      name: use.name,
+    layers: specification.layers?.map(({ id }) => id),
+    name: use.name,
     labels: labels && labelsInside(labels, mounts),
   });
   try {
@@ -163,13 +164,19 @@ async function claim(
   }
 }
 
-export async function reopenSandbox(host: SandboxHost, id: string) {
+/** @param rollsBack the caller goes on with what a rollback that was cut off has left */
+export async function reopenSandbox(host: SandboxHost, id: string, rollsBack = false) {
   const directory = join(host.paths.sandboxes, id);
   const record = readSandboxRecord(directory);
   const { session, keepUntil } = record ?? {};
   if (record === undefined || session === undefined || keepUntil === undefined) {
     throw new KilnError('E_NO_SANDBOX', `there is no kept sandbox ${id}`, {
       hint: '`kiln ps` lists them; `kiln run --keep` keeps one',
+    });
+  }
+  if (record.rollback !== undefined && !rollsBack) {
+    throw new KilnError('E_ROLLBACK', `the rollback of sandbox ${id} was cut off`, {
+      hint: `\`kiln rollback ${id} ${record.rollback}\` does it again; until then its files are mixed`,
     });
   }
   const lock = await lockUnlessHeld(sandboxFiles.lock(directory));

@@ -32,6 +32,10 @@ export interface SandboxRecord {
   readonly init?: RecordedProcess;
   readonly parked?: true | undefined;
   readonly image?: string | undefined;
+  /** Snapshots that its root stands on, above the image, the lowest first. */
+  readonly layers?: readonly string[] | undefined;
+  /** The snapshot that it is going back to: its files are of no use until that is done. */
+  readonly rollback?: string | undefined;
   /** The caller's own name for it. */
   readonly name?: string | undefined;
   readonly command?: readonly string[] | undefined;

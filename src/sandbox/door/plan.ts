@@ -9,6 +9,7 @@ import {
   type Interior,
   type Isolation,
   type SandboxImage,
+  type SnapshotLayer,
   surroundingsOf,
 } from '../policy/specification.ts';
 import { chosenProfile } from '../seccomp/profile.ts';
@@ -39,6 +40,7 @@ export interface SandboxJob extends AnyJob {
 export interface PlannedImage {
   readonly tree: string;
   readonly id: string | undefined;
+  readonly layers?: readonly SnapshotLayer[] | undefined;
   readonly environment: Readonly<Record<string, string>>;
 }
 
@@ -51,6 +53,13 @@ export interface CommandImage {
   readonly user: Owner;
   readonly host?: readonly string[];
   readonly accounts: readonly (Owner & { readonly name: string })[];
+}
+
+/** An image, and the layers of a snapshot on it. */
+export interface TakenImage {
+  readonly tree: string;
+  readonly manifest: CommandImage;
+  readonly layers?: readonly SnapshotLayer[] | undefined;
 }
 
 /** A planned sandbox: frozen and serialisable. Secrets are not in the plan; they come with the opening. */
@@ -113,7 +122,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
   return frozen({
     sandbox: {
       root: image.tree,
-      ...defined({ image: image.id }),
+      ...defined({ image: image.id, layers: image.layers }),
       hostname: DEFAULT_HOSTNAME,
       names: true,
       readonlyPaths: [],
@@ -129,16 +138,13 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
   });
 }
 
-export function planCommand(
-  job: CommandJob,
-  { tree, manifest }: { readonly tree: string; readonly manifest: CommandImage },
-): Plan {
+export function planCommand(job: CommandJob, { tree, manifest, layers }: TakenImage): Plan {
   const { argv, env, workdir, user: wanted, capabilities, seccomp, time, ...sandbox } = job;
   const user = commandUser(manifest, wanted);
   const binds = [...hostBinds(manifest), ...sandbox.binds];
   const plan = planSandbox(
     { ...sandbox, binds, owner: user, shownAs: argv },
-    { tree, id: manifest.id, environment: manifest.environment },
+    { tree, id: manifest.id, layers, environment: manifest.environment },
   );
   return frozen({
     ...plan,

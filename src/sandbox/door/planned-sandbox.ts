@@ -7,6 +7,7 @@ import { KilnError } from '../../errors.ts';
 import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
+import type { IdRange } from '../../host/state/reservation.ts';
 import { SandboxControl } from '../command/control.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxProcess } from '../command/process.ts';
@@ -121,8 +122,9 @@ export class PlannedSandbox implements AsyncDisposable {
     }
   }
 
-  static async reopen(host: SandboxHost, id: string) {
-    const { domain, session, keepUntil } = await reopenSandbox(host, id);
+  /** @param how whether what a rollback has left half-done is the caller's to mend */
+  static async reopen(host: SandboxHost, id: string, how: { readonly rollsBack?: boolean } = {}) {
+    const { domain, session, keepUntil } = await reopenSandbox(host, id, how.rollsBack);
     const { user, capabilities, seccomp, env, workdir, egress, facts, surroundings } = session;
     const { folders, protectedPaths } = session;
     const [uid = 0, gid = 0] = user.split(':').map(Number);
@@ -145,6 +147,11 @@ export class PlannedSandbox implements AsyncDisposable {
     // Loaded here, because few sandboxes have a proxy.
     const { openEgress } = await import('../../egress/open.ts');
     this.#egress = await openEgress((port) => this.#domain.ground.listen(port), egress);
+  }
+
+  /** Of its files' owners, as this host numbers them. */
+  get idRange(): IdRange {
+    return this.#domain.range;
   }
 
   /** Undefined where the sandbox is a container. */
@@ -271,6 +278,12 @@ export class PlannedSandbox implements AsyncDisposable {
 
   get protectedPaths(): readonly string[] {
     return this.#plan.protectedPaths ?? [];
+  }
+
+  /** Notes which snapshot the root goes back to, until that is done: nobody enters it before. */
+  noteRollback(snapshot: string | undefined): void {
+    this.#domain.describe({ rollback: snapshot });
+    this.#domain.writeRecord();
   }
 
   /**

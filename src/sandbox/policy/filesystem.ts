@@ -127,6 +127,9 @@ export function planFilesystem(
     const fd = plan.add(detach(scratch, namespace, false), scratch);
     operations.push({ op: 'scratch', fd });
   }
+  for (const { tree } of specification.layers ?? []) {
+    operations.push({ op: 'lower-layer', fd: plan.add(detach(tree, namespace, true), tree) });
+  }
   for (const { source, target } of specification.volumes) {
     const mount = typeof source === 'number' ? source : detach(source, namespace, false);
     const fd = plan.add(mount, typeof source === 'number' ? target : source);

@@ -102,6 +102,13 @@ export interface SandboxImage {
   /** The image's tree: a host path with real owners. It is never written to. */
   readonly root: string;
   readonly image?: string;
+  /** Layers of snapshots above the tree, the lowest first; each is a host path, as `root`. */
+  readonly layers?: readonly SnapshotLayer[];
+}
+
+export interface SnapshotLayer {
+  readonly id: string;
+  readonly tree: string;
 }
 
 export interface SandboxSpecification extends SandboxImage, Isolation, Interior {

@@ -9,12 +9,13 @@
  * end refuses a message with a missing or extra field, or with a part that does not match this table.
  */
 
-/** Bounds in bytes; `descriptors` is the most descriptors of a message. */
+/** Bounds in bytes; `descriptors` is the most descriptors of a message, `lowerLayers` the most snapshots of a root. */
 export const WIRE = {
   /** More than the kernel takes as arguments and environment (2 MiB). */
   request: 4 << 20,
   answer: 64 << 10,
   descriptors: 64,
+  lowerLayers: 12,
 } as const;
 
 export type Part =
@@ -109,6 +110,7 @@ export const FAILURES = {
   'user-limit': [29, 'limit {text}'],
   lend: [31, 'prepare what it makes in the place of commands'],
   layer: [32, 'make a layer for {text}'],
+  snapshot: [33, 'attach the layer of a snapshot'],
   'measure-files': [30, 'get something to measure Landlock against'],
 
   'open-users': [40, 'container root is the host’s root', 'user-namespace'],
@@ -186,6 +188,8 @@ const failureCodes = Object.fromEntries(
 export const FIELDS = {
   hostname: { tag: 1, parts: { name: { kind: 'text', most: 64 } } },
   lower: { tag: 2, parts: { fd: descriptor } },
+  /** Above the image: the layer of a snapshot. The lowest comes first. */
+  'lower-layer': { tag: 48, parts: { fd: descriptor } },
   /** Upper and work directory on a tmpfs of this many bytes. */
   'scratch-tmpfs': { tag: 3, parts: { bytes: size } },
   scratch: { tag: 4, parts: { fd: descriptor } },
@@ -351,6 +355,7 @@ export const REQUESTS = {
       lower: ONCE,
       'scratch-tmpfs': PERHAPS,
       scratch: PERHAPS,
+      'lower-layer': [0, WIRE.lowerLayers],
       network: PERHAPS,
       tmpfs: SOME,
       bind: SOME,
