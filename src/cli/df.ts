@@ -5,6 +5,7 @@ import { sizeText } from '../host/calls/system-error.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { storeUsage } from '../image/store/gc.ts';
+import { snapshotUsage } from '../image/store/snapshots.ts';
 import { usageOf, userStorage } from '../image/store/user-storage.ts';
 import { BUILD_CACHES } from '../packages/repository/cache.ts';
 import { cacheUsage } from '../packages/repository/prune.ts';
@@ -25,7 +26,14 @@ Examples:
   kiln df --json | jq '.[] | {type, bytes}'`;
 
 interface Usage {
-  readonly type: 'images' | 'packages' | 'downloads' | 'caches' | 'roots' | 'services';
+  readonly type:
+    | 'images'
+    | 'packages'
+    | 'downloads'
+    | 'caches'
+    | 'roots'
+    | 'snapshots'
+    | 'services';
   readonly count: number;
   readonly bytes: number;
   readonly unusedBytes: number;
@@ -41,7 +49,7 @@ const COLUMNS: Columns<Usage> = [
 export function dfCommand(caller: Caller): KilnCommand {
   return new KilnCommand('df')
     .description(
-      'Show the size of images, packages, downloads, build caches and services on the disk.',
+      'Show the size of images, packages, downloads, build caches, snapshots and services on the disk.',
     )
     .rows(listing('{{.Type}} {{.Size}}'))
     .addHelpText('after', EXAMPLES)
@@ -61,6 +69,7 @@ export function dfCommand(caller: Caller): KilnCommand {
         { type: 'packages', ...packages, unusedBytes: packagesWithoutImage.bytes },
         { type: 'downloads', count: files, bytes, unusedBytes: bytes },
         { type: 'caches', ...caches, unusedBytes: caches.bytes },
+        { type: 'snapshots', ...(await snapshotUsage(engine.paths, undefined)), unusedBytes: 0 },
         { type: 'services', ...(await servicesUsage(engine.paths, caller)), unusedBytes: 0 },
       ];
       printRows(caller.stdout, COLUMNS, rows, options);
@@ -92,13 +101,14 @@ async function showOwn(
   options: ListOptions,
   { stdout, stderr }: Caller,
 ): Promise<void> {
-  const { images, packages, downloads, caches, roots } = await userStorage(paths, user);
+  const { images, packages, downloads, caches, roots, snapshots } = await userStorage(paths, user);
   const rows: Usage[] = [
     { type: 'images', ...images },
     { type: 'packages', ...packages },
     { type: 'downloads', ...downloads, unusedBytes: downloads.bytes },
     { type: 'caches', ...caches, unusedBytes: caches.bytes },
     { type: 'roots', ...roots, unusedBytes: 0 },
+    { type: 'snapshots', ...snapshots, unusedBytes: 0 },
   ];
   printRows(stdout, COLUMNS, rows, options);
   const bytes = rows.reduce((sum, row) => sum + row.bytes, 0);

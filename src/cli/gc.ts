@@ -12,6 +12,7 @@ import { damagedImages } from '../image/store/damage.ts';
 import { syncStore } from '../image/store/durability.ts';
 import { collectGarbage, removeUnusedPackages } from '../image/store/gc.ts';
 import { removeIdleImage } from '../image/store/images.ts';
+import { sweepSnapshots } from '../image/store/snapshots.ts';
 import { buildCachesOf, imagesOf } from '../image/store/user-storage.ts';
 import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
 import { pruneRoots } from '../jobs/mock/root/root.ts';
@@ -90,6 +91,7 @@ export function gcCommand(caller: Caller): KilnCommand {
       const kept = defined({ keptMaxAge: maxAge });
       const sandboxes = await sweepSandboxes(engine.paths, engine.connect, kept);
       const domains = await sweepDomains(engine.paths, await engine.connect());
+      const snapshots = await sweepSnapshots(engine.paths, undefined);
       const limits = defined({ maxAge, maxSize });
       const jobs = await removeOldJobs(engine.paths, undefined, maxAge);
       const roots = await pruneRoots(engine, maxAge);
@@ -98,9 +100,11 @@ export function gcCommand(caller: Caller): KilnCommand {
       const { failures, ...store } = await collectGarbage(engine.paths, limits);
       const downloads = await pruneCaches(engine.paths, limits);
       for (const failure of failures) printError(failure, caller.stderr);
-      const report = { sandboxes, jobs, domains, roots, ...store, downloads, damaged, verified };
+      const report = {
+        ...{ sandboxes, snapshots, jobs, domains, roots, ...store, downloads, damaged, verified },
+      };
       const text = () =>
-        `${verifiedText(verified)}removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads: ${sizeText(store.bytes + downloads.bytes)}; deleted ${store.trees} trees`;
+        `${verifiedText(verified)}removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads, ${snapshots.length} snapshots: ${sizeText(store.bytes + downloads.bytes)}; deleted ${store.trees} trees`;
       printEither(caller.stdout, options, report, text);
       if (verified === undefined) return;
       const stay = damagedImages(engine.paths);
@@ -127,6 +131,7 @@ async function removeOwn(
 ): Promise<void> {
   const { paths } = engine;
   const sandboxes = await removeKept(engine, maxAge);
+  const snapshots = await sweepSnapshots(paths, user);
   const jobs = await removeOldJobs(paths, user, maxAge ?? 0);
   const oldest = maxAge === undefined ? Number.NEGATIVE_INFINITY : Date.now() - maxAge;
   const roots = maxAge === undefined ? [] : await pruneRoots(engine, maxAge);
@@ -140,8 +145,9 @@ async function removeOwn(
   const packages = await removeUnusedPackages(paths, user);
   const downloads = await pruneOwn(paths, user, defined({ maxAge }));
   const text = () =>
-    `removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${roots.length} roots, ${images.length} images, ${packages.count} packages, ${downloads.files} downloads`;
-  const report = { sandboxes, jobs, roots, images, packages: packages.count, downloads };
+    `removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${roots.length} roots, ${images.length} images, ${packages.count} packages, ${downloads.files} downloads, ${snapshots.length} snapshots`;
+  const found = { sandboxes, snapshots, jobs, roots, images };
+  const report = { ...found, packages: packages.count, downloads };
   printEither(stdout, how, report, text);
 }
 

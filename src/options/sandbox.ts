@@ -138,6 +138,11 @@ const interactive = row(flag, 'open', {
  */
 export const SANDBOX = {
   image: image('use', ', or host: this host’s own /usr, read-only'),
+  fromSnapshot: row(text('snapshot'), 'open', {
+    flag: 'from',
+    help: 'begin with the files of this snapshot, by its name or id: `kiln snapshot ls` lists them',
+    stays: () => 'the snapshot lies on this machine',
+  }),
   binds: {
     ...bind(
       'bind-mount a host path; how is rw, ro, cow (what is written lies in a layer: kiln diff, apply), z, Z (relabel it for SELinux, see docs/labels.md) or nolinks (refuse one with symbolic links in it), or several with commas: SRC:DST:ro,z',

@@ -13,6 +13,7 @@ const tasks: TaskTable = {
   'rpm-read': () => import('../packages/rpm/read-task.ts'),
   'rpm-sign': () => import('../packages/rpm/signature/sign-task.ts'),
   'rpm-unpack': () => import('../packages/rpm/unpack-task.ts'),
+  'snapshot-copy': () => import('../snapshot/copy-task.ts'),
   'solver-convert': () => import('../packages/solver/convert-task.ts'),
   'solver-solve': () => import('../packages/solver/solve-task.ts'),
 };

@@ -24,7 +24,9 @@ export function replayCommand({ request, image: used }: Result): string | undefi
   if (Array.isArray(argv)) {
     const name = used?.name ?? request.image;
     if (typeof name !== 'string') return undefined;
-    const words = again(SANDBOX, { ...request, image: name });
+    // A snapshot has its image.
+    const image = request.fromSnapshot === undefined ? name : undefined;
+    const words = again(SANDBOX, { ...request, image });
     const own = request.entrypoint === '' ? ['--entrypoint', ''] : [];
     return command('run', [...words, ...own, '--', ...argv.map(String)]);
   }

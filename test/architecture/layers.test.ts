@@ -16,7 +16,17 @@ const ROOMS: readonly string[] = [
   ...['api', 'artifacts', 'egress', 'packages/rpm', 'packages/repository'],
   ...['sandbox/wire', 'sandbox/seccomp', 'sandbox/policy', 'sandbox/labels', 'sandbox/command'],
   ...['sandbox/domain', 'sandbox/network', 'sandbox/fill.ts', 'sandbox/open.ts', 'sandbox/door'],
-  ...['options', 'recipe', 'result', 'users', 'engine.ts', 'report', 'packages/solver', 'image'],
+  ...[
+    'options',
+    'recipe',
+    'result',
+    'users',
+    'engine.ts',
+    'report',
+    'packages/solver',
+    'image',
+    'snapshot',
+  ],
   ...['jobs/run', 'jobs/changes', 'daemon', 'jobs/rpmbuild', 'jobs/chain', 'jobs/recipe'],
   ...[
     'jobs/verify',

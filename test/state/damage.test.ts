@@ -199,8 +199,9 @@ const GARBLED: ReadonlySet<string> = new Set([
   ...['definition', 'no content'],
 ]);
 
-/** Of detached jobs, accounts, of downloads that broke off, and of upgrades that are under way. */
-const ELSEWHERE = /detached|account|cache\\?\/partial|cache\\?\/\(bases|previous|store\\?\/damage/;
+/** Of detached jobs, snapshots, accounts, of downloads that broke off, and of upgrades that are under way. */
+const ELSEWHERE =
+  /detached|snapshots|account|cache\\?\/partial|cache\\?\/\(bases|previous|store\\?\/damage/;
 
 /**
  * Who reads it says so; but `kiln run` and the others have no reason to (`kiln gc --verify` has), or what writes an

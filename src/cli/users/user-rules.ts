@@ -15,6 +15,9 @@ export function isBuiltFile(text: string): boolean {
 /** What the arguments of each command are. One that is missing here is root's. */
 export const USER_COMMANDS: Readonly<Record<string, Rule>> = {
   ...open('run', 'shell', 'exec', 'diff', 'apply', 'discard'),
+  // Others' sandboxes and snapshots are not found.
+  ...open('snapshot', 'snapshot ls', 'snapshot show', 'snapshot rm', 'fork', 'rollback'),
+  ...open('image commit'),
   build: path('built', undefined, isBuiltFile),
   // What these then call has the rules of `run`, `exec` and `kill`.
   ...open('ci gitlab config', 'ci gitlab prepare', 'ci gitlab run', 'ci gitlab cleanup'),

@@ -11,6 +11,7 @@ import { requireState, type StatePaths, statePaths } from '../../host/state/path
 import { imagesOwnedBy, removeUnusedPackages } from '../../image/store/gc.ts';
 import { listImages, removeIdleImage } from '../../image/store/images.ts';
 import { ownersOf, ROOT } from '../../image/store/manifest.ts';
+import { snapshotOwners, sweepSnapshots } from '../../image/store/snapshots.ts';
 import { rootFolder, rootNames, userStorage } from '../../image/store/user-storage.ts';
 import { MockRoot } from '../../jobs/mock/root/root.ts';
 import { needed } from '../../options/kind.ts';
@@ -118,6 +119,7 @@ async function uidsIn(paths: StatePaths): Promise<number[]> {
     ...[...sandboxes, ...jobs].map(({ record }) => record.owner),
     ...images.flatMap(({ manifest }) => [...ownersOf(paths, manifest).keys()]),
     ...roots.map((uid) => uid && Number(uid)),
+    ...(await snapshotOwners(paths)),
   ];
   const uids = all.filter((uid) => typeof uid === 'number' && uid !== ROOT) as number[];
   return [...new Set(uids)].sort((a, b) => a - b);
@@ -151,16 +153,18 @@ const KEPT: Columns<Kept> = [
   ['SIZE', ({ bytes }) => (bytes === undefined ? '' : sizeText(bytes))],
 ];
 
+const KEPT_KINDS = [
+  ...(['images', 'packages', 'downloads', 'caches', 'roots', 'snapshots'] as const),
+];
+
 async function showUser(uid: number, options: ListOptions, caller: Caller): Promise<void> {
   const paths = pathsOf(caller);
   const { name, now, since, state } = await listed(paths, uid);
-  const { images, packages, downloads, caches, roots } = await userStorage(paths, { uid });
+  const kept = await userStorage(paths, { uid });
   const rows: Kept[] = [
     { type: 'sandboxes', count: (await listSandboxes(paths, { owner: { uid } })).length },
     { type: 'jobs', count: (await listJobs(paths, { uid })).length },
-    ...Object.entries({ images, packages, downloads, caches, roots }).map(
-      ([type, { count, bytes }]) => ({ type, count, bytes }),
-    ),
+    ...KEPT_KINDS.map((type) => ({ type, count: kept[type].count, bytes: kept[type].bytes })),
   ];
   if (isTable(options)) {
     const from = since === undefined ? '' : ` since ${new Date(since).toISOString()}`;
@@ -176,6 +180,7 @@ async function removeUser(uid: number, caller: Caller): Promise<void> {
   const { paths } = engine;
   const user = { uid };
   await endAll(engine, user);
+  const snapshots = await sweepSnapshots(paths, user, () => true);
   const jobs = await removeOldJobs(paths, user, 0);
   let images = 0;
   const left: string[] = [];
@@ -201,7 +206,7 @@ async function removeUser(uid: number, caller: Caller): Promise<void> {
   }
   await removeTree(userFolder(paths, uid));
   caller.stdout.say(
-    `removed ${jobs.length} jobs, ${images} images, ${packages.count} packages, ${roots.length} roots, and caches of user ${uid}\n`,
+    `removed ${jobs.length} jobs, ${snapshots.length} snapshots, ${images} images, ${packages.count} packages, ${roots.length} roots, and caches of user ${uid}\n`,
   );
 }
 

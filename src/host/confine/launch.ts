@@ -23,8 +23,7 @@ import { USER_NAMESPACE_FD } from './task.ts';
  * systemd's UIDS-GIDS document leaves these ids of the host unused; src/host/state/reservation.ts reserves them. Children
  * share them: each has a user and pid namespace of its own.
  */
-const ID_BASE = 1879048192;
-const ID_COUNT = 65536;
+const OWN_IDS = { base: 1879048192, count: 65536 };
 
 /**
  * The child unpacks as root of the namespace. It needs SYS_ADMIN only until it has changed its root; then its
@@ -40,6 +39,8 @@ interface LaunchOptions {
   readonly destination?: string | undefined;
   readonly fds: readonly number[];
   readonly entry?: string | undefined;
+  /** The child's ids on the host, instead of those that no file has: of a sandbox whose files it reads. */
+  readonly ids?: { readonly base: number; readonly count: number } | undefined;
   /** Another program than kiln's own: it speaks as kiln's do, and encloses itself as they do (child.ts). */
   readonly command?: readonly string[] | undefined;
 }
@@ -53,8 +54,10 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
   using opened = new DisposableStack();
   const open = (fd: number) => opened.use(closing(fd)).fd;
   try {
-    const users = mapping(process.geteuid?.());
-    const userNamespace = open(createUserNamespace([users], [mapping(process.getegid?.())]));
+    const { ids } = options;
+    const users = mapping(process.geteuid?.(), ids);
+    const groups = mapping(process.getegid?.(), ids);
+    const userNamespace = open(createUserNamespace([users], [groups]));
     let destination: number | 'ignore' = 'ignore';
     if (options.destination !== undefined) {
       destination = open(cloneMount(options.destination));
@@ -79,9 +82,9 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
 }
 
 /** Other users can only map their own id, and have no destination. */
-function mapping(own = 0) {
+function mapping(own = 0, { base, count } = OWN_IDS) {
   return process.geteuid?.() === 0
-    ? { inside: 0, outside: ID_BASE, count: ID_COUNT }
+    ? { inside: 0, outside: base, count }
     : { inside: 0, outside: own, count: 1 };
 }
 
@@ -103,8 +106,8 @@ function confinedCommand(options: LaunchOptions): string[] {
   return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...command];
 }
 
-function ownProgram({ task, entry: path = programPath('confined') }: LaunchOptions) {
-  const { prefix, node, entry } = passageTo(path, { base: ID_BASE, count: ID_COUNT });
+function ownProgram({ task, entry: path = programPath('confined'), ids }: LaunchOptions) {
+  const { prefix, node, entry } = passageTo(path, ids ?? OWN_IDS);
   const options = [
     `--max-old-space-size=${HEAP_MB}`,
     '--disable-warning=ExperimentalWarning',

@@ -152,6 +152,15 @@ export function renameat(from: number, oldName: Name, to: number, newName: Name)
   checked('renameat', tryCall('renameat2', from, old, to, name, 0), newName);
 }
 
+const RENAME_WHITEOUT = 4;
+
+/** Leaves overlayfs's mark of a removed file where the name was. */
+export function leaveWhiteout(from: number, oldName: Name, to: number, newName: Name): void {
+  const [old, name] = [cString(oldName), cString(newName)];
+  const result = tryCall('renameat2', from, old, to, name, RENAME_WHITEOUT);
+  checked('renameat', result, newName);
+}
+
 export function unlinkat(
   dirfd: number,
   name: Name,

@@ -108,6 +108,25 @@ const FSCONFIG_CMD_CREATE = 6;
 
 const TRIES = 50;
 
+const FSCONFIG_SET_FLAG = 0;
+
+/**
+ * A read-only overlay of folders, the topmost first, with the marks that a user namespace makes in layers. By
+ * descriptors: the kernel takes 255 characters of one option, and no name of a folder means something there.
+ */
+export function mountOverlay(lowers: readonly number[]): number {
+  using opened = closing(checked('fsopen', tryCall('fsopen', 'overlay', FSOPEN_CLOEXEC)));
+  const { fd: fs } = opened;
+  const layers = lowers.map((fd) => `/proc/self/fd/${fd}`).join(':');
+  const set = (key: string, value: string) =>
+    checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_STRING, key, value, 0), key);
+  set('lowerdir', layers);
+  checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_FLAG, 'userxattr', null, 0));
+  checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_CMD_CREATE, null, null, 0), layers);
+  const attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+  return checked('fsmount', tryCall('fsmount', fs, FSMOUNT_CLOEXEC, attributes));
+}
+
 export function mountLoopImage(path: string, type: string): number {
   const { name, device } = attachLoop(path);
   using _device = closing(device);

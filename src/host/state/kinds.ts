@@ -125,6 +125,13 @@ export const KINDS: readonly StateKind[] = [
     `store/images/${HEX}/own-files.json`,
     '`kiln gc --verify` asks for the image to be made anew',
   ),
+  kind('tree', `store/snapshots/${HEX}/tree/.*`),
+  kind('no content', `store/snapshots/${HEX}/lease`),
+  kind(
+    'record',
+    `store/snapshots/${HEX}/snapshot.json`,
+    'nobody can use this snapshot any more, and `kiln gc` removes it',
+  ),
 ];
 
 function kind(care: Care, pattern: string, mend?: string): StateKind {

@@ -52,6 +52,7 @@ export function statePaths(env: NodeJS.ProcessEnv) {
     packages: join(store, 'packages'),
     images: join(store, 'images'),
     roots: join(store, 'roots'),
+    snapshots: join(store, 'snapshots'),
     /** What is renamed to here is removed later (ext4 scans freshly deleted inodes). */
     trash: join(store, 'trash'),
     sandboxes: join(run, 'sandboxes'),

@@ -73,6 +73,9 @@ export interface ImportOptions {
   /** What the layout does not say. */
   readonly healthcheck?: OciHealthcheck;
   readonly uid?: number | undefined;
+  /** Of an archive, which says nothing of itself. */
+  readonly config?: OciConfig['config'];
+  readonly madeOf?: ImageManifest['madeOf'];
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -117,7 +120,7 @@ export async function importImage(
     if (!isOci) layers.push(openLayer(source));
     const config: OciConfig = isOci
       ? withHealthcheck(await openOci(source, options, layers), options.healthcheck)
-      : { architecture: options.arch };
+      : { architecture: options.arch, ...defined({ config: options.config }) };
     const imported = { layers: layers.map(({ digest }) => digest), config: config.config ?? {} };
     const id = digestOf({ format: IMAGE_FORMAT, imported });
     return await withLock(
@@ -202,7 +205,11 @@ async function unpack(
   mkdirSync(tree, { recursive: true });
   chmodSync(tree, 0o755);
   const output = await unpackLayers(layers, tree, options);
-  const manifest = manifestOf(id, tree, config, output, options.name);
+  const { madeOf } = options;
+  const manifest = {
+    ...manifestOf(id, tree, config, output, options.name),
+    ...defined({ madeOf }),
+  };
   const contents: ImageContents = { inputs: null, packages: [], linked: [], exactReasons: [] };
   const owner = { name: options.name, private: false };
   await writeImage(directory, manifest, contents, { uid: options.uid ?? ROOT, owner });

@@ -263,6 +263,7 @@ export async function heldImages(paths: StatePaths): Promise<HeldImages> {
   };
   await note(paths.roots, 'root.json', 'the root');
   await note(paths.sandboxes, 'sandbox.json', 'the sandbox');
+  await note(paths.snapshots, 'snapshot.json', 'the snapshot');
   await note(paths.services, 'image.json', 'the service');
   // An upgrade that fails, or whose maker died, goes back to it.
   await note(paths.services, 'previous/image.json', 'the service');

@@ -62,6 +62,8 @@ export interface ImageManifest extends ImageStart {
   /** Milliseconds since 1970. */
   readonly created: number;
   readonly made: Moment;
+  /** Of an image that was made of snapshots: the image they stand on, and the digests of their layers. */
+  readonly madeOf?: { readonly image: string; readonly layers: readonly string[] };
 }
 
 export const imageFiles = {

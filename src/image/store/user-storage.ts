@@ -14,6 +14,7 @@ import { installedSize, isOwnedBy } from './entry.ts';
 import { type Amount, imagesOwnedBy, ownFiles, total, unusedIn } from './gc.ts';
 import { type ListedImage, listImages, removeIdleImage } from './images.ts';
 import { ownersOf, ROOT } from './manifest.ts';
+import { snapshotUsage } from './snapshots.ts';
 import { neededPackages } from './work-directory.ts';
 
 export interface UserStorage {
@@ -27,6 +28,7 @@ export interface UserStorage {
   readonly caches: Amount;
   /** Of kiln-mock. */
   readonly roots: Amount;
+  readonly snapshots: Amount;
 }
 
 /** The folder of a root of kiln-mock; root's own names do not begin with that sign. */
@@ -100,6 +102,7 @@ async function keptBy(
     roots: total(
       (await rootNames(paths, user)).map((name) => keptIn(rootFolder(paths, user, name))),
     ),
+    snapshots: await snapshotUsage(paths, user),
   };
 }
 
@@ -130,7 +133,7 @@ export async function storageLeft(
   const room = left + total(passing.map(ownFiles)).bytes;
   if (room < 0) {
     const wanted = Math.ceil((storage - room) / SIZES.M) * SIZES.M;
-    const what = `user ${owner.uid} would keep ${inUnits(wanted, SIZES)} of images, packages, downloads, caches and roots, more than ${inUnits(storage, SIZES)}`;
+    const what = `user ${owner.uid} would keep ${inUnits(wanted, SIZES)} of images, packages, downloads, caches, roots and snapshots, more than ${inUnits(storage, SIZES)}`;
     throw new KilnError('E_DISK', what, {
       hint: '`kiln df` shows what takes them, `kiln image rm` and `kiln gc` give room back; root sets users.limits.storage in /etc/kiln/kiln.yaml',
     });

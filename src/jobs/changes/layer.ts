@@ -10,9 +10,11 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { AT_FDCWD, openDirectory } from '../../host/files/at.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { openFolder } from '../../host/files/held.ts';
-import { leaseImage } from '../../image/store/images.ts';
+import { leaseSnapshot, type Snapshot } from '../../image/store/snapshots.ts';
 import type { LayeredFolder } from '../../sandbox/domain/sandbox-record.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import { leaseStack } from '../../snapshot/stack.ts';
+import { openStack } from '../../snapshot/view.ts';
 import { type Changes, readChanges } from './walk.ts';
 
 export interface Layer {
@@ -31,6 +33,8 @@ export interface Layer {
 
 export interface LayerOptions {
   readonly image: string | undefined;
+  /** Snapshots that the root stands on, above the image. */
+  readonly layers?: readonly string[] | undefined;
   /** Opens a folder of the caller's. @throws KilnError E_BIND, E_CALLER_FILE */
   readonly place: (path: string) => Promise<HeldPath>;
   readonly rights: WithRights;
@@ -50,7 +54,7 @@ export async function openLayer(
   const { rights } = options;
   const lower =
     folder === undefined
-      ? await openImage(engine, options.image, stack)
+      ? await openBelow(engine, options, stack)
       : stack.use(closing(await openCallers(folder, options))).fd;
   const since = fstatSync(home, { bigint: true }).mtimeNs;
   const layer = { folder, home, upper, lower, since };
@@ -89,27 +93,38 @@ async function openCallers(
   });
 }
 
-async function openImage(
+async function openBelow(
   { paths }: Engine,
-  id: string | undefined,
+  { image = '', layers = [] }: Pick<LayerOptions, 'image' | 'layers'>,
   stack: AsyncDisposableStack,
 ): Promise<number> {
-  const image = id === undefined ? undefined : await leaseImage(paths, id);
-  if (image === undefined) {
-    throw new KilnError('E_IMAGE_MISSING', 'the image of the sandbox is gone', {
-      hint: '`kiln image ls` lists those that are there',
-    });
-  }
-  stack.use(image);
-  return stack.use(closing(openDirectory(AT_FDCWD, image.tree))).fd;
+  const below = stack.use(await leaseStack(paths, image, layers));
+  return stack.use(closing(openStack(below, below.layers))).fd;
+}
+
+/** A snapshot and what it stands on. @throws KilnError E_NO_SNAPSHOT, E_IMAGE_MISSING, E_SNAPSHOT */
+export async function openSnapshotLayer(
+  engine: Engine,
+  { id, record }: Snapshot,
+): Promise<Layer & AsyncDisposable> {
+  await using stack = new AsyncDisposableStack();
+  const { tree } = stack.use(await leaseSnapshot(engine.paths, id));
+  const upper = stack.use(closing(openDirectory(AT_FDCWD, tree))).fd;
+  const lower = await openBelow(engine, record, stack);
+  const all = stack.move();
+  return {
+    ...{ folder: undefined, home: upper, upper, lower, since: 0n },
+    rights: (act) => act(),
+    [Symbol.asyncDispose]: () => all.disposeAsync(),
+  };
 }
 
 /** The most changes that are told of at once. */
 const MOST = 100_000;
 
-/** @throws KilnError E_CHANGES, the signal's reason */
+/** @param sandbox none of a snapshot @throws KilnError E_CHANGES, the signal's reason */
 export async function changesOf(
-  sandbox: PlannedSandbox,
+  sandbox: PlannedSandbox | undefined,
   { folder, upper, lower, rights }: Layer,
   only: readonly ByteString[],
   signal?: AbortSignal,
@@ -119,9 +134,10 @@ export async function changesOf(
     path.startsWith(top) && path.length > top.length ? [fromText(path.slice(top.length))] : [];
   const request = {
     ...{ upper, lower, rights, only, signal, most: MOST },
-    mounts: sandbox.facts.mounts.flatMap(({ path }) => below(path)),
-    protectedPaths: folder === undefined ? [] : sandbox.protectedPaths.map(fromText),
-    ...defined({ base: folder === undefined ? sandbox.facts.uidMap[1] : undefined }),
+    mounts: sandbox?.facts.mounts.flatMap(({ path }) => below(path)) ?? [],
+    protectedPaths: folder === undefined ? [] : (sandbox?.protectedPaths.map(fromText) ?? []),
+    // In a snapshot, files have the owners that they have in images.
+    ...defined({ base: folder === undefined ? (sandbox?.facts.uidMap[1] ?? 0) : undefined }),
   };
   try {
     return await readChanges(request);

@@ -7,6 +7,7 @@ const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])
   ['an IPv6 address', ({ network }) => /,address=[^,/]*:/.test(network)],
   ['--profile nested', ({ profile }) => profile === 'nested'],
   ['a bind with cow', ({ binds }) => binds.some(({ cow }) => cow === true)],
+  ['--from', ({ fromSnapshot }) => fromSnapshot !== undefined],
   ['--label', ({ label }) => label !== undefined && label !== 'auto'],
 ];
 

@@ -6,7 +6,7 @@ import { sayAfter, sayWaiting } from '../../host/process/wait-for.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { networkOf } from '../../options/texts.ts';
 import { allEnds } from '../../promise.ts';
-import { type Plan, planCommand } from '../../sandbox/door/plan.ts';
+import { type Plan, planCommand, type TakenImage } from '../../sandbox/door/plan.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
 import type { OptionalLayer } from '../../sandbox/policy/layers.ts';
@@ -24,7 +24,7 @@ export interface CallersLayers {
 export function planRun(
   engine: CallersLayers,
   request: RunRequest,
-  image: { readonly tree: string; readonly manifest: ImageManifest },
+  image: TakenImage & { readonly manifest: ImageManifest },
 ): Plan {
   const { argv, env, capabilities, caller, binds, tmpfs, hostname, disk } = request;
   const { isolation, profile } = request;

@@ -15,6 +15,7 @@ import type { LimitHit, Measured } from '../../sandbox/door/io.ts';
 import type { KeptCommand, Plan } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
+import type { LeasedStack } from '../../snapshot/stack.ts';
 import { collect, type Results } from './collect.ts';
 import { inSandbox } from './in-sandbox.ts';
 import { planRun, readSecrets } from './plan.ts';
@@ -47,7 +48,7 @@ export interface RunHooks extends JobHooks, CommandStdio {
 /** One job in a sandbox of its own. */
 interface Job {
   readonly request: RunRequest;
-  readonly image: LeasedImage;
+  readonly image: LeasedImage & Partial<LeasedStack>;
   readonly copyIn: readonly CopyInItem[];
   readonly hooks: JobHooks;
   readonly timeline: Timeline;
@@ -89,7 +90,7 @@ export interface FinishedRun extends RunReport {
  */
 export async function run(
   engine: Engine,
-  image: LeasedImage,
+  image: LeasedImage & Partial<LeasedStack>,
   request: RunRequest,
   hooks: RunHooks,
   timeline: Timeline = new Timeline(),

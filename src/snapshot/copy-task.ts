@@ -1,0 +1,277 @@
+/**
+ * Copies what overlayfs wrote into an upper folder, as a confined child that has the ids of the sandbox. Both trees
+ * are entered by descriptors. The source is hostile and may change meanwhile: nothing in it is followed.
+ *
+ * Kept are the kernel's own marks: whiteouts, and `user.overlay.opaque=y` of folders. Set-id bits and capabilities of
+ * files are dropped, since whatever wrote the file may have set them.
+ */
+
+import { createHash } from 'node:crypto';
+import { type BigIntStats, constants, fchmodSync, fchownSync, fstatSync } from 'node:fs';
+import { Budget } from '../artifacts/budget.ts';
+import { copyContent } from '../artifacts/content.ts';
+import { type ByteString, joinBytes, toBytes } from '../artifacts/pattern.ts';
+import { listEntries } from '../artifacts/source.ts';
+import { KilnError } from '../errors.ts';
+import { closing, getXattr, listXattrs, removeXattr, setXattr } from '../host/calls/descriptor.ts';
+import { succeeds } from '../host/calls/libc.ts';
+import type { SingleTask } from '../host/confine/task.ts';
+import {
+  DIRECTORY_BELOW,
+  lchownat,
+  leaveWhiteout,
+  linkat,
+  mkdirat,
+  NEW_FILE,
+  openat2,
+  openPath,
+  RESOLVE_BENEATH,
+  RESOLVE_NO_SYMLINKS,
+  RESOLVE_NO_XDEV,
+  readlinkat,
+  setTimes,
+  symlinkat,
+  unlinkat,
+} from '../host/files/at.ts';
+
+export interface CopyInput {
+  /** The folder in the second descriptor that gets the tree; `spare` is another one there. */
+  readonly to: string;
+  readonly spare: string;
+  /** Mount points, which stay although the source has none. */
+  readonly keep: readonly ByteString[];
+  readonly maxBytes: number;
+  readonly maxEntries: number;
+}
+
+export interface CopyOutput {
+  /** Of all names, kinds, modes, owners, times, marks and content. */
+  readonly digest: string;
+  readonly bytes: number;
+  readonly entries: number;
+  /** Fifos, sockets and devices. */
+  readonly leftOut: number;
+}
+
+const MARKS = 'user.overlay.';
+const OPAQUE = 'user.overlay.opaque';
+/** What a file may do, or a label of the sandbox that wrote it. */
+const DROPPED = ['security.', 'trusted.', MARKS];
+
+const WITHIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
+const FOLDER = { ...DIRECTORY_BELOW, resolve: WITHIN };
+const FILE = {
+  flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
+};
+const MODE = 0o7777;
+/** Of files: setuid and setgid. */
+const SET_ID = 0o6000;
+const STAT_BLOCK = 512;
+const RENAMED = 'renamed';
+
+export const task: SingleTask = {
+  async run(input, { fds: [from = -1, home = -1], emit }) {
+    emit(await new TreeCopy(from, home, input as CopyInput).run());
+  },
+};
+
+class TreeCopy {
+  readonly #from: number;
+  readonly #home: number;
+  readonly #input: CopyInput;
+  readonly #budget: Budget;
+  readonly #hash = createHash('sha256');
+  readonly #links = new Map<string, ByteString>();
+  readonly #folders: ByteString[] = [''];
+  #bytes = 0;
+  #entries = 0;
+  #leftOut = 0;
+
+  constructor(from: number, home: number, input: CopyInput) {
+    this.#from = from;
+    this.#home = home;
+    this.#input = input;
+    const { maxBytes: bytes, maxEntries: visited } = input;
+    this.#budget = new Budget({ bytes, visited });
+  }
+
+  async run(): Promise<CopyOutput> {
+    using to = closing(openat2(this.#home, this.#input.to, FOLDER));
+    const { spare: name } = this.#input;
+    succeeds(['EEXIST'], () => mkdirat(this.#home, name, 0o700));
+    using spare = closing(openat2(this.#home, name, FOLDER));
+    succeeds(['ENOENT'], () => unlinkat(spare.fd, RENAMED));
+    await this.#clear(to.fd);
+    // Grows while it is read. By their paths: a tree is deeper than descriptors go.
+    for (let at = 0; at < this.#folders.length; at++) {
+      await this.#fill(this.#folders[at]!, to.fd, spare.fd);
+    }
+    // Backwards: writing into a folder changes its times, and one may be closed even to its owner.
+    for (const path of this.#folders.reverse()) {
+      using source = closing(openat2(this.#from, place(path), FOLDER));
+      using target = closing(openat2(to.fd, place(path), FOLDER));
+      const stats = fstatSync(source.fd, { bigint: true });
+      fchmodSync(target.fd, Number(stats.mode) & MODE);
+      setTimes(target.fd, stats);
+      if (this.#budget.due) await this.#budget.breathe();
+    }
+    unlinkat(this.#home, name, { directory: true });
+    return {
+      digest: this.#hash.digest('hex'),
+      ...{ bytes: this.#bytes, entries: this.#entries, leftOut: this.#leftOut },
+    };
+  }
+
+  async #fill(path: ByteString, root: number, spare: number): Promise<void> {
+    using source = closing(openat2(this.#from, place(path), FOLDER));
+    using target = closing(openat2(root, place(path), FOLDER));
+    const stats = fstatSync(source.fd, { bigint: true });
+    this.#note('folder', path, stats);
+    fchownSync(target.fd, Number(stats.uid), Number(stats.gid));
+    this.#copyXattrs(source.fd, target.fd);
+    for (const { name } of listEntries(source.fd, this.#budget)) {
+      if (this.#budget.due) await this.#budget.breathe();
+      this.#entries++;
+      await this.#entry(source.fd, target.fd, { name, path: joinBytes(path, name), root, spare });
+    }
+    refuseChange(stats, fstatSync(source.fd, { bigint: true }));
+  }
+
+  async #entry(source: number, target: number, entry: Entry): Promise<void> {
+    const name = toBytes(entry.name);
+    const { path } = entry;
+    // A file that something is mounted on: it stays as it is.
+    if (this.#isMountPoint(path) && !this.#stays(path)) return;
+    using opened = closing(openPath(source, name));
+    const stats = fstatSync(opened.fd, { bigint: true });
+    if (stats.isCharacterDevice() && stats.rdev === 0n) {
+      this.#hash.update(`whiteout ${JSON.stringify(path)}\n`);
+      makeWhiteout(target, name, entry.spare);
+    } else if (stats.isDirectory()) {
+      // One that is there already may have a mount below it: it stays.
+      succeeds(['EEXIST'], () => mkdirat(target, name, 0o700));
+      this.#folders.push(path);
+    } else if (stats.isSymbolicLink()) {
+      const to = readlinkat(opened.fd, '');
+      this.#note('link', path, stats, to.toString('base64'));
+      symlinkat(to, target, name);
+      lchownat(target, name, Number(stats.uid), Number(stats.gid));
+      setTimes(target, stats, name);
+    } else if (stats.isFile()) await this.#file(source, target, stats, entry);
+    else this.#leftOut++;
+  }
+
+  async #file(source: number, target: number, stats: BigIntStats, entry: Entry): Promise<void> {
+    const { path, root } = entry;
+    const name = toBytes(entry.name);
+    const inode = `${stats.dev}:${stats.ino}`;
+    const first = stats.nlink > 1n ? this.#links.get(inode) : undefined;
+    if (first !== undefined) {
+      this.#hash.update(`hard link ${JSON.stringify([path, first])}\n`);
+      linkat(root, toBytes(first), target, name);
+      return;
+    }
+    if (stats.nlink > 1n) this.#links.set(inode, path);
+    using from = closing(openat2(source, name, FILE));
+    const before = fstatSync(from.fd, { bigint: true });
+    refuseChange(stats, before);
+    using to = closing(openat2(target, name, NEW_FILE));
+    const [size, blocks] = [Number(stats.size), Number(stats.blocks)];
+    const copied = await copyContent(from.fd, to.fd, size, blocks, this.#budget);
+    fchownSync(to.fd, Number(stats.uid), Number(stats.gid));
+    this.#copyXattrs(from.fd, to.fd);
+    fchmodSync(to.fd, Number(stats.mode) & MODE & ~SET_ID);
+    setTimes(to.fd, stats);
+    this.#note('file', path, stats, copied.sha256);
+    refuseChange(stats, fstatSync(from.fd, { bigint: true }));
+    this.#bytes += Number(fstatSync(to.fd).blocks) * STAT_BLOCK;
+  }
+
+  #note(kind: string, path: ByteString, stats: BigIntStats, content = ''): void {
+    const { uid, gid, mode, mtimeNs, size } = stats;
+    const what = [kind, path, uid, gid, Number(mode) & MODE, mtimeNs, kind === 'file' ? size : 0];
+    this.#hash.update(`${JSON.stringify([...what.map(String), content])}\n`);
+  }
+
+  #copyXattrs(from: number, to: number): void {
+    const wanted = listXattrs(from).filter(
+      (name) => name === OPAQUE || !DROPPED.some((prefix) => name.startsWith(prefix)),
+    );
+    for (const name of listXattrs(to)) {
+      const isOurs = name === OPAQUE || !DROPPED.some((prefix) => name.startsWith(prefix));
+      if (isOurs && !wanted.includes(name)) removeXattr(to, name);
+    }
+    for (const name of wanted) {
+      const value = getXattr(from, name);
+      if (value === undefined) continue;
+      this.#hash.update(`${JSON.stringify([name, value.toString('base64')])}\n`);
+      // A disk without access control lists, or without room for all attributes.
+      if (!succeeds(['EOPNOTSUPP', 'ENOSPC'], () => setXattr(to, name, value))) this.#leftOut++;
+    }
+  }
+
+  /** Removes all that is in the target, but folders that are folders in the source, too. */
+  async #clear(to: number): Promise<void> {
+    const going: ByteString[] = [];
+    const both: ByteString[] = [''];
+    for (let at = 0; at < both.length; at++) {
+      const path = both[at]!;
+      using target = closing(openat2(to, place(path), FOLDER));
+      for (const { name } of listEntries(target.fd, this.#budget)) {
+        const inner = joinBytes(path, name);
+        if (this.#isMountPoint(inner)) continue;
+        if (succeeds(['EISDIR'], () => unlinkat(target.fd, toBytes(name)))) continue;
+        (this.#stays(inner) ? both : going).push(inner);
+      }
+    }
+    for (let at = 0; at < going.length; at++) {
+      if (this.#budget.due) await this.#budget.breathe();
+      using folder = closing(openat2(to, place(going[at]!), FOLDER));
+      for (const { name } of listEntries(folder.fd, this.#budget)) {
+        if (succeeds(['EISDIR'], () => unlinkat(folder.fd, toBytes(name)))) continue;
+        going.push(joinBytes(going[at]!, name));
+      }
+    }
+    for (const path of going.reverse()) unlinkat(to, toBytes(path), { directory: true });
+  }
+
+  /** A folder that the source has, too, or that is above a mount point. */
+  #stays(path: ByteString): boolean {
+    const { keep } = this.#input;
+    if (keep.some((each) => each.startsWith(`${path}/`))) return true;
+    const absent = ['ENOENT', 'ENOTDIR', 'ELOOP'];
+    return succeeds(absent, () =>
+      closing(openat2(this.#from, place(path), FOLDER))[Symbol.dispose](),
+    );
+  }
+
+  #isMountPoint(path: ByteString): boolean {
+    return this.#input.keep.includes(path);
+  }
+}
+
+interface Entry {
+  readonly name: ByteString;
+  readonly path: ByteString;
+  readonly root: number;
+  readonly spare: number;
+}
+
+function place(path: ByteString): Buffer | string {
+  return path === '' ? '.' : toBytes(path);
+}
+
+/** The kernel makes one in place of what is renamed: no device can be made by a confined child. */
+function makeWhiteout(folder: number, name: Buffer, spare: number): void {
+  using _empty = closing(openat2(folder, name, NEW_FILE));
+  leaveWhiteout(folder, name, spare, RENAMED);
+  unlinkat(spare, RENAMED);
+}
+
+/** @throws KilnError E_SNAPSHOT */
+function refuseChange(before: BigIntStats, now: BigIntStats): void {
+  if (before.ino === now.ino && before.size === now.size && before.mtimeNs === now.mtimeNs) return;
+  throw new KilnError('E_SNAPSHOT', 'a process in the sandbox writes while its files are copied', {
+    hint: 'end it first, or give --kill',
+  });
+}

@@ -1,0 +1,60 @@
+import { z } from 'zod';
+import type { ByteString } from '../artifacts/pattern.ts';
+import { defined } from '../defined.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
+import { sizeInWords } from '../host/calls/system-error.ts';
+import { askConfined } from '../host/confine/run.ts';
+import type { IdRange } from '../host/state/reservation.ts';
+import type { CopyInput, CopyOutput } from './copy-task.ts';
+
+/** Names of one layer: as many as the child can keep in memory. */
+const MOST_NAMES = 2_000_000;
+
+const outputSchema: z.ZodType<CopyOutput> = z.strictObject({
+  digest: z.string().regex(/^[0-9a-f]{64}$/),
+  bytes: z.number().min(0),
+  entries: z.number().min(0),
+  leftOut: z.number().min(0),
+});
+
+export interface LayerCopy {
+  readonly from: number;
+  /** The folder that has the tree, and another one beside it for what is being made. */
+  readonly home: number;
+  readonly tree: string;
+  readonly maxBytes: number;
+  /** Of the sandbox, which the layer's files belong to. */
+  readonly range: IdRange;
+  /** Mount points in the tree, which stay. */
+  readonly keep?: readonly ByteString[];
+  /** A process whose control groups count what is written: memory, where the tree is in a tmpfs. */
+  readonly countedWith?: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Makes the tree what `from` is, in a confined child: see copy-task.ts.
+ * @throws KilnError E_SNAPSHOT, E_DISK_FULL, the signal's reason
+ */
+export async function copyLayer(copy: LayerCopy): Promise<CopyOutput> {
+  const { from, home, tree, maxBytes, range, keep = [], countedWith, signal } = copy;
+  const input: CopyInput = { to: tree, spare: 'spare', keep, maxBytes, maxEntries: MOST_NAMES };
+  try {
+    return await askConfined({
+      ...{ task: 'snapshot-copy', input, fds: [from, home] },
+      ...{ ids: { base: range.base, count: range.count }, signal, ...defined({ countedWith }) },
+      validate: (value) => outputSchema.parse(value),
+    });
+  } catch (cause) {
+    if (!isKilnCode(cause, 'E_ARTIFACT_LIMIT')) throw cause;
+    const bytes = sizeInWords(maxBytes);
+    throw new KilnError(
+      'E_SNAPSHOT',
+      `the sandbox has written more than ${bytes}, or too many files`,
+      {
+        hint: '`kiln df` shows what takes space; remove files in the sandbox that need not be kept',
+        cause,
+      },
+    );
+  }
+}

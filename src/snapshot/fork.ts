@@ -1,0 +1,48 @@
+import type { Owner } from '../artifacts/destination.ts';
+import type { Engine } from '../engine.ts';
+import type { Snapshot } from '../image/store/snapshots.ts';
+import { planSandbox } from '../sandbox/door/plan.ts';
+import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import type { SandboxLimits } from '../sandbox/policy/limits.ts';
+import { leaseFrom } from './stack.ts';
+
+export interface ForkOptions {
+  /** How long it is kept, ms. */
+  readonly keep: number;
+  readonly limits: SandboxLimits;
+  readonly caller: Owner;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * A new sandbox on the snapshot's stack, kept for commands as those of the sandbox that the snapshot is of: their
+ * user, environment, folder, profile. Nothing else of that comes along: no binds, no network.
+ * @returns its id
+ * @throws what opening a sandbox throws, KilnError E_NO_SNAPSHOT
+ */
+export async function forkSnapshot(
+  engine: Engine,
+  { id, record }: Snapshot,
+  { keep, limits, caller, signal }: ForkOptions,
+): Promise<string> {
+  await using stack = await leaseFrom(engine, id);
+  const { user, capabilities, seccomp, env, workdir } = record.command;
+  const [uid = 0, gid = 0] = user.split(':').map(Number);
+  const plan = planSandbox(
+    {
+      ...{ isolation: 'container', network: 'private', egress: undefined, binds: [], volumes: [] },
+      ...{ allowHostWrite: false, protectedPaths: [], privateTmp: true, namespaces: 0 },
+      ...{ nested: false, boot: false, label: { kind: 'auto' }, limits, caller },
+      ...{ allowMissing: engine.allowMissing(), owner: { uid, gid }, shownAs: ['fork', id] },
+    },
+    { ...stack, id: stack.manifest.id, environment: stack.manifest.environment },
+  );
+  const sandbox = await PlannedSandbox.open(engine, plan, { signal });
+  try {
+    await sandbox.keep(keep, { env, workdir, policy: { user, capabilities, seccomp } });
+  } catch (error) {
+    await sandbox.close();
+    throw error;
+  }
+  return sandbox.id;
+}
