@@ -14,7 +14,7 @@ const JOBS = 'api-jobs.md';
 
 /** Methods about one command or one sandbox; all others are on the page of jobs. */
 const OF_COMMANDS =
-  /^(?:GetVersion|Run|(?:Open|Close|Kill)Sandbox|ListSandboxes|Execute|Send\w+|ResizeTerminal|(?:Read|Write)File)$/;
+  /^(?:GetVersion|Run|Fork|Rollback|\w*Snapshots?|(?:Open|Close|Kill)Sandbox|ListSandboxes|Execute|Send\w+|ResizeTerminal|(?:Read|Write)File)$/;
 
 function typeText(type: Type): string {
   switch (type.kind) {

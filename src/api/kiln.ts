@@ -9,13 +9,16 @@ import type {
   BuildReply,
   BuildResult,
   Check,
+  ForkParameters,
   Image,
   Sandbox as ListedSandbox,
   Methods,
   OpenSandboxParameters,
+  RollbackParameters,
   RunParameters,
   RunResult,
   Service,
+  SnapshotParameters,
   Surroundings,
 } from './io-kiln.ts';
 import { PIECE, Sandbox } from './sandbox.ts';
@@ -163,6 +166,38 @@ export class Kiln implements AsyncDisposable {
 
   async kill(sandbox: string): Promise<void> {
     await this.#connection.call('KillSandbox', { sandbox });
+  }
+
+  /** Keeps what a kept sandbox has written to its root; returns the id of the snapshot. */
+  async snapshot(
+    sandbox: string,
+    options: Omit<SnapshotParameters, 'sandbox'> = {},
+  ): Promise<string> {
+    return (await this.#connection.call('Snapshot', { ...options, sandbox })).snapshot;
+  }
+
+  async snapshots(): Promise<Methods['ListSnapshots']['reply']['snapshots']> {
+    return (await this.#connection.call('ListSnapshots', {})).snapshots;
+  }
+
+  async removeSnapshot(snapshot: string): Promise<void> {
+    await this.#connection.call('RemoveSnapshot', { snapshot });
+  }
+
+  /** Makes kept sandboxes with the files of a snapshot, or of a kept sandbox; returns their ids. */
+  async forks(
+    from: string,
+    options: Omit<ForkParameters, 'from'> = {},
+  ): Promise<readonly string[]> {
+    return (await this.#connection.call('Fork', { ...options, from })).sandboxes;
+  }
+
+  /** Makes the root of a kept sandbox what it was; returns the id of the snapshot. */
+  async rollback(
+    sandbox: string,
+    options: Omit<RollbackParameters, 'sandbox'> = {},
+  ): Promise<string> {
+    return (await this.#connection.call('Rollback', { ...options, sandbox })).snapshot;
   }
 
   async services(names?: readonly string[]): Promise<readonly Service[]> {

@@ -2,11 +2,12 @@
 import type { WithRights } from '../artifacts/destination.ts';
 import { type ByteString, fromText, quoteName, reportName, toBytes } from '../artifacts/pattern.ts';
 import { defined } from '../defined.ts';
-import { KilnError } from '../errors.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
+import { findSnapshot, type Snapshot } from '../image/store/snapshots.ts';
 import { applyChanges } from '../jobs/changes/apply.ts';
 import { discardChanges } from '../jobs/changes/discard.ts';
-import { changesOf, type Layer, openLayer } from '../jobs/changes/layer.ts';
+import { changesOf, type Layer, openLayer, openSnapshotLayer } from '../jobs/changes/layer.ts';
 import { Ours } from '../jobs/changes/ours.ts';
 import { patchOf } from '../jobs/changes/patch.ts';
 import { type Change, type Changes, type EntryKind, isWithin } from '../jobs/changes/walk.ts';
@@ -34,9 +35,9 @@ const DIFF = {
 export function diffCommand(caller: Caller): KilnCommand {
   return new KilnCommand('diff')
     .description(
-      'Show what a kept sandbox has changed, in a folder that is bound with cow or, without a target, in its root: A was added, M changed, D removed.',
+      'Show what a kept sandbox has changed, in a folder that is bound with cow or, without a target, in its root, or what a snapshot has: A was added, M changed, D removed.',
     )
-    .argument('<id>', ID)
+    .argument('<id>', `${ID}; or a snapshot`)
     .argument('[target]', `${TARGET}; / is the root`)
     .argument('[path...]', PATHS)
     .rows(DIFF)
@@ -45,27 +46,73 @@ export function diffCommand(caller: Caller): KilnCommand {
       'kiln diff --json 3fa9 | jq -r ".changes[].path"',
     )
     .action(async (id: string, target = '/', words: string[], options: ValuesOf<typeof DIFF>) => {
-      await inLayer(caller, id, target, words, async ({ layer, sandbox, find, signal }) => {
-        const { changes: all, truncated } = await find();
-        const changes = all.filter(({ isAbove }) => !isAbove);
-        if (options.json === true && options.patch === true) {
-          throw new KilnError('E_ARGUMENT', '--patch and --json exclude each other', {
-            hint: 'call `kiln diff` once with each',
-          });
-        }
-        if (options.patch === true) {
-          for await (const piece of patchOf(layer, changes, signal)) printPatch(caller, piece);
-        } else if (options.json === true) {
-          printJson(caller.stdout, {
-            ...{ sandbox: sandbox.id, target, ...defined({ folder: layer.folder?.source }) },
-            ...{ changes: changes.map(changeJson), truncated },
-          });
-        } else {
-          caller.stdout.say(changes.map((change) => `${changeLine(change)}\n`).join(''));
-        }
-        if (truncated) caller.stderr.say(`kiln: there is more: name a path to see the rest\n`);
+      if (options.json === true && options.patch === true) {
+        throw new KilnError('E_ARGUMENT', '--patch and --json exclude each other', {
+          hint: 'call `kiln diff` once with each',
+        });
+      }
+      const snapshot = await snapshotCalled(caller, id);
+      if (snapshot === undefined) {
+        await inLayer(caller, id, target, words, async (opened) => {
+          const about = { sandbox: opened.sandbox.id, target };
+          await showChanges(caller, opened, options, about);
+        });
+        return;
+      }
+      if (target !== '/') {
+        throw new KilnError('E_ARGUMENT', `a snapshot is of a root, and not of ${target}`, {
+          hint: 'write / before paths: `kiln diff SNAPSHOT / PATH`',
+        });
+      }
+      await inSnapshot(caller, snapshot, words, async (opened) => {
+        await showChanges(caller, opened, options, { snapshot: snapshot.id, target });
       });
     });
+}
+
+async function showChanges(
+  caller: Caller,
+  { layer, find, signal }: Pick<Opened, 'layer' | 'find' | 'signal'>,
+  { json, patch }: ValuesOf<typeof DIFF>,
+  about: object,
+): Promise<void> {
+  const { changes: all, truncated } = await find();
+  const changes = all.filter(({ isAbove }) => !isAbove);
+  if (patch === true) {
+    for await (const piece of patchOf(layer, changes, signal)) printPatch(caller, piece);
+  } else if (json === true) {
+    printJson(caller.stdout, {
+      ...{ ...about, ...defined({ folder: layer.folder?.source }) },
+      ...{ changes: changes.map(changeJson), truncated },
+    });
+  } else {
+    caller.stdout.say(changes.map((change) => `${changeLine(change)}\n`).join(''));
+  }
+  if (truncated) caller.stderr.say(`kiln: there is more: name a path to see the rest\n`);
+}
+
+async function snapshotCalled(caller: Caller, word: string): Promise<Snapshot | undefined> {
+  await using engine = caller.openEngine();
+  try {
+    return await findSnapshot(engine.paths, engine.owner, word);
+  } catch (error) {
+    if (!isKilnCode(error, 'E_NO_SNAPSHOT')) throw error;
+    return undefined;
+  }
+}
+
+async function inSnapshot(
+  caller: Caller,
+  snapshot: Snapshot,
+  words: readonly string[],
+  act: (opened: Pick<Opened, 'layer' | 'find' | 'signal'>) => Promise<void>,
+): Promise<void> {
+  using interruption = listenForInterruption(caller);
+  await using engine = caller.openEngine();
+  await using layer = await openSnapshotLayer(engine, snapshot);
+  const only = words.map((path) => pathIn('/', path));
+  const { signal } = interruption;
+  await act({ layer, signal, find: () => changesOf(undefined, layer, only, signal) });
 }
 
 const APPLY = {
@@ -187,7 +234,8 @@ async function inLayer(
     const { user, paths } = caller;
     const rights: WithRights = user === undefined ? (run) => run() : (run) => actingAs(user, run);
     const place = (path: string) => paths.place(path);
-    const options = { image: record.image, place, rights };
+    const { image, layers } = record;
+    const options = { image, layers, place, rights };
     await using layer = await openLayer(engine, sandbox, target, options);
     const only = words.map((path) => pathIn(target, path));
     const { signal } = interruption;

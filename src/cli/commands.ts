@@ -33,6 +33,7 @@ async function one<Name extends string>(
 const shell = () => import('./shell.ts');
 const jobs = () => import('./job/commands.ts');
 const sandboxes = () => import('./sandboxes.ts');
+const forks = () => import('./fork.ts');
 const changes = () => import('./changes.ts');
 
 const commands: readonly CommandEntry[] = [
@@ -46,6 +47,9 @@ const commands: readonly CommandEntry[] = [
   ['diff', 'show what a kept sandbox has changed', () => one(changes(), 'diffCommand')],
   ['apply', 'take over what a kept sandbox has changed', () => one(changes(), 'applyCommand')],
   ['discard', 'throw away what a kept sandbox has changed', () => one(changes(), 'discardCommand')],
+  ['snapshot', 'keep the files of a kept sandbox', () => import('./snapshot.ts')],
+  ['fork', 'make sandboxes from a snapshot', () => one(forks(), 'forkCommand')],
+  ['rollback', 'go back to a snapshot', () => one(forks(), 'rollbackCommand')],
   ['build', 'build RPM packages, or what a recipe describes', () => import('./rpmbuild/build.ts')],
   ['farm', 'build chains on a pool of machines', () => import('./farm/command.ts')],
   [

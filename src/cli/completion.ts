@@ -4,6 +4,7 @@ import { type StatePaths, statePaths } from '../host/state/paths.ts';
 import { seesHost } from '../image/host.ts';
 import { visibleImages } from '../image/store/images.ts';
 import type { ImageOwner } from '../image/store/manifest.ts';
+import { listSnapshots } from '../image/store/snapshots.ts';
 import { SHIPPED_PROFILES } from '../options/rules.ts';
 import { HOST_IMAGE, recipeNames } from '../recipe/named.ts';
 import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
@@ -77,6 +78,11 @@ const LISTS: Readonly<
       ...jobs.map(({ state, record }) => [titleOf(record), about(state, record.command)] as const),
     ];
   },
+  snapshot: async (paths, { user }) =>
+    (await listSnapshots(paths, user)).map(({ id, record }) => [
+      record.name ?? id,
+      `snapshot of ${record.sandbox}`,
+    ]),
   profile: async (_, { user }) =>
     (user === undefined ? CHOSEN_PROFILES : SHIPPED_PROFILES.map(String)).map((name) => [
       name,

@@ -26,6 +26,7 @@ import { RUN, type RunOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
 import type { Result } from '../result/schema.ts';
 import { shellWord } from '../shell-words.ts';
+import { leaseFrom } from '../snapshot/stack.ts';
 import { connectCommand } from './attach.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { detach } from './job/detach.ts';
@@ -171,11 +172,17 @@ export async function runAndReport(
   let used: RunReport['image'] | undefined;
   try {
     request = { ...request, ...(await heldResults(options, caller)) };
-    if (argv.length === 0) await requireStart(engine, options);
+    const { fromSnapshot: from } = options;
+    if (from !== undefined && it.isGiven('image'))
+      it.error('kiln: --from has the image of the snapshot: leave -r out');
+    if (argv.length === 0 && from === undefined) await requireStart(engine, options);
     checkPatterns(request.artifacts);
     timeline.enter('image');
-    await using image = await context.pickImage(engine, options.image, interruption.signal);
-    if (options.image === undefined) tellUsualImage(engine, caller);
+    await using image =
+      from === undefined
+        ? await context.pickImage(engine, options.image, interruption.signal)
+        : await leaseFrom(engine, from);
+    if (options.image === undefined && from === undefined) tellUsualImage(engine, caller);
     const { id, name } = image.manifest;
     used = { id, name };
     request = { ...request, ...wholeCommand(image.manifest, argv, options.entrypoint), image: id };

@@ -139,11 +139,11 @@ export function jobJson({ state, record }: ListedJob) {
 }
 
 /** As `kiln image ls` has it. */
-function ownerText({ owner }: { readonly owner?: number | undefined }): string {
+export function ownerText({ owner }: { readonly owner?: number | undefined }): string {
   return owner === undefined ? 'root' : `user ${owner}`;
 }
 
-function age(since: number): string {
+export function age(since: number): string {
   const seconds = Math.max(0, Math.round((Date.now() - since) / 1000));
   if (seconds < 120) return `${seconds}s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)}m`;

@@ -26,7 +26,8 @@ const WANTED = Object.fromEntries(LIMIT_NAMES.map((name) => [name, VALUE]));
 
 /** What a run does beside what is planned: files in and out, what is kept, and what confirms another option. */
 const BESIDE = [
-  ...['allowHostNetwork', 'artifacts', 'copyIn', 'image', 'keep', 'resultDirectory', 'secrets'],
+  ...['allowHostNetwork', 'artifacts', 'copyIn', 'fromSnapshot', 'image', 'keep'],
+  ...['resultDirectory', 'secrets'],
 ];
 
 test('every option of a sandbox is in the request, and the plan heeds it', (t) => {
@@ -54,6 +55,7 @@ const BOTH: readonly (readonly [words: readonly string[], json: Partial<RunParam
     (name) =>
       [[flagOf(name, SANDBOX[name]), String(VALUE)], { surroundings: { [name]: VALUE } }] as const,
   ),
+  [['--from', 'built'], { surroundings: { fromSnapshot: 'built' } }],
   [['--isolation', 'vm'], { surroundings: { isolation: 'vm' } }],
   [['--disk', '1M'], { surroundings: { disk: 1 << 20 } }],
   [['--timeout', '90s'], { timeout: 90_000 }],

@@ -26,7 +26,8 @@ import { allowHost, LIMITS, quiet } from '../../options/sandbox.ts';
 import { choice } from '../../options/texts.ts';
 import { lastName } from '../../users/caller-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
-import type { Caller } from '../caller/caller.ts';
+import { type Caller, listenForInterruption } from '../caller/caller.ts';
+import { snapshotMeant } from '../fork.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { printWarning } from '../output/errors.ts';
 import { printEither } from '../output/print.ts';
@@ -127,6 +128,38 @@ export function addTransferCommands(image: KilnCommand, caller: Caller): void {
     .rows(IMPORT)
     .addHelpText('after', IMPORT_EXAMPLES)
     .action((path: string, options: ImportOptions) => importPath(path, options, caller));
+  image
+    .command('commit')
+    .description(
+      'Make an image of a snapshot, or of what a kept sandbox has written, with all that it stands on. Its user, environment and folder are those of the image below.',
+    )
+    .argument('<snapshot>', 'a snapshot, by its name or id, or the id of a kept sandbox')
+    .rows(COMMIT)
+    .examples('kiln image commit built --name tools && kiln run -r tools -- true')
+    .action((word: string, options: ValuesOf<typeof COMMIT>) => commit(word, options, caller));
+}
+
+const COMMIT = {
+  name: { ...IMPORT.name, required: true },
+  json: IMPORT.json,
+} as const;
+
+async function commit(
+  word: string,
+  { name, json }: ValuesOf<typeof COMMIT>,
+  caller: Caller,
+): Promise<void> {
+  using interruption = listenForInterruption(caller);
+  await using engine = caller.openEngine();
+  const { signal } = interruption;
+  const snapshot = await snapshotMeant(engine, word, signal);
+  const { commitSnapshot } = await import('../../snapshot/commit.ts');
+  await using image = await commitSnapshot(engine, snapshot, name, signal);
+  caller.storeChanged();
+  warn(image.skipped, caller);
+  for (const message of image.manifest.warnings)
+    printWarning({ code: 'image', message }, caller.stderr);
+  printEither(caller.stdout, { json }, image.manifest, () => image.manifest.id);
 }
 
 /** Transports of skopeo's (containers-transports(5)) that need nothing of this host's own storage. */

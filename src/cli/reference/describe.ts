@@ -151,7 +151,7 @@ export function withSubcommands(command: CommandDescription): CommandDescription
   return [command, ...command.commands.flatMap(withSubcommands)];
 }
 
-export const LISTED = ['image', 'recipe', 'sandbox', 'service', 'profile'] as const;
+export const LISTED = ['image', 'recipe', 'sandbox', 'snapshot', 'service', 'profile'] as const;
 export type Listed = (typeof LISTED)[number];
 
 /** What may be a file of the host as well. */
@@ -170,6 +170,7 @@ const KINDS: Readonly<Record<string, ValueKind>> = {
   config: 'recipe',
   source: 'recipe',
   id: 'sandbox',
+  snapshot: 'snapshot',
   service: 'service',
   command: 'command',
   file: 'file',

@@ -61,6 +61,11 @@ export function endlessProcesses(init: number | undefined): EndlessProcess[] {
     .map((pid) => ({ pid, waitsIn: readText(`/proc/${pid}/wchan`) ?? '' }));
 }
 
+/** What runs in a sandbox beside its inits: the one that is recorded has a nested one, whose children commands are. */
+export function commandsOf(init: RecordedProcess | undefined): number[] {
+  return init === undefined || !isRunning(init) ? [] : childrenOf(init.pid).flatMap(processesOf);
+}
+
 export function whyEndless(init: number | undefined): string {
   const texts = endlessProcesses(init).map(({ pid, waitsIn }) => {
     const fuse = waitsIn === 'request_wait_answer' ? ', for a file system in user space' : '';

@@ -41,6 +41,17 @@ export const methods: Table = {
   RemoveImage: entry('image rm', async () => (await import('./image.ts')).answerRemoveImage),
   ListSandboxes: entry('ps', async () => (await import('./sandbox.ts')).answerListSandboxes),
   KillSandbox: entry('kill', async () => (await import('./sandbox.ts')).answerKillSandbox),
+  Snapshot: entry('snapshot', async () => (await import('./snapshot.ts')).answerSnapshot),
+  Fork: entry('fork', async () => (await import('./snapshot.ts')).answerFork),
+  Rollback: entry('rollback', async () => (await import('./snapshot.ts')).answerRollback),
+  ListSnapshots: entry(
+    'snapshot ls',
+    async () => (await import('./snapshot.ts')).answerListSnapshots,
+  ),
+  RemoveSnapshot: entry(
+    'snapshot rm',
+    async () => (await import('./snapshot.ts')).answerRemoveSnapshot,
+  ),
   ListServices: entry(undefined, async () => (await import('./service.ts')).answerListServices),
   CreateService: entry(undefined, async () => (await import('./service.ts')).answerCreateService),
   RestartService: entry(undefined, async () => (await import('./service.ts')).answerRestartService),

@@ -24,6 +24,7 @@ import { deferred } from '../../promise.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Ended } from '../../sandbox/door/io.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
+import { type LeasedStack, leaseFrom } from '../../snapshot/stack.ts';
 import { isShortRun } from '../short.ts';
 import { ANSWERED, type Answer, type CallContext } from './context.ts';
 import { admittedImage, checkBase64, sandboxOptions } from './options.ts';
@@ -54,7 +55,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
     request = { ...request, ...(await heldResults(options, caller)) };
     checkPatterns(request.artifacts);
     timeline.enter('image');
-    await using image = await takeImage(engine, wanted, context);
+    await using image = await takeImage(engine, wanted, context, options.fromSnapshot);
     if (image === undefined) return (await daemon?.work(call)) ?? ANSWERED;
     const { id, name } = image.manifest;
     used = { id, name };
@@ -140,7 +141,14 @@ export async function takeImage(
   engine: Engine,
   wanted: string | undefined,
   context: CallContext,
-): Promise<LeasedImage | undefined> {
+  from: string | undefined,
+): Promise<(LeasedImage & Partial<LeasedStack>) | undefined> {
+  if (from !== undefined && wanted !== undefined) {
+    throw new KilnError('E_ARGUMENT', 'fromSnapshot: there is an image as well', {
+      hint: 'leave image out: the snapshot has its own',
+    });
+  }
+  if (from !== undefined) return await leaseFrom(engine, from);
   if (context.daemon === undefined) {
     const { onProgress, call, storeChanged } = context;
     return await pickImage(engine, wanted, { onProgress, signal: call.signal, storeChanged });

@@ -35,13 +35,22 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   const isLong = isUsers || options.copyIn.length > 0;
   if (isLong && daemon !== undefined) return await daemon.work(call);
   await admit(command, caller, { words: 'shell' }, []);
-  const wanted = await admittedImage(named, context);
+  if (named === undefined && options.fromSnapshot === undefined) {
+    throw new KilnError(
+      'E_IMAGE_MISSING',
+      'image: there is none, and no snapshot in `fromSnapshot`',
+      {
+        hint: 'name one of them',
+      },
+    );
+  }
+  const wanted = named && (await admittedImage(named, context));
   if (daemon === undefined) needConnection(call);
   await using engine = context.openEngine();
-  let found = await takeImage(engine, wanted, context);
-  if (found === undefined) {
+  let found = await takeImage(engine, wanted, context, options.fromSnapshot);
+  if (found === undefined && wanted !== undefined) {
     await daemon?.makeImage(call, wanted);
-    found = await takeImage(engine, wanted, context);
+    found = await takeImage(engine, wanted, context, options.fromSnapshot);
   }
   if (found === undefined)
     throw new KilnError('E_IMAGE_MISSING', `image ${named} was deleted right after it was made`);

@@ -1,0 +1,193 @@
+/** Further sandboxes from what one has written, and the way back. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { OwnEngine } from '../engine.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
+import { attempt } from '../host/calls/libc.ts';
+import { findSnapshot, listSnapshots, type Snapshot } from '../image/store/snapshots.ts';
+import { flag } from '../options/kind.ts';
+import { count } from '../options/numbers.ts';
+import { row, type ValuesOf } from '../options/row.ts';
+import { keep, SANDBOX_LIMITS } from '../options/sandbox.ts';
+import { commandsOf } from '../sandbox/domain/ending.ts';
+import type { ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
+import { limitsOf } from '../sandbox/policy/limits.ts';
+import { type ForkOptions, forkSnapshot } from '../snapshot/fork.ts';
+import { rollBack } from '../snapshot/restore.ts';
+import { type Caller, listenForInterruption } from './caller/caller.ts';
+import { KilnCommand } from './options/command.ts';
+import { printJson } from './output/print.ts';
+import { sandboxOf } from './shell.ts';
+import { inKept, snapshotOf } from './snapshot.ts';
+
+const EITHER = 'a snapshot, by its name or id, or the id of a kept sandbox';
+
+/** Sandboxes of one call. */
+const MOST_FORKS = 100;
+
+/** How many start at a time. */
+const AT_ONCE = 4;
+
+const KEPT_MS = 3_600_000;
+
+const FORK = {
+  number: row(count, 'open', {
+    help: `make this many sandboxes, ${MOST_FORKS} at most; 1 by default`,
+    short: 'n',
+    term: 'count',
+  }),
+  keep: keep('keep each sandbox for this time, 1h by default'),
+  ...SANDBOX_LIMITS,
+  json: row(flag, 'open', { help: 'print one JSON object instead of a line for each id' }),
+};
+
+export function forkCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('fork')
+    .description(
+      'Make kept sandboxes that begin with the files of a snapshot, or of a kept sandbox as it is now. What one writes no other sees. Commands in them have the user, environment and folder of the first one; binds and networks do not come along.',
+    )
+    .argument('<snapshot>', EITHER)
+    .rows(FORK)
+    .examples('kiln fork built -n 10', 'kiln exec "$(kiln fork 3fa9)" -- make check')
+    .action(async (word: string, options: ValuesOf<typeof FORK>) => {
+      using interruption = listenForInterruption(caller);
+      await using engine = caller.openEngine();
+      const { signal } = interruption;
+      const { number = 1, keep: kept = KEPT_MS, json = false } = options;
+      const snapshot = await snapshotMeant(engine, word, signal);
+      const say = (id: string) => void (json || caller.stdout.say(`${id}\n`));
+      const how = { keep: kept, limits: limitsOf(options), caller: caller.ids, signal };
+      const sandboxes = await forks(engine, snapshot, number, how, say);
+      if (json) printJson(caller.stdout, { snapshot: snapshot.id, sandboxes });
+    });
+}
+
+/** @throws KilnError E_ARGUMENT, and what {@link forkSnapshot} throws; those that are there by then stay */
+export async function forks(
+  engine: OwnEngine,
+  snapshot: Snapshot,
+  number: number,
+  options: ForkOptions,
+  made: (id: string) => void = () => undefined,
+): Promise<string[]> {
+  if (number > MOST_FORKS || number < 1) {
+    throw new KilnError('E_ARGUMENT', `${number} forks: there are 1 to ${MOST_FORKS} in one call`, {
+      hint: 'call it again for more',
+    });
+  }
+  const ids: string[] = [];
+  for (let left = number; left > 0; left -= AT_ONCE) {
+    const some = Array.from({ length: Math.min(left, AT_ONCE) }, async () => {
+      const id = await forkSnapshot(engine, snapshot, options);
+      ids.push(id);
+      made(id);
+    });
+    const ended = await Promise.allSettled(some);
+    for (const each of ended) if (each.status === 'rejected') throw each.reason;
+  }
+  return ids;
+}
+
+/** Of a sandbox, one is made. @throws KilnError E_NO_SNAPSHOT, and what {@link snapshotOf} throws */
+export async function snapshotMeant(
+  engine: OwnEngine,
+  word: string,
+  signal?: AbortSignal,
+): Promise<Snapshot> {
+  try {
+    return await findSnapshot(engine.paths, engine.owner, word);
+  } catch (error) {
+    if (!isKilnCode(error, 'E_NO_SNAPSHOT')) throw error;
+    const sandbox = await sandboxOf(engine, word).catch((cause) => {
+      throw isKilnCode(cause, 'E_NO_SANDBOX') ? noneError(word) : cause;
+    });
+    return await snapshotOf(engine, sandbox, { signal });
+  }
+}
+
+function noneError(word: string): KilnError {
+  return new KilnError('E_NO_SNAPSHOT', `there is no snapshot and no sandbox ${word || '""'}`, {
+    hint: '`kiln snapshot ls` lists snapshots, `kiln ps` sandboxes',
+  });
+}
+
+const ROLLBACK = {
+  kill: row(flag, 'open', { help: 'end commands that run in the sandbox' }),
+};
+
+export function rollbackCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('rollback')
+    .description(
+      'Make the root of a kept sandbox what it was at a snapshot of it, by default the newest. The sandbox keeps its id, binds and limits. What was written since then is gone; /tmp, /run and binds stay as they are.',
+    )
+    .argument('<id>', 'the id of a kept sandbox, as `kiln ps` shows it')
+    .argument('[snapshot]', 'a snapshot of the sandbox, by its name or id')
+    .rows(ROLLBACK)
+    .examples('kiln rollback 3fa9', 'kiln rollback 3fa9 built --kill')
+    .action(async (id: string, word: string | undefined, options: ValuesOf<typeof ROLLBACK>) => {
+      using interruption = listenForInterruption(caller);
+      await using engine = caller.openEngine();
+      const found = await sandboxOf(engine, id);
+      const kill = options.kill === true;
+      const snapshot = await backTo(engine, found, word, { kill, signal: interruption.signal });
+      caller.stderr.say(
+        `kiln: ${found.id} is as it was at ${snapshot.record.name ?? snapshot.id}\n`,
+      );
+    });
+}
+
+/** How long commands may take to end that were killed, and whoever is with them to leave, ms. */
+const LEAVING = 15_000;
+const PAUSE = 50;
+
+/** @throws KilnError E_ROLLBACK, E_NO_SNAPSHOT, E_SANDBOX_BUSY, and what {@link rollBack} throws */
+export async function backTo(
+  engine: OwnEngine,
+  found: ListedSandbox,
+  word: string | undefined,
+  { kill, signal }: { readonly kill: boolean; readonly signal?: AbortSignal },
+): Promise<Snapshot> {
+  const { paths, owner } = engine;
+  const { record } = found;
+  const snapshot =
+    word === undefined ? await newestOf(engine, record.id) : await findSnapshot(paths, owner, word);
+  const end = performance.now() + LEAVING;
+  for (;;) {
+    if (kill) endCommands(record);
+    try {
+      return await inKept(
+        engine,
+        found,
+        async ({ sandbox }) => {
+          if (!kill) requireQuiet(found);
+          await rollBack(paths, sandbox, record, snapshot, signal);
+          return snapshot;
+        },
+        { rollsBack: true },
+      );
+    } catch (error) {
+      if (!kill || !isKilnCode(error, 'E_SANDBOX_BUSY') || performance.now() > end) throw error;
+    }
+    await sleep(PAUSE);
+  }
+}
+
+async function newestOf({ paths, owner }: OwnEngine, id: string): Promise<Snapshot> {
+  const all = await listSnapshots(paths, owner);
+  const newest = all.findLast(({ record }) => record.sandbox === id);
+  if (newest !== undefined) return newest;
+  throw new KilnError('E_NO_SNAPSHOT', `there is no snapshot of sandbox ${id}`, {
+    hint: `\`kiln snapshot ${id}\` makes one to go back to`,
+  });
+}
+
+function endCommands({ init }: ListedSandbox['record']): void {
+  for (const pid of commandsOf(init)) attempt(() => process.kill(pid, 'SIGKILL'));
+}
+
+function requireQuiet({ id, record }: ListedSandbox): void {
+  const { length } = commandsOf(record.init);
+  if (length === 0) return;
+  throw new KilnError('E_ROLLBACK', `${length} processes run in sandbox ${id}`, {
+    hint: 'end them first, or give --kill',
+  });
+}

@@ -1,0 +1,176 @@
+/** What a kept sandbox has written, kept for others and for later. */
+import type { OwnEngine } from '../engine.ts';
+import { KilnError } from '../errors.ts';
+import { sizeText } from '../host/calls/system-error.ts';
+import { readManifest } from '../image/store/manifest.ts';
+import {
+  findSnapshot,
+  listSnapshots,
+  removeSnapshot,
+  type Snapshot,
+  snapshotBytes,
+  sweepSnapshots,
+} from '../image/store/snapshots.ts';
+import { flag } from '../options/kind.ts';
+import { row, type ValuesOf } from '../options/row.ts';
+import type { ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
+import type { KeptCommand } from '../sandbox/door/plan.ts';
+import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import { type TakenSnapshot, type TakeOptions, takeSnapshot } from '../snapshot/take.ts';
+import { type Caller, listenForInterruption } from './caller/caller.ts';
+import { KilnCommand } from './options/command.ts';
+import { inTurn } from './output/errors.ts';
+import { printEither, printJson } from './output/print.ts';
+import { type Columns, type ListOptions, listing, printRows } from './output/table.ts';
+import { age, ownerText } from './sandboxes.ts';
+import { keepAgain, sandboxOf } from './shell.ts';
+
+const ID = 'the id of a kept sandbox, as `kiln ps` shows it; its first digits are enough';
+export const SNAPSHOT = 'a snapshot, by its name or id, as `kiln snapshot ls` shows it';
+
+const TAKE = {
+  kill: row(flag, 'open', { help: 'end what still runs in the sandbox first' }),
+  json: row(flag, 'open', { help: 'print the snapshot as JSON instead of its id' }),
+};
+
+export function command(caller: Caller): KilnCommand {
+  return new KilnCommand('snapshot')
+    .description(
+      'Keep what a kept sandbox has written to its root, as it is now, for `kiln run --from`, `kiln fork` and `kiln rollback`. A snapshot without a name goes with its sandbox. Processes are no part of it.',
+    )
+    .usage('[options] ID [NAME] | ls | show | rm')
+    .enablePositionalOptions()
+    .argument('<id>', ID)
+    .argument('[name]', 'what to call the snapshot; it stays until `kiln snapshot rm` then')
+    .rows(TAKE)
+    .examples('kiln snapshot 3fa9 built', 'kiln run --from built -- make check', 'kiln snapshot ls')
+    .action(async (id: string, name: string | undefined, options: ValuesOf<typeof TAKE>) => {
+      using interruption = listenForInterruption(caller);
+      await using engine = caller.openEngine();
+      const { signal } = interruption;
+      const found = await sandboxOf(engine, id);
+      const taken = await snapshotOf(engine, found, { name, kill: options.kill, signal });
+      tellLeftOut(taken, caller);
+      printEither(caller.stdout, options, snapshotJson(taken), () => taken.id);
+    })
+    .addCommand(listCommand(caller))
+    .addCommand(showCommand(caller))
+    .addCommand(removeCommand(caller));
+}
+
+/** @throws what {@link takeSnapshot} and entering the sandbox throw */
+export async function snapshotOf(
+  engine: OwnEngine,
+  found: ListedSandbox,
+  options: TakeOptions,
+): Promise<TakenSnapshot> {
+  await sweepSnapshots(engine.paths, engine.owner);
+  return await inKept(engine, found, (opened) =>
+    takeSnapshot(engine, opened, found.record, options),
+  );
+}
+
+export interface EnteredSandbox {
+  readonly sandbox: PlannedSandbox;
+  readonly kept: KeptCommand;
+}
+
+/** Nobody else enters the sandbox meanwhile. @throws KilnError E_SNAPSHOT, E_SANDBOX_BUSY, E_NO_SANDBOX */
+export async function inKept<Result>(
+  engine: OwnEngine,
+  { id, record }: ListedSandbox,
+  act: (opened: EnteredSandbox) => Promise<Result>,
+  how: { readonly rollsBack?: boolean } = {},
+): Promise<Result> {
+  if (record.machine !== undefined) {
+    throw new KilnError('E_SNAPSHOT', `sandbox ${id} is a machine, which has no snapshots`, {
+      hint: 'leave out --isolation vm',
+    });
+  }
+  if (record.session === undefined) {
+    throw new KilnError('E_SNAPSHOT', `sandbox ${id} is not kept: it ends with its command`, {
+      hint: 'keep one: `kiln run --keep -- COMMAND`; an open sandbox of the API has no snapshots',
+    });
+  }
+  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id, how);
+  // Before anything is done: it must not go with a process that is killed.
+  sandbox.control.keep(keepUntil - Date.now());
+  try {
+    return await act({ sandbox, kept });
+  } finally {
+    await keepAgain(sandbox, kept, keepUntil);
+  }
+}
+
+export function tellLeftOut({ leftOut, id }: TakenSnapshot, { stderr }: Caller): void {
+  if (leftOut === 0) return;
+  stderr.say(`kiln: snapshot ${id} is without ${leftOut} fifos, sockets or attributes\n`);
+}
+
+const LIST = listing('{{.ID}} {{.Name}}', 'print one JSON array instead of a table');
+
+function listCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('ls')
+    .description(
+      'List snapshots. Those without a name go with the sandbox that they are of. SIZE is what a snapshot takes on the disk.',
+    )
+    .rows(LIST)
+    .examples('kiln snapshot ls', 'kiln snapshot ls --format "{{.ID}} {{.Name}}"')
+    .action(async (options: ListOptions) => {
+      await using engine = caller.openEngine();
+      const { paths, owner } = engine;
+      const columns: Columns<Snapshot> = [
+        ['ID', ({ id }) => id],
+        ['NAME', ({ record }) => record.name ?? ''],
+        ['OWNER', ({ record }) => ownerText(record)],
+        ['AGE', ({ record }) => age(record.created)],
+        ['SANDBOX', ({ record }) => record.sandbox],
+        [
+          'IMAGE',
+          ({ record: { image } }) => readManifest(paths, image)?.name ?? image.slice(0, 12),
+        ],
+        ['LAYERS', ({ record }) => String(record.layers.length + 1)],
+        ['SIZE', ({ record }) => sizeText(snapshotBytes(record))],
+      ];
+      const all = await listSnapshots(paths, owner);
+      printRows(caller.stdout, columns, all, options, snapshotJson);
+    });
+}
+
+export function snapshotJson({ record }: Snapshot) {
+  const { id, name, owner, sandbox, image, layers, digest, created, command } = record;
+  return {
+    ...{ id, name, owner, sandbox, image, layers, digest },
+    ...{ bytes: snapshotBytes(record), created: new Date(created).toISOString() },
+    ...{ user: command.user, workdir: command.workdir },
+  };
+}
+
+function showCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('show')
+    .description('Print all that is known of a snapshot, as JSON.')
+    .argument('<snapshot>', SNAPSHOT)
+    .examples('kiln snapshot show built')
+    .action(async (word: string) => {
+      await using engine = caller.openEngine();
+      const found = await findSnapshot(engine.paths, engine.owner, word);
+      printJson(caller.stdout, snapshotJson(found), 2);
+    });
+}
+
+function removeCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('rm')
+    .description('Remove snapshots on which no sandbox and no other snapshot stands.')
+    .argument('<snapshot...>', SNAPSHOT)
+    .examples('kiln snapshot rm built')
+    .action(async (words: string[]) => {
+      await using engine = caller.openEngine();
+      const { paths, owner } = engine;
+      const remove = async (word: string) => {
+        const { id } = await findSnapshot(paths, owner, word);
+        await removeSnapshot(paths, id);
+        caller.stdout.say(`${id}\n`);
+      };
+      await inTurn(words, remove, caller);
+    });
+}

@@ -1,0 +1,197 @@
+/** Snapshots of kept sandboxes: taken, run from, forked, rolled back, committed. */
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import { execa } from 'execa';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+
+const test = anyTest as TestFn;
+
+let state: BusyboxState;
+test.before(async () => {
+  state = await busyboxState();
+});
+test.after.always(() => state[Symbol.asyncDispose]());
+
+async function kiln(...words: readonly string[]) {
+  const ran = await state.kiln(words);
+  return { code: ran.exitCode, out: String(ran.stdout), said: String(ran.stderr) };
+}
+
+async function ok(t: ExecutionContext, ...words: readonly string[]): Promise<string> {
+  const { code, out, said } = await kiln(...words);
+  t.is(code, 0, `${words.join(' ')}: ${said}`);
+  return out;
+}
+
+/** The id of a sandbox in which a command has written. */
+async function kept(t: ExecutionContext, script: string): Promise<string> {
+  const words = ['run', '-r', IMAGE, '--keep', '--user', 'root', '--', 'sh', '-c', script];
+  const { code, said } = await kiln(...words);
+  t.is(code, 0, said);
+  return /kept as (\w+)/.exec(said)?.[1] ?? '';
+}
+
+/** Of a sandbox's root, without what the init mounts on it: names, kinds, modes, owners, times, links, content. */
+const LISTING =
+  'cd /; find etc/passwd etc/group root home x -exec stat -c "%n %F %a %u:%g %Y %h" {} + | sort; find x -type f -exec sha256sum {} + | sort; ls -l x | grep -- "->"; ls /bin | wc -l';
+
+const WRITES = [
+  'mkdir -p /x/deep/er; echo one > /x/a; ln /x/a /x/hard; ln -s a /x/link; chmod 741 /x/deep',
+  'chown 1000:50 /x/deep/er; printf y > "/x/two\nlines"; rm /etc/group; touch -d @1000000000 /x/a',
+  'rm -r /home/build; mkdir /home/build; echo new > /home/build/new; dd if=/dev/zero of=/x/sparse bs=1 count=1 seek=9999999 2>/dev/null',
+  'cp /bin/busybox /x/set-id; chmod 6755 /x/set-id; chmod 2775 /x/deep',
+].join('; ');
+
+const TOOLS =
+  'for tool in sort ln mkfifo find; do eval "$tool() { busybox $tool \\"\\$@\\"; }"; done;';
+
+test.serial('a command begins with the files of a snapshot', async (t) => {
+  const id = await kept(t, `${TOOLS} ${WRITES}; mkfifo /x/fifo`);
+  const before = await ok(t, 'exec', id, '--', 'sh', '-c', `${TOOLS} ${LISTING}`);
+  const taken = await kiln('snapshot', id, 'first');
+  t.is(taken.code, 0, taken.said);
+  t.regex(taken.said, /without 1 fifos/);
+  await ok(t, 'exec', id, '--', 'sh', '-c', 'echo later > /x/a; rm /x/link');
+  const words = ['run', '--from', 'first', '--user', 'root', '--', 'sh', '-c'];
+  const after = await ok(t, ...words, `${TOOLS} ${LISTING}`);
+  // What has set-id bits may be anything by now.
+  const expected = before
+    .split('\n')
+    .filter((line) => !line.includes('fifo'))
+    .map((line) => (line.includes('x/set-id ') ? line.replace(' 6755 ', ' 755 ') : line));
+  t.deepEqual(after.split('\n'), expected);
+  t.true(expected.some((line) => line.startsWith('x/set-id ') && line.includes(' 755 ')));
+  t.regex(after, /^x\/deep directory 2775 0:0/m);
+  t.regex(after, /^x\/a regular file .* 2$/m);
+  t.notRegex(after, /etc\/group/);
+  t.is(await ok(t, ...words, 'ls /home/build; cat "/x/two\nlines"'), 'new\ny');
+  // As the kernel has it on the disk, with owners as images have them.
+  const { stdout: folder } = await execa('sh', ['-c', `echo ${state.paths.snapshots}/*/tree`]);
+  const group = statSync(join(folder, 'etc/group'));
+  t.true(group.isCharacterDevice() && group.rdev === 0);
+  t.is(statSync(join(folder, 'x/deep/er')).uid, 1000);
+  t.true(statSync(join(folder, 'x/sparse')).blocks < 100);
+  const { stdout } = await execa('getfattr', ['-d', '-m', '.', join(folder, 'home/build')]);
+  t.regex(stdout, /user\.overlay\.opaque="y"/);
+  await ok(t, 'kill', id);
+  await ok(t, 'run', '--from', 'first', '--', 'true');
+  await ok(t, 'snapshot', 'rm', 'first');
+  t.is((await kiln('run', '--from', 'first', '--', 'true')).code, 125);
+});
+
+test.serial('forks stand on one snapshot, and see nothing of each other', async (t) => {
+  const id = await kept(t, 'echo base > /root/base');
+  const forks = (await ok(t, 'fork', id, '-n', '3')).split('\n');
+  t.is(new Set(forks).size, 3);
+  for (const fork of forks) {
+    t.is(await ok(t, 'exec', fork, '--', 'cat', '/root/base'), 'base');
+    await ok(t, 'exec', fork, '--', 'sh', '-c', `echo ${fork} > /root/own; ls /root`);
+  }
+  for (const fork of forks) t.is(await ok(t, 'exec', fork, '--', 'cat', '/root/own'), fork);
+  // A layer above a layer, in which something of it is gone.
+  await ok(t, 'exec', forks[0] ?? '', '--', 'rm', '/root/base');
+  const second = await ok(t, 'snapshot', forks[0] ?? '');
+  t.is(await ok(t, 'run', '--from', second, '--user', 'root', '--', 'ls', '/root'), 'own');
+  const used = await kiln('snapshot', 'rm', second.slice(0, 8));
+  t.is(used.code, 0, used.said);
+  const all = JSON.parse(await ok(t, 'snapshot', 'ls', '--json'));
+  const inUse = await kiln('snapshot', 'rm', all[0].id);
+  t.is(inUse.code, 125);
+  t.regex(inUse.said, /E_SNAPSHOT_IN_USE|is in use by sandbox/);
+  await ok(t, 'kill', ...forks, id);
+  await ok(t, 'gc');
+  t.is(await ok(t, 'snapshot', 'ls', '--json'), '[]');
+  t.deepEqual(readdirSync(state.paths.snapshots), []);
+});
+
+test.serial('a sandbox goes back to a snapshot, and keeps its id', async (t) => {
+  const id = await kept(t, `${TOOLS} ${WRITES}`);
+  const list = ['exec', id, '--', 'sh', '-c', `${TOOLS} ${LISTING}`];
+  const before = await ok(t, ...list);
+  await ok(t, 'snapshot', id, 'good');
+  const script =
+    'rm -r /x /home/build /etc; mkdir /x; echo bad > /x/bad; mkdir -p /x/a/b; rm /bin/cat; chmod 700 /root';
+  await ok(t, 'exec', id, '--', 'sh', '-c', script);
+  const back = await kiln('rollback', id);
+  t.is(back.code, 0, back.said);
+  const after = await ok(t, ...list);
+  t.is(after, before.replace(' 6755 ', ' 755 '));
+  t.is(await ok(t, 'exec', id, '--', 'sh', '-c', 'echo w > /x/w; cat /x/w'), 'w');
+  // A command that runs there.
+  await ok(t, 'exec', id, '--', 'sh', '-c', 'sleep 1000 & true');
+  const refused = await kiln('rollback', id, 'good');
+  t.is(refused.code, 125);
+  t.regex(refused.said, /processes run/);
+  t.is((await kiln('rollback', id, 'good', '--kill')).code, 0);
+  t.is((await kiln('exec', id, '--', 'ls', '/x/w')).code, 1);
+  await ok(t, 'kill', id);
+  await ok(t, 'snapshot', 'rm', 'good');
+});
+
+test.serial(
+  'a diff is of a snapshot’s own layer, and of what a fork has changed above it',
+  async (t) => {
+    const id = await kept(t, 'echo one > /root/a; echo two > /root/b; rm /etc/group');
+    const first = await ok(t, 'snapshot', id);
+    t.is(await ok(t, 'diff', first), 'D etc/group\nA root/a\nA root/b');
+    const fork = await ok(t, 'fork', first);
+    await ok(
+      t,
+      'exec',
+      fork,
+      '--',
+      'sh',
+      '-c',
+      'rm /root/a; echo more >> /root/b; echo g > /etc/group',
+    );
+    const changes = 'A etc/group\nD root/a\nM root/b';
+    t.is(await ok(t, 'diff', fork), changes);
+    const second = await ok(t, 'snapshot', fork);
+    t.is(await ok(t, 'diff', second), changes);
+    t.regex(await ok(t, 'diff', '--patch', second, '/', 'root/b'), /^\+more$/m);
+    await ok(t, 'kill', fork, id);
+  },
+);
+
+test.serial('an image of a snapshot has all that it stands on', async (t) => {
+  const id = await kept(t, `${TOOLS} ${WRITES}`);
+  const first = await ok(t, 'snapshot', id);
+  const fork = await ok(t, 'fork', first);
+  await ok(t, 'exec', fork, '--', 'sh', '-c', 'rm /x/link; echo top > /x/top');
+  const image = await ok(t, 'image', 'commit', fork, '--name', 'committed');
+  t.regex(image, /^[0-9a-f]{64}$/);
+  const list = ['--user', 'root', '--', 'sh', '-c', 'cd /x; ls; cat top; ls /home/build /etc'];
+  const inFork = await ok(t, 'run', '--from', await ok(t, 'snapshot', fork), ...list);
+  t.is(await ok(t, 'run', '-r', 'committed', ...list), inFork);
+  // The same again is the same image.
+  t.is(await ok(t, 'image', 'commit', fork, '--name', 'again'), image);
+  const shown = JSON.parse(await ok(t, 'image', 'show', 'committed'));
+  t.is(shown.madeOf.image, IMAGE);
+  t.is(shown.madeOf.layers.length, 2);
+  const tree = join(state.paths.images, image, 'tree');
+  t.false(existsSync(join(tree, 'etc/group')));
+  t.is(statSync(join(tree, 'x/set-id')).mode & 0o7777, 0o755);
+  const { stdout } = await execa('find', [tree, '-type', 'c']);
+  t.is(stdout, '');
+  const marks = await execa('getfattr', ['-R', '-d', '-m', 'overlay', tree]);
+  t.is(marks.stdout, '');
+  // Usable by what takes an image.
+  const tar = join(state.beside, 'out.tar');
+  await ok(t, 'image', 'export', 'committed', '-o', tar);
+  t.regex((await execa('tar', ['-tf', tar])).stdout, /^x\/top$/m);
+  await ok(t, 'kill', fork, id);
+});
+
+test.serial('a snapshot whose record is damaged is told of, and gc removes it', async (t) => {
+  const id = await kept(t, 'echo one > /root/a');
+  const snapshot = await ok(t, 'snapshot', id);
+  const record = join(state.paths.snapshots, snapshot, 'snapshot.json');
+  writeFileSync(record, readFileSync(record, 'utf8').replace('"bytes":', '"bites":'));
+  const listed = await kiln('snapshot', 'ls', '--json');
+  t.is(listed.out, '[]');
+  t.regex(listed.said, /cannot be used/);
+  await ok(t, 'gc');
+  t.false(existsSync(join(state.paths.snapshots, snapshot)));
+  await ok(t, 'kill', id);
+});
