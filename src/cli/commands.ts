@@ -1,12 +1,14 @@
 /** All commands, and how a command line finds its own. Long, because each has its row here. */
 import { type Command, CommanderError } from 'commander';
 import { KilnError } from '../errors.ts';
+import { acting, currentAction } from '../events/action.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';
 import { span } from '../host/trace/trace.ts';
 import { setDownloadWays } from '../packages/repository/transport/reach.ts';
+import { actionOf } from './caller/action.ts';
 import { type Caller, requireHost } from './caller/caller.ts';
 import { fillDefaults, repositoriesOf } from './config.ts';
-import { KilnCommand } from './options/command.ts';
+import { KilnCommand, wordsOf } from './options/command.ts';
 import { commandHint, optionHint } from './other-words.ts';
 import { exitStatus, KILN_FAILED, printError, tellingDamage } from './output/errors.ts';
 import { plainText } from './output/print.ts';
@@ -238,6 +240,9 @@ const TAKING_DEFAULTS: readonly string[] = ['run', 'shell', 'build', 'service', 
 async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   const program = await programFor(argv[0], caller);
   if (TAKING_DEFAULTS.includes(argv[0] ?? '')) fillDefaults(program, caller);
+  program.hook('preAction', (_, action) => {
+    currentAction()?.named(wordsOf(action), action.args);
+  });
   guard(program, caller);
   if (argv.length === 0) program.help();
   program.hook('preAction', (_, action) => {
@@ -283,14 +288,23 @@ function helpRequest(argv: readonly string[]): readonly string[] {
 }
 
 export async function runCommandLine(given: readonly string[], caller: Caller): Promise<void> {
+  await acting(actionOf(caller, 'command'), async () => {
+    await runAction(given, caller);
+    currentAction()?.exit(caller.exitStatus ?? 0);
+  });
+}
+
+async function runAction(given: readonly string[], caller: Caller): Promise<void> {
   try {
     const argv = helpRequest(given);
     if (caller.isOnly) {
       setDownloadWays(async () => repositoriesOf(caller));
     }
     using _ = tellingDamage(argv[0] === 'run' ? argv : [], (text) => caller.stderr.say(text));
-    if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1), caller);
-    else await runKiln(argv, caller);
+    if (argv[0] === 'mock') {
+      currentAction()?.named('mock', []);
+      await (await import('./mock/main.ts')).main(argv.slice(1), caller);
+    } else await runKiln(argv, caller);
   } catch (error) {
     if (!(error instanceof CommanderError)) printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);

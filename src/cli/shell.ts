@@ -4,6 +4,7 @@ import { defined } from '../defined.ts';
 import { isMeant, listJobs, sandboxMeant } from '../detached/record.ts';
 import type { Engine, OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
+import { currentAction } from '../events/action.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { readManifest } from '../image/store/manifest.ts';
 import { EXEC, type ExecOptions, SHELL, type ShellOptions } from '../options/sandbox.ts';
@@ -112,6 +113,7 @@ async function enter(
     ...(user === undefined ? {} : { user: userIn(engine, record.image, user) }),
     ...(tty ? { terminal: caller.windowSize } : {}),
   };
+  currentAction()?.entered({ sandbox: id, image: record.image, argv });
   const begun = performance.now();
   for (;;) {
     const now = await findSandbox(engine, id);

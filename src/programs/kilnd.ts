@@ -21,6 +21,7 @@ import type { WorkersOptions } from '../daemon/worker-process.ts';
 import { Workers } from '../daemon/workers.ts';
 import { removeOldJobs } from '../detached/record.ts';
 import { type OwnEngine, openEngine } from '../engine.ts';
+import { sweepEvents } from '../events/sweep.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { checked, tryCall } from '../host/calls/system-call.ts';
 import { memoryKills, sweepWorkGroups, workGroup } from '../host/cgroup/work-group.ts';
@@ -66,6 +67,7 @@ async function main(): Promise<void> {
   const sweep = () => {
     sweepSandboxes(paths, engine.connect).catch(tell);
     sweepJobs(paths).catch(tell);
+    sweepEvents(paths).catch(tell);
   };
   const workers = new Workers({
     ...{ ...workerProgram(settings, env), turns },

@@ -1,6 +1,7 @@
 /** Runs clients' command lines: short ones in the daemon's own thread, all others in a worker. */
 
 import { CommanderError } from 'commander';
+import { actorOf } from '../cli/caller/action.ts';
 import { NO_PATHS } from '../cli/caller/no-paths.ts';
 import { deliver, prepare, runCommandLine } from '../cli/commands.ts';
 import { fillDefaults } from '../cli/config.ts';
@@ -10,6 +11,7 @@ import {
   describeWarning,
   exitStatus,
   KILN_FAILED,
+  noteFailure,
   printError,
   tellingDamage,
 } from '../cli/output/errors.ts';
@@ -19,6 +21,7 @@ import type { CommandLine } from '../daemon/command-line.ts';
 import type { ParkedSandboxes } from '../daemon/parked.ts';
 import type { TakeRoom } from '../daemon/worker-process.ts';
 import type { Engine } from '../engine.ts';
+import { acting, currentAction } from '../events/action.ts';
 import { withWaits } from '../host/process/wait-for.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { openExistingImage } from '../image/open.ts';
@@ -56,12 +59,27 @@ interface Shared {
 }
 
 export async function serveCommandLine(line: CommandLine, shared: Shared): Promise<void> {
+  const { paths } = shared.engine;
+  const { uid } = line.identity;
+  const ids = callerIds(line.start.env, line.identity);
+  const actor = () => actorOf(paths, uid, ids);
+  await acting({ paths, actor, by: 'command' }, () => serveLine(line, { ...shared, work }));
+
+  async function work(...given: Parameters<Shared['work']>): Promise<void> {
+    // The worker tells of it.
+    currentAction()?.handOver();
+    await shared.work(...given);
+  }
+}
+
+async function serveLine(line: CommandLine, shared: Shared): Promise<void> {
   const { start } = line;
   if (line.identity.uid !== 0) {
     await serveUser(line, shared);
     return;
   }
   if (start.mountNamespace !== shared.mountNamespace) {
+    currentAction()?.handOver();
     line.sendElsewhere();
     return;
   }
@@ -98,6 +116,8 @@ async function serveUser(line: CommandLine, shared: Shared): Promise<void> {
       leave();
     }
   } catch (error) {
+    currentAction()?.isFor(line.words[0] ?? '');
+    noteFailure(error);
     line.write(2, describeError(error));
     line.exit({ status: KILN_FAILED });
   }
@@ -201,6 +221,7 @@ async function runIfShort(
   if (!isShort) return false;
   caller.exitStatus ??= KILN_FAILED;
   await deliver(caller);
+  currentAction()?.exit(caller.exitStatus);
   return true;
 }
 
@@ -222,6 +243,7 @@ async function runIfImageIsThere(
   );
   if (!isThere) return false;
   line.keep();
+  currentAction()?.named('run', []);
   using results = resultsFor(line.start.umask);
   try {
     const argv = await admit(it, caller, { words: 'run', args: given }, given);

@@ -13,7 +13,7 @@ const ROOMS: readonly string[] = [
   ...['shell-words.ts', 'suggest.ts'],
   ...['host/calls', 'host/process', 'host/cgroup', 'host/files', 'host/sockets'],
   ...['host/state', 'host/trace', 'host/confine', 'host/libvirt', 'stray-errors.ts'],
-  ...['api', 'artifacts', 'egress', 'packages/rpm', 'packages/repository'],
+  ...['api', 'artifacts', 'egress', 'events', 'packages/rpm', 'packages/repository'],
   ...['sandbox/wire', 'sandbox/seccomp', 'sandbox/policy', 'sandbox/labels', 'sandbox/command'],
   ...['sandbox/domain', 'sandbox/network', 'sandbox/fill.ts', 'sandbox/open.ts', 'sandbox/door'],
   ...[

@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { checkName } from '../../detached/names.ts';
 import { jobFiles, keptBytes } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
+import { currentAction } from '../../events/action.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
 import type { DetachOptions } from '../../options/sandbox.ts';
 import { type CallerUser, forbiddenError } from '../../users/configuration.ts';
@@ -48,6 +49,7 @@ export async function detach<
     tty,
     resultDirectory: given && resolve(caller.cwd(), given),
   });
+  currentAction()?.isJob(job.record.id);
   const begin = (sandbox?: string) => {
     if (!job.hasBegun) job.begin(sandbox);
   };

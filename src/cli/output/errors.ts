@@ -5,6 +5,7 @@ import type { Warning } from '../../artifacts/warning.ts';
 import { type EgressEntry, parseEgressRule } from '../../egress/rule.ts';
 import { EXIT_STATUS } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
+import { currentAction } from '../../events/action.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { DISK_FULL, knownFailure, reasonLines } from '../../host/calls/system-error.ts';
 import { signalNumber } from '../../host/process/process.ts';
@@ -18,7 +19,14 @@ import { plainText } from './print.ts';
 const MAX_CAUSES = 8;
 
 export function printError(error: unknown, to: TextOutput): void {
+  noteFailure(error);
   to.say(describeError(error));
+}
+
+/** The event of the command's end has it, if it ends with this failure's status. */
+export function noteFailure(error: unknown): void {
+  const known = error instanceof CommanderError ? undefined : knownFailure(error);
+  if (known !== undefined) currentAction()?.failed(known, exitStatus(known));
 }
 
 export function printWarning(warning: Warning, to: TextOutput): void {

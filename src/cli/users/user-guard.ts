@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import type { Command, Option } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { currentAction } from '../../events/action.ts';
 import { below, type HeldPath, openedPath } from '../../host/files/held.ts';
 import { isImageName } from '../../image/find.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
@@ -23,6 +24,7 @@ export function guard(program: Command, caller: PathCaller): void {
   program.hook('preAction', async (_, action) => {
     const given = { words: wordsOf(action), args: action.args };
     action.processedArgs = await admit(action, caller, given, action.processedArgs);
+    currentAction()?.admitted();
   });
 }
 

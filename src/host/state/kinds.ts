@@ -105,6 +105,8 @@ export const KINDS: readonly StateKind[] = [
   kind('not read', 'libvirt/.*'),
   kind('not read', 'io.kiln|kilnd.log|kilnd.lock'),
   kind('not read', 'jobs/.*'),
+  kind('no content', 'events/lock'),
+  kind('not read', 'events/[0-9]+([.]1)?.jsonl'),
   kind(
     'record',
     'users/\\d+/account.json',

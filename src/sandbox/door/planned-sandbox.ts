@@ -1,9 +1,11 @@
 /** The one door: every command that enters a sandbox passes this module. */
 import type { Owner } from '../../artifacts/destination.ts';
-import { defined } from '../../defined.ts';
+import { defined, some } from '../../defined.ts';
 import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
+import { currentAction } from '../../events/action.ts';
+import type { Entered } from '../../events/event.ts';
 import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
@@ -58,6 +60,8 @@ export class PlannedSandbox implements AsyncDisposable {
   readonly #plan: KeptPlan;
   #visitors: Visitors | undefined;
   #egress: Egress | undefined;
+  /** An event tells of each host that was asked for. */
+  #hasTold = false;
   #samples: OpenIo['samples'];
   #protection: Protection | undefined;
   measured: Measured | undefined;
@@ -115,6 +119,7 @@ export class PlannedSandbox implements AsyncDisposable {
     stack.move();
     try {
       await opened.#openEgress();
+      currentAction()?.entered(enteredBy(opened.id, plan));
       return opened;
     } catch (error) {
       await opened.close();
@@ -194,6 +199,7 @@ export class PlannedSandbox implements AsyncDisposable {
       const end = await supervise(process, plan.time, plan.leftovers, kill);
       const usage = this.usage();
       const limitHit = await this.limitHit(end, usage, plan.disks);
+      if (limitHit !== null) currentAction()?.hitLimit(limitHit);
       return { ...end, limitHit, usage, measured, refused: process.refused };
     };
     return { process, measured, kill, ended };
@@ -300,7 +306,11 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   async closeEgress(): Promise<readonly EgressEntry[] | undefined> {
-    return await this.#egress?.close();
+    const egress = this.#egress;
+    const entries = await egress?.close();
+    if (entries !== undefined && !this.#hasTold) currentAction()?.reached(entries, this.id);
+    this.#hasTold = entries !== undefined;
+    return entries;
   }
 
   async keep(milliseconds: number, { policy, env, workdir }: KeptCommand): Promise<void> {
@@ -339,4 +349,19 @@ export class PlannedSandbox implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** What events tell of it. */
+function enteredBy(sandbox: string, { sandbox: planned, egress, shownAs }: SandboxPlan): Entered {
+  const { image, isolation, network, binds } = planned;
+  const callers = binds.filter(({ own, hosts }) => own !== true && hosts !== true);
+  return {
+    ...{ sandbox, image, isolation, egress, argv: shownAs },
+    network: typeof network === 'string' ? network : `libvirt:${network.name}`,
+    binds: some(
+      callers.map(({ source, target, readonly, cow }) =>
+        [source, target, cow === true ? 'cow' : readonly ? 'ro' : 'rw'].join(':'),
+      ),
+    ),
+  };
 }

@@ -10,11 +10,13 @@ import {
   interfaceText,
   kilnInterface,
 } from '../../api/interface.ts';
+import { actionOf, actorOf } from '../../cli/caller/action.ts';
 import type { OptionCaller, PathCaller } from '../../cli/caller/caller.ts';
 import { NO_PATHS } from '../../cli/caller/no-paths.ts';
-import { reasonsOf } from '../../cli/output/errors.ts';
+import { exitStatus, noteFailure, reasonsOf } from '../../cli/output/errors.ts';
 import { type Call, SERVICE_ERROR } from '../../daemon/call.ts';
 import type { Engine, EngineOptions, OwnEngine } from '../../engine.ts';
+import { acting, currentAction } from '../../events/action.ts';
 import { knownFailure } from '../../host/calls/system-error.ts';
 import { ownOpener } from '../../host/files/opener.ts';
 import { takeCallersUmask } from '../../host/process/own-umask.ts';
@@ -101,7 +103,7 @@ export interface AnsweringDaemon extends AnsweringProcess {
 }
 
 export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<void> {
-  const { method, process: id, identity } = call.head;
+  const { method, identity } = call.head;
   const name = method.slice(method.lastIndexOf('.') + 1);
   const from = method.slice(0, -name.length - 1);
   if (from === SERVICE) return describe(call, name);
@@ -110,6 +112,18 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
   if (!daemon.isServed && name !== 'GetVersion') {
     return call.fail(SERVICE_ERROR.permissionDenied);
   }
+  const { paths } = daemon.engine;
+  const actor = () => actorOf(paths, identity.uid, identity);
+  await acting({ paths, actor, by: 'api' }, () => answerKnown(call, name, daemon));
+}
+
+async function answerKnown(
+  call: Call,
+  name: keyof typeof methods,
+  daemon: AnsweringDaemon,
+): Promise<void> {
+  const { process: id, identity } = call.head;
+  currentAction()?.isFor(commandOf(name));
   const { calls } = daemon.state;
   calls.set(id, call);
   const held: Promise<void>[] = [];
@@ -131,7 +145,11 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
     }
     const context = { user, hold: (until: Promise<void>) => void held.push(until) };
     if (isShort) await answerHere(call, name, parameters, daemon, context);
-    else await daemon.work(call);
+    else {
+      // The worker tells of it.
+      currentAction()?.handOver();
+      await daemon.work(call);
+    }
   } catch (error) {
     fail(call, error, daemon);
   } finally {
@@ -166,6 +184,7 @@ async function answerHere(
     ...daemon.state,
     makeImage: (of, image) => makeImage(of, image, daemon),
     work: async (long) => {
+      currentAction()?.handOver();
       await daemon.work(long);
       return ANSWERED;
     },
@@ -192,6 +211,13 @@ async function makeImage(call: Call, image: string, daemon: AnsweringDaemon): Pr
     part.outcome?.toString().slice(0, -1) ?? '{}',
   );
   if (reply.error !== undefined) throw new PartFailed(reply.error, reply.parameters ?? {});
+}
+
+/** The status of the command that does the same. */
+function statusOf(reply: object | typeof ANSWERED): number {
+  const { result } = reply as { readonly result?: { readonly [Key in string]?: unknown } };
+  const { exitStatus: status, ended } = Object(result);
+  return Number(status ?? Object(ended).exitStatus ?? 0);
 }
 
 class PartFailed extends Error {
@@ -236,7 +262,16 @@ export async function answerForClient(
   await answerFor(call, place, caller);
 }
 
+/** The words of the command that does the same. */
+function commandOf(name: keyof typeof methods): string {
+  return methods[name].does ?? methods[name].rules ?? '';
+}
+
 async function answerFor(call: Call, place: AnsweringProcess, caller: OptionCaller): Promise<void> {
+  await acting(actionOf(caller, 'api'), () => answerIn(call, place, caller));
+}
+
+async function answerIn(call: Call, place: AnsweringProcess, caller: OptionCaller): Promise<void> {
   const context = contextOf(call, place, caller, undefined);
   const name = call.head.method.slice(KILN.length + 1) as keyof typeof methods;
   try {
@@ -268,6 +303,9 @@ async function answer(
   // A process with other calls goes on waiting for those.
   const own = context.daemon === undefined ? { signal: call.signal } : {};
   const { paths } = context.caller;
+  const { image, recipe, sandbox, sources, name: named } = parameters as Record<string, unknown>;
+  const about = [named ?? image ?? recipe ?? sandbox ?? sources ?? []].flat().map(String);
+  currentAction()?.named(commandOf(name), about);
   let reply: object | typeof ANSWERED;
   try {
     reply = await withWaits({ say: context.warn, ...own }, () =>
@@ -279,6 +317,7 @@ async function answer(
     throw error;
   }
   await paths.deliver();
+  currentAction()?.exit(statusOf(reply));
   if (reply !== ANSWERED) call.end(paths.renamed(reply));
 }
 
@@ -308,7 +347,11 @@ function contextOf(
   const warns = tells(call.head.method.slice(KILN.length + 1), 'warning');
   return {
     ...{ call, caller, daemon },
-    openEngine: (options) => place.openEngine(caller, options),
+    openEngine: (options) => {
+      // Whatever the caller may not do was refused before.
+      currentAction()?.admitted();
+      return place.openEngine(caller, options);
+    },
     storeChanged: place.storeChanged,
     hold: () => undefined,
     warn: (text) => {
@@ -340,6 +383,8 @@ function fail(
   paths: CallerPaths = NO_PATHS,
 ): void {
   const rename = (text: string) => paths.renamed(text);
+  noteFailure(error);
+  currentAction()?.exit(exitStatus(error));
   if (error instanceof PartFailed) {
     call.fail(error.message, error.parameters);
     return;

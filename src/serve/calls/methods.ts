@@ -11,14 +11,18 @@ interface Entry<Method extends Name> {
    * the command; undefined where the method is root's.
    */
   readonly rules: string | undefined;
+  /** The command that does the same, where `rules` does not name it. */
+  readonly does?: string | undefined;
   readonly load: () => Promise<Answer<Method>>;
 }
 
 type Table = { readonly [Method in Exclude<Name, 'CommandLine'>]: Entry<Method> };
 
-const entry = <Method extends Name>(rules: string | undefined, load: Entry<Method>['load']) => ({
-  ...{ rules, load },
-});
+const entry = <Method extends Name>(
+  rules: string | undefined,
+  load: Entry<Method>['load'],
+  does?: string,
+) => ({ rules, load, does });
 
 export const methods: Table = {
   GetVersion: entry('', async () => async () => ({
@@ -26,8 +30,8 @@ export const methods: Table = {
     interface: INTERFACE_VERSION,
   })),
   Run: entry('run', async () => (await import('./run.ts')).answerRun),
-  OpenSandbox: entry('shell', async () => (await import('./sandbox.ts')).answerOpen),
-  Execute: entry('', async () => (await import('./sandbox.ts')).answerExecute),
+  OpenSandbox: entry('shell', async () => (await import('./sandbox.ts')).answerOpen, 'open'),
+  Execute: entry('', async () => (await import('./sandbox.ts')).answerExecute, 'exec'),
   SendInput: entry('', async () => (await import('./sandbox.ts')).answerInput),
   SendSignal: entry('', async () => (await import('./sandbox.ts')).answerSignal),
   ResizeTerminal: entry('', async () => (await import('./sandbox.ts')).answerResize),
@@ -53,11 +57,31 @@ export const methods: Table = {
     async () => (await import('./snapshot.ts')).answerRemoveSnapshot,
   ),
   ListServices: entry(undefined, async () => (await import('./service.ts')).answerListServices),
-  CreateService: entry(undefined, async () => (await import('./service.ts')).answerCreateService),
-  RestartService: entry(undefined, async () => (await import('./service.ts')).answerRestartService),
-  StartService: entry(undefined, async () => (await import('./service.ts')).answerStartService),
-  StopService: entry(undefined, async () => (await import('./service.ts')).answerStopService),
-  DeleteService: entry(undefined, async () => (await import('./service.ts')).answerDeleteService),
+  CreateService: entry(
+    undefined,
+    async () => (await import('./service.ts')).answerCreateService,
+    'service create',
+  ),
+  RestartService: entry(
+    undefined,
+    async () => (await import('./service.ts')).answerRestartService,
+    'service restart',
+  ),
+  StartService: entry(
+    undefined,
+    async () => (await import('./service.ts')).answerStartService,
+    'service start',
+  ),
+  StopService: entry(
+    undefined,
+    async () => (await import('./service.ts')).answerStopService,
+    'service stop',
+  ),
+  DeleteService: entry(
+    undefined,
+    async () => (await import('./service.ts')).answerDeleteService,
+    'service delete',
+  ),
   Doctor: entry('doctor', async () => {
     const { checkNames, runChecks } = await import('../../doctor/checks.ts');
     const { readHost } = await import('../../doctor/host.ts');

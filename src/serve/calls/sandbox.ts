@@ -3,6 +3,7 @@ import { runRequest } from '../../cli/options/sandbox-options.ts';
 import { admit, namesFiles } from '../../cli/users/user-guard.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { currentAction } from '../../events/action.ts';
 import { planRun, readSecrets } from '../../jobs/run/plan.ts';
 import { SHELL } from '../../options/sandbox.ts';
 import { destroySandbox } from '../../sandbox/domain/destroy.ts';
@@ -90,6 +91,7 @@ export const answerExecute: Answer<'Execute'> = async (parameters, context) => {
   checkBase64('input', parameters.input);
   checkVariables(env);
   const time = timeLimits(parameters);
+  currentAction()?.entered({ sandbox: id, argv });
   const attend = async ({ process, kill, ended }: Execution) => {
     call.reply({ started: { sandbox: id, process: call.head.process, pid: process.pid } });
     using stdio = new CommandStdio(

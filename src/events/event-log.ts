@@ -1,0 +1,106 @@
+/**
+ * Events in the state: for each uid a file of lines, and the one before it. So nobody's events push out those of others,
+ * and a user's are found without a look at others'. Any process of kiln's appends; a line is one write.
+ */
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { attempt } from '../host/calls/libc.ts';
+import { tryCall } from '../host/calls/system-call.ts';
+import type { StateRoot } from '../host/state/paths.ts';
+import type { KilnEvent } from './event.ts';
+import { sendToJournal } from './journal.ts';
+
+/** Bytes of a file; each uid has two. */
+const FILE_BYTES = 4 << 20;
+
+export interface EventLogOptions {
+  readonly bytes?: number;
+  /** The journal's socket. */
+  readonly journal?: string;
+}
+
+export function eventsFolder({ root }: StateRoot): string {
+  return join(root, 'events');
+}
+
+export function currentFile(paths: StateRoot, uid: number): string {
+  return join(eventsFolder(paths), `${uid}.jsonl`);
+}
+
+export function previousFile(paths: StateRoot, uid: number): string {
+  return join(eventsFolder(paths), `${uid}.1.jsonl`);
+}
+
+/** Those who have events. */
+export function uidsWithEvents(paths: StateRoot): number[] {
+  const names = attempt(() => readdirSync(eventsFolder(paths))) ?? [];
+  const uids = names.flatMap((name) => /^(\d+)(?:\.1)?\.jsonl$/.exec(name)?.[1] ?? []);
+  return [...new Set(uids)].map(Number).toSorted((a, b) => a - b);
+}
+
+/** A command goes on where its events cannot be written: on a full disk, say. */
+export function writeEvent(
+  paths: StateRoot,
+  event: KilnEvent,
+  { bytes = FILE_BYTES, journal }: EventLogOptions = {},
+): void {
+  attempt(() => append(paths, event.uid, JSON.stringify(event), bytes));
+  attempt(() => sendToJournal(event, journal));
+}
+
+const APPEND = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW;
+
+function append(paths: StateRoot, uid: number, line: string, bytes: number): void {
+  let fd = open(paths, uid);
+  try {
+    let { size } = fstatSync(fd);
+    if (size >= bytes && rotate(paths, uid, fd)) {
+      closeSync(fd);
+      fd = open(paths, uid);
+      size = fstatSync(fd).size;
+    }
+    writeSync(fd, `${isTorn(fd, size) ? '\n' : ''}${line}\n`);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function open(paths: StateRoot, uid: number): number {
+  const path = currentFile(paths, uid);
+  const opened = attempt(() => openSync(path, APPEND, 0o600));
+  if (opened !== undefined) return opened;
+  mkdirSync(eventsFolder(paths), { recursive: true, mode: 0o700 });
+  return openSync(path, APPEND, 0o600);
+}
+
+/** Whether whoever wrote last was killed meanwhile. */
+function isTorn(fd: number, size: number): boolean {
+  if (size === 0) return false;
+  const last = Buffer.alloc(1);
+  return readSync(fd, last, 0, 1, size - 1) === 1 && last[0] !== 0x0a;
+}
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/** False where another process does it: one more line fits meanwhile. */
+function rotate(paths: StateRoot, uid: number, fd: number): boolean {
+  if (tryCall('flock', fd, LOCK_EX | LOCK_NB) !== 0) return false;
+  const path = currentFile(paths, uid);
+  // Who had the lock before has rotated it already: the name is another file's then.
+  if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) {
+    renameSync(path, previousFile(paths, uid));
+  }
+  return true;
+}
