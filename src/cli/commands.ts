@@ -75,6 +75,7 @@ const commands: readonly CommandEntry[] = [
   ],
   ['kill', 'destroy sandboxes, end detached jobs', () => one(sandboxes(), 'killCommand')],
   ['park', 'park sandboxes for the next commands', () => one(sandboxes(), 'parkCommand')],
+  ['events', 'print who ran what, who was refused, what was reached', () => import('./events.ts')],
   ['metrics', 'print or serve numbers for Prometheus', () => import('./metrics.ts')],
   ['mcp', 'serve sandboxes to an assistant', () => one(import('./mcp/command.ts'), 'mcpCommand')],
   ['df', 'show what takes space', () => one(import('./df.ts'), 'dfCommand')],

@@ -64,6 +64,25 @@ export const time: NumberKind = {
   word: (asked) => (typeof asked === 'number' ? `${asked / 1000}s` : undefined),
 };
 
+/** Milliseconds since 1970 of a date, or of so long ago. */
+export const moment: NumberKind = {
+  term: 'time',
+  read: (word) => {
+    const ago = timeInMilliseconds(word);
+    const at = ago === undefined ? dateIn(word) : Date.now() - ago;
+    return needed(at, 'not a time: write it as 10m, 2026-12-01 or 2026-12-01T08:00.');
+  },
+  fromJson: (json) => json,
+};
+
+/** Of this machine's time zone, unless it names another. */
+function dateIn(word: string): number | undefined {
+  if (!/^\d{4}-\d\d-\d\d/.test(word)) return undefined;
+  // A date alone is UTC to Date.
+  const at = Date.parse(/^[\d-]+$/.test(word) ? `${word}T00:00` : word.replace(' ', 'T'));
+  return Number.isNaN(at) ? undefined : at;
+}
+
 export const count: NumberKind = {
   ...measure(
     'number',

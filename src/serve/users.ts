@@ -93,7 +93,9 @@ export function workLimits(policy: UserPolicy): CgroupLimits {
   };
 }
 
-const WITHOUT_SANDBOX = ['ps', 'kill', 'gc', 'df', 'config', 'attach', 'wait', 'logs', 'results'];
+const WITHOUT_SANDBOX = [
+  ...['ps', 'kill', 'gc', 'df', 'config', 'events', 'attach', 'wait', 'logs', 'results'],
+];
 
 /** How long a wait may be that nobody is told of, ms. */
 const SAID_AFTER = 500;

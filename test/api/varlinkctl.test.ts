@@ -289,3 +289,30 @@ test('images, sandboxes, services and checks can be listed', async (t) => {
   const recipe = await kiln('Build', { sources: ['nowhere'], resultDirectory: state.beside });
   t.is(recipe.error, 'io.kiln.Failed');
 });
+
+test('Events tells who did what, and with more what comes', async (t) => {
+  const { PATH, HOME, KILN_STATE } = state.userEnv;
+  const words = ['-j', '-E', 'call', state.socket, 'io.kiln.Events'];
+  const following = spawn('varlinkctl', [...words, '{"follow":true}'], {
+    env: { PATH, HOME, KILN_STATE },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let text = '';
+  following.stdout.on('data', (chunk) => {
+    text += chunk;
+  });
+  const seen = () => (text.endsWith('\n') ? repliesIn(text) : []).flatMap(({ events }) => events);
+  const begun = Date.now();
+  const run = () => kiln('Run', { image: 'busybox', argv: ['echo', 'followed'] });
+  for (let i = 0; i < 50 && seen().length < 2; i++) await run();
+  t.true(await until(() => seen().length >= 2));
+  following.kill();
+  await once(following, 'close');
+  const { reply } = await kiln('Events', { since: begun });
+  // Other tests call at the same time.
+  const isOwn = ({ argv }: { argv?: string[] }) => argv?.[1] === 'followed';
+  const [start, end] = reply.events.filter(isOwn);
+  t.like(start, { event: 'start', command: 'run', by: 'api', uid: 0, argv: ['echo', 'followed'] });
+  t.like(end, { event: 'end', id: start.id, outcome: 'ended', status: 0, image: IMAGE });
+  t.is((await kiln('Events', { follow: true })).error, 'io.kiln.Failed');
+});

@@ -82,6 +82,7 @@ export const methods: Table = {
     async () => (await import('./service.ts')).answerDeleteService,
     'service delete',
   ),
+  Events: entry('events', async () => (await import('./events.ts')).answerEvents),
   Doctor: entry('doctor', async () => {
     const { checkNames, runChecks } = await import('../../doctor/checks.ts');
     const { readHost } = await import('../../doctor/host.ts');

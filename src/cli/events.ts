@@ -1,0 +1,67 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { eventText } from '../events/event.ts';
+import { EventReader, type EventViewer } from '../events/read.ts';
+import { roomIn } from '../host/sockets/back-pressure.ts';
+import { type StatePaths, statePaths } from '../host/state/paths.ts';
+import { flag } from '../options/kind.ts';
+import { moment } from '../options/numbers.ts';
+import { row, type ValuesOf } from '../options/row.ts';
+import { findAccount } from '../users/account.ts';
+import { type Caller, listenForInterruption, requireHost } from './caller/caller.ts';
+import { KilnCommand } from './options/command.ts';
+import { jsonText } from './output/print.ts';
+
+const EVENTS = {
+  follow: row(flag, 'open', { help: 'go on with what comes, until interrupted', short: 'f' }),
+  since: row(moment, 'open', {
+    help: 'leave out what is older than so long, or came before a date; with -f now by default',
+  }),
+  json: row(flag, 'open', { help: 'print one JSON object on each line' }),
+};
+
+/** Between two looks for what has come, ms. */
+export const LOOK = 200;
+
+export function command(caller: Caller): KilnCommand {
+  return new KilnCommand('events')
+    .description(
+      'Print who ran what: starts, ends, refusals, and hosts that were reached or denied.',
+    )
+    .rows(EVENTS)
+    .addHelpText(
+      'after',
+      `
+Users see their own events, root everybody's. docs/events.md has all fields, and what to alert on.
+
+Examples:
+  kiln events --since 1h
+  kiln events -f --json | jq 'select(.event == "refused")'
+  kiln events --since 2026-12-01T08:00`,
+    )
+    .action(async (options: ValuesOf<typeof EVENTS>) => {
+      requireHost(caller.env);
+      const { follow = false, since = follow ? Date.now() : 0, json = false } = options;
+      const paths = statePaths(caller.env);
+      using reader = new EventReader(paths, { viewer: viewerOf(paths, caller), since });
+      using interruption = follow ? listenForInterruption(caller) : undefined;
+      const { stdout } = caller;
+      for (;;) {
+        for (const event of reader.read()) {
+          stdout.say(`${json ? jsonText(event) : eventText(event)}\n`);
+          if (stdout.stream.writableNeedDrain) await roomIn(stdout.stream);
+        }
+        if (interruption === undefined || interruption.signal.aborted) return;
+        if (stdout.stream.destroyed) return;
+        await sleep(LOOK, undefined, { signal: interruption.signal }).catch(() => undefined);
+      }
+    });
+}
+
+/** A user sees what the account has done that the number is now. */
+export function viewerOf(
+  paths: StatePaths,
+  { user }: Pick<Caller, 'user'>,
+): EventViewer | undefined {
+  if (user === undefined) return undefined;
+  return { uid: user.uid, user: findAccount(paths, user.uid).value?.name };
+}
