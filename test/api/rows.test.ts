@@ -78,7 +78,7 @@ for (const [method, rows] of Object.entries(METHODS)) {
   });
 }
 
-test('what OpenSandbox takes is part of what Run takes', (t) => {
+test('every parameter of OpenSandbox is a parameter of Run', (t) => {
   const run = parameters('Run');
   const open = Object.entries(parameters('OpenSandbox'));
   t.true(open.length > 15);

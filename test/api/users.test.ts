@@ -514,8 +514,10 @@ for reply in kiln.Run(image="busybox", argv=["sleep", "100"], copyIn=[], resultD
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial('what a user writes into a sandbox through kilnd counts as its memory', async (t) => {
-  const text = `
+test.serial(
+  'a file that a user writes into a sandbox counts as the sandbox’s memory',
+  async (t) => {
+    const text = `
 with varlink.Client(address=socket) as c, c.open("io.kiln") as kiln:
     of = {"memory": 48 << 20, "tmpfs": [{"target": "/mem"}]}
     box = kiln.OpenSandbox(image="busybox", surroundings=of)["sandbox"]
@@ -528,6 +530,7 @@ with varlink.Client(address=socket) as c, c.open("io.kiln") as kiln:
     print(16 < count < 48, said)
     kiln.CloseSandbox(sandbox=box)
 `;
-  const { stdout, stderr } = await python(t.context, USER, text);
-  t.is(String(stdout), 'True E_ARGUMENT', String(stderr));
-});
+    const { stdout, stderr } = await python(t.context, USER, text);
+    t.is(String(stdout), 'True E_ARGUMENT', String(stderr));
+  },
+);

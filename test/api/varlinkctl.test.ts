@@ -69,7 +69,7 @@ test('the reply to a command has its output and how it ended', async (t) => {
   t.is(reply.result.report.policy.noNewPrivileges, true);
 });
 
-test('with "more", events arrive as they happen', async (t) => {
+test('a call with "more" gets events as they happen', async (t) => {
   const gate = join(state.beside, 'gate');
   mkdirSync(gate);
   const wait = 'until test -e /gate/open; do sleep 0.1; done';

@@ -117,7 +117,7 @@ test.serial('messages of kiln give GitHub no commands, on either output', async 
   }
 });
 
-test.serial('what a detached job writes gives GitHub no commands, on either output', async (t) => {
+test.serial('a detached job cannot give GitHub commands by its stdout or stderr', async (t) => {
   const { kiln, env } = workshop.state;
   const script = 'echo ::add-mask::a; echo ::add-path::b >&2; echo ::set-env::c; echo ::d::e >&2';
   const started = await kiln(['run', '--detach', '-r', BUSYBOX, '--', 'sh', '-c', script]);

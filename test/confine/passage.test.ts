@@ -29,7 +29,7 @@ test('a kiln in a folder that only root may enter can read untrusted files', asy
   t.is(`${found?.name} ${found?.version}`, oracle.stdout);
 });
 
-test('the way into such a folder leaves nothing in the child’s environment', async (t) => {
+test('a child in a private folder has only the environment that it was given', async (t) => {
   const program = `
 import { execFileSync } from 'node:child_process';
 const [top] = process.argv.slice(1);

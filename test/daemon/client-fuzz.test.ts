@@ -122,7 +122,7 @@ async function listen(serve: (socket: Socket) => void): Promise<Server> {
   return server;
 }
 
-test('no message from a daemon makes the client do what C leaves undefined', async (t) => {
+test('no message from a daemon causes undefined behaviour in the client', async (t) => {
   const seed = Number(process.env.KILN_FUZZ_SEED ?? Date.now() % 2 ** 32);
   const random = new Random(seed);
   let connections = 0;

@@ -188,35 +188,32 @@ async function withLocal(program: string, ...words: readonly string[]) {
   return stdout;
 }
 
-test.serial(
-  'of what is not in the list nothing gets through, however a command runs',
-  async (t) => {
-    const names = [...ATTEMPTS.matchAll(/try ([\w-]+) /g)].map(([, name]) => name);
-    const told = ['--env', `OUT=${state.beside}`, '--env', `KILN_STATE_FOLDER=${state.paths.root}`];
-    for (const [how, options] of Object.entries(WAYS)) {
-      const words = ['run', '-r', 'host', ...options, ...told, '--', 'sh', '-c'];
-      const inside = 'unshare --map-root-user --mount sh -c "$0"';
-      const script = `sh -c "$0"; ${how.includes('nested') ? inside : ':'}; cat /usr/local/mounted/shown`;
-      t.is(await withLocal(KILN, ...words, script, ATTEMPTS), 'shown', how);
-    }
-    // They would, where nothing is in the way: but for what needs another user, and what this host lacks.
-    const through = (await withLocal('sh', '-c', ATTEMPTS)).split('\n');
-    const cannot = [
-      'set-id',
-      'shadow-of-init',
-      'make-in-bin',
-      'remount-usr',
-      'private',
-      'machine-id',
-      'device',
-      'overlay',
-    ];
-    t.deepEqual(
-      names.filter((name) => !through.includes(name ?? '') && !cannot.includes(name ?? '')),
-      [],
-    );
-  },
-);
+test.serial('no attempt to change or read the host succeeds, however a command runs', async (t) => {
+  const names = [...ATTEMPTS.matchAll(/try ([\w-]+) /g)].map(([, name]) => name);
+  const told = ['--env', `OUT=${state.beside}`, '--env', `KILN_STATE_FOLDER=${state.paths.root}`];
+  for (const [how, options] of Object.entries(WAYS)) {
+    const words = ['run', '-r', 'host', ...options, ...told, '--', 'sh', '-c'];
+    const inside = 'unshare --map-root-user --mount sh -c "$0"';
+    const script = `sh -c "$0"; ${how.includes('nested') ? inside : ':'}; cat /usr/local/mounted/shown`;
+    t.is(await withLocal(KILN, ...words, script, ATTEMPTS), 'shown', how);
+  }
+  // They would, where nothing is in the way: but for what needs another user, and what this host lacks.
+  const through = (await withLocal('sh', '-c', ATTEMPTS)).split('\n');
+  const cannot = [
+    'set-id',
+    'shadow-of-init',
+    'make-in-bin',
+    'remount-usr',
+    'private',
+    'machine-id',
+    'device',
+    'overlay',
+  ];
+  t.deepEqual(
+    names.filter((name) => !through.includes(name ?? '') && !cannot.includes(name ?? '')),
+    [],
+  );
+});
 
 test.serial(
   'mounts of it are read-only, nosuid and nodev, and nothing else is mounted',
@@ -238,7 +235,7 @@ test.serial(
 );
 
 test.serial(
-  'of /etc there is what the page lists, and the top has no folder of the host’s',
+  'the image host has only the files of /etc in its docs, and no other folder of the host',
   async (t) => {
     const listed = await output(t, '-r', 'host', '--', 'sh', '-c', 'ls -A /; echo; ls -A /etc');
     const [top = '', etc = ''] = listed.split('\n\n');

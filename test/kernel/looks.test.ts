@@ -66,7 +66,7 @@ test('a lost job counts as lost while others look for jobs to remove', async (t)
   t.deepEqual(await saidMeanwhile(program, states), { status: 0, said: ['lost'] });
 });
 
-test('of two processes that ask for one name at once, one gets it', async (t) => {
+test('one of two processes that ask for a name at once gets it', async (t) => {
   const paths = await emptyState(t);
   // A job that goes on: whoever lists jobs looks at its lock.
   const { id, folder, lock } = await makeJobFolder(paths);

@@ -74,7 +74,7 @@ function said(process: SandboxProcess, what: RegExp): Promise<string> {
   });
 }
 
-test('what is not done for machines yet is refused by name', async (t) => {
+test('options that machines do not have yet are refused by name', async (t) => {
   const asked = [
     ['--profile', 'nested'],
     ['--label', 'none'],
@@ -152,7 +152,7 @@ long('files of image, binds and file systems in memory are where they belong', a
   t.regex((await machine.sh('echo x > /run/secrets/key')).err, /Read-only|denied/);
 });
 
-long('what is written to a bind is on the host, and the other way round', async (t) => {
+long('a file written to a bind is on the host, and one written there is in the bind', async (t) => {
   const script = 'echo deep > /shared/made && chmod 640 /shared/made && ln -s made /shared/link';
   t.is((await machine.sh(script)).exitCode, 0);
   t.is(await readFile(join(shared, 'link'), 'utf8'), 'deep\n');
@@ -195,14 +195,11 @@ long('a command that nobody reads any more, or that reads no more, is told', asy
   t.is((await over()).exitCode, 0);
 });
 
-long(
-  'what a command has written before its end is not lost to what it leaves running',
-  async (t) => {
-    const script = 'sleep 1000 & head -c 900000 /dev/zero';
-    const { stdout, exitCode } = await machine.sh(script, { leftovers: 'ended' });
-    t.deepEqual([stdout.length, exitCode], [900_000, 0]);
-  },
-);
+long('the output of a command is complete although a child of it still runs', async (t) => {
+  const script = 'sleep 1000 & head -c 900000 /dev/zero';
+  const { stdout, exitCode } = await machine.sh(script, { leftovers: 'ended' });
+  t.deepEqual([stdout.length, exitCode], [900_000, 0]);
+});
 
 long('signals reach a command, and its status tells', async (t) => {
   const script = 'trap "echo caught; exit 9" TERM; echo ready; while :; do sleep 0.1; done';
@@ -243,7 +240,7 @@ long('a terminal has a size that changes, a line discipline and an end', async (
   t.is((await ended()).exitCode, 7);
 });
 
-long('what a terminal was told before its end is there for whoever reads late', async (t) => {
+long('a slow reader still gets all that was written to a terminal', async (t) => {
   const size = { rows: 24, columns: 80 };
   const script = 'head -c 200000 /dev/zero | tr "\\0" x';
   const { process } = await machine.start(['sh', '-c', script], {}, size);

@@ -414,7 +414,7 @@ const FLOODS: readonly (readonly [string, (guest: HostileGuest) => void, ends: b
   ],
 ];
 
-test('what a guest sends to the relay comes to nothing, or ends the machine', async (t) => {
+test('a flood from a hostile guest fills no disk, or ends the machine', async (t) => {
   t.timeout(120_000 * PATIENCE);
   for (const [what, sends, ends] of FLOODS) {
     await using guest = await HostileGuest.start();

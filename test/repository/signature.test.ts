@@ -162,7 +162,7 @@ test.serial('a key that was extended later is accepted, a future signature is no
   t.regex(error?.message ?? '', /not alive/);
 });
 
-test.serial('of two signatures in one file, one of a trusted key is enough', async (t) => {
+test.serial('a file with two signatures needs only one of a trusted key', async (t) => {
   const { rpms, sign } = t.context;
   const asc = join(rpms, 'repodata/repomd.xml.asc');
   await sign('other');

@@ -154,7 +154,7 @@ test('the status is 2 for a package that is cut anywhere', async (t) => {
   t.deepEqual([...new Set(results.map(({ verdict }) => verdict))], ['broken']);
 });
 
-test('of several files the highest status counts, and each has a line', async (t) => {
+test('kiln rpm verify prints a line for each file, and exits with the highest status', async (t) => {
   const directory = scratch(t);
   copyFileSync(RSA, join(directory, 'good.rpm'));
   const broken = put(directory, 'broken.rpm', Buffer.from('no package'));

@@ -193,7 +193,7 @@ c"; cp sub/new "$(printf '\\377')"`;
   t.is((await kiln('diff', id, '/src')).out, '');
 });
 
-test.serial('git makes of a patch of kiln diff what the command has made', async (t) => {
+test.serial('a patch of kiln diff gives git the files that the command made', async (t) => {
   const { folder } = t.context;
   writeFileSync(
     join(folder, 'long'),
@@ -247,35 +247,38 @@ test.serial('kiln apply takes the named paths only, with the folders that they n
   t.regex((await kiln('apply', id, '/src', '../b')).said, /no path below/);
 });
 
-test.serial('what has changed in the folder meanwhile is named and left alone', async (t) => {
-  const { folder } = t.context;
-  const id = await kept(
-    t,
-    folder,
-    'for f in a b sub/c; do echo in >> $f; done; rm -r sub/deep; echo n > new',
-  );
-  writeFileSync(join(folder, 'a'), 'mine\n');
-  rmSync(join(folder, 'b'));
-  writeFileSync(join(folder, 'sub/deep/mine'), 'mine\n');
-  const { code, said } = await kiln('apply', id, '/src');
-  t.is(code, 125);
-  t.regex(said, /left alone: a: it has changed/);
-  t.regex(said, /left alone: b: it may have been removed/);
-  t.regex(said, /left alone: sub\/deep: it has changed|left alone: sub\/deep: what is in it/);
-  t.regex(said, /3 changes are not in .*\[E_CONFLICT\]/);
-  t.is(readFileSync(join(folder, 'a'), 'utf8'), 'mine\n');
-  t.is(readFileSync(join(folder, 'sub/c'), 'utf8'), 'c\nin\n');
-  t.is(readFileSync(join(folder, 'new'), 'utf8'), 'n\n');
-  t.false(existsSync(join(folder, 'b')));
-  t.deepEqual(readdirSync(join(folder, 'sub/deep')).sort(), ['d', 'mine']);
-  const forced = await kiln('apply', '--force', id, '/src');
-  t.is(forced.code, 0, forced.said);
-  t.is(readFileSync(join(folder, 'a'), 'utf8'), 'one\ntwo\nthree\nin\n');
-  t.is(readFileSync(join(folder, 'b'), 'utf8'), 'b\nin\n');
-  t.false(existsSync(join(folder, 'sub/deep')));
-});
+test.serial(
+  'kiln apply names and skips files that were changed in the folder meanwhile',
+  async (t) => {
+    const { folder } = t.context;
+    const id = await kept(
+      t,
+      folder,
+      'for f in a b sub/c; do echo in >> $f; done; rm -r sub/deep; echo n > new',
+    );
+    writeFileSync(join(folder, 'a'), 'mine\n');
+    rmSync(join(folder, 'b'));
+    writeFileSync(join(folder, 'sub/deep/mine'), 'mine\n');
+    const { code, said } = await kiln('apply', id, '/src');
+    t.is(code, 125);
+    t.regex(said, /left alone: a: it has changed/);
+    t.regex(said, /left alone: b: it may have been removed/);
+    t.regex(said, /left alone: sub\/deep: it has changed|left alone: sub\/deep: what is in it/);
+    t.regex(said, /3 changes are not in .*\[E_CONFLICT\]/);
+    t.is(readFileSync(join(folder, 'a'), 'utf8'), 'mine\n');
+    t.is(readFileSync(join(folder, 'sub/c'), 'utf8'), 'c\nin\n');
+    t.is(readFileSync(join(folder, 'new'), 'utf8'), 'n\n');
+    t.false(existsSync(join(folder, 'b')));
+    t.deepEqual(readdirSync(join(folder, 'sub/deep')).sort(), ['d', 'mine']);
+    const forced = await kiln('apply', '--force', id, '/src');
+    t.is(forced.code, 0, forced.said);
+    t.is(readFileSync(join(folder, 'a'), 'utf8'), 'one\ntwo\nthree\nin\n');
+    t.is(readFileSync(join(folder, 'b'), 'utf8'), 'b\nin\n');
+    t.false(existsSync(join(folder, 'sub/deep')));
+  },
+);
 
-test.serial('what kiln apply itself wrote is no conflict for the next one', async (t) => {
+test.serial('files that one kiln apply wrote are no conflict for the next', async (t) => {
   const { folder } = t.context;
   const id = await kept(t, folder, 'echo 1 >> a; mkdir x; echo 1 > x/y; mv b moved');
   t.is((await kiln('apply', id, '/src', 'a', 'x')).code, 0);
@@ -288,24 +291,27 @@ test.serial('what kiln apply itself wrote is no conflict for the next one', asyn
   t.deepEqual(readdirSync(folder).sort(), ['.envrc', 'a', 'empty', 'link', 'moved', 'x']);
 });
 
-test.serial('what the caller’s own tools run is taken only by name', async (t) => {
-  const { folder } = t.context;
-  const hook =
-    'mkdir -p .git/hooks .vscode; echo touch > .git/hooks/pre-commit; echo 1 > .vscode/t';
-  const id = await kept(t, folder, `echo x >> .envrc; ${hook}; echo i > .git/index`);
-  const { code, said } = await kiln('apply', id, '/src');
-  t.is(code, 125);
-  for (const path of ['.envrc', '.git/hooks', '.git/hooks/pre-commit', '.vscode', '.vscode/t'])
-    t.true(said.includes(`left alone: ${path}: your own tools may run it`), said);
-  t.deepEqual(readdirSync(join(folder, '.git')), ['index']);
-  t.is(readFileSync(join(folder, '.envrc'), 'utf8'), 'export A=1\n');
-  t.is((await kiln('apply', id, '/src', '.git')).code, 125);
-  t.false(existsSync(join(folder, '.git/hooks')));
-  const named = await kiln('apply', id, '/src', '.envrc', '.vscode/t', '.git/hooks');
-  t.is(named.code, 0, named.said);
-  t.true(existsSync(join(folder, '.git/hooks/pre-commit')));
-  t.is(readFileSync(join(folder, '.envrc'), 'utf8'), 'export A=1\nx\n');
-});
+test.serial(
+  'kiln apply takes a file that the caller’s tools run only if it is named',
+  async (t) => {
+    const { folder } = t.context;
+    const hook =
+      'mkdir -p .git/hooks .vscode; echo touch > .git/hooks/pre-commit; echo 1 > .vscode/t';
+    const id = await kept(t, folder, `echo x >> .envrc; ${hook}; echo i > .git/index`);
+    const { code, said } = await kiln('apply', id, '/src');
+    t.is(code, 125);
+    for (const path of ['.envrc', '.git/hooks', '.git/hooks/pre-commit', '.vscode', '.vscode/t'])
+      t.true(said.includes(`left alone: ${path}: your own tools may run it`), said);
+    t.deepEqual(readdirSync(join(folder, '.git')), ['index']);
+    t.is(readFileSync(join(folder, '.envrc'), 'utf8'), 'export A=1\n');
+    t.is((await kiln('apply', id, '/src', '.git')).code, 125);
+    t.false(existsSync(join(folder, '.git/hooks')));
+    const named = await kiln('apply', id, '/src', '.envrc', '.vscode/t', '.git/hooks');
+    t.is(named.code, 0, named.said);
+    t.true(existsSync(join(folder, '.git/hooks/pre-commit')));
+    t.is(readFileSync(join(folder, '.envrc'), 'utf8'), 'export A=1\nx\n');
+  },
+);
 
 test.serial('kiln apply writes nothing outside of the folder, and no set-id bits', async (t) => {
   const { folder } = t.context;
@@ -405,7 +411,7 @@ test.serial(
   },
 );
 
-test.serial('a layer that changes while it is read hinders nobody', async (t) => {
+test.serial('kiln diff and apply work while a command changes the layer', async (t) => {
   const { folder } = t.context;
   const id = await kept(t, folder, 'mkdir x; seq 2000 > names');
   const churn = `trap "" HUP; (while :; do for d in 1 2 3 4; do rm -rf x/$d; mkdir -p x/$d/a/b; echo $d > x/$d/a/b/c;
@@ -435,7 +441,7 @@ int main(int count, char **words) {
   return 0;
 }`;
 
-test.serial('marks of overlayfs that a command sets itself count for nothing', async (t) => {
+test.serial('kiln diff ignores marks of overlayfs that a command has made', async (t) => {
   const { folder } = t.context;
   await execa('cc', ['-static', '-x', 'c', '-', '-o', join(folder, 'marker')], { input: MARKER });
   const marks = ['opaque', 'redirect', 'origin', 'whiteout', 'metacopy', 'overlay.opaque'];

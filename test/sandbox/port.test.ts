@@ -137,12 +137,12 @@ function byTable(): [string, Buffer][] {
   return cases;
 }
 
-test('no number of the table is there twice', (t) => {
+test('every frame of the table has a number of its own', (t) => {
   const types = Object.values(FRAMES).map(({ type }) => type);
   t.is(new Set<number>(types).size, types.length);
 });
 
-test('what a guest sends is as the table says, or the relay ends', async (t) => {
+test('the relay refuses every frame of a guest that the table does not allow', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-port-'));
   t.teardown(() => rm(directory, { recursive: true }));

@@ -115,7 +115,7 @@ test.serial('a file of git in the place of its folder is protected itself', asyn
   t.regex(readFileSync(join(tree, '.git'), 'utf8'), /^gitdir: .*\/worktrees\//, said);
 });
 
-test.serial('what a command makes where nothing was is named afterwards', async (t) => {
+test.serial('a run names the protected paths that its command created or replaced', async (t) => {
   const { checkout } = t.context;
   symlinkSync('elsewhere', join(checkout, '.mcp.json'));
   const quiet = await inside(t.context, 'true');

@@ -82,7 +82,7 @@ test('a kept machine counts as dead once its relay is', async (t) => {
   t.false(isKeptNow());
 });
 
-test('nobody takes a kept sandbox of another PID namespace for dead', (t) => {
+test('a kept sandbox of another PID namespace does not count as dead', (t) => {
   const init = { ...(recordProcess(process.pid) ?? t.fail()), start: 'before' };
   const isKeptNow = (namespace: string) =>
     isKept(

@@ -51,7 +51,7 @@ test('failures of either are in the last line and in the status', async (t) => {
   }
 });
 
-test('what failed is named at the end', async (t) => {
+test('the end of the log repeats the tests that failed', async (t) => {
   const first = 'echo "ok 1 - a"; echo "not ok 2 - b"; echo "1 passed, 1 failed"; exit 1';
   const { stdout } = await runWith(first, 'echo "not ok 1 - c"; echo "0 passed, 1 failed"; exit 1');
   t.deepEqual(stdout.split('\n').slice(-3), ['not ok 2 - b', 'not ok 1 - c', '1 passed, 2 failed']);

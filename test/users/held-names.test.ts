@@ -76,7 +76,7 @@ test('no link of a held folder leads out of it, where none may', async (t) => {
   t.is(read(join(mine, 'out')), 'roots');
 });
 
-test('what was not there does not come to be there', async (t) => {
+test('a name whose file was missing stays missing, even if the file is made later', async (t) => {
   using top = folder();
   await using paths = caller();
   const later = join(top.path, 'later');

@@ -24,7 +24,7 @@ test.serial('users run commands on it, and each is told once a day', async (t) =
 });
 
 test.serial(
-  'what root alone may read below /usr no user reads, not as root of a sandbox',
+  'a user cannot read files below /usr that are root’s alone, even as root of a sandbox',
   async (t) => {
     const folder = mkdtempSync('/usr/local/lib/kiln-test-');
     t.teardown(() => rmSync(folder, { recursive: true }));
