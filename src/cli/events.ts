@@ -2,12 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { eventText } from '../events/event.ts';
 import { EventReader, type EventViewer } from '../events/read.ts';
 import { roomIn } from '../host/sockets/back-pressure.ts';
-import { type StatePaths, statePaths } from '../host/state/paths.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 import { flag } from '../options/kind.ts';
 import { moment } from '../options/numbers.ts';
 import { row, type ValuesOf } from '../options/row.ts';
 import { findAccount } from '../users/account.ts';
-import { type Caller, listenForInterruption, requireHost } from './caller/caller.ts';
+import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { jsonText } from './output/print.ts';
 
@@ -39,9 +39,9 @@ Examples:
   kiln events --since 2026-12-01T08:00`,
     )
     .action(async (options: ValuesOf<typeof EVENTS>) => {
-      requireHost(caller.env);
       const { follow = false, since = follow ? Date.now() : 0, json = false } = options;
-      const paths = statePaths(caller.env);
+      await using engine = caller.openEngine();
+      const { paths } = engine;
       using reader = new EventReader(paths, { viewer: viewerOf(paths, caller), since });
       using interruption = follow ? listenForInterruption(caller) : undefined;
       const { stdout } = caller;

@@ -15,7 +15,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { attempt } from '../host/calls/libc.ts';
+import { attempt, unlessErrno } from '../host/calls/libc.ts';
 import { tryCall } from '../host/calls/system-call.ts';
 import type { StateRoot } from '../host/state/paths.ts';
 import type { KilnEvent } from './event.ts';
@@ -80,7 +80,8 @@ function open(paths: StateRoot, uid: number): number {
   const path = currentFile(paths, uid);
   const opened = attempt(() => openSync(path, APPEND, 0o600));
   if (opened !== undefined) return opened;
-  mkdirSync(eventsFolder(paths), { recursive: true, mode: 0o700 });
+  // Not the state itself: where that is missing, there is nothing to tell of yet.
+  unlessErrno(['EEXIST'], () => mkdirSync(eventsFolder(paths), { mode: 0o700 }));
   return openSync(path, APPEND, 0o600);
 }
 

@@ -69,7 +69,14 @@ test.serial('an output file that cannot be written is named before the work is d
 });
 
 test.serial('an unusable state directory is an error, not an empty state', async (t) => {
-  const commands = [['ps'], ['image', 'ls'], ['service', 'list'], ['park', '-n', '1'], ['gc']];
+  const commands = [
+    ['ps'],
+    ['image', 'ls'],
+    ['service', 'list'],
+    ['park', '-n', '1'],
+    ['gc'],
+    ['events'],
+  ];
   for (const command of commands) {
     for (const root of ['/etc/passwd', '/etc/passwd/x', '/proc/kiln-test']) {
       const env = { ...state.env, KILN_STATE: root };

@@ -2,7 +2,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { LOOK, viewerOf } from '../../cli/events.ts';
 import { KilnError } from '../../errors.ts';
 import { EventReader } from '../../events/read.ts';
-import { statePaths } from '../../host/state/paths.ts';
 import type { Answer } from './context.ts';
 
 /** Events of one reply: what a message has room for. */
@@ -15,7 +14,8 @@ export const answerEvents: Answer<'Events'> = async ({ since, follow = false }, 
       hint: 'a call without `more` has one reply, with the newest events',
     });
   }
-  const paths = statePaths(caller.env);
+  await using engine = context.openEngine();
+  const { paths } = engine;
   const from = since ?? (follow ? Date.now() : 0);
   using reader = new EventReader(paths, { viewer: viewerOf(paths, caller), since: from });
   const read = () => reader.read().map((event) => ({ ...event }));
