@@ -121,14 +121,13 @@ export function planFilesystem(
   loadOverlay();
   using users = closing(openSync(`/proc/${initPid}/ns/user`, constants.O_RDONLY));
   const { fd: namespace } = users;
-  operations.push({ op: 'lower', fd: plan.add(detach(root, namespace, true), root) });
+  const detached = (path: string, readonly: boolean) =>
+    plan.add(detach(path, namespace, readonly), path);
+  operations.push({ op: 'lower', fd: detached(root, true) });
   if (scratch === undefined) operations.push({ op: 'scratch-tmpfs', bytes });
-  else {
-    const fd = plan.add(detach(scratch, namespace, false), scratch);
-    operations.push({ op: 'scratch', fd });
-  }
+  else operations.push({ op: 'scratch', fd: detached(scratch, false) });
   for (const { tree } of specification.layers ?? []) {
-    operations.push({ op: 'lower-layer', fd: plan.add(detach(tree, namespace, true), tree) });
+    operations.push({ op: 'lower-layer', fd: detached(tree, true) });
   }
   for (const { source, target } of specification.volumes) {
     const mount = typeof source === 'number' ? source : detach(source, namespace, false);
