@@ -4,6 +4,7 @@ import { defined } from '../defined.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { sizeInWords } from '../host/calls/system-error.ts';
 import { askConfined } from '../host/confine/run.ts';
+import { filesFor } from '../host/state/disk-watch.ts';
 import type { IdRange } from '../host/state/reservation.ts';
 import type { CopyInput, CopyOutput } from './copy-task.ts';
 
@@ -38,7 +39,9 @@ export interface LayerCopy {
  */
 export async function copyLayer(copy: LayerCopy): Promise<CopyOutput> {
   const { from, home, tree, maxBytes, range, keep = [], countedWith, signal } = copy;
-  const input: CopyInput = { to: tree, spare: 'spare', keep, maxBytes, maxEntries: MOST_NAMES };
+  // Files without content take a disk, too.
+  const maxEntries = Math.min(MOST_NAMES, filesFor(maxBytes));
+  const input: CopyInput = { to: tree, spare: 'spare', keep, maxBytes, maxEntries };
   try {
     return await askConfined({
       ...{ task: 'snapshot-copy', input, fds: [from, home] },

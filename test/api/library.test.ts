@@ -335,3 +335,29 @@ test('files are copied into an open sandbox before its first command', async (t)
   const copyIn = [{ source: join(state.beside, 'none'), target: '/tmp/in' }];
   await t.throwsAsync(kiln.open({ image, copyIn }), { message: /none/ });
 });
+
+test('a program keeps a sandbox’s files, forks them and goes back', async (t) => {
+  const argv = ['sh', '-c', 'echo one > /root/a'];
+  const { sandbox } = await kiln.run({ image, argv, user: 'root', keep: 600_000 });
+  const snapshot = await kiln.snapshot(sandbox, { name: 'by-program' });
+  const [known] = (await kiln.snapshots()).filter(({ id }) => id === snapshot);
+  t.is(known?.name, 'by-program');
+  t.is(known?.sandbox, sandbox);
+  const cat = async (id: string) =>
+    String((await state.kiln(['exec', id, '--', 'cat', '/root/a'])).stdout);
+  const surroundings = { fromSnapshot: 'by-program' };
+  const ran = await kiln.run({ argv: ['cat', '/root/a'], user: 'root', surroundings });
+  t.is(`${ran.stdout}`, 'one\n');
+  const forks = await kiln.forks('by-program', { number: 2, keep: 600_000 });
+  t.is(forks.length, 2);
+  await state.kiln(['exec', sandbox, '--', 'sh', '-c', 'echo two > /root/a']);
+  t.is(await kiln.rollback(sandbox), snapshot);
+  for (const id of [sandbox, ...forks]) t.is(await cat(id), 'one');
+  {
+    await using opened = await kiln.open({ surroundings, user: 'root' });
+    await t.throwsAsync(kiln.snapshot(opened.id), { code: 'E_SNAPSHOT' });
+  }
+  for (const id of [sandbox, ...forks]) await kiln.kill(id);
+  await kiln.removeSnapshot('by-program');
+  t.deepEqual(await kiln.snapshots(), []);
+});

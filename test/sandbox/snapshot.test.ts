@@ -1,9 +1,11 @@
 /** Snapshots of kept sandboxes: taken, run from, forked, rolled back, committed. */
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
-import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, IMAGE, MAIN } from '../support/busybox-state.ts';
+import { isLong } from '../support/long.ts';
 
 const test = anyTest as TestFn;
 
@@ -194,4 +196,139 @@ test.serial('a snapshot whose record is damaged is told of, and gc removes it', 
   await ok(t, 'gc');
   t.false(existsSync(join(state.paths.snapshots, snapshot)));
   await ok(t, 'kill', id);
+});
+
+/** Kills one call of kiln after so many milliseconds. Without the daemon: what is killed is what writes. */
+async function killed(after: number, ...words: readonly string[]): Promise<void> {
+  const calling = execa(process.execPath, [MAIN, ...words], { env: state.env, reject: false });
+  await sleep(after);
+  calling.kill('SIGKILL');
+  await calling;
+}
+
+const MANY =
+  'mkdir /m; cd /m; for i in $(seq 400); do echo $i > f$i; mkdir d$i; done; cp /bin/busybox /m/big';
+
+test.serial(
+  'a snapshot that was killed is whole or not there, and the sandbox goes on',
+  async (t) => {
+    const id = await kept(t, MANY);
+    const count = async (snapshot: string) =>
+      (await execa('sh', ['-c', `ls ${state.paths.snapshots}/${snapshot}/tree/m | wc -l`])).stdout;
+    const whole = await ok(t, 'snapshot', id);
+    const { digest } = JSON.parse(await ok(t, 'snapshot', 'show', whole));
+    for (let turn = 0; turn < (isLong ? 40 : 4); turn++) {
+      await killed(120 + turn * (isLong ? 30 : 300), 'snapshot', id);
+      for (const each of JSON.parse(await ok(t, 'snapshot', 'ls', '--json'))) {
+        t.is(await count(each.id), '801');
+        t.is(each.digest, digest);
+      }
+      t.is(await ok(t, 'exec', id, '--', 'cat', '/m/f400'), '400');
+    }
+    await ok(t, 'kill', id);
+    await ok(t, 'gc');
+    t.deepEqual(readdirSync(state.paths.snapshots), []);
+    t.deepEqual(readdirSync(join(state.paths.store, 'work')), []);
+  },
+);
+
+test.serial('a rollback that was killed is done again, and nobody takes half of it', async (t) => {
+  const id = await kept(t, MANY);
+  await ok(t, 'snapshot', id);
+  const spoil = 'cd /m && rm -r d* && for i in $(seq 300); do echo bad > f$i; done; echo x > /m/x';
+  const list = [
+    'exec',
+    id,
+    '--',
+    'sh',
+    '-c',
+    'cd /m; ls | wc -l; cat f* | sha256sum; sha256sum big',
+  ];
+  const good = await ok(t, ...list);
+  await ok(t, 'exec', id, '--', 'sh', '-c', spoil);
+  const bad = await ok(t, ...list);
+  for (let turn = 0; turn < (isLong ? 40 : 4); turn++) {
+    await killed(120 + turn * (isLong ? 30 : 300), 'rollback', id, '--kill');
+    const now = await kiln(...list);
+    if (now.code === 125) t.regex(now.said, /E_ROLLBACK/);
+    else t.true([good, bad].includes(now.out), now.out);
+    await ok(t, 'rollback', id);
+    t.is(await ok(t, ...list), good);
+    await ok(t, 'exec', id, '--', 'sh', '-c', spoil);
+  }
+  await ok(t, 'kill', id);
+});
+
+test.serial(
+  'what is mounted in a sandbox stays at a rollback, and so does its folder',
+  async (t) => {
+    const bound = join(state.beside, 'bound');
+    mkdirSync(bound, { recursive: true });
+    writeFileSync(join(bound, 'file'), 'host\n');
+    const words = [
+      'run',
+      '-r',
+      IMAGE,
+      '--keep',
+      '--user',
+      'root',
+      '--bind',
+      `${bound}:/deep/er/bound`,
+    ];
+    const { code, said } = await kiln(
+      ...words,
+      '--',
+      'sh',
+      '-c',
+      'echo a > /deep/a; echo t > /tmp/t',
+    );
+    t.is(code, 0, said);
+    const id = /kept as (\w+)/.exec(said)?.[1] ?? '';
+    await ok(t, 'snapshot', id);
+    const more = 'echo b > /deep/b; echo w > /deep/er/bound/written; rm /deep/a; echo v > /var/v';
+    await ok(t, 'exec', id, '--', 'sh', '-c', more);
+    await ok(t, 'rollback', id);
+    const look = 'cat /deep/a /deep/er/bound/file /deep/er/bound/written /tmp/t; ls /deep /var';
+    const expected = 'a\nhost\nw\nt\n/deep:\na\ner\n\n/var:\ntmp';
+    t.is(await ok(t, 'exec', id, '--', 'sh', '-c', look), expected);
+    t.is(readFileSync(join(bound, 'written'), 'utf8'), 'w\n');
+    // A fork has no bind, and its folder is empty.
+    const fork = await ok(t, 'fork', id);
+    t.is(await ok(t, 'exec', fork, '--', 'ls', '/deep/er/bound'), '');
+    await ok(t, 'kill', fork, id);
+  },
+);
+
+test.serial('a command in a sandbox on snapshots has no descriptor of a layer', async (t) => {
+  const id = await kept(t, 'echo a > /root/a');
+  const snapshot = await ok(t, 'snapshot', id);
+  const script = 'ls -l /proc/self/fd; cat /proc/self/mountinfo';
+  const out = await ok(t, 'run', '--from', snapshot, '--', 'sh', '-c', script);
+  // The image's mount and the layer's are below the overlay, and nowhere else.
+  t.false(out.includes(state.paths.root));
+  t.regex(out, / \/ \/ rw,nosuid,nodev.*lowerdir=\S*:\/lower,/);
+  t.is(out.match(/ -> (?!pipe:)/g), null);
+  await ok(t, 'kill', id);
+});
+
+test.serial('what is no kept sandbox has no snapshot, and names are names', async (t) => {
+  const id = await kept(t, 'true');
+  const refused = async (wanted: RegExp, ...words: readonly string[]) => {
+    const { code, said } = await kiln(...words);
+    t.is(code, 125, said);
+    t.regex(said, wanted);
+  };
+  await refused(/E_SNAPSHOT.*\n.*name has/, 'snapshot', id, 'a/b');
+  await refused(/is no name of a snapshot/, 'snapshot', id, 'abcd');
+  await ok(t, 'snapshot', id, 'taken');
+  await refused(/is called taken already/, 'snapshot', id, 'taken');
+  await refused(/E_NO_SNAPSHOT/, 'run', '--from', 'other', '--', 'true');
+  await refused(/E_NO_SNAPSHOT/, 'fork', 'other');
+  const another = await kept(t, 'true');
+  const fork = await ok(t, 'fork', 'taken');
+  await refused(/is not of sandbox/, 'rollback', fork, 'taken');
+  await refused(/there is no snapshot of sandbox/, 'rollback', another);
+  await refused(/E_IMAGE_IN_USE/, 'image', 'rm', IMAGE);
+  await ok(t, 'kill', id, another, fork);
+  await ok(t, 'snapshot', 'rm', 'taken');
 });
