@@ -37,6 +37,7 @@ const jobs = () => import('./job/commands.ts');
 const sandboxes = () => import('./sandboxes.ts');
 const forks = () => import('./fork.ts');
 const changes = () => import('./changes.ts');
+const live = () => import('./live.ts');
 
 const commands: readonly CommandEntry[] = [
   ['run', 'run one command in a new sandbox', () => import('./run.ts')],
@@ -72,6 +73,13 @@ const commands: readonly CommandEntry[] = [
     'inspect',
     'print all that is known of a sandbox, a job or an image',
     () => import('./inspect.ts'),
+  ],
+  ['stats', 'show what sandboxes use, again and again', () => one(live(), 'statsCommand')],
+  ['top', 'list the processes in a sandbox', () => one(live(), 'topCommand')],
+  [
+    'stop',
+    'end sandboxes and detached jobs in their own way, or after a time',
+    () => one(import('./stop.ts'), 'stopCommand'),
   ],
   ['kill', 'destroy sandboxes, end detached jobs', () => one(sandboxes(), 'killCommand')],
   ['park', 'park sandboxes for the next commands', () => one(sandboxes(), 'parkCommand')],

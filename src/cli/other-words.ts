@@ -4,7 +4,7 @@
 const COMMANDS: ReadonlyMap<string, string> = new Map(
   Object.entries({
     ...{ images: 'image ls', pull: 'image pull', rmi: 'image rm' },
-    ...{ save: 'image export', import: 'image import', rm: 'kill', stop: 'kill', prune: 'gc' },
+    ...{ save: 'image export', import: 'image import', rm: 'kill', prune: 'gc' },
     ...{ list: 'ps', ls: 'ps', start: 'service start', create: 'service create' },
     ...{ info: 'doctor', load: 'image import' },
     ...{ 'image inspect': 'image show', 'image prune': 'gc', 'image list': 'image ls' },
@@ -16,8 +16,6 @@ const COMMANDS: ReadonlyMap<string, string> = new Map(
 const INSTEAD: ReadonlyMap<string, string> = new Map(
   Object.entries({
     cp: 'files go into a kept sandbox by `kiln exec --copy-in SRC:DST ID -- true`; a run gives files out by --artifact',
-    stats: '`kiln ps` shows the memory of sandboxes, `kiln metrics` numbers for Prometheus',
-    top: '`kiln exec ID -- ps aux` lists the processes of a kept sandbox or a job',
     login:
       '`skopeo login HOST` logs in, for `kiln image pull` as well; its --authfile takes another file of logins',
     push: '`kiln image export -o layout NAME`, then `skopeo copy oci:layout docker://HOST/NAME`',

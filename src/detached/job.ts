@@ -37,6 +37,8 @@ const KILN_FAILED = 125;
 export type JobControl =
   | { readonly do: 'follow' }
   | { readonly do: 'resize'; readonly rows: number; readonly columns: number }
+  /** The command gets SIGTERM; a job that is still getting ready ends. */
+  | { readonly do: 'stop' }
   /** As two signals to whoever runs it in the foreground: it ends now. */
   | { readonly do: 'end' };
 
@@ -190,6 +192,9 @@ export class DetachedJob extends EventEmitter<JobEvents> {
       case 'resize':
         this.windowSize = { rows: wanted.rows, columns: wanted.columns };
         this.emit('signal', 'SIGWINCH');
+        break;
+      case 'stop':
+        this.emit('signal', 'SIGTERM');
         break;
       case 'end':
         this.end();

@@ -23,7 +23,8 @@ export const USER_COMMANDS: Readonly<Record<string, Rule>> = {
   ...open('ci gitlab config', 'ci gitlab prepare', 'ci gitlab run', 'ci gitlab cleanup'),
   ...open('ci github-hook'),
   // Ids of others' sandboxes and jobs mean nothing to their own.
-  ...open('attach', 'wait', 'logs', 'results', 'ps', 'kill', 'df', 'gc', 'events'),
+  ...open('attach', 'wait', 'logs', 'results', 'ps', 'kill', 'stop', 'stats', 'top', 'df', 'gc'),
+  ...open('events'),
   'image build': 'image',
   // Only the user's own recipes: see lockRecipe().
   'image lock': 'image',

@@ -19,7 +19,17 @@ const CALLS = [
   ],
   ...['getsockopt', 'getxattr', 'ioctl', 'keyctl', 'landlock_create_ruleset', 'linkat', 'listen'],
   ...['lseek', 'memfd_create', 'mkdirat', 'mknodat', 'mount', 'mount_setattr', 'move_mount'],
-  ...['open_tree', 'openat2', 'pidfd_open', 'pipe2', 'pivot_root', 'ppoll', 'prctl', 'prlimit64'],
+  ...[
+    'open_tree',
+    'openat2',
+    'pidfd_open',
+    'pidfd_send_signal',
+    'pipe2',
+    'pivot_root',
+    'ppoll',
+    'prctl',
+    'prlimit64',
+  ],
   ...['readlinkat', 'renameat2', 'setfsgid', 'setfsuid', 'setgroups', 'setsockopt', 'setxattr'],
   ...['shutdown', 'socket', 'socketpair', 'statx', 'symlinkat', 'umount2', 'unlinkat', 'utimensat'],
 ] as const;

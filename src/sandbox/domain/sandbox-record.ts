@@ -178,7 +178,8 @@ export function sandboxUsage(paths: StatePaths, record: SandboxRecord): SandboxU
   return defined({ memoryBytes, sizeBytes: cgroups?.sharedBytes() });
 }
 
-function accountedProcess(paths: StatePaths, record: SandboxRecord): number | undefined {
+/** A process in the group whose counters are the sandbox's. */
+export function accountedProcess(paths: StatePaths, record: SandboxRecord): number | undefined {
   const { id, domain, init, machine } = record;
   if (machine !== undefined) return qemuOf(join(paths.sandboxes, id), machine.relay);
   return init === undefined ? controllerOf(paths, domain) : memberOf(init);
