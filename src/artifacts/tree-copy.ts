@@ -73,11 +73,15 @@ export class TreeCopy {
   }
 
   async copy(step: CopyStep): Promise<void> {
-    const { budget, warnings, inventory } = this.#options;
+    const { budget } = this.#options;
     if (budget.due) await budget.breathe();
     using opened = this.#read(step.source, () => closing(openPath(step.from, step.name)));
-    if (opened === undefined) return;
-    const { fd } = opened;
+    if (opened !== undefined) await this.copyOpened(step, opened.fd);
+  }
+
+  /** The same of what is open already, with O_PATH. */
+  async copyOpened(step: DirectoryPair, fd: number): Promise<void> {
+    const { warnings, inventory } = this.#options;
     const stats = fstatSync(fd, { bigint: true });
     if (this.isPseudo(fd, stats)) {
       warnings.add('pseudo-filesystem', step.source, 'is in a pseudo file system: skipped');
@@ -144,7 +148,7 @@ export class TreeCopy {
     this.#options.warnings.add('unreadable', source, `cannot be read (${why}): skipped`);
   }
 
-  async #copyDirectory(step: CopyStep, fd: number, stats: BigIntStats): Promise<void> {
+  async #copyDirectory(step: DirectoryPair, fd: number, stats: BigIntStats): Promise<void> {
     this.#options.budget.checkDepth(step.depth);
     const entries = this.#read(step.source, () => listEntries(fd, this.#options.budget));
     if (entries === undefined) return;
@@ -153,7 +157,7 @@ export class TreeCopy {
     await this.copyEntries({ from: fd, to: to.fd, source, path, depth: depth + 1 }, entries);
   }
 
-  async #copyFile(step: CopyStep, pathFd: number, stats: BigIntStats): Promise<void> {
+  async #copyFile(step: DirectoryPair, pathFd: number, stats: BigIntStats): Promise<void> {
     const inode = stats.nlink > 1n ? `${stats.dev}:${stats.ino}` : undefined;
     const twin = inode === undefined ? undefined : this.#inodes.get(inode);
     if (twin !== undefined && this.#options.destination.linkFile(step, twin.path)) {
@@ -173,7 +177,7 @@ export class TreeCopy {
   }
 
   async #copyContent(
-    step: CopyStep,
+    step: DirectoryPair,
     from: number,
     stats: BigIntStats,
   ): Promise<CopiedContent | undefined> {
@@ -204,7 +208,7 @@ export class TreeCopy {
   }
 
   #warnIfChanged(
-    step: CopyStep,
+    step: DirectoryPair,
     from: number,
     before: BigIntStats,
     content: CopiedContent,
@@ -221,7 +225,7 @@ export class TreeCopy {
     return true;
   }
 
-  #copyLink(step: CopyStep, fd: number, stats: BigIntStats): void {
+  #copyLink(step: DirectoryPair, fd: number, stats: BigIntStats): void {
     const target = this.#read(step.source, () => fromBytes(readlinkat(fd, '')));
     if (target === undefined) return;
     const entry = this.#record(step, stats, { type: 'symlink', size: target.length, target });

@@ -47,6 +47,7 @@ const commands: readonly CommandEntry[] = [
     'run a further command in a sandbox that runs or was kept',
     () => one(shell(), 'execCommand'),
   ],
+  ['cp', 'copy files into a sandbox or out of it', () => import('./copy.ts')],
   ['diff', 'show what a kept sandbox has changed', () => one(changes(), 'diffCommand')],
   ['apply', 'take over what a kept sandbox has changed', () => one(changes(), 'applyCommand')],
   ['discard', 'throw away what a kept sandbox has changed', () => one(changes(), 'discardCommand')],

@@ -1006,3 +1006,45 @@ test.serial('names tell nothing of others’ sandboxes, and lead to none', async
   t.is((await as(USER, ['kill', 'users'])).exitCode, 0);
   t.is((await kiln(['kill', 'roots'])).exitCode, 0);
 });
+
+test.serial('kiln cp has a user’s own rights here, and reaches own sandboxes only', async (t) => {
+  const { as, kiln, home } = t.context;
+  const { file, folder, others } = loot(t.context);
+  const roots = await kiln([...RUN, '--name', 'roots', '--keep', '--', 'true']);
+  t.is(roots.exitCode, 0, String(roots.stderr));
+  const own = await as(USER, [
+    ...RUN,
+    '--name',
+    'mine',
+    '--keep',
+    '--',
+    'sh',
+    '-c',
+    'echo x >/tmp/x',
+  ]);
+  t.is(own.exitCode, 0, String(own.stderr));
+  for (const path of [file, join(others, 'file'), join(folder, 'closed/readable')]) {
+    t.notRegex(await said(as(USER, ['cp', path, 'mine:/tmp/taken'])), /nobody-but-root/);
+    t.not((await as(USER, ['exec', 'mine', '--', 'cat', '/tmp/taken'])).exitCode, 0, path);
+    t.not((await as(USER, ['cp', 'mine:/tmp/x', path])).exitCode, 0, path);
+  }
+  t.is(readFileSync(file, 'utf8'), MARK);
+  t.not((await as(USER, ['cp', 'mine:/tmp/x', `${folder}/new`])).exitCode, 0);
+  t.false(existsSync(join(folder, 'new')));
+  for (const words of [
+    ['roots:/etc/passwd', 'passwd'],
+    ['/etc/passwd', 'roots:/tmp/'],
+  ]) {
+    t.regex(await said(as(USER, ['cp', ...words])), /there is no sandbox roots/);
+  }
+  t.is((await as(USER, ['cp', 'mine:/tmp/x', 'x'])).exitCode, 0);
+  t.is(statSync(join(home, 'x')).uid, USER.uid);
+  t.is(readFileSync(join(home, 'x'), 'utf8'), 'x\n');
+  // A link of the command's that comes out, and the next copy through it.
+  symlinkSync(file, join(home, 'led'));
+  t.is((await as(USER, ['exec', 'mine', '--', 'sh', '-c', 'echo led >/tmp/led'])).exitCode, 0);
+  await as(USER, ['cp', 'mine:/tmp/led', 'led']);
+  t.is(readFileSync(file, 'utf8'), MARK);
+  t.is((await as(USER, ['kill', '--all'])).exitCode, 0);
+  t.is((await kiln(['kill', 'roots'])).exitCode, 0);
+});

@@ -176,6 +176,8 @@ const KINDS: Readonly<Record<string, ValueKind>> = {
   file: 'file',
   path: 'file',
   src: 'file',
+  from: 'file',
+  to: 'file',
   profile: 'profile',
   step: 'file',
   script: 'file',

@@ -35,6 +35,7 @@ const STAYS: Readonly<Record<string, string>> = {
       .map((words) => [words, 'a runner’s files are on its own machine: start the runner there']),
   ),
   ...{ apply: BOUND, discard: BOUND },
+  cp: 'it copies files of the machine that it is called on: use --copy-in, and --artifact',
   'image lock': 'call it there, or give the lock’s file to `image build`',
 };
 

@@ -14,7 +14,7 @@ export function isBuiltFile(text: string): boolean {
 
 /** What the arguments of each command are. One that is missing here is root's. */
 export const USER_COMMANDS: Readonly<Record<string, Rule>> = {
-  ...open('run', 'shell', 'exec', 'diff', 'apply', 'discard'),
+  ...open('run', 'shell', 'exec', 'cp', 'diff', 'apply', 'discard'),
   // Others' sandboxes and snapshots are not found.
   ...open('snapshot', 'snapshot ls', 'snapshot show', 'snapshot rm', 'fork', 'rollback'),
   ...open('image commit'),

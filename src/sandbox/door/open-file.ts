@@ -45,6 +45,19 @@ export async function readInside(
   });
 }
 
+/**
+ * As {@link openFile}, of a file or folder that is only named (O_PATH), with the rights of the command's `user` alone
+ * whatever leads to it. @throws KilnError E_ARGUMENT, E_PATH; SyscallError
+ */
+export function openInside(root: number, path: string, user: UserIds): number {
+  if (!path.startsWith('/')) throw notFileError(path, 'it is not an absolute path');
+  try {
+    return actingAs(user, () => openat2(root, path, { flags: O_PATH, resolve: RESOLVE }));
+  } catch (cause) {
+    throw fileError(path, cause);
+  }
+}
+
 function fileError(path: string, cause: unknown): unknown {
   if (hasErrno(cause, 'ENOENT')) return notFileError(path, 'it does not exist', 'E_PATH');
   if (hasErrno(cause, 'EACCES', 'EPERM')) return behindLinkError(path, 'read', cause);

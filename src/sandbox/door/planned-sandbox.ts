@@ -213,6 +213,14 @@ export class PlannedSandbox implements AsyncDisposable {
     const path = sandboxFiles.visit(this.#domain.directory);
     const visitors = new Visitors(path, {
       start: (request, handOver) => this.#visit(request, kept, visitors, handOver),
+      receive: (handOver) => {
+        this.#requireOpen(visitors);
+        return this.tree.receiver({ handOver });
+      },
+      root: () => {
+        this.#requireOpen(visitors);
+        return { fd: this.tree.openRoot(), user: this.tree.hostUser };
+      },
       file: (request) => this.#visitFile(request, visitors),
     });
     this.#visitors = visitors;

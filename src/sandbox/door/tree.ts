@@ -8,7 +8,9 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import type { UserIds } from '../../host/process/user-namespace.ts';
 import type { SandboxFacts } from '../command/facts.ts';
+import type { SandboxProcess } from '../command/process.ts';
 import { startCommand } from '../command/start-command.ts';
+import type { CommandStdio } from '../command/streams.ts';
 import type { FilesInside } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { isAnyFull } from './limit-hit.ts';
@@ -75,6 +77,14 @@ export class SandboxTree {
     throw new KilnError('E_ARGUMENT', `path: ${file.path}: ${why}`, {
       hint: 'name a file in the sandbox; its memory limit counts what is written',
     });
+  }
+
+  /** A process that makes files of its input, in the format of src/artifacts/copy-in.ts, as the command's user. */
+  async receiver(stdio: CommandStdio = {}): Promise<SandboxProcess> {
+    const { uid, gid } = this.#owner;
+    const policy = { user: `${uid}:${gid}`, capabilities: [], seccomp: 'default' };
+    const options = { policy: await this.#policies(policy), workdir: '/', unpacks: true } as const;
+    return await startCommand(this.#domain, ['kiln-init'], { ...options, ...stdio });
   }
 
   /** As the owner of copied files, whatever the modes of the folders. */

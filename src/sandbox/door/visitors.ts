@@ -7,8 +7,9 @@ import { mkdirSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { closeDescriptor } from '../../host/calls/descriptor.ts';
+import { closeDescriptor, closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
+import type { UserIds } from '../../host/process/user-namespace.ts';
 import { FrameServer } from '../../host/sockets/frame-server.ts';
 import {
   encodeMessage,
@@ -76,10 +77,33 @@ export interface WriteRequest {
   readonly mode: number;
 }
 
+/** A process that makes files of its input, in the format of src/artifacts/copy-in.ts, as the command's user. */
+interface ReceiveMessage {
+  readonly do: 'receive';
+}
+
+/** The answer brings a descriptor of the root directory. */
+interface RootMessage {
+  readonly do: 'root';
+}
+
+interface RootAnswer {
+  readonly root: UserIds;
+}
+
 /** What whoever holds a sandbox does for visitors. */
 interface Host {
   start(request: ExecuteRequest, handOver: HandOver): Promise<SandboxProcess>;
+  receive(handOver: HandOver): Promise<SandboxProcess>;
+  /** The descriptor is the visitor's. */
+  root(): OpenedRoot;
   file(request: ReadRequest | WriteRequest): Promise<object>;
+}
+
+/** The root directory of a sandbox, whose content is hostile, and its command's user as this host numbers it. */
+export interface OpenedRoot {
+  readonly fd: number;
+  readonly user: UserIds;
 }
 
 export class Visitors {
@@ -128,10 +152,16 @@ function serve(client: Socket, fd: number, host: Host): (frame: ReceivedFrame) =
     if (frame.kind !== FRAME.message) return;
     const asked = JSON.parse(frame.body.toString('utf8')) as
       | ExecuteMessage
+      | ReceiveMessage
+      | RootMessage
       | ReadRequest
       | WriteRequest;
     if (asked.do === 'execute') {
       attached = attend(client, fd, (handOver) => host.start(asked.command, handOver));
+    } else if (asked.do === 'receive') {
+      attached = attend(client, fd, (handOver) => host.receive(handOver));
+    } else if (asked.do === 'root') {
+      sendRoot(client, fd, host);
     } else {
       host.file(asked).then(
         (answer) => client.end(encodeMessage(answer)),
@@ -139,6 +169,17 @@ function serve(client: Socket, fd: number, host: Host): (frame: ReceivedFrame) =
       );
     }
   };
+}
+
+function sendRoot(client: Socket, fd: number, host: Host): void {
+  try {
+    const { fd: root, user } = host.root();
+    using _root = closing(root);
+    sendPacket(fd, encodeMessage({ root: user } satisfies RootAnswer), [root]);
+    client.end();
+  } catch (error) {
+    client.end(encodeMessage({ error: wired(error) }));
+  }
 }
 
 /** What a command whose client is gone has to end by itself, milliseconds. */
@@ -203,7 +244,19 @@ const PIECE = 64 * 1024;
  * @throws KilnError as starting it does, and E_SANDBOX_GONE
  */
 export async function visit(fd: number, request: ExecuteRequest, handOver?: HandOver) {
-  const message: ExecuteMessage = { do: 'execute', command: request };
+  return await visitWith(fd, { do: 'execute', command: request }, handOver);
+}
+
+/** A process that makes files, as {@link visit} has a command started. */
+export async function visitReceiver(fd: number) {
+  return await visitWith(fd, { do: 'receive' });
+}
+
+async function visitWith(
+  fd: number,
+  message: ExecuteMessage | ReceiveMessage,
+  handOver?: HandOver,
+) {
   const { started, stdio } = await ask(fd, message).catch((error) => {
     closeDescriptor(fd);
     throw error;
@@ -239,7 +292,34 @@ export async function visitEnded(command: SandboxProcess, time: TimeLimits): Pro
   return await supervise(command, time, 'left', async () => void command.kill('SIGKILL'));
 }
 
-async function ask(fd: number, message: ExecuteMessage) {
+/**
+ * Asks whoever holds a sandbox for its root directory.
+ * @param fd of a connection to the holder, which is closed afterwards
+ * @throws KilnError E_SANDBOX_GONE, and what the holder throws
+ */
+export async function askForRoot(fd: number): Promise<OpenedRoot> {
+  using holder = closing(fd);
+  const sender = new MessageSender(holder.fd, () => undefined);
+  try {
+    sender.send(encodeMessage({ do: 'root' } satisfies RootMessage), []);
+    const packet = await nextPacket(holder.fd, PIECE, 1);
+    const frame = packet && firstFrame(packet.data);
+    if (packet === undefined || frame === undefined) throw holderGoneError(NOT_BEGUN);
+    const answer = JSON.parse(frame.body.toString('utf8')) as
+      | RootAnswer
+      | { readonly error: WiredError };
+    const [root] = packet.fds;
+    if ('error' in answer) throw unwired(answer.error);
+    if (root === undefined) throw holderGoneError(NOT_BEGUN);
+    return { fd: root, user: answer.root };
+  } catch (error) {
+    throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGoneError(NOT_BEGUN, error) : error;
+  } finally {
+    sender.stop();
+  }
+}
+
+async function ask(fd: number, message: ExecuteMessage | ReceiveMessage) {
   const sender = new MessageSender(fd, () => undefined);
   const fds: number[] = [];
   try {

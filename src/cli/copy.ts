@@ -1,0 +1,215 @@
+/** `kiln cp`: files into a sandbox and out of it, with the rights of its command's user there and of the caller here. */
+import { constants, fstatSync, openSync, statSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Budget } from '../artifacts/budget.ts';
+import { cannotWriteError, sendFiles } from '../artifacts/copy-in.ts';
+import { Destination, type WithRights } from '../artifacts/destination.ts';
+import { Inventory, LONGEST_PATH } from '../artifacts/manifest.ts';
+import { type ByteString, fromText, quoteName } from '../artifacts/pattern.ts';
+import { listEntries } from '../artifacts/source.ts';
+import { TreeCopy } from '../artifacts/tree-copy.ts';
+import { type Warning, Warnings } from '../artifacts/warning.ts';
+import { defined } from '../defined.ts';
+import type { OwnEngine } from '../engine.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
+import { closing } from '../host/calls/descriptor.ts';
+import { attempt } from '../host/calls/libc.ts';
+import { actingAs } from '../host/process/user-namespace.ts';
+import { refuseLowDisk } from '../host/state/disk-watch.ts';
+import type { SandboxProcess } from '../sandbox/command/process.ts';
+import { findSandbox } from '../sandbox/domain/sandbox-record.ts';
+import { closedError, connectHolder } from '../sandbox/door/holder.ts';
+import { makeFiles } from '../sandbox/door/make-files.ts';
+import { openInside } from '../sandbox/door/open-file.ts';
+import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import { askForRoot, type OpenedRoot, visitReceiver } from '../sandbox/door/visitors.ts';
+import { type Caller, listenForInterruption } from './caller/caller.ts';
+import { KilnCommand } from './options/command.ts';
+import { printWarning } from './output/errors.ts';
+import { keepAgain, sandboxOf } from './shell.ts';
+import { fetchPath } from './users/user-guard.ts';
+
+const EXAMPLES = `
+PATH of a sandbox is absolute. Into a folder that is there, files go under their own names; a slash and a dot at the end
+of a folder (dir/.) mean what is in it. What is there already is replaced, folders are merged.
+
+Examples:
+  kiln cp work:/src/build/app.tar.gz .
+  kiln cp ./patches work:/tmp/
+  kiln cp work:/var/log/. logs`;
+
+export function command(caller: Caller): KilnCommand {
+  return new KilnCommand('cp')
+    .description(
+      'Copy files and folders into a sandbox that runs or was kept, or out of it: in the sandbox with the rights of its command’s user, here with yours.',
+    )
+    .usage('(ID:PATH PATH | PATH ID:PATH)')
+    .argument('<from>', 'what is copied: a path of this host, or ID:PATH')
+    .argument('<to>', 'where it goes; one of both is ID:PATH')
+    .addHelpText('after', EXAMPLES)
+    .action(async (from: string, to: string) => {
+      const [source, target] = [placeIn(from), placeIn(to)];
+      if ((source === undefined) === (target === undefined)) {
+        throw new KilnError('E_ARGUMENT', 'one of both paths is of a sandbox, as ID:PATH', {
+          hint: 'kiln cp ID:PATH PATH copies out of it, kiln cp PATH ID:PATH into it; a name with a colon is ./NAME',
+        });
+      }
+      await using engine = caller.openEngine();
+      using interruption = listenForInterruption(caller);
+      const { signal } = interruption;
+      if (source !== undefined) {
+        await atSandbox(engine, source, {
+          kept: async (sandbox) => {
+            const root = { fd: sandbox.tree.openRoot(), user: sandbox.tree.hostUser };
+            await takeOut(root, source.path, to, { caller, engine, signal });
+          },
+          held: async (holder) => {
+            const root = await askForRoot(holder);
+            await takeOut(root, source.path, to, { caller, engine, signal });
+          },
+        });
+      } else if (target !== undefined) {
+        const held = await fetchPath('tree', from, caller.paths);
+        const put = async (process: SandboxProcess) => {
+          const item = { source: held, target: target.path };
+          const onWarning = (warning: Warning) => printWarning(warning, caller.stderr);
+          const unmade = await makeFiles(
+            process,
+            (send) => sendFiles(item, send, { signal, onWarning }),
+            signal,
+          );
+          if (unmade !== undefined) throw cannotWriteError(item, unmade);
+        };
+        await atSandbox(engine, target, {
+          kept: async (sandbox) => await put(await sandbox.tree.receiver()),
+          held: async (holder) => await put((await visitReceiver(holder)).command),
+        });
+      }
+    });
+}
+
+interface PlaceIn {
+  readonly word: string;
+  readonly path: string;
+}
+
+/** Undefined for a path of the host: those with a colon in them are written with a slash before it. */
+function placeIn(word: string): PlaceIn | undefined {
+  const [, sandbox, path = ''] = /^([\w.-]+):(.*)$/s.exec(word) ?? [];
+  if (sandbox === undefined) return undefined;
+  if (path.startsWith('/')) return { word: sandbox, path };
+  throw new KilnError('E_ARGUMENT', `${word} names no absolute path of a sandbox`, {
+    hint: `write it as ${sandbox}:/PATH; a file of this host with a colon is ./${word}`,
+  });
+}
+
+interface Doing {
+  readonly kept: (sandbox: PlannedSandbox) => Promise<void>;
+  /** @param holder a connection, which is closed afterwards */
+  readonly held: (holder: number) => Promise<void>;
+}
+
+/** How long a sandbox may be between two commands, and take no visitor. Milliseconds. */
+const BETWEEN = 5000;
+const PAUSE = 50;
+
+async function atSandbox(engine: OwnEngine, { word }: PlaceIn, act: Doing): Promise<void> {
+  const { id, record } = await sandboxOf(engine, word);
+  if (record.machine !== undefined) {
+    throw new KilnError('E_MACHINE', `${id} is a machine: kiln cp does not reach its files`, {
+      hint: '--copy-in and --artifact of `kiln run` do; or `kiln exec ID -- cat PATH >FILE`',
+    });
+  }
+  for (const end = performance.now() + BETWEEN; ; await sleep(PAUSE)) {
+    const now = await findSandbox(engine, id);
+    try {
+      if (now.state === 'kept') return await inKept(engine, id, act.kept);
+      const holder = now.state === 'running' ? connectHolder(now.folder) : undefined;
+      if (holder !== undefined) return await act.held(holder);
+    } catch (error) {
+      if (!isKilnCode(error, 'E_SANDBOX_BUSY') || performance.now() > end) throw error;
+    }
+    if (now.state !== 'kept' && (now.state !== 'running' || performance.now() > end))
+      throw closedError(now);
+  }
+}
+
+async function inKept(engine: OwnEngine, id: string, act: Doing['kept']): Promise<void> {
+  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id);
+  try {
+    await act(sandbox);
+  } finally {
+    await keepAgain(sandbox, kept, keepUntil);
+  }
+}
+
+interface Taking {
+  readonly caller: Caller;
+  readonly engine: OwnEngine;
+  readonly signal: AbortSignal;
+}
+
+/** Warnings of what should have been copied, and was not. */
+const MISSED: readonly string[] = ['unreadable', 'vanished'];
+
+/** Nothing of the tree is followed once it has been looked up, with the rights of the command's user. */
+async function takeOut(
+  { fd, user }: OpenedRoot,
+  inside: string,
+  to: string,
+  { caller, engine, signal }: Taking,
+): Promise<void> {
+  using root = closing(fd);
+  const reading: WithRights = (act) => actingAs(user, act);
+  using source = closing(openInside(root.fd, inside, user));
+  const isFolder = fstatSync(source.fd).isDirectory();
+  const isThere = await isFolderThere(to, caller);
+  if (!isThere && !isFolder && to.endsWith('/')) {
+    throw new KilnError('E_ARGUMENT', `there is no folder ${to}`, { hint: 'make it first' });
+  }
+  const place = isThere ? await caller.paths.results(to) : await caller.paths.resultAt(to);
+  const folder = isThere ? place : dirname(place);
+  using above = closing(openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY));
+  const bytes = engine.owner?.share.disk;
+  const room = bytes === undefined ? undefined : (size: number) => refuseLowDisk(folder, size);
+  const budget = new Budget(defined({ bytes }), signal, room);
+  const failure = (name: ByteString, cause: unknown) =>
+    new KilnError('E_RESULTDIR', `${quoteName(name)} cannot be written to ${to}`, {
+      hint: 'name a place that you may write to, with room for it',
+      cause,
+    });
+  const destination = new Destination({
+    root: above.fd,
+    owner: caller.ids,
+    replace: true,
+    failure,
+  });
+  const warnings = new Warnings((warning) => {
+    if (MISSED.includes(warning.code)) caller.exitStatus = 1;
+    printWarning(warning, caller.stderr);
+  });
+  const copy = new TreeCopy({
+    ...{ destination, budget, warnings, reading, links: 'later' },
+    inventory: new Inventory(budget, LONGEST_PATH),
+  });
+  const pair = { from: source.fd, to: above.fd, source: fromText(inside), path: '', depth: 1 };
+  if (isThere && isFolder && /\/\.?\/*$/.test(inside)) {
+    await copy.copyEntries(
+      pair,
+      reading(() => listEntries(source.fd, budget)),
+    );
+  } else {
+    const name = isThere ? basename(inside) : basename(place);
+    await copy.copyOpened({ ...pair, path: fromText(name) }, source.fd);
+  }
+  copy.makeLinks();
+  destination.finish();
+  warnings.finish();
+}
+
+/** Looked at by the caller's own process; what is wrong with it is told when it is to be written. */
+async function isFolderThere(path: string, { paths }: Caller): Promise<boolean> {
+  const held = await paths.place(path).catch(() => undefined);
+  return held !== undefined && attempt(() => statSync(held).isDirectory()) === true;
+}
