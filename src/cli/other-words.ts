@@ -3,11 +3,11 @@
 /** Commands that are kiln's by another name. */
 const COMMANDS: ReadonlyMap<string, string> = new Map(
   Object.entries({
-    ...{ images: 'image ls', pull: 'image pull', rmi: 'image rm' },
+    ...{ images: 'image ls', pull: 'image pull', rmi: 'image rm', tag: 'image tag' },
     ...{ save: 'image export', import: 'image import', rm: 'kill', prune: 'gc' },
     ...{ list: 'ps', ls: 'ps', start: 'service start', create: 'service create' },
     ...{ info: 'doctor', load: 'image import' },
-    ...{ 'image inspect': 'image show', 'image prune': 'gc', 'image list': 'image ls' },
+    ...{ 'image inspect': 'image show', 'image list': 'image ls' },
     ...{ 'image save': 'image export', 'image load': 'image import', 'image remove': 'image rm' },
   }),
 );
@@ -15,16 +15,12 @@ const COMMANDS: ReadonlyMap<string, string> = new Map(
 /** What to do in place of commands that kiln does not have. */
 const INSTEAD: ReadonlyMap<string, string> = new Map(
   Object.entries({
-    cp: 'files go into a kept sandbox by `kiln exec --copy-in SRC:DST ID -- true`; a run gives files out by --artifact',
     login:
       '`skopeo login HOST` logs in, for `kiln image pull` as well; its --authfile takes another file of logins',
     push: '`kiln image export -o layout NAME`, then `skopeo copy oci:layout docker://HOST/NAME`',
     search: '`skopeo list-tags docker://HOST/NAME` asks a registry',
     volume: '--bind DIR:PATH shows a folder of this host; services have volumes (docs/services.md)',
     network: '--network NAME is a network of libvirt’s, which `virsh net-list` lists',
-    tag: 'an image is named after its recipe, or by --name of `kiln image pull` and `image import`',
-    'image tag':
-      'an image is named after its recipe, or by --name of `image pull` and `image import`',
     'image push':
       '`kiln image export -o layout NAME`, then `skopeo copy oci:layout docker://HOST/NAME`',
   }),

@@ -57,7 +57,7 @@ Examples:
   kiln image pull --authfile ./auth.json docker://registry.example/tools:1
   kiln image pull oci:layout --digest sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1`;
 
-const imageName: Kind<string> = {
+export const imageName: Kind<string> = {
   term: 'name',
   read: (word) => {
     const how =

@@ -33,6 +33,7 @@ import { printEither, printJson } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
 import { type Columns, type ListOptions, listing, printRows } from '../output/table.ts';
 import { addTransferCommands } from './image-transfer.ts';
+import { addManageCommands } from './manage.ts';
 
 const EXAMPLES = `
 IMAGE is a recipe’s name or path (.yaml), a lock (.json), or an image’s id, its beginning, or name.
@@ -43,6 +44,7 @@ Examples:
   kiln image ls
   kiln image show debian-build
   kiln image rm 3fa9c1d2
+  kiln image tag debian-build builder
   kiln image export debian-build -o debian-build.tar.zst
   kiln image import oci-folder --name from-elsewhere`;
 
@@ -120,6 +122,7 @@ export function command(caller: Caller): KilnCommand {
     .rows(REMOVE)
     .examples('kiln image rm 3fa9c1d2', 'kiln image rm --packages debian-build')
     .action((ids: string[], options: ValuesOf<typeof REMOVE>) => remove(ids, options, caller));
+  addManageCommands(it, caller);
   addTransferCommands(it, caller);
   it.command('schema')
     .description('Print the JSON Schema of image recipes.')

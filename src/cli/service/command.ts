@@ -18,8 +18,9 @@ import { supervise } from '../../service/supervisor/supervise.ts';
 import { askSupervisor, notRunningError } from '../../service/supervisor/supervisor-client.ts';
 import { unitName } from '../../service/unit/load-unit.ts';
 import { suggestion } from '../../suggest.ts';
-import { type Caller, hasTerminal } from '../caller/caller.ts';
+import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
+import { requireYes } from '../output/agree.ts';
 import { forEach, printError } from '../output/errors.ts';
 import { cloneCommand, createCommand, setCommand } from './create.ts';
 import { connectCommand, executeCommand } from './execute.ts';
@@ -207,27 +208,11 @@ function deleteCommand(caller: Caller): KilnCommand {
 /** @throws KilnError E_CONFIRM, E_INTERRUPTED */
 async function confirmDeletion(names: readonly string[], caller: Caller): Promise<void> {
   const what = `${names.join(', ')}: /etc, /var and the log would be deleted for good`;
-  if (hasTerminal(caller)) {
-    caller.stderr.say(`kiln: ${what}. Delete? [y/N] `);
-    if (/^\s*y(?:es)?\s*$/i.test(await typedLine(caller))) return;
-  }
-  throw new KilnError('E_CONFIRM', what, {
+  await requireYes(caller, {
+    ...{ what, verb: 'Delete' },
     hint: '--volumes says that you mean it; `kiln service backup` keeps a copy',
   });
 }
-
-async function typedLine(caller: Caller): Promise<string> {
-  using input = caller.readInput({ raw: false });
-  let text = '';
-  for await (const chunk of input.stream) {
-    text += String(chunk);
-    if (text.includes('\n') || text.length > LINE_MAX) break;
-  }
-  return text.split('\n')[0] ?? '';
-}
-
-/** An answer is `y` or `yes`. */
-const LINE_MAX = 1000;
 
 const SUPERVISE = {
   echo: row(flag, ROOTS, { help: 'write the log to standard output, too' }),

@@ -33,6 +33,8 @@ export const USER_COMMANDS: Readonly<Record<string, Rule>> = {
   'image show': 'image',
   // Only the user's own: others' images are not found, root's are not removed.
   'image rm': 'image',
+  'image tag': 'image',
+  ...open('image prune'),
   'image import': path('sources'),
   'image export': 'image',
   // Both are refused without users.farm: see admitWorker().
