@@ -3,7 +3,6 @@ import { constants, fstatSync, openSync, statSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Budget } from '../artifacts/budget.ts';
-import { cannotWriteError, sendFiles } from '../artifacts/copy-in.ts';
 import { Destination, type WithRights } from '../artifacts/destination.ts';
 import { Inventory, LONGEST_PATH } from '../artifacts/manifest.ts';
 import { type ByteString, fromText, quoteName } from '../artifacts/pattern.ts';
@@ -20,7 +19,7 @@ import { refuseLowDisk } from '../host/state/disk-watch.ts';
 import type { SandboxProcess } from '../sandbox/command/process.ts';
 import { findSandbox } from '../sandbox/domain/sandbox-record.ts';
 import { closedError, connectHolder } from '../sandbox/door/holder.ts';
-import { makeFiles } from '../sandbox/door/make-files.ts';
+import { copyBy } from '../sandbox/door/make-files.ts';
 import { openInside } from '../sandbox/door/open-file.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import { askForRoot, type OpenedRoot, visitReceiver } from '../sandbox/door/visitors.ts';
@@ -71,16 +70,9 @@ export function command(caller: Caller): KilnCommand {
         });
       } else if (target !== undefined) {
         const held = await fetchPath('tree', from, caller.paths);
-        const put = async (process: SandboxProcess) => {
-          const item = { source: held, target: target.path };
-          const onWarning = (warning: Warning) => printWarning(warning, caller.stderr);
-          const unmade = await makeFiles(
-            process,
-            (send) => sendFiles(item, send, { signal, onWarning }),
-            signal,
-          );
-          if (unmade !== undefined) throw cannotWriteError(item, unmade);
-        };
+        const item = { source: held, target: target.path };
+        const warn = (warning: Warning) => printWarning(warning, caller.stderr);
+        const put = (maker: SandboxProcess) => copyBy(maker, item, warn, signal);
         await atSandbox(engine, target, {
           kept: async (sandbox) => await put(await sandbox.tree.receiver()),
           held: async (holder) => await put((await visitReceiver(holder)).command),

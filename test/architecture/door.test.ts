@@ -68,7 +68,7 @@ const LOW_LEVEL: readonly {
   {
     module: 'artifacts/copy-in.ts',
     names: ['sendFiles'],
-    allowed: ['sandbox/door/tree.ts'],
+    allowed: ['sandbox/door/tree.ts', 'sandbox/door/make-files.ts'],
   },
 ];
 

@@ -27,6 +27,7 @@ const SAFE: Readonly<Record<string, string>> = {
   'packages/repository/publish/pool.ts': 'a new file (COPYFILE_EXCL) in an open folder',
   'packages/repository/publish/repodata.ts': 'new files (wx) in an open folder',
   'packages/repository/publish/snapshot.ts': 'a new file (wx) in an open folder',
+  'cli/images/image-transfer.ts': 'a new file (wx) below KILN_STATE',
   'host/trace/trace.ts': 'O_NOFOLLOW',
   'cli/mcp/calls.ts': 'into a sandbox, by the API',
   'cli/mcp/command.ts': 'into a sandbox, by the API',

@@ -53,17 +53,11 @@ test('-q is --quiet and -v is --bind in every command', async (t) => {
     }
   }
   t.deepEqual(quiet, [
-    ...[
-      'kiln run',
-      'kiln shell',
-      'kiln snapshot ls',
-      'kiln build',
-      'kiln image build',
-      'kiln image lock',
-    ],
-    ...['kiln image ls', 'kiln image export', 'kiln service create', 'kiln service list'],
-    ...['kiln service upgrade', 'kiln service logrotate', 'kiln ps', 'kiln park', 'kiln df'],
-    ...['kiln user ls', 'kiln user show'],
+    ...['kiln run', 'kiln shell', 'kiln snapshot ls', 'kiln build', 'kiln image build'],
+    'kiln image lock',
+    ...['kiln image ls', 'kiln image prune', 'kiln image export', 'kiln service create'],
+    ...['kiln service list', 'kiln service upgrade', 'kiln service logrotate', 'kiln ps'],
+    ...['kiln stats', 'kiln top', 'kiln park', 'kiln df', 'kiln user ls', 'kiln user show'],
   ]);
 });
 

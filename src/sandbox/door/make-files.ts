@@ -3,7 +3,8 @@
  * writes, and whatever others do to the tree meanwhile, no path leads out of it.
  */
 import { addAbortListener, once } from 'node:events';
-import type { Send, Unmade } from '../../artifacts/copy-in.ts';
+import type { CopyInItem, Send, Unmade } from '../../artifacts/copy-in.ts';
+import type { Warning } from '../../artifacts/warning.ts';
 import { SyscallError } from '../../host/calls/libc.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { SandboxProcess } from '../command/process.ts';
@@ -13,6 +14,19 @@ const ERRNO = 4;
 
 /** Bytes of what it says of its failure: errno and a path. */
 const SAID_MAX = 16 * 1024;
+
+/** Copies a file or folder of the host by a process of the sandbox's. @throws KilnError E_COPY_IN, E_ARTIFACT_LIMIT */
+export async function copyBy(
+  maker: SandboxProcess,
+  item: CopyInItem,
+  onWarning: (warning: Warning) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const { cannotWriteError, sendFiles } = await import('../../artifacts/copy-in.ts');
+  const options = { signal, onWarning };
+  const unmade = await makeFiles(maker, (send) => sendFiles(item, send, options), signal);
+  if (unmade !== undefined) throw cannotWriteError(item, unmade);
+}
 
 /** Sends a process what `write` sends, and waits for its end. Undefined if all is made. */
 export async function makeFiles(
