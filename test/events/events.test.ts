@@ -1,6 +1,14 @@
 /** Who ran what, as `kiln events` tells it: looked for in the state, with `kiln ps`, and by killing processes. */
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -228,11 +236,13 @@ test.serial('half a line is skipped, and the next event is whole', async (t) => 
 test.serial('events that cannot be written hinder no command', async (t) => {
   const { kiln, paths } = t.context;
   const folder = join(paths.root, 'events');
-  rmSync(folder, { recursive: true });
+  // At once: the end of a command before may still be written.
+  renameSync(folder, `${folder}.before`);
   writeFileSync(folder, 'no folder');
   t.is((await kiln([...RUN, '--', 'echo', 'all the same'])).stdout, 'all the same');
   t.is((await kiln(ALL)).exitCode, 0);
   rmSync(folder);
+  rmSync(`${folder}.before`, { recursive: true });
   await kiln([...RUN, '--', 'true']);
   t.true(existsSync(join(folder, '0.jsonl')));
 });
