@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { attempt, hasErrno, readText } from '../calls/libc.ts';
+import { attempt, hasErrno, readText, unlessErrno } from '../calls/libc.ts';
 import { statOf } from '../process/process.ts';
 import {
   type CgroupHierarchy,
@@ -93,10 +93,11 @@ export class ProcessCgroups {
         await writeFileInThread(join(unified.path, 'cgroup.procs'), `${pid}`);
       return;
     }
-    // Thread by thread, which the kernel does at once; for all of them it waits for all processors.
+    // Thread by thread, which the kernel does at once; for all of them it waits for all processors. One may be over.
     const threads = readdirSync(`/proc/${pid}/task`);
     for (const group of legacy) {
-      for (const thread of threads) writeFileSync(join(group?.path ?? '', 'tasks'), thread);
+      const tasks = join(group?.path ?? '', 'tasks');
+      for (const thread of threads) unlessErrno(['ESRCH'], () => writeFileSync(tasks, thread));
     }
   }
 

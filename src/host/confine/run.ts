@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { addAbortListener, once } from 'node:events';
 import type { Readable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../calls/libc.ts';
 import { reasonLine } from '../calls/system-error.ts';
 import { ProcessCgroups } from '../cgroup/cgroup-files.ts';
 import { killedForMemory, OUT_OF_MEMORY, OUT_OF_MEMORY_HINT } from '../cgroup/work-group.ts';
@@ -131,9 +132,14 @@ async function joinGroups({ pid }: ChildProcess, member: number): Promise<void> 
   const groups = ProcessCgroups.of(member);
   const join = async (each: number) => {
     await groups.adopt(each);
-    for (const child of childrenOf(each)) await join(child);
+    // One that helped to start the task may be over by now.
+    for (const child of childrenOf(each)) await join(child).catch(unlessGone);
   };
   if (pid !== undefined) await join(pid);
+}
+
+function unlessGone(error: unknown): void {
+  if (!hasErrno(error, 'ESRCH', 'ENOENT')) throw error;
 }
 
 function takeReply(value: unknown): Record<string, unknown> {

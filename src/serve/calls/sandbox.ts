@@ -37,13 +37,9 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   if (isLong && daemon !== undefined) return await daemon.work(call);
   await admit(command, caller, { words: 'shell' }, []);
   if (named === undefined && options.fromSnapshot === undefined) {
-    throw new KilnError(
-      'E_IMAGE_MISSING',
-      'image: there is none, and no snapshot in `fromSnapshot`',
-      {
-        hint: 'name one of them',
-      },
-    );
+    throw new KilnError('E_ARGUMENT', 'image: there is none, and no fromSnapshot', {
+      hint: 'name one of them',
+    });
   }
   const wanted = named && (await admittedImage(named, context));
   if (daemon === undefined) needConnection(call);
