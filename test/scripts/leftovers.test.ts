@@ -82,6 +82,7 @@ test('a cgroup is found even if its state’s folder is gone', async (t) => {
   const ours = folder();
   using left = new Leftovers([ours]);
   const groups: string[] = [];
+  let inner = '';
   const make = (name: string) => {
     mkdirSync(join(hierarchy(), name), { recursive: true });
     groups.push(join(hierarchy(), name));
@@ -92,6 +93,9 @@ test('a cgroup is found even if its state’s folder is gone', async (t) => {
     await state[Symbol.asyncDispose]();
     const hash = basename(state.paths.run);
     make(`kiln-${hash}`);
+    // Another kiln that sweeps meanwhile takes an empty one away.
+    inner = join(hierarchy(), `kiln-${hash}`, 'inner');
+    mkdirSync(inner);
     make(`kiln/work-${hash}-1000`);
     make(`kiln/kiln-${hash}-0123456789`);
     // Nobody has a claim to that.
@@ -99,6 +103,7 @@ test('a cgroup is found even if its state’s folder is gone', async (t) => {
     const found = about(await left.find(GRACE), ...groups);
     t.deepEqual(found.sort(), groups.map((group) => `cgroup ${group}`).sort());
   } finally {
+    if (inner !== '') rmdirSync(inner);
     for (const group of groups) rmdirSync(group);
   }
 });
