@@ -1,5 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
 import {
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -111,7 +112,9 @@ test('a cgroup is found even if its state’s folder is gone', async (t) => {
 test('a cgroup of an unknown state belongs to others while their processes are in it', async (t) => {
   using left = new Leftovers([folder()]);
   const group = join(hierarchy(), `kiln-${process.pid}`);
-  mkdirSync(group);
+  // See above.
+  const inner = join(group, 'inner');
+  mkdirSync(inner, { recursive: true });
   const child = spawn('sleep', ['600'], { stdio: 'ignore', env: {}, cwd: '/' });
   try {
     writeFileSync(join(group, 'cgroup.procs'), String(child.pid));
@@ -122,6 +125,7 @@ test('a cgroup of an unknown state belongs to others while their processes are i
     child.kill('SIGKILL');
     await until(() => {
       try {
+        if (existsSync(inner)) rmdirSync(inner);
         rmdirSync(group);
         return true;
       } catch {
