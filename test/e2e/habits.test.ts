@@ -194,6 +194,9 @@ test.serial('kiln df shows usage, and gc --dry-run removes nothing', async (t) =
     String(dry.stderr),
   );
   t.true(existsSync(join(cache, 'some.rpm')));
-  t.regex(String((await state.kiln(['gc', '--max-age', '1h30m'])).stdout), / 1 downloads, 0 snapshots: 3\.0M;/);
+  t.regex(
+    String((await state.kiln(['gc', '--max-age', '1h30m'])).stdout),
+    / 1 downloads, 0 snapshots: 3\.0M;/,
+  );
   t.false(existsSync(join(cache, 'some.rpm')));
 });

@@ -1,4 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   existsSync,
   mkdirSync,
@@ -120,6 +121,7 @@ test('a cgroup of an unknown state belongs to others while their processes are i
     writeFileSync(join(group, 'cgroup.procs'), String(child.pid));
     t.deepEqual(about(await left.find(GRACE), group), []);
     child.kill('SIGKILL');
+    await once(child, 'exit');
     t.deepEqual(about(await left.find(GRACE), group), [`cgroup ${group}`]);
   } finally {
     child.kill('SIGKILL');
