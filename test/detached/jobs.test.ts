@@ -190,7 +190,7 @@ test.serial('a prefix that several jobs’ ids share ends none of them', async (
       record: { ...one, sandbox: `a${index}` },
     } as const;
   });
-  const sandboxes = ['a0', 'a1'].map((id) => ({ id }) as ListedSandbox);
+  const sandboxes = ['a0', 'a1'].map((id) => ({ id, state: 'kept', record: {} }) as ListedSandbox);
   t.throws(() => sandboxMeant(ended, 'fffff', undefined, sandboxes), { code: 'E_NO_JOB' });
   t.is(sandboxMeant(ended, 'fffff', undefined, sandboxes.slice(1)).id, 'a1');
 });

@@ -105,7 +105,6 @@ export const KINDS: readonly StateKind[] = [
   kind('not read', 'libvirt/.*'),
   kind('not read', 'io.kiln|kilnd.log|kilnd.lock'),
   kind('not read', 'jobs/.*'),
-  kind('no content', 'events/lock'),
   kind('not read', 'events/[0-9]+([.]1)?.jsonl'),
   kind(
     'record',
@@ -134,6 +133,7 @@ export const KINDS: readonly StateKind[] = [
     `store/snapshots/${HEX}/snapshot.json`,
     'nobody can use this snapshot any more, and `kiln gc` removes it',
   ),
+  kind('no content', 'events/lock'),
 ];
 
 function kind(care: Care, pattern: string, mend?: string): StateKind {
