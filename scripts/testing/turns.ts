@@ -33,6 +33,7 @@ export const TAKES_TURNS = [
   ...['doors/doors', 'crash/crash', 'sandbox/cow', 'users/attempts'],
   ...['sandbox/parked', 'e2e/daemon', 'service/life', 'farm/round'],
   ...['sandbox/snapshot', 'users/snapshot', 'users/cow', 'e2e/copy'],
+  ...['e2e/exec', 'build/core/build', 'e2e/living', 'image/tag-prune'],
 ];
 
 /** By the commit, so that it has the same result again; without git the first. @returns 0 to TURNS - 1 */
