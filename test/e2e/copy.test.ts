@@ -125,20 +125,23 @@ test.serial('inside, the rights are those of the command’s user', async (t) =>
   t.false(existsSync(join(cwd, 'environ')), String(kernel.stderr));
 });
 
-test.serial('what kiln cp cannot do is refused by name', async (t) => {
-  for (const [words, said] of [
-    [['a', 'b'], /one of both paths is of a sandbox/],
-    [['work:/a', 'work:/b'], /one of both paths is of a sandbox/],
-    [['work:tmp', 'b'], /names no absolute path of a sandbox/],
-    [['nobody:/tmp', 'b'], /there is no sandbox nobody/],
-    [['work:/etc/passwd', 'none/'], /there is no folder none\//],
-    [['work:/etc/passwd', 'none/file'], /none/],
-    [['missing', 'work:/tmp/'], /there is no such file/],
-  ] as const) {
-    const { exitCode, stderr } = await kiln('cp', ...words);
-    t.is(exitCode, 125, words.join(' '));
-    t.regex(String(stderr), said);
-  }
-  const far = await kiln('--host', 'ssh://nobody@127.0.0.1:1', 'cp', 'a', 'work:/a');
-  t.regex(String(far.stderr), /kiln cp does not go to another machine/);
-});
+test.serial(
+  'kiln cp names the path or sandbox it cannot use, and stays on this machine',
+  async (t) => {
+    for (const [words, said] of [
+      [['a', 'b'], /one of both paths is of a sandbox/],
+      [['work:/a', 'work:/b'], /one of both paths is of a sandbox/],
+      [['work:tmp', 'b'], /names no absolute path of a sandbox/],
+      [['nobody:/tmp', 'b'], /there is no sandbox nobody/],
+      [['work:/etc/passwd', 'none/'], /there is no folder none\//],
+      [['work:/etc/passwd', 'none/file'], /none/],
+      [['missing', 'work:/tmp/'], /there is no such file/],
+    ] as const) {
+      const { exitCode, stderr } = await kiln('cp', ...words);
+      t.is(exitCode, 125, words.join(' '));
+      t.regex(String(stderr), said);
+    }
+    const far = await kiln('--host', 'ssh://nobody@127.0.0.1:1', 'cp', 'a', 'work:/a');
+    t.regex(String(far.stderr), /kiln cp does not go to another machine/);
+  },
+);

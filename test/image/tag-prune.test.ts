@@ -58,7 +58,7 @@ test.serial('a tag means the image, and takes a name from another one', async (t
   }
 });
 
-test.serial('prune asks, and takes what nothing uses', async (t) => {
+test.serial('kiln image prune asks, and removes images that nothing uses', async (t) => {
   const [used, idle] = [await imported('used'), await imported('idle')];
   const kept = await kiln('run', '-r', 'used', '--keep', '--name', 'holds', '--', '/bin/true');
   t.is(kept.exitCode, 0, String(kept.stderr));
