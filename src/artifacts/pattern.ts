@@ -73,7 +73,8 @@ export interface ArtifactPattern {
 
 const MAX_ALTERNATIVES = 1000;
 const WILD = /[*?[\]{}\\]/;
-const EVERYTHING: Segment = { test: () => true };
+/** All entries of a folder, hidden ones too. */
+export const EVERYTHING: Segment = { test: () => true };
 
 function patternError(source: string, why: string, cause?: unknown): KilnError {
   return new KilnError('E_ARTIFACT_PATTERN', `artifact pattern ${JSON.stringify(source)} ${why}`, {

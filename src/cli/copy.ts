@@ -12,17 +12,19 @@ import { type Warning, Warnings } from '../artifacts/warning.ts';
 import { defined } from '../defined.ts';
 import type { OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
-import { closing } from '../host/calls/descriptor.ts';
+import { closeDescriptor, closing } from '../host/calls/descriptor.ts';
 import { attempt } from '../host/calls/libc.ts';
-import { actingAs } from '../host/process/user-namespace.ts';
+import { actingAs, type UserIds } from '../host/process/user-namespace.ts';
 import { refuseLowDisk } from '../host/state/disk-watch.ts';
+import { openPackedFiles } from '../jobs/run/artifact-tree.ts';
 import type { SandboxProcess } from '../sandbox/command/process.ts';
-import { findSandbox } from '../sandbox/domain/sandbox-record.ts';
+import type { FilesInside } from '../sandbox/domain/ground.ts';
+import { findSandbox, type ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
 import { closedError, connectHolder } from '../sandbox/door/holder.ts';
 import { copyBy } from '../sandbox/door/make-files.ts';
 import { openInside } from '../sandbox/door/open-file.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
-import { askForRoot, type OpenedRoot, visitReceiver } from '../sandbox/door/visitors.ts';
+import { askForRoot, visitReceiver } from '../sandbox/door/visitors.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { printWarning } from './output/errors.ts';
@@ -59,13 +61,18 @@ export function command(caller: Caller): KilnCommand {
       const { signal } = interruption;
       if (source !== undefined) {
         await atSandbox(engine, source, {
-          kept: async (sandbox) => {
-            const root = { fd: sandbox.tree.openRoot(), user: sandbox.tree.hostUser };
-            await takeOut(root, source.path, to, { caller, engine, signal });
+          kept: async ({ tree }) => {
+            const taking = { caller, engine, signal };
+            if (tree.inside !== undefined)
+              return await takeOutOfMachine(tree.inside.pack, source.path, to, taking);
+            using root = closing(tree.openRoot());
+            await takeOut(root.fd, tree.hostUser, source.path, to, taking);
           },
-          held: async (holder) => {
-            const root = await askForRoot(holder);
-            await takeOut(root, source.path, to, { caller, engine, signal });
+          held: async (holder, { id, record }) => {
+            if (record.machine !== undefined) throw runningMachineError(id, holder);
+            const { fd, user } = await askForRoot(holder);
+            using root = closing(fd);
+            await takeOut(root.fd, user, source.path, to, { caller, engine, signal });
           },
         });
       } else if (target !== undefined) {
@@ -99,7 +106,7 @@ function placeIn(word: string): PlaceIn | undefined {
 interface Doing {
   readonly kept: (sandbox: PlannedSandbox) => Promise<void>;
   /** @param holder a connection, which is closed afterwards */
-  readonly held: (holder: number) => Promise<void>;
+  readonly held: (holder: number, sandbox: ListedSandbox) => Promise<void>;
 }
 
 /** How long a sandbox may be between two commands, and take no visitor. Milliseconds. */
@@ -107,24 +114,26 @@ const BETWEEN = 5000;
 const PAUSE = 50;
 
 async function atSandbox(engine: OwnEngine, { word }: PlaceIn, act: Doing): Promise<void> {
-  const { id, record } = await sandboxOf(engine, word);
-  if (record.machine !== undefined) {
-    throw new KilnError('E_MACHINE', `${id} is a machine: kiln cp does not reach its files`, {
-      hint: '--copy-in and --artifact of `kiln run` do; or `kiln exec ID -- cat PATH >FILE`',
-    });
-  }
+  const { id } = await sandboxOf(engine, word);
   for (const end = performance.now() + BETWEEN; ; await sleep(PAUSE)) {
     const now = await findSandbox(engine, id);
     try {
       if (now.state === 'kept') return await inKept(engine, id, act.kept);
       const holder = now.state === 'running' ? connectHolder(now.folder) : undefined;
-      if (holder !== undefined) return await act.held(holder);
+      if (holder !== undefined) return await act.held(holder, now);
     } catch (error) {
       if (!isKilnCode(error, 'E_SANDBOX_BUSY') || performance.now() > end) throw error;
     }
     if (now.state !== 'kept' && (now.state !== 'running' || performance.now() > end))
       throw closedError(now);
   }
+}
+
+function runningMachineError(id: string, holder: number): KilnError {
+  closeDescriptor(holder);
+  return new KilnError('E_MACHINE', `${id} is a machine in which a command runs`, {
+    hint: '`kiln cp` copies out of a kept one between its commands; --artifact does at the end of a command',
+  });
 }
 
 async function inKept(engine: OwnEngine, id: string, act: Doing['kept']): Promise<void> {
@@ -142,19 +151,44 @@ interface Taking {
   readonly signal: AbortSignal;
 }
 
+/** The end of a path that means what is in a folder. */
+const CONTENT = /\/\.?\/*$/;
+
+/** What kiln has unpacked is its own. */
+const OF_KILN: UserIds = { uid: 0, gid: 0, groups: [] };
+
 /** Warnings of what should have been copied, and was not. */
 const MISSED: readonly string[] = ['unreadable', 'vanished'];
 
-/** Nothing of the tree is followed once it has been looked up, with the rights of the command's user. */
+/** Its own kernel packs them, and follows no link at the end of the path. */
+async function takeOutOfMachine(
+  pack: FilesInside['pack'],
+  path: string,
+  to: string,
+  taking: Taking,
+): Promise<void> {
+  const { caller, engine, signal } = taking;
+  await using packed = await openPackedFiles(pack, path, {
+    ...{ paths: engine.paths, bytes: engine.owner?.share.disk, signal },
+    warn: (warning) => printWarning(warning, caller.stderr),
+  });
+  await takeOut(packed.rootFd, OF_KILN, path, to, taking, packed.path);
+}
+
+/**
+ * Nothing of the tree is followed once it has been looked up, with the rights of a user's.
+ * @param inside where it is in the tree, if that is a copy
+ */
 async function takeOut(
-  { fd, user }: OpenedRoot,
-  inside: string,
+  root: number,
+  user: UserIds,
+  path: string,
   to: string,
   { caller, engine, signal }: Taking,
+  inside = path,
 ): Promise<void> {
-  using root = closing(fd);
   const reading: WithRights = (act) => actingAs(user, act);
-  using source = closing(openInside(root.fd, inside, user));
+  using source = closing(openInside(root, inside, user, path));
   const isFolder = fstatSync(source.fd).isDirectory();
   const isThere = await isFolderThere(to, caller);
   if (!isThere && !isFolder && to.endsWith('/')) {
@@ -185,14 +219,14 @@ async function takeOut(
     ...{ destination, budget, warnings, reading, links: 'later' },
     inventory: new Inventory(budget, LONGEST_PATH),
   });
-  const pair = { from: source.fd, to: above.fd, source: fromText(inside), path: '', depth: 1 };
-  if (isThere && isFolder && /\/\.?\/*$/.test(inside)) {
+  const pair = { from: source.fd, to: above.fd, source: fromText(path), path: '', depth: 1 };
+  if (isThere && isFolder && CONTENT.test(path)) {
     await copy.copyEntries(
       pair,
       reading(() => listEntries(source.fd, budget)),
     );
   } else {
-    const name = isThere ? basename(inside) : basename(place);
+    const name = isThere ? basename(path) : basename(place);
     await copy.copyOpened({ ...pair, path: fromText(name) }, source.fd);
   }
   copy.makeLinks();

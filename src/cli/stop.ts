@@ -96,7 +96,7 @@ async function stopSandbox(
       hint: `\`kiln service stop ${service}\``,
     });
   }
-  if (record.machine !== undefined) {
+  if (record.machine !== undefined && state === 'running') {
     throw new KilnError('E_MACHINE', `${title} is a machine: its own kernel has its processes`, {
       hint: `\`kiln kill ${id}\` ends it at once`,
     });
@@ -110,7 +110,8 @@ async function stopSandbox(
     }
     return await isSo();
   };
-  if (!signalProcesses(record, 'SIGTERM')) {
+  // What is in a range of ids of a kept machine is qemu.
+  if (record.machine !== undefined || !signalProcesses(record, 'SIGTERM')) {
     await destroy();
     return `${title}: nothing ran in it; it is gone`;
   }

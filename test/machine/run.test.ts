@@ -1,6 +1,6 @@
 /** Machines by the command line. One is started here: an emulated one takes long. */
 import { once } from 'node:events';
-import { readFile, readlink } from 'node:fs/promises';
+import { readdir, readFile, readlink } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -163,8 +163,28 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   const copied = ['--copy-in', `${import.meta.filename}:/tmp/this`];
   const size = await exec(...copied, id, '--', 'wc', '-c', '/tmp/this');
   t.is(size.stdout, `${(await readFile(import.meta.filename)).length} /tmp/this`);
+  // Files go in and out between its commands: the same ones as of a container.
+  const cp = (...words: string[]) => state.kiln(['cp', ...words], { timeout: 60_000 * PATIENCE });
+  const [taken, listed] = [join(state.beside, 'taken'), join(state.beside, 'listed')];
+  for (const words of [
+    [import.meta.filename, `${id}:/tmp/t/a [x]*`],
+    [`${id}:/tmp/t`, taken],
+    [`${id}:/tmp/t/a [x]*`, join(state.beside, 'back')],
+    [`${id}:/tmp/t/d/.`, listed],
+  ]) {
+    const done = await cp(...words);
+    t.is(done.exitCode, 0, String(done.stderr));
+  }
+  const file = await readFile(import.meta.filename, 'utf8');
+  t.is(await readFile(join(state.beside, 'back'), 'utf8'), file);
+  t.is(await readFile(join(taken, 'a [x]*'), 'utf8'), file);
+  t.is(await readFile(join(taken, 'd/e/deep.log'), 'utf8'), 'd/e/deep.log\n');
+  t.is(await readlink(join(taken, 'link')), 'a.rpm');
+  t.deepEqual((await readdir(listed)).sort(), ['.wh.x', 'e', 'hard']);
+  t.regex(String((await cp(`${id}:/tmp/none`, taken)).stderr), /\/tmp\/none/);
+
   t.regex(String((await state.kiln(['ps'])).stdout), new RegExp(`^${id} +kept .* ${domain} `, 'm'));
-  t.is((await state.kiln(['kill', id])).stdout, id);
+  t.regex(String((await state.kiln(['stop', id])).stdout), /it is gone/);
 
   t.is((await execa('virsh', ['-q', '-c', machineUri, 'list', '--all', '--name'])).stdout, '');
   t.deepEqual(processesNaming(domain), []);

@@ -9,6 +9,7 @@ import {
   type ArtifactPattern,
   type ByteString,
   compilePattern,
+  EVERYTHING,
   fromText,
 } from '../../artifacts/pattern.ts';
 import { type Warning, Warnings } from '../../artifacts/warning.ts';
@@ -62,13 +63,34 @@ export async function openArtifactTree(
   return { rootFd, patterns, [Symbol.asyncDispose]: async () => closeSync(rootFd) };
 }
 
+/**
+ * A file or folder of a machine's, with all that is in it, packed and unpacked as artifacts are. What the machine does
+ * not have is not there either.
+ * @param place absolute; with a slash, or a slash and a dot at the end all that is in a folder
+ * @throws KilnError as {@link openArtifactTree}
+ */
+export async function openPackedFiles(
+  pack: FilesInside['pack'],
+  place: string,
+  request: Omit<TreeRequest, 'patterns' | 'workdir'>,
+): Promise<ArtifactTree & { readonly path: string }> {
+  const [, above = '', name = ''] = /^(.*?)\/+([^/]*)\/*$/s.exec(place) ?? [];
+  const isContent = name === '' || name === '.';
+  const pattern: ArtifactPattern = {
+    ...{ source: place, base: `${above}/`, directoriesOnly: false },
+    start: [{ segments: [isContent ? EVERYTHING : name], at: 0 }],
+  };
+  const tree = await packedTree(pack, [pattern], request);
+  return { ...tree, path: isContent ? '/0/.' : `/0/${name}` };
+}
+
 /** Of an archive, what is not the files themselves: headers of 200,000 entries. Bytes. */
 const HEADERS = 512 << 20;
 
 async function packedTree(
   pack: FilesInside['pack'],
   wanted: readonly ArtifactPattern[],
-  { paths, bytes, signal, warn }: TreeRequest,
+  { paths, bytes, signal, warn }: Omit<TreeRequest, 'patterns' | 'workdir'>,
 ): Promise<ArtifactTree> {
   await using stack = new AsyncDisposableStack();
   const work = stack.use(await openWorkDirectory(paths));

@@ -47,14 +47,14 @@ export async function readInside(
 
 /**
  * As {@link openFile}, of a file or folder that is only named (O_PATH), with the rights of the command's `user` alone
- * whatever leads to it. @throws KilnError E_ARGUMENT, E_PATH; SyscallError
+ * whatever leads to it. @param title what messages call it @throws KilnError E_ARGUMENT, E_PATH; SyscallError
  */
-export function openInside(root: number, path: string, user: UserIds): number {
-  if (!path.startsWith('/')) throw notFileError(path, 'it is not an absolute path');
+export function openInside(root: number, path: string, user: UserIds, title = path): number {
+  if (!path.startsWith('/')) throw notFileError(title, 'it is not an absolute path');
   try {
     return actingAs(user, () => openat2(root, path, { flags: O_PATH, resolve: RESOLVE }));
   } catch (cause) {
-    throw fileError(path, cause);
+    throw fileError(title, cause);
   }
 }
 
