@@ -11,10 +11,14 @@ const FOLDER = join(import.meta.dirname, '../../docs/reference');
 const TYPES = 'api-types.md';
 const COMMANDS = 'api-commands.md';
 const JOBS = 'api-jobs.md';
+const SNAPSHOTS = 'api-snapshots.md';
+
+const OF_SNAPSHOTS = /^(?:Fork|Rollback|Diff|Apply|Discard|\w*Snapshots?)$/;
+const TYPES_OF_SNAPSHOTS = ['Change', 'EntryKind', 'LeftAlone'];
 
 /** Methods about one command or one sandbox; all others are on the page of jobs. */
 const OF_COMMANDS =
-  /^(?:GetVersion|Run|Fork|Rollback|\w*Snapshots?|(?:Open|Close|Kill)Sandbox|ListSandboxes|Execute|Send\w+|ResizeTerminal|(?:Read|Write)File)$/;
+  /^(?:GetVersion|Run|(?:Open|Close|Kill)Sandbox|ListSandboxes|Execute|Send\w+|ResizeTerminal|(?:Read|Write)File)$/;
 
 function typeText(type: Type): string {
   switch (type.kind) {
@@ -29,10 +33,19 @@ function typeText(type: Type): string {
     case 'struct':
       return `(${type.fields.map((field) => `${field.name}: ${typeText(field.type)}`).join(', ')})`;
     case 'named':
-      return `[${type.name}](${TYPES}#type-${type.name.toLowerCase()})`;
+      return `[${type.name}](${pageOfType(type.name)}#type-${type.name.toLowerCase()})`;
     default:
       return type.kind;
   }
+}
+
+function pageOfType(name: string): string {
+  return TYPES_OF_SNAPSHOTS.includes(name) ? SNAPSHOTS : TYPES;
+}
+
+function pageOfMethod(name: string): string {
+  if (OF_SNAPSHOTS.test(name)) return SNAPSHOTS;
+  return OF_COMMANDS.test(name) ? COMMANDS : JOBS;
 }
 
 /** What a comment says, in one line. */
@@ -63,9 +76,9 @@ export function apiPages(text: string): ReadonlyMap<string, string> {
   const of = parseInterface(text);
   const rules = of.doc.split('\n').filter((text) => text !== '');
   const names = [...of.methods.keys()];
-  const methodsOf = (isOne: (name: string) => boolean) =>
+  const methodsOf = (place: string) =>
     [...of.methods]
-      .filter(([name]) => isOne(name))
+      .filter(([name]) => pageOfMethod(name) === place)
       .map(
         ([name, { doc, input, output }]) =>
           `## ${name}\n\n${line(doc)}\n\n${table('parameter', input)}${table('reply', output)}`,
@@ -73,11 +86,13 @@ export function apiPages(text: string): ReadonlyMap<string, string> {
   const errors = [...of.errors].map(
     ([name, { doc, type }]) => `## error ${name}\n\n${line(doc)}\n\n${table('field', type)}`,
   );
-  const types = [...of.types].map(([name, { doc, type }]) => typeSection(name, doc, type));
+  const typesOf = (place: string) =>
+    [...of.types]
+      .filter(([name]) => pageOfType(name) === place)
+      .map(([name, { doc, type }]) => typeSection(name, doc, type));
   const rows = names.map((name) => {
     const [first = ''] = line(of.methods.get(name)?.doc ?? '').split(/(?<=\.) /);
-    const place = OF_COMMANDS.test(name) ? COMMANDS : JOBS;
-    return `| [${name}](${place}#${name.toLowerCase()}) | ${first} |\n`;
+    return `| [${name}](${pageOfMethod(name)}#${name.toLowerCase()}) | ${first} |\n`;
   });
   const index = `# The API: reference
 
@@ -92,20 +107,12 @@ ${rows.join('')}
 `;
   return new Map([
     [join(FOLDER, 'api.md'), index],
+    [join(FOLDER, COMMANDS), page('commands and sandboxes', methodsOf(COMMANDS))],
+    [join(FOLDER, JOBS), page('builds, images, services', methodsOf(JOBS))],
     [
-      join(FOLDER, COMMANDS),
-      page(
-        'commands and sandboxes',
-        methodsOf((it) => OF_COMMANDS.test(it)),
-      ),
+      join(FOLDER, SNAPSHOTS),
+      page('snapshots and changes', [...methodsOf(SNAPSHOTS), ...typesOf(SNAPSHOTS)]),
     ],
-    [
-      join(FOLDER, JOBS),
-      page(
-        'builds, images, services',
-        methodsOf((it) => !OF_COMMANDS.test(it)),
-      ),
-    ],
-    [join(FOLDER, TYPES), page('errors and types', [...errors, ...types])],
+    [join(FOLDER, TYPES), page('errors and types', [...errors, ...typesOf(TYPES)])],
   ]);
 }

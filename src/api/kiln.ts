@@ -5,10 +5,14 @@ import { KilnError } from '../errors.ts';
 import type { Connection, JobOptions } from './connection.ts';
 import { checkOptions, checkTypes } from './interface.ts';
 import type {
+  ApplyParameters,
   BuildParameters,
   BuildReply,
   BuildResult,
+  Change,
   Check,
+  DiffParameters,
+  DiffReply,
   ForkParameters,
   Image,
   Sandbox as ListedSandbox,
@@ -53,6 +57,14 @@ export interface BuildOptions extends BuildParameters, JobOptions {
 export interface BuildImageOptions extends JobOptions {
   /** Solve with fresh metadata, ignoring the lock beside the recipe. */
   readonly update?: boolean | undefined;
+}
+
+export type LayerOptions = Omit<DiffParameters, 'of' | 'patch'>;
+
+export interface Difference {
+  readonly changes: readonly Change[];
+  /** There are more: name paths to see the rest. */
+  readonly truncated: boolean;
 }
 
 /** A connection to the daemon, made by {@link connect}. All methods throw {@link KilnError}s. */
@@ -200,6 +212,41 @@ export class Kiln implements AsyncDisposable {
     return (await this.#connection.call('Rollback', { ...options, sandbox })).snapshot;
   }
 
+  /** What a kept sandbox has changed in its root or at `target`, or what a snapshot has. */
+  async diff(of: string, options: LayerOptions = {}): Promise<Difference> {
+    const changes: Change[] = [];
+    const take = (reply: DiffReply) => {
+      changes.push(...(reply.changes ?? []));
+    };
+    const last = await this.#inLayer('Diff', { ...options, of }, take);
+    take(last);
+    return { changes, truncated: last.truncated === true };
+  }
+
+  /** The same as a patch for `git apply`, in which binary files are named only. */
+  async patch(of: string, options: LayerOptions = {}): Promise<Buffer> {
+    const pieces: Buffer[] = [];
+    const take = ({ patch = '' }: DiffReply) => {
+      pieces.push(Buffer.from(patch, 'base64'));
+    };
+    take(await this.#inLayer('Diff', { ...options, of, patch: true }, take));
+    return Buffer.concat(pieces);
+  }
+
+  /** Writes what a kept sandbox has changed in a folder bound with cow into that folder. See `left` of what it returns. */
+  async apply(
+    sandbox: string,
+    target: string,
+    options: Omit<ApplyParameters, 'sandbox' | 'target'> = {},
+  ): Promise<Methods['Apply']['reply']> {
+    return await this.#inLayer('Apply', { ...options, sandbox, target });
+  }
+
+  /** Throws away what a kept sandbox has changed in a folder bound with cow. */
+  async discard(sandbox: string, target: string): Promise<void> {
+    await this.#inLayer('Discard', { sandbox, target });
+  }
+
   async services(names?: readonly string[]): Promise<readonly Service[]> {
     return (await this.#connection.call('ListServices', { names })).services;
   }
@@ -242,6 +289,21 @@ export class Kiln implements AsyncDisposable {
 
   async #openFor(parameters: NamesFiles): Promise<Connection> {
     return await (namesFiles(parameters) ? this.#withFiles() : this.#open());
+  }
+
+  /** A folder that is bound is opened with the rights of this process. */
+  async #inLayer<Name extends 'Diff' | 'Apply' | 'Discard'>(
+    method: Name,
+    parameters: Methods[Name]['parameters'],
+    onReply?: (reply: Methods[Name]['reply']) => void,
+  ): Promise<Methods[Name]['reply']> {
+    const { target = '/' } = parameters;
+    const connection = await (target === '/' ? this.#open() : this.#withFiles());
+    try {
+      return await connection.call(method, parameters, { onReply });
+    } finally {
+      connection.close();
+    }
   }
 
   /** On a connection of its own: ending it ends the job. */

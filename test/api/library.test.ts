@@ -1,6 +1,6 @@
 /** The library for programs, against a daemon that it starts itself. */
 import { once } from 'node:events';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -360,4 +360,27 @@ test('a program keeps a sandbox’s files, forks them and goes back', async (t) 
   for (const id of [sandbox, ...forks]) await kiln.kill(id);
   await kiln.removeSnapshot('by-program');
   t.deepEqual(await kiln.snapshots(), []);
+});
+
+test('a program takes what a sandbox has changed in a folder', async (t) => {
+  const folder = join(state.beside, 'changed');
+  mkdirSync(folder);
+  writeFileSync(join(folder, 'a'), 'one\n');
+  const argv = ['sh', '-c', 'echo two >>a; for i in $(seq 1200); do echo $i >f$i; done'];
+  const surroundings = { binds: [{ source: folder, target: '/src', cow: true }] };
+  const wanted = { image, argv, workdir: '/src', user: 'root', surroundings, keep: 600_000 };
+  const { sandbox } = await kiln.run(wanted);
+  const { changes, truncated } = await kiln.diff(sandbox, { target: '/src' });
+  t.deepEqual([changes.length, truncated], [1201, false]);
+  t.is(changes.filter(({ change }) => change === 'added').length, 1200);
+  t.regex(`${await kiln.patch(sandbox, { target: '/src', paths: ['a'] })}`, /^ one\n\+two$/m);
+  const done = await kiln.apply(sandbox, '/src', { paths: ['a', 'f1200'] });
+  t.deepEqual([done.applied, done.left], [2, 0]);
+  t.is(readFileSync(join(folder, 'a'), 'utf8'), 'one\ntwo\n');
+  t.deepEqual(readdirSync(folder).sort(), ['a', 'f1200']);
+  await kiln.discard(sandbox, '/src');
+  t.deepEqual((await kiln.diff(sandbox, { target: '/src' })).changes, []);
+  t.deepEqual((await kiln.diff(sandbox)).changes, []);
+  await t.throwsAsync(kiln.apply(sandbox, '/other'), { code: 'E_ARGUMENT' });
+  await kiln.kill(sandbox);
 });

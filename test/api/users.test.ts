@@ -1,5 +1,13 @@
 /** The API for users who are not root: what they may, what they may not, and what they see of others. */
-import { chmodSync, chownSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
@@ -462,6 +470,34 @@ with connect() as kiln:
   ]);
   t.is(readFileSync(join(home, 'results/out'), 'utf8'), 'mine ');
   t.deepEqual(await leftOfJobs(t.context), []);
+});
+
+test.serial('changes go into a user’s folder with that user’s rights', async (t) => {
+  const { home } = t.context;
+  const folder = join(home, 'checkout');
+  mkdirSync(folder);
+  chownSync(folder, USER.uid, USER.gid);
+  const script = 'echo x >/src/new; chown 0 /src/new';
+  const options = ['--user', 'root', '--keep', '--bind', `${folder}:/src:cow`];
+  const words = ['run', '-r', image, ...options, '--', 'sh', '-c', script];
+  const ran = await t.context.as(USER, words);
+  t.is(ran.exitCode, 0, String(ran.stderr));
+  const sandbox = /kept as (\w+)/.exec(String(ran.stderr))?.[1] ?? '';
+  const at = { sandbox, target: '/src' };
+  // On the socket nobody opens it; to another user, there is no sandbox.
+  t.is((await call(t.context, USER, 'Apply', at)).reply.code, 'E_FORBIDDEN');
+  t.is((await call(t.context, OTHER, 'Apply', at)).reply.code, 'E_NO_SANDBOX');
+  t.is((await call(t.context, OTHER, 'Diff', { of: sandbox })).reply.code, 'E_NO_SANDBOX');
+  t.deepEqual((await call(t.context, USER, 'Diff', { of: sandbox })).reply.changes, []);
+  const text = `
+kiln = connect()
+print([c["path"] for c in kiln.Diff(of="${sandbox}", target="/src")["changes"]])
+print(kiln.Apply(sandbox="${sandbox}", target="/src")["applied"])
+`;
+  const { stdout, stderr } = await python(t.context, USER, text);
+  t.is(String(stdout), "['new']\n1", String(stderr));
+  t.is(statSync(join(folder, 'new')).uid, USER.uid);
+  t.is((await t.context.as(USER, ['kill', sandbox])).exitCode, 0);
 });
 
 test.serial('systemd’s client can also start kiln varlink as a program', async (t) => {

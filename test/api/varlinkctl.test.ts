@@ -1,7 +1,7 @@
 /** The API as systemd's client sees it: nothing of it is kiln's. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { type ApiState, apiState, program } from '../support/api.ts';
@@ -315,4 +315,74 @@ test('Events tells who did what, and with more what comes', async (t) => {
   t.like(start, { event: 'start', command: 'run', by: 'api', uid: 0, argv: ['echo', 'followed'] });
   t.like(end, { event: 'end', id: start.id, outcome: 'ended', status: 0, image: IMAGE });
   t.is((await kiln('Events', { follow: true })).error, 'io.kiln.Failed');
+});
+
+test('a program looks at changes, takes some, and throws the others away', async (t) => {
+  const folder = join(state.beside, 'checkout');
+  mkdirSync(folder);
+  writeFileSync(join(folder, 'a'), 'one\n');
+  writeFileSync(join(folder, 'b'), 'two\n');
+  writeFileSync(join(folder, '.envrc'), '');
+  const argv = [
+    'sh',
+    '-c',
+    'cd /src; echo more >>a; rm b; echo x >"$(printf "new\\nline")"; echo x >.envrc',
+  ];
+  const surroundings = { binds: [{ source: folder, target: '/src', cow: true }] };
+  const run = { image: 'busybox', argv, surroundings, user: 'root', keep: 600_000 };
+  const { sandbox } = (await kiln('Run', run)).reply.result;
+  const at = { of: sandbox, target: '/src' };
+  const { reply } = await kiln('Diff', at);
+  const expected = [
+    '.envrc changed file',
+    'a changed file',
+    'b removed file',
+    'new\nline added file',
+  ];
+  const seen = ({ changes }: { changes: { path: string; change: string; kind: string }[] }) =>
+    changes.map(({ path, change, kind }) => `${path} ${change} ${kind}`);
+  t.deepEqual(seen(reply), expected);
+  t.deepEqual([reply.truncated, reply.changes[0].protected], [false, true]);
+  const { replies } = await kiln('Diff', at, '--more');
+  t.deepEqual(seen(replies[0]), expected);
+  t.deepEqual(replies.slice(1), [{ truncated: false }]);
+  const patched = (await kiln('Diff', { ...at, paths: ['a'], patch: true })).reply;
+  // What git makes of it is what the sandbox sees.
+  const elsewhere = join(state.beside, 'elsewhere');
+  mkdirSync(elsewhere);
+  writeFileSync(join(elsewhere, 'a'), 'one\n');
+  writeFileSync(join(elsewhere, 'patch'), Buffer.from(patched.patch, 'base64'));
+  t.is((await program('git', ['apply', 'patch'], { cwd: elsewhere })).code, 0);
+  t.is(readFileSync(join(elsewhere, 'a'), 'utf8'), 'one\nmore\n');
+
+  writeFileSync(join(folder, 'b'), 'changed meanwhile\n');
+  const applied = (await kiln('Apply', { sandbox, target: '/src' })).reply;
+  t.deepEqual([applied.source, applied.applied, applied.left], [folder, 2, 2]);
+  t.deepEqual(
+    applied.leftAlone.map(({ path, conflict }: { path: string; conflict: boolean }) => [
+      path,
+      conflict,
+    ]),
+    [
+      ['.envrc', false],
+      ['b', true],
+    ],
+  );
+  t.is(readFileSync(join(folder, 'a'), 'utf8'), 'one\nmore\n');
+  t.is(readFileSync(join(folder, 'new\nline'), 'utf8'), 'x\n');
+  t.is(readFileSync(join(folder, 'b'), 'utf8'), 'changed meanwhile\n');
+  const forced = await kiln('Apply', { sandbox, target: '/src', paths: ['b'], force: true });
+  t.is(forced.reply.applied, 1);
+  t.false(existsSync(join(folder, 'b')));
+  t.deepEqual((await kiln('Discard', { sandbox, target: '/src' })).reply, {});
+  t.deepEqual((await kiln('Diff', at)).reply, { changes: [], truncated: false });
+  t.is(readFileSync(join(folder, '.envrc'), 'utf8'), '');
+  for (const [method, parameters] of [
+    ['Diff', { of: sandbox, target: 'src' }],
+    ['Diff', { of: sandbox, target: '/src', paths: ['../a'] }],
+    ['Apply', { sandbox, target: '/' }],
+  ] as const) {
+    t.is((await kiln(method, parameters)).reply.code, 'E_ARGUMENT');
+  }
+  await kiln('KillSandbox', { sandbox });
 });

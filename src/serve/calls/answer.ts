@@ -303,8 +303,15 @@ async function answer(
   // A process with other calls goes on waiting for those.
   const own = context.daemon === undefined ? { signal: call.signal } : {};
   const { paths } = context.caller;
-  const { image, recipe, sandbox, sources, name: named } = parameters as Record<string, unknown>;
-  const about = [named ?? image ?? recipe ?? sandbox ?? sources ?? []].flat().map(String);
+  const {
+    image,
+    recipe,
+    sandbox,
+    sources,
+    name: named,
+    of,
+  } = parameters as Record<string, unknown>;
+  const about = [named ?? image ?? recipe ?? sandbox ?? sources ?? of ?? []].flat().map(String);
   currentAction()?.named(commandOf(name), about);
   let reply: object | typeof ANSWERED;
   try {

@@ -56,6 +56,9 @@ export const methods: Table = {
     'snapshot rm',
     async () => (await import('./snapshot.ts')).answerRemoveSnapshot,
   ),
+  Diff: entry('diff', async () => (await import('./changes.ts')).answerDiff),
+  Apply: entry('apply', async () => (await import('./changes.ts')).answerApply),
+  Discard: entry('discard', async () => (await import('./changes.ts')).answerDiscard),
   ListServices: entry(undefined, async () => (await import('./service.ts')).answerListServices),
   CreateService: entry(
     undefined,

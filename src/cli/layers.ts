@@ -1,0 +1,192 @@
+/** Opens the layers of kept sandboxes and of snapshots, for commands and for calls of the API. */
+import type { WithRights } from '../artifacts/destination.ts';
+import { type ByteString, fromText, quoteName, reportName, toBytes } from '../artifacts/pattern.ts';
+import { defined } from '../defined.ts';
+import type { OwnEngine } from '../engine.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
+import { actingAs } from '../host/process/user-namespace.ts';
+import { findSnapshot, type Snapshot } from '../image/store/snapshots.ts';
+import { type Applied, applyChanges } from '../jobs/changes/apply.ts';
+import { discardChanges } from '../jobs/changes/discard.ts';
+import { changesOf, type Layer, openLayer, openSnapshotLayer } from '../jobs/changes/layer.ts';
+import { Ours } from '../jobs/changes/ours.ts';
+import { type Change, type Changes, isWithin } from '../jobs/changes/walk.ts';
+import type { LayeredFolder } from '../sandbox/domain/sandbox-record.ts';
+import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import type { OptionCaller } from './caller/caller.ts';
+import { keepAgain, sandboxOf } from './shell.ts';
+
+/** Who asks, and what about. */
+export interface LayerRequest {
+  readonly engine: OwnEngine;
+  readonly caller: Pick<OptionCaller, 'user' | 'paths' | 'ids'>;
+  /** A sandbox. */
+  readonly word: string;
+  readonly target: string;
+  /** Paths at the target; all if there are none. */
+  readonly words: readonly string[];
+  readonly signal: AbortSignal;
+}
+
+/** A layer that can be looked at. */
+export interface Viewed {
+  readonly layer: Layer;
+  readonly find: () => Promise<Changes>;
+  /** What it is about, for JSON. */
+  readonly about: object;
+}
+
+interface Opened extends Viewed {
+  readonly sandbox: PlannedSandbox;
+  readonly only: readonly ByteString[];
+  readonly rights: WithRights;
+  readonly ours: Ours;
+}
+
+/** Nobody else enters the sandbox meanwhile. */
+async function inLayer<Result>(
+  { engine, caller, word, target, words, signal }: LayerRequest,
+  act: (opened: Opened) => Promise<Result>,
+): Promise<Result> {
+  const only = words.map((path) => pathIn(target, path));
+  const { id, record, folder } = await sandboxOf(engine, word);
+  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id);
+  // Before anything is done: what it has changed must not go with a process that is killed.
+  sandbox.control.keep(keepUntil - Date.now());
+  try {
+    const { user, paths } = caller;
+    const rights: WithRights = user === undefined ? (run) => run() : (run) => actingAs(user, run);
+    const place = (path: string) => paths.place(path);
+    const { image, layers } = record;
+    const options = { image, layers, place, rights };
+    await using layer = await openLayer(engine, sandbox, target, options);
+    const find = () => changesOf(sandbox, layer, only, signal);
+    const about = { sandbox: id, target };
+    using ours = new Ours(folder, layer.folder?.target ?? '/');
+    return await act({ sandbox, layer, only, find, about, rights, ours });
+  } finally {
+    await keepAgain(sandbox, kept, keepUntil);
+  }
+}
+
+/**
+ * What a kept sandbox has changed at the target, or what a snapshot has.
+ * @throws KilnError E_NO_SANDBOX, E_ARGUMENT, E_CHANGES, and what opening the layer throws
+ */
+export async function viewChanges<Result>(
+  request: LayerRequest,
+  act: (viewed: Viewed) => Promise<Result>,
+): Promise<Result> {
+  const { engine, word, target, words, signal } = request;
+  const snapshot = await snapshotCalled(engine, word);
+  if (snapshot === undefined) return await inLayer(request, act);
+  if (target !== '/') {
+    throw new KilnError('E_ARGUMENT', `a snapshot is of a root, and not of ${target}`, {
+      hint: 'write / before paths: `kiln diff SNAPSHOT / PATH`',
+    });
+  }
+  const only = words.map((path) => pathIn('/', path));
+  await using layer = await openSnapshotLayer(engine, snapshot);
+  const about = { snapshot: snapshot.id, target };
+  return await act({ layer, about, find: () => changesOf(undefined, layer, only, signal) });
+}
+
+async function snapshotCalled(
+  { paths, owner }: OwnEngine,
+  word: string,
+): Promise<Snapshot | undefined> {
+  try {
+    return await findSnapshot(paths, owner, word);
+  } catch (error) {
+    if (!isKilnCode(error, 'E_NO_SNAPSHOT')) throw error;
+    return undefined;
+  }
+}
+
+export interface AppliedTo extends Applied {
+  /** The folder that they are in. */
+  readonly source: string;
+}
+
+/**
+ * Writes changes into the folder that is bound at the target.
+ * @param force writes also what has changed there since the sandbox began
+ * @throws KilnError E_NO_SANDBOX, E_ARGUMENT, E_CHANGES, and what opening the layer throws
+ */
+export async function applyLayer(request: LayerRequest, force: boolean): Promise<AppliedTo> {
+  const { target, caller, signal } = request;
+  return await inLayer(request, async ({ sandbox, layer, only, find, rights, ours }) => {
+    const { source } = folderOf(layer, 'written back');
+    const { changes, truncated } = await find();
+    if (truncated) {
+      throw new KilnError('E_CHANGES', `more than ${changes.length} changes at ${target}`, {
+        hint: 'name some of them: `kiln apply ID TARGET PATH`',
+      });
+    }
+    for (const each of only) {
+      if (changes.some(({ path, isAbove }) => !isAbove && isWithin(path, each))) continue;
+      throw new KilnError('E_ARGUMENT', `nothing has changed at ${shown(each)} of ${target}`, {
+        hint: '`kiln diff ID TARGET` shows what has',
+      });
+    }
+    const isNamed = (path: ByteString) =>
+      only.some((each) => {
+        const isPart = sandbox.protectedPaths.some((one) => isWithin(each, fromText(one)));
+        return each === path || (isPart && isWithin(path, each));
+      });
+    const { done, left } = await applyChanges({
+      ...{ ...layer, rights, changes, force, ours, isNamed, signal },
+      owner: caller.user === undefined ? caller.ids : undefined,
+    });
+    return { source, done, left };
+  });
+}
+
+/** Empties the layer at the target, and ends what runs in the sandbox. @throws as {@link applyLayer} */
+export async function discardLayer(request: LayerRequest): Promise<void> {
+  await inLayer(request, async ({ sandbox, layer, ours }) => {
+    const { target } = folderOf(layer, 'discarded');
+    await discardChanges(sandbox, target, layer);
+    ours.forget();
+  });
+}
+
+function folderOf({ folder }: Layer, done: string): LayeredFolder {
+  if (folder !== undefined) return folder;
+  throw new KilnError('E_ARGUMENT', `the root of a sandbox cannot be ${done}`, {
+    hint: 'name the TARGET of a folder that is bound with cow',
+  });
+}
+
+/** As it lies below the target, whose own path may stand before it. @throws KilnError E_ARGUMENT */
+function pathIn(target: string, word: string): ByteString {
+  const top = `${target.replace(/\/+$/, '')}/`;
+  const below = word.startsWith(top) ? word.slice(top.length) : word;
+  const parts = below.split('/').filter((part) => part !== '' && part !== '.');
+  if (below.startsWith('/') || parts.length === 0 || parts.includes('..')) {
+    throw new KilnError('E_ARGUMENT', `${word} is no path below ${target}`, {
+      hint: 'write it as `kiln diff` shows it',
+    });
+  }
+  return fromText(parts.join('/'));
+}
+
+/** A name that is not plain stands in quotes: each change is one line. */
+export function shown(path: ByteString): string {
+  const { text, bytes } = reportName(path);
+  return bytes === undefined && /^[^\s"\\\p{C}][^"\\\p{C}]*$/u.test(text) ? text : quoteName(path);
+}
+
+export function pathJson(path: ByteString) {
+  const { text, bytes } = reportName(path);
+  return { path: text, ...defined({ pathBytes: bytes }) };
+}
+
+export function changeJson({ path, change, kind, was, size, mode, target, isProtected }: Change) {
+  return {
+    ...{ ...pathJson(path), change, kind, ...defined({ was }) },
+    ...{ size, mode: (mode & 0o7777).toString(8).padStart(4, '0') },
+    ...(target === undefined ? {} : { linkTo: toBytes(target).toString('utf8') }),
+    ...(isProtected ? { protected: true } : {}),
+  };
+}
