@@ -40,6 +40,11 @@ export interface CopyInItem {
   readonly leaveOut?: (path: string, stats: BigIntStats) => boolean;
 }
 
+interface CopyInOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onWarning?: (warning: Warning) => void;
+}
+
 /**
  * Sends files and directories of the host, as `docker cp` would copy them. Missing directories on the way are
  * made; what is there is replaced, existing directories are merged with. A source that is a link is followed, links
@@ -49,7 +54,7 @@ export interface CopyInItem {
 export async function sendFiles(
   item: CopyInItem,
   send: Send,
-  { signal, onWarning }: { signal?: AbortSignal; onWarning?: (warning: Warning) => void },
+  { signal, onWarning }: CopyInOptions,
 ): Promise<void> {
   const warnings = new Warnings(onWarning);
   using opened = openSource(item);

@@ -276,5 +276,5 @@ test('copied-in files count as the sandbox’s memory, and obey its limit', asyn
   t.is(bashIn(to.root, 'stat -c "%a %s" tmp/new/written'), `640 ${bytes.length}\n`);
   // The process that writes is the sandbox's own, and ends by the sandbox's limit.
   await t.throwsAsync(to.into(['huge', '/tmp/huge']), { code: 'E_COPY_IN', message: /SIGKILL/ });
-  t.true((planned.usage().oomKills ?? 0) > 0);
+  t.true((planned.ground.usage().oomKills ?? 0) > 0);
 });

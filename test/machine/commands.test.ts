@@ -314,7 +314,7 @@ long('a command that fails of a full file system is told so', async (t) => {
 });
 
 long('limits are in force in the guest and on the host', async (t) => {
-  t.deepEqual(machine.sandbox.limits(), { memory: 2 ** 28, pids: 64, cpus: 1.5 });
+  t.deepEqual(machine.sandbox.ground.limits(), { memory: 2 ** 28, pids: 64, cpus: 1.5 });
   const { usage, limitHit } = await machine.run(['true']);
   t.is(limitHit, null);
   for (const [name, least] of [

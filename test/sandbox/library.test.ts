@@ -99,5 +99,5 @@ test('a link in place of /tmp does not make kiln look at a disk of the host', as
   const swap = await sandbox.spawn('sh', ['-ec', script]);
   t.deepEqual(await once(swap, 'exit'), [0, null]);
   const end = { exitCode: 1, signal: null, timeLimit: null };
-  t.is(await sandbox.planned.limitHit(end, sandbox.planned.usage()), null);
+  t.is(await sandbox.planned.limitHit(end, sandbox.planned.ground.usage()), null);
 });

@@ -147,5 +147,5 @@ export async function runPlanned(
   begin('run a command in it');
   const { exitCode, signal } = await plannedSandbox.execute(plan.command);
   if (exitCode !== 0) throw new KilnError('E_EXEC', `it ended with ${exitCode ?? signal}`);
-  return plannedSandbox.limits();
+  return plannedSandbox.ground.limits();
 }

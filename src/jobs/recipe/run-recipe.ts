@@ -115,7 +115,7 @@ export async function runRecipe(
     const shell = await sandbox.findShell();
     const context = { sandbox, shell, session, onOutput, onStep: hooks.onStep, signal, host };
     const { end, failedStep } = await runSteps(recipe, timeOf(run), timeline, context);
-    const usage = opened.usage();
+    const usage = opened.ground.usage();
     const isKept = request.keep !== undefined && failedStep !== undefined;
     return {
       end,

@@ -147,7 +147,7 @@ export async function runJob<End extends StepsEnd>(
     const ended = await steps(sandbox, plan, warn);
     timeline.enter('artifacts');
     const interrupted = hooks.ended?.();
-    const limits = sandbox.limits();
+    const limits = sandbox.ground.limits();
     const egress = await sandbox.closeEgress();
     for (const path of sandbox.changedProtected()) warn(changedWarning(path));
     if (ended.kept === undefined && request.artifacts.length === 0) {
@@ -168,7 +168,7 @@ export async function runJob<End extends StepsEnd>(
       sandbox: sandbox.id,
       image: { id: image.manifest.id, name: image.manifest.name },
       ...timeline.course,
-      measured: { ...ended.measured, limits, machine: sandbox.machine },
+      measured: { ...ended.measured, limits, machine: sandbox.ground.machine },
       ...collected,
       warnings,
       egress,

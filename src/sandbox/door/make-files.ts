@@ -3,7 +3,13 @@
  * writes, and whatever others do to the tree meanwhile, no path leads out of it.
  */
 import { addAbortListener, once } from 'node:events';
-import type { CopyInItem, Send, Unmade } from '../../artifacts/copy-in.ts';
+import {
+  type CopyInItem,
+  cannotWriteError,
+  type Send,
+  sendFiles,
+  type Unmade,
+} from '../../artifacts/copy-in.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { SyscallError } from '../../host/calls/libc.ts';
 import { awaitedLater } from '../../promise.ts';
@@ -20,9 +26,8 @@ export async function copyBy(
   maker: SandboxProcess,
   item: CopyInItem,
   onWarning: (warning: Warning) => void,
-  signal: AbortSignal,
+  signal: AbortSignal | undefined,
 ): Promise<void> {
-  const { cannotWriteError, sendFiles } = await import('../../artifacts/copy-in.ts');
   const options = { signal, onWarning };
   const unmade = await makeFiles(maker, (send) => sendFiles(item, send, options), signal);
   if (unmade !== undefined) throw cannotWriteError(item, unmade);

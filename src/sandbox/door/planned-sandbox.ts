@@ -6,7 +6,6 @@ import type { EgressEntry } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { currentAction } from '../../events/action.ts';
 import type { Entered } from '../../events/event.ts';
-import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
@@ -15,7 +14,7 @@ import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxProcess } from '../command/process.ts';
 import { startCommand } from '../command/start-command.ts';
 import type { CommandStdio, HandOver } from '../command/streams.ts';
-import type { MachineFacts } from '../domain/ground.ts';
+import type { Ground } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { type LayeredFolder, sandboxFiles } from '../domain/sandbox-record.ts';
 import type { FilledSandbox } from '../fill.ts';
@@ -159,22 +158,9 @@ export class PlannedSandbox implements AsyncDisposable {
     return this.#domain.range;
   }
 
-  /** Undefined where the sandbox is a container. */
-  get machine(): MachineFacts | undefined {
-    return this.#domain.ground.machine;
-  }
-
-  limits(): CgroupLimits {
-    return this.#domain.ground.limits();
-  }
-
-  usage(): CgroupUsage {
-    return this.#domain.ground.usage();
-  }
-
-  /** A limit that is left out stays as it is. @throws KilnError E_LIMIT */
-  async limit(limits: CgroupLimits): Promise<void> {
-    await this.#domain.ground.limit(limits);
+  /** What it stands on: its limits, and what it uses. */
+  get ground(): Ground {
+    return this.#domain.ground;
   }
 
   /**
@@ -195,9 +181,9 @@ export class PlannedSandbox implements AsyncDisposable {
     const kill =
       plan.leftovers === 'ended' ? () => this.killAll() : async () => void process.kill('SIGKILL');
     const ended = async () => {
-      using _samples = this.#samples?.watch(() => this.usage());
+      using _samples = this.#samples?.watch(() => this.ground.usage());
       const end = await supervise(process, plan.time, plan.leftovers, kill);
-      const usage = this.usage();
+      const usage = this.ground.usage();
       const limitHit = await this.limitHit(end, usage, plan.disks);
       if (limitHit !== null) currentAction()?.hitLimit(limitHit);
       return { ...end, limitHit, usage, measured, refused: process.refused };

@@ -1,11 +1,11 @@
 import { fstatSync, readSync } from 'node:fs';
-import type { CopyInItem, Send, Unmade, WrittenFile } from '../../artifacts/copy-in.ts';
+import { type CopyInItem, type WrittenFile, writtenFile } from '../../artifacts/copy-in.ts';
 import type { Owner } from '../../artifacts/destination.ts';
 import type { Warning } from '../../artifacts/warning.ts';
-import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
+import type { Capability } from '../../host/process/process.ts';
 import type { UserIds } from '../../host/process/user-namespace.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxProcess } from '../command/process.ts';
@@ -14,13 +14,16 @@ import type { CommandStdio } from '../command/streams.ts';
 import type { FilesInside } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { isAnyFull } from './limit-hit.ts';
-import { makeFiles } from './make-files.ts';
+import { copyBy, makeFiles } from './make-files.ts';
 import { behindLinkError, openFile, readInside } from './open-file.ts';
 import type { Policies } from './policies.ts';
 import type { FileContent } from './visitors.ts';
 
 /** Bytes of a file that are read at a time. */
 const READ_MAX = 1 << 20;
+
+/** Of what makes copied files, as their owner: whatever the modes of the folders. */
+const ANYWHERE = ['DAC_OVERRIDE', 'FOWNER'] as const;
 
 /** The files that an open sandbox's commands see. They are hostile, and may change while they are read. */
 export class SandboxTree {
@@ -42,11 +45,9 @@ export class SandboxTree {
     warn: (warning: Warning) => void,
     signal?: AbortSignal | undefined,
   ): Promise<void> {
-    const { cannotWriteError, sendFiles } = await import('../../artifacts/copy-in.ts');
     for (const item of items) {
-      const options = { onWarning: warn, ...defined({ signal }) };
-      const unmade = await this.#makeFiles((send) => sendFiles(item, send, options), signal);
-      if (unmade !== undefined) throw cannotWriteError(item, unmade);
+      signal?.throwIfAborted();
+      await copyBy(await this.#maker(ANYWHERE), item, warn, signal);
     }
   }
 
@@ -67,8 +68,8 @@ export class SandboxTree {
 
   /** @throws KilnError E_ARGUMENT for what is no plain file there, SyscallError */
   async put(file: WrittenFile): Promise<void> {
-    const { writtenFile } = await import('../../artifacts/copy-in.ts');
-    const unmade = await this.#makeFiles((send) => send(writtenFile(file)));
+    const maker = await this.#maker(ANYWHERE);
+    const unmade = await makeFiles(maker, (send) => send(writtenFile(file)), undefined);
     if (unmade === undefined) return;
     if ('cause' in unmade && hasErrno(unmade.cause, 'EACCES', 'EPERM'))
       throw behindLinkError(file.path, 'write', unmade.cause);
@@ -80,24 +81,15 @@ export class SandboxTree {
   }
 
   /** A process that makes files of its input, in the format of src/artifacts/copy-in.ts, as the command's user. */
-  async receiver(stdio: CommandStdio = {}): Promise<SandboxProcess> {
-    const { uid, gid } = this.#owner;
-    const policy = { user: `${uid}:${gid}`, capabilities: [], seccomp: 'default' };
-    const options = { policy: await this.#policies(policy), workdir: '/', unpacks: true } as const;
-    return await startCommand(this.#domain, ['kiln-init'], { ...options, ...stdio });
+  async receiver(stdio?: CommandStdio): Promise<SandboxProcess> {
+    return await this.#maker([], stdio);
   }
 
-  /** As the owner of copied files, whatever the modes of the folders. */
-  async #makeFiles(
-    write: (send: Send) => Promise<void>,
-    signal?: AbortSignal | undefined,
-  ): Promise<Unmade | undefined> {
+  async #maker(capabilities: readonly Capability[], stdio?: CommandStdio): Promise<SandboxProcess> {
     const { uid, gid } = this.#owner;
-    const capabilities = ['DAC_OVERRIDE', 'FOWNER'] as const;
     const policy = { user: `${uid}:${gid}`, capabilities, seccomp: 'default' };
     const options = { policy: await this.#policies(policy), workdir: '/', unpacks: true } as const;
-    signal?.throwIfAborted();
-    return await makeFiles(await startCommand(this.#domain, ['kiln-init'], options), write, signal);
+    return await startCommand(this.#domain, ['kiln-init'], { ...options, ...stdio });
   }
 
   /** The command's user, as this host numbers it. */

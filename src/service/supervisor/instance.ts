@@ -174,7 +174,7 @@ export class Instance {
 
   async limit(limits: LiveLimits): Promise<void> {
     const { sandbox } = this.host;
-    await sandbox.limit(limits);
+    await sandbox.ground.limit(limits);
   }
 
   async status(): Promise<ServiceStatus> {
@@ -215,7 +215,7 @@ export class Instance {
 
   async #usage(): Promise<ServiceStatus['usage']> {
     const { sandbox } = this.host;
-    const { cpuMicroseconds, memoryBytes, peakMemoryBytes, oomKills } = sandbox.usage();
+    const { cpuMicroseconds, memoryBytes, peakMemoryBytes, oomKills } = sandbox.ground.usage();
     return defined({
       cpuMicroseconds,
       memoryBytes,

@@ -44,9 +44,14 @@ export async function* collected(job: BuildJob, sandbox: BuildSandbox, steps: St
   let built = NOTHING_BUILT;
   const atEnd = async (failed: boolean) => {
     const artifacts = [...built.artifacts, ...(await scanRoot(job, sandbox, failed))];
-    const { measured, machine } = sandbox.sandbox;
-    const usage = sandbox.sandbox.usage();
-    return { ...built, artifacts, measured: measured && { ...measured, machine }, usage };
+    const { measured, ground } = sandbox.sandbox;
+    const usage = ground.usage();
+    return {
+      ...built,
+      artifacts,
+      measured: measured && { ...measured, machine: ground.machine },
+      usage,
+    };
   };
   try {
     yield* steps;
