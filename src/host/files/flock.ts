@@ -123,6 +123,14 @@ export async function lockUnlessHeld(
   return await pollLock(path, { existing }, performance.now() + patience);
 }
 
+/** What `lock` comes to; undefined where the folder of its file is not there, or goes away meanwhile. */
+export async function unlessGone<Held>(lock: Promise<Held>): Promise<Held | undefined> {
+  return await lock.catch((error: unknown) => {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
+    throw error;
+  });
+}
+
 /** Whether somebody holds a lock now, not only to look as this does, or nobody can tell. */
 export async function isLocked(path: string): Promise<boolean> {
   const lock = await lockUnlessHeld(path, { patience: GLANCE }).catch(() => undefined);

@@ -5,13 +5,14 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ImageViewer } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
-import { attempt, hasErrno } from '../../host/calls/libc.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import {
   acquireLock,
   type HeldLock,
   isLocked,
   lockUnlessHeld,
   tryLock,
+  unlessGone,
 } from '../../host/files/flock.ts';
 import { findRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
@@ -59,7 +60,7 @@ export interface ListedImage {
 export async function leaseImage(paths: StatePaths, id: string): Promise<LeasedImage | undefined> {
   await settleDamage(paths);
   const directory = imageDirectory(paths, id);
-  const lock = await lockLease(directory, (path) => acquireLock(path, { shared: true }));
+  const lock = await unlessGone(acquireLock(imageFiles.lease(directory), { shared: true }));
   if (lock === undefined) return undefined;
   const manifest = readManifest(paths, id);
   if (manifest === undefined) {
@@ -149,11 +150,7 @@ export async function removeImage(
   // The id becomes part of a path: an empty one would mean the folder of all images.
   if (!isImageId(id)) throw noImageError(id);
   const directory = imageDirectory(paths, id);
-  const lock = await lockLease(directory, async (path) => {
-    const held = await lockUnlessHeld(path);
-    if (held === undefined) throw inUseError(id, 'a running command');
-    return held;
-  });
+  const lock = await unlessGone(lockUnused(imageFiles.lease(directory), id));
   if (lock === undefined) throw noImageError(id);
   try {
     const manifest = uid === undefined ? undefined : readManifest(paths, id);
@@ -196,7 +193,7 @@ export async function sweepImages(paths: StatePaths): Promise<void> {
     if (held.inSandbox(id)) continue;
     // All but some files of it are good, and the service says when it gets another.
     if (name === id && knownDamage(directory) && held.service(id) !== undefined) continue;
-    const lock = await lockLease(directory, tryLock);
+    const lock = await unlessGone(tryLock(imageFiles.lease(directory)));
     if (lock === undefined) continue;
     if (name !== id || readManifest(paths, id) === undefined) await discard(paths, directory);
     await lock.release();
@@ -294,17 +291,11 @@ function folderNames(paths: StatePaths): string[] {
   return attempt(() => readdirSync(paths.images)) ?? [];
 }
 
-/** Undefined without an image. An exclusive lock means that it is being deleted: a shared one waits. */
-async function lockLease(
-  directory: string,
-  lock: (path: string) => Promise<HeldLock | undefined>,
-): Promise<HeldLock | undefined> {
-  try {
-    return await lock(imageFiles.lease(directory));
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
-    throw error;
-  }
+/** An exclusive lock means that the image is being deleted: a shared one waits. */
+async function lockUnused(lease: string, id: string): Promise<HeldLock> {
+  const held = await lockUnlessHeld(lease);
+  if (held === undefined) throw inUseError(id, 'a running command');
+  return held;
 }
 
 function inUseError(id: string, by: string): KilnError {

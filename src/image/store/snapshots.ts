@@ -6,8 +6,7 @@ import { existsSync, utimesSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
-import { acquireLock, type HeldLock, lockUnlessHeld } from '../../host/files/flock.ts';
+import { acquireLock, type HeldLock, lockUnlessHeld, unlessGone } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { bytesFor } from '../../host/state/disk-watch.ts';
@@ -111,7 +110,7 @@ export interface LeasedSnapshot extends AsyncDisposable {
 /** It cannot be removed until this is disposed of. @throws KilnError E_NO_SNAPSHOT */
 export async function leaseSnapshot(paths: StatePaths, id: string): Promise<LeasedSnapshot> {
   const folder = join(paths.snapshots, id);
-  const lock = await lease(folder, (path) => acquireLock(path, { shared: true }));
+  const lock = await unlessGone(acquireLock(snapshotFiles.lease(folder), { shared: true }));
   const record = lock && readSnapshot(folder);
   if (lock !== undefined && record !== undefined) {
     const now = new Date();
@@ -125,26 +124,16 @@ export async function leaseSnapshot(paths: StatePaths, id: string): Promise<Leas
   });
 }
 
-async function lease(
-  folder: string,
-  lock: (path: string) => Promise<HeldLock | undefined>,
-): Promise<HeldLock | undefined> {
-  try {
-    return await lock(snapshotFiles.lease(folder));
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
-    throw error;
-  }
+async function lockUnused(lease: string, id: string): Promise<HeldLock> {
+  const held = await lockUnlessHeld(lease);
+  if (held === undefined) throw inUseError(id, 'a command that begins to use it');
+  return held;
 }
 
 /** @throws KilnError E_SNAPSHOT_IN_USE */
 export async function removeSnapshot(paths: StatePaths, id: string): Promise<void> {
   const folder = join(paths.snapshots, id);
-  const lock = await lease(folder, async (path) => {
-    const held = await lockUnlessHeld(path);
-    if (held === undefined) throw inUseError(id, 'a command that begins to use it');
-    return held;
-  });
+  const lock = await unlessGone(lockUnused(snapshotFiles.lease(folder), id));
   if (lock === undefined) return;
   try {
     const holder = (await standing(paths)).get(id);
