@@ -8,9 +8,9 @@ import {
   type Instruction,
   LOAD,
   onCall,
-  RET_ASK,
   RET_ERRNO,
   RETURN,
+  refusing,
   TO_PROFILE,
   withGuard,
 } from './program.ts';
@@ -66,14 +66,13 @@ const CREATES = 0o100 | 0o20000000;
 function check(wanted: Check, asking: boolean): Instruction[] {
   if ('errno' in wanted) {
     // A call that does not exist is answered at once and not counted.
-    const asks = asking && wanted.errno !== ENOSYS;
-    return [[RETURN, asks ? RET_ASK : RET_ERRNO | wanted.errno]];
+    return [refusing(asking && wanted.errno !== ENOSYS)(wanted.errno)];
   }
   const { mode, flags } = wanted;
   const modes: Instruction[] = [
     [LOAD, argumentAt(mode)],
     [IF_ANY_BIT, SET_ID, 0, 1],
-    [RETURN, asking ? RET_ASK : RET_ERRNO | EPERM],
+    refusing(asking)(EPERM),
   ];
   return [
     ...(flags === undefined

@@ -79,6 +79,7 @@ export const RETURN = 0x06;
 export const RET_ERRNO = 0x0005_0000;
 /** SECCOMP_RET_USER_NOTIF: asks the init, which counts and answers as the plain filter says. */
 export const RET_ASK = 0x7fc0_0000;
+
 /** struct sock_filter: code, operand, instructions to skip if true and if false. */
 export type Instruction = readonly [code: number, operand: number, yes?: number, no?: number];
 
@@ -87,6 +88,25 @@ export const TO_PROFILE: Instruction = [JUMP, -1];
 export function ifEqual(value: number, body: readonly Instruction[]): Instruction[] {
   if (body.length > 255) throw new RangeError('a jump of a filter skips 255 instructions at most');
   return [[IF_EQUAL, value, 0, body.length], ...body];
+}
+
+/** Refuses with this errno(3), or asks. */
+export type Refuse = (errno: number) => Instruction;
+
+export const refusing = (asks: boolean): Refuse => {
+  return (errno) => [RETURN, asks ? RET_ASK : RET_ERRNO | errno];
+};
+
+/** @param ranges first and last value that `refusal` is for */
+export function ifWithin(
+  ranges: readonly (readonly [first: number, last: number])[],
+  refusal: Instruction,
+): Instruction[] {
+  return ranges.flatMap(([first, last]): Instruction[] => [
+    [IF_AT_LEAST, first, 0, 2],
+    [IF_AT_LEAST, last + 1, 1, 0],
+    refusal,
+  ]);
 }
 
 /** Nothing where this processor has no such call. */

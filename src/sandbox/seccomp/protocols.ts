@@ -9,15 +9,14 @@ import {
   AND,
   argumentAt,
   guard,
-  IF_AT_LEAST,
   IF_EQUAL,
   type Instruction,
   ifEqual,
+  ifWithin,
   LOAD,
   onCall,
-  RET_ASK,
-  RET_ERRNO,
-  RETURN,
+  type Refuse,
+  refusing,
   TO_PROFILE,
   withGuard,
 } from './program.ts';
@@ -64,8 +63,6 @@ function allowedSockets(capabilities: readonly Capability[]): Allowed[] {
   ];
 }
 
-type Refuse = (errno: number) => Instruction;
-
 function socketCheck(rules: readonly Allowed[], refuse: Refuse): Instruction[] {
   const families = [...new Set(rules.map(({ family }) => family))].flatMap((family) => {
     const body = rules.filter((rule) => rule.family === family).flatMap(allow);
@@ -108,15 +105,8 @@ const INTERFACES = [
 ] as const;
 
 function ioctlCheck(capabilities: readonly Capability[], refuse: Refuse): Instruction[] {
-  const ranges = [
-    LINE_DISCIPLINE,
-    ...(capabilities.includes('NET_ADMIN') ? [] : INTERFACES),
-  ].flatMap(([first, last]): Instruction[] => [
-    [IF_AT_LEAST, first, 0, 2],
-    [IF_AT_LEAST, last + 1, 1, 0],
-    refuse(ENOTTY),
-  ]);
-  return [[LOAD, argumentAt(1)], ...ranges, TO_PROFILE];
+  const ranges = [LINE_DISCIPLINE, ...(capabilities.includes('NET_ADMIN') ? [] : INTERFACES)];
+  return [[LOAD, argumentAt(1)], ...ifWithin(ranges, refuse(ENOTTY)), TO_PROFILE];
 }
 
 /** linux/tcp.h: the digest of TCP_AO_ADD_KEY is the name of a module. */
@@ -139,7 +129,7 @@ export function withProtocolGuard(
 ): SeccompFilter {
   const rules = allowedSockets(capabilities);
   return withGuard(filter, (asks) => {
-    const refuse: Refuse = (errno) => [RETURN, asks ? RET_ASK : RET_ERRNO | errno];
+    const refuse = refusing(asks);
     return guard(({ socket, socketpair, ioctl, setsockopt }) => [
       ...onCall(socket, socketCheck(rules, refuse)),
       ...onCall(socketpair, pairCheck(refuse)),

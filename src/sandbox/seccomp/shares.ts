@@ -10,14 +10,14 @@ import {
   argumentAt,
   guard,
   IF_ANY_BIT,
-  IF_AT_LEAST,
   type Instruction,
   ifEqual,
+  ifWithin,
   LOAD,
   onCall,
-  RET_ASK,
   RET_ERRNO,
   RETURN,
+  refusing,
   TO_PROFILE,
   withGuard,
 } from './program.ts';
@@ -47,18 +47,14 @@ export function withShareGuard(
   capabilities: readonly Capability[],
 ): SeccompFilter {
   return withGuard(filter, (asks) => {
-    const refuse = (errno: number): Instruction => [RETURN, asks ? RET_ASK : RET_ERRNO | errno];
+    const refuse = refusing(asks);
     const without = (argument: number, bit: number): Instruction[] => [
       [LOAD, argumentAt(argument)],
       [IF_ANY_BIT, bit, 0, 1],
       refuse(EINVAL),
       TO_PROFILE,
     ];
-    const options = ATTACHING.flatMap(([first, last]): Instruction[] => [
-      [IF_AT_LEAST, first, 0, 2],
-      [IF_AT_LEAST, last + 1, 1, 0],
-      refuse(ENOPROTOOPT),
-    ]);
+    const options = ifWithin(ATTACHING, refuse(ENOPROTOOPT));
     return guard(({ mmap, mmap2, memfd_create, shmget, ipc, setsockopt }) => [
       ...onCall(mmap2, without(3, MAP_HUGETLB)),
       // Where there is mmap2, the flags of mmap are in memory; the C library uses mmap2.
