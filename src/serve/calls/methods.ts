@@ -24,6 +24,11 @@ const entry = <Method extends Name>(
   does?: string,
 ) => ({ rules, load, does });
 
+const services = () => import('./service.ts');
+
+const service = <Method extends Name>(word: string, load: Entry<Method>['load']) =>
+  entry(undefined, load, `service ${word}`);
+
 export const methods: Table = {
   GetVersion: entry('', async () => async () => ({
     kiln: KILN_VERSION,
@@ -60,31 +65,11 @@ export const methods: Table = {
   Apply: entry('apply', async () => (await import('./changes.ts')).answerApply),
   Discard: entry('discard', async () => (await import('./changes.ts')).answerDiscard),
   ListServices: entry(undefined, async () => (await import('./service.ts')).answerListServices),
-  CreateService: entry(
-    undefined,
-    async () => (await import('./service.ts')).answerCreateService,
-    'service create',
-  ),
-  RestartService: entry(
-    undefined,
-    async () => (await import('./service.ts')).answerRestartService,
-    'service restart',
-  ),
-  StartService: entry(
-    undefined,
-    async () => (await import('./service.ts')).answerStartService,
-    'service start',
-  ),
-  StopService: entry(
-    undefined,
-    async () => (await import('./service.ts')).answerStopService,
-    'service stop',
-  ),
-  DeleteService: entry(
-    undefined,
-    async () => (await import('./service.ts')).answerDeleteService,
-    'service delete',
-  ),
+  CreateService: service('create', async () => (await services()).answerCreateService),
+  RestartService: service('restart', async () => (await services()).answerRestartService),
+  StartService: service('start', async () => (await services()).answerStartService),
+  StopService: service('stop', async () => (await services()).answerStopService),
+  DeleteService: service('delete', async () => (await services()).answerDeleteService),
   Events: entry('events', async () => (await import('./events.ts')).answerEvents),
   Doctor: entry('doctor', async () => {
     const { checkNames, runChecks } = await import('../../doctor/checks.ts');
