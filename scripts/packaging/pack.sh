@@ -25,7 +25,7 @@ install_tree() {
   cp "$lib/dist/man/completions/_kiln" "$share/zsh/$2/_kiln"
   rm -r "$lib/dist/man"
   mkdir "$lib/src/api"
-  cp "$source/src/api/io.kiln.varlink" "$lib/src/api/"
+  cp "$source"/src/api/*.varlink "$lib/src/api/"
   # What it takes to link the programs anew with another C library.
   cp -r "$source/src/client" "$source/src/guest" "$lib/src/"
   cp "$source/scripts/host-packages.txt" "$source/scripts/fixtures" "$lib/scripts/"

@@ -150,8 +150,9 @@ class Parser {
   }
 }
 
-export function interfaceText(): string {
-  return readFileSync(join(packageRoot(), 'src/api/io.kiln.varlink'), 'utf8');
+/** The one of every Varlink service is as https://varlink.org/Service has it. */
+export function interfaceText(name: 'io.kiln' | 'org.varlink.service' = 'io.kiln'): string {
+  return readFileSync(join(packageRoot(), `src/api/${name}.varlink`), 'utf8');
 }
 
 let parsed: Interface | undefined;

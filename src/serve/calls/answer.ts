@@ -48,41 +48,6 @@ const KILN = 'io.kiln';
 
 const FAILED = 'io.kiln.Failed';
 
-/** As https://varlink.org/Service has it. */
-const SERVICE_TEXT = `# The Varlink Service Interface is provided by every varlink service.
-interface org.varlink.service
-
-# Get a list of all the interfaces a service provides and information about the implementation.
-method GetInfo() -> (
-  vendor: string,
-  product: string,
-  version: string,
-  url: string,
-  interfaces: []string
-)
-
-# Get the description of an interface that is implemented by this service.
-method GetInterfaceDescription(interface: string) -> (description: string)
-
-# The requested interface was not found.
-error InterfaceNotFound (interface: string)
-
-# The requested method was not found.
-error MethodNotFound (method: string)
-
-# The interface defines the requested method, but the service does not implement it.
-error MethodNotImplemented (method: string)
-
-# One of the passed parameters is invalid.
-error InvalidParameter (parameter: string)
-
-# Client is denied access.
-error PermissionDenied ()
-
-# Method is expected to be called with 'more' set to true, but was not.
-error ExpectedMore ()
-`;
-
 /** The umask for files that a call makes; a call has none of its own. */
 const UMASK = 0o022;
 
@@ -375,8 +340,7 @@ function describe(call: Call, name: string): void {
     call.end({ ...about, url: '', interfaces: [SERVICE, KILN] });
   } else if (name === 'GetInterfaceDescription') {
     const { interface: wanted } = parameters;
-    if (wanted === KILN) call.end({ description: interfaceText() });
-    else if (wanted === SERVICE) call.end({ description: SERVICE_TEXT });
+    if (wanted === KILN || wanted === SERVICE) call.end({ description: interfaceText(wanted) });
     else if (typeof wanted === 'string')
       call.fail(SERVICE_ERROR.interfaceNotFound, { interface: wanted });
     else call.fail(SERVICE_ERROR.invalidParameter, { parameter: 'interface' });
