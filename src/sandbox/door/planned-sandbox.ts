@@ -26,13 +26,15 @@ import { type Surroundings, surroundingsOf } from '../policy/specification.ts';
 import { executed } from './executed.ts';
 import type { CommandIo, Executed, LimitHit, Measured, OpenIo, RunningCommand } from './io.ts';
 import { Layers, layeredFolders } from './layers.ts';
-import { limitHit, USUAL_DISKS } from './limit-hit.ts';
 import { mountImage } from './mount-image.ts';
 import type { CommandPlan, KeptCommand, Plan, SandboxPlan } from './plan.ts';
 import { type Policies, policiesOf } from './policies.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
 import { SandboxTree } from './tree.ts';
 import { type ExecuteRequest, type ReadRequest, Visitors, type WriteRequest } from './visitors.ts';
+
+/** Mount points that every sandbox has. */
+const USUAL_DISKS = ['/', '/tmp', '/dev/shm'] as const;
 
 /** What a sandbox that is kept for later commands knows of its plan. */
 interface KeptPlan {
@@ -266,14 +268,23 @@ export class PlannedSandbox implements AsyncDisposable {
     return await executed(await this.start(plan), io);
   }
 
-  /** The limit that hindered a command. @param disks mount points beside those that every sandbox has */
+  /**
+   * The limit that hindered a command, by the kernel's counts; time limits are kiln's own.
+   * @param disks mount points beside those that every sandbox has
+   */
   async limitHit(
-    end: CommandEnd,
-    usage: CgroupUsage,
+    { timeLimit, exitCode }: CommandEnd,
+    { oomKills = 0, pidsRefused = 0 }: CgroupUsage,
     disks: readonly string[] = [],
   ): Promise<LimitHit | null> {
-    const paths = [...USUAL_DISKS, ...disks];
-    return await limitHit(end, usage, () => this.tree.isAnyFull(paths));
+    if (timeLimit !== null) return timeLimit;
+    if (oomKills > 0) return 'memory';
+    if (pidsRefused > 0) return 'pids';
+    // That a file system is full tells only of a command that failed what it failed of.
+    if (exitCode === 0) return null;
+    // The sandbox may have ended.
+    const isFull = await this.tree.isAnyFull([...USUAL_DISKS, ...disks]).catch(() => false);
+    return isFull ? 'disk' : null;
   }
 
   get protectedPaths(): readonly string[] {

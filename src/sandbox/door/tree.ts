@@ -1,10 +1,11 @@
-import { fstatSync, readSync } from 'node:fs';
+import { fstatSync, readSync, statfsSync } from 'node:fs';
 import { type CopyInItem, type WrittenFile, writtenFile } from '../../artifacts/copy-in.ts';
 import type { Owner } from '../../artifacts/destination.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
+import { O_PATH, openInTree } from '../../host/files/at.ts';
 import type { Capability } from '../../host/process/process.ts';
 import type { UserIds } from '../../host/process/user-namespace.ts';
 import type { SandboxFacts } from '../command/facts.ts';
@@ -13,7 +14,6 @@ import { startCommand } from '../command/start-command.ts';
 import type { CommandStdio } from '../command/streams.ts';
 import type { FilesInside } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
-import { isAnyFull } from './limit-hit.ts';
 import { copyBy, makeFiles } from './make-files.ts';
 import { behindLinkError, openFile, readInside } from './open-file.ts';
 import type { Policies } from './policies.ts';
@@ -102,7 +102,7 @@ export class SandboxTree {
   /** Whether one of these mount points is full. */
   async isAnyFull(paths: readonly string[]): Promise<boolean> {
     if (this.inside !== undefined) return await this.inside.isAnyFull(paths);
-    return await this.withRoot(async (root) => isAnyFull(root, paths));
+    return await this.withRoot(async (root) => paths.some((path) => isFull(root, path)));
   }
 
   /** Calls `act` with a descriptor of the root directory. Its content is hostile. */
@@ -120,4 +120,10 @@ export class SandboxTree {
   openRoot(): number {
     return this.#domain.ground.openRoot();
   }
+}
+
+/** Whether a file system of the sandbox is full; a link on the way leads to none of the host's. */
+function isFull(root: number, path: string): boolean {
+  using found = openInTree(root, path, O_PATH);
+  return found !== undefined && statfsSync(`/proc/self/fd/${found.fd}`).bavail === 0;
 }
