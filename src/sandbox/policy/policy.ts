@@ -1,8 +1,7 @@
 import { KilnError } from '../../errors.ts';
 import { type Capability, landlockAbi } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { withCoreGuard, withSetIdGuard } from '../seccomp/guard.ts';
-import { withLentCalls } from '../seccomp/lent.ts';
+import { withCoreGuard, withLentCalls, withSetIdGuard } from '../seccomp/guard.ts';
 import { isShipped, seccompFilter } from '../seccomp/profile.ts';
 import { withProtocolGuard } from '../seccomp/protocols.ts';
 import { withShareGuard } from '../seccomp/shares.ts';

@@ -6,8 +6,10 @@ import {
   IF_AT_LEAST,
   IF_EQUAL,
   type Instruction,
+  ifEqual,
   LOAD,
   onCall,
+  RET_ASK,
   RET_ERRNO,
   RETURN,
   refusing,
@@ -143,4 +145,23 @@ export function withCoreGuard(filter: SeccompFilter): SeccompFilter {
     ...onCall(prlimit64, PRLIMIT),
   ]);
   return withGuard(filter, () => instructions);
+}
+
+/*
+ * Calls that the init makes in a command's place (src/guest/lend.c): the filter asks it. In front of every profile,
+ * whose verdict on the call counts first.
+ */
+
+/** linux/socket.h */
+const AF_NETLINK = 16;
+
+const ASK: Instruction = [RETURN, RET_ASK];
+
+export function withLentCalls(filter: SeccompFilter): SeccompFilter {
+  const instructions = guard(({ inotify_init, inotify_init1, socket }) => [
+    ...onCall(inotify_init, [ASK]),
+    ...onCall(inotify_init1, [ASK]),
+    ...onCall(socket, [[LOAD, argumentAt(0)], ...ifEqual(AF_NETLINK, [ASK]), TO_PROFILE]),
+  ]);
+  return withGuard(filter, (asks) => (asks ? instructions : []));
 }
