@@ -4,7 +4,7 @@
  */
 import { hash } from 'node:crypto';
 import { join } from 'node:path';
-import type { Engine, ImageViewer } from '../engine.ts';
+import type { ImageViewer } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { namingFullDisk } from '../host/calls/system-error.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
@@ -65,7 +65,7 @@ export function lastHost(paths: StatePaths): string | undefined {
 }
 
 /** Makes the image, unless there is one of the same files. @throws KilnError E_IMAGE_MISSING, and what the store throws */
-export async function makeHost({ paths }: Pick<Engine, 'paths'>): Promise<LeasedImage> {
+export async function makeHost(paths: StatePaths): Promise<LeasedImage> {
   const sources = SOURCES.map(fingerprint);
   const host = readHost();
   const id = idOf(host);

@@ -78,7 +78,7 @@ export async function openImage(
   const named = await resolveImage(engine, name, engine.cwd());
   const existing = options.update === true ? undefined : await leaseExisting(engine, named);
   if (existing !== undefined) return existing;
-  if (named.kind === 'host') return await makeHost(engine);
+  if (named.kind === 'host') return await makeHost(engine.paths);
   if (named.kind === 'image') {
     if (options.update === true) {
       throw new KilnError('E_ARGUMENT', `${name} means an image itself, which does not change`, {
@@ -104,7 +104,7 @@ export async function renewImage(
 ): Promise<LeasedImage> {
   const named = await resolveImage(engine, name, engine.cwd());
   if (named.kind === 'image') return await openImage(engine, name, options);
-  if (named.kind === 'host') return await makeHost(engine);
+  if (named.kind === 'host') return await makeHost(engine.paths);
   const { buildNamed } = await import('./plan.ts');
   return await buildNamed(engine, named, options);
 }

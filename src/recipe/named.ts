@@ -63,14 +63,14 @@ export function isTrusted({ recipes, mockRecipes }: RecipePaths, path: string): 
 const PUBLIC_KEYS = '/usr/share/distribution-gpg-keys';
 
 /** What lies there is kiln's, root's or a distribution's, and meant by its name. */
-export function isHosts({ fixtures }: Pick<StatePaths, 'fixtures'>, path: string): boolean {
+export function isHosts(fixtures: string, path: string): boolean {
   return [resolve(fixtures), PUBLIC_KEYS].some((open) => isWithin(path, open));
 }
 
 /** Whether a path is a caller's, whose client opens it: not one in a folder of kiln's or of root's for recipes. */
 export function isCallers(paths: StatePaths, path: string): boolean {
   const folders = [resolve(shipped()), paths.recipes, paths.mockRecipes];
-  return !folders.some((folder) => isWithin(path, folder)) && !isHosts(paths, path);
+  return !folders.some((folder) => isWithin(path, folder)) && !isHosts(paths.fixtures, path);
 }
 
 function asRoots(path: string): string {

@@ -49,7 +49,7 @@ interface Bounds {
 export function inFolder({ title, folder, fixtures, copy }: Bounds): RecipeReach {
   const free = anywhere(copy?.files);
   const place: RecipeReach['place'] = async (path, kind) => {
-    if (isHosts({ fixtures }, path)) return await free.place(path, kind);
+    if (isHosts(fixtures, path)) return await free.place(path, kind);
     if (!isWithin(path, folder)) throw notAllowedError(title, path, 'it lies elsewhere');
     try {
       if (copy !== undefined) return await copy.files.beside(copy.path, relative(folder, path));
