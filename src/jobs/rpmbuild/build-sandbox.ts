@@ -7,6 +7,7 @@ import type { KeptCommand } from '../../sandbox/door/plan.ts';
 import {
   type CommandUser,
   commandUser,
+  DEFAULT_DISK,
   DEFAULT_HOSTNAME,
   planSandbox,
 } from '../../sandbox/door/plan.ts';
@@ -23,8 +24,6 @@ import type { BuildRequest } from './request.ts';
 
 /** The builder where the image has no user but root: mock's. */
 const BUILDER = '1000:1000';
-
-export const DEFAULT_DISK = 8 * 2 ** 30;
 
 interface BuildSandboxOptions extends OpenIo {
   readonly engine: Engine;

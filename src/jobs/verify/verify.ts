@@ -7,9 +7,9 @@ import { below, type HeldPath, ownPath } from '../../host/files/held.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import type { Variation } from '../../options/build.ts';
+import { DEFAULT_DISK } from '../../sandbox/door/plan.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import type { BuildJob } from '../rpmbuild/build-job.ts';
-import { DEFAULT_DISK } from '../rpmbuild/build-sandbox.ts';
 import { BUILD_HOME } from '../rpmbuild/commands.ts';
 import { KILN_FAILED } from '../rpmbuild/outcome/outcome.ts';
 import type {

@@ -115,7 +115,7 @@ export interface CommandJob extends AnyJob {
 export const DEFAULT_HOSTNAME = 'kiln';
 
 /** The default size of a tmpfs, bytes. */
-const DEFAULT_DISK = 8 * 2 ** 30;
+export const DEFAULT_DISK = 8 * 2 ** 30;
 
 export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
   const { egress, owner, caller, shownAs, ...wanted } = job;
