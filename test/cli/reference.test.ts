@@ -128,6 +128,12 @@ test('reference, manual pages and completions have the same options', async (t) 
   const manual = pages();
   const reference = [...referencePages(kiln).values()].join('');
   const zsh = await readFile(join(folder, 'zsh'), 'utf8');
+  const called = new Set(zsh.match(/(?<=:)__kiln_\w+/g));
+  t.deepEqual(
+    [...called].filter((name) => !zsh.includes(`${name}() {`)),
+    [],
+    'zsh: functions that are not there',
+  );
   for (const command of commands) {
     const { words, program } = command;
     const names = namesOf(command);

@@ -1,11 +1,20 @@
 import { shellWord } from '../../shell-words.ts';
 import {
   type CommandDescription,
+  LISTED,
+  type Listed,
   type NamedValue,
   type OptionDescription,
   valueKind,
   withSubcommands,
 } from './describe.ts';
+
+/** What else a value may be. */
+const FILES: Readonly<Partial<Record<Listed, string>>> = {
+  image: " || _files -g '*.(yaml|json)'",
+  recipe: ' || _files',
+  profile: " || _files -g '*.json'",
+};
 
 const HEAD = `#compdef kiln kiln-mock
 # zsh completion for kiln and kiln-mock. \`kiln completion zsh\` prints it.
@@ -18,11 +27,7 @@ __kiln_listed() {
   found=(\${found/$'\\t'/:})
   _describe -t $1 $1 found
 }
-__kiln_image() { __kiln_listed image || _files -g '*.(yaml|json)' }
-__kiln_recipe() { __kiln_listed recipe || _files }
-__kiln_profile() { __kiln_listed profile || _files -g '*.json' }
-__kiln_sandbox() { __kiln_listed sandbox }
-__kiln_service() { __kiln_listed service }
+${LISTED.map((kind) => `__kiln_${kind}() { __kiln_listed ${kind}${FILES[kind] ?? ''} }`).join('\n')}
 
 `;
 
