@@ -264,7 +264,7 @@ export const GROUND = { isolation: SANDBOX.isolation, allowMissing: SANDBOX.allo
 export type SandboxOptions = ValuesOf<typeof SANDBOX>;
 
 const NAME = row(text('name'), 'open', {
-  help: 'call it so, as long as it is there: commands take the name in place of the id',
+  help: 'the name of the sandbox, which commands take in place of the id; with --detach, of the job',
 });
 
 /** Of `kiln run` and `kiln shell`. */

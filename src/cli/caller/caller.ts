@@ -158,9 +158,13 @@ export function requireHost(env: Caller['env']): void {
     });
   }
   if (uid !== 0) {
-    throw new KilnError('E_NOT_ROOT', `only root can do this, and kiln runs as user ${uid}`, {
-      hint: 'run it as root, for example with sudo, or have root put you into the group kiln, and leave KILN_STATE unset: `kiln doctor users` says what is missing; `kiln rpm query` and `verify` need no root',
-    });
+    throw new KilnError(
+      'E_NOT_ROOT',
+      `only root and members of the group kiln can do this, and kiln runs as user ${uid}`,
+      {
+        hint: 'run it as root, for example with sudo, or have root put you into the group kiln, and leave KILN_STATE unset: `kiln doctor users` says what is missing; `kiln rpm query` and `verify` need no root',
+      },
+    );
   }
   if (!hasProc()) {
     throw new KilnError('E_NO_PROC', '/proc is not mounted', {

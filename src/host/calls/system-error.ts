@@ -1,8 +1,8 @@
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, statfsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
-import { hasErrno, SyscallError } from './libc.ts';
+import { attempt, hasErrno, SyscallError } from './libc.ts';
 
 export const DISK_FULL = 'E_DISK_FULL';
 
@@ -184,11 +184,24 @@ function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError |
   if (errno === 'EAGAIN' && !/^(?:spawn|fork|v?clone)/.test(call)) return undefined;
   const action = Object.hasOwn(ACTIONS, call) ? ACTIONS[call] : call.replace(/^spawn .*/, 'start');
   const subject = path === undefined ? '' : ` ${path}`;
+  if (errno === 'ENOSPC' && path !== undefined && lacksInodes(path)) {
+    return new KilnError(DISK_FULL, `cannot ${action}${subject}: no inode is left`, {
+      hint: `remove files: \`df -i ${dirname(path)}\` shows inodes; \`kiln gc\` removes what kiln needs no more`,
+      cause,
+      details: { call, errno, path },
+    });
+  }
   return new KilnError(meaning.code, `cannot ${action}${subject}: ${meaning.reason}`, {
     hint: hintFor(path, meaning),
     cause,
     details: { call, errno, path },
   });
+}
+
+/** Whether the file system has blocks, but no inode. Some file systems count none. */
+function lacksInodes(path: string): boolean {
+  const found = attempt(() => statfsSync(dirname(path)));
+  return found !== undefined && found.files > 0 && found.ffree === 0 && found.bavail > 0;
 }
 
 function hintFor(path: string | undefined, { code, hint }: Meaning): string {

@@ -142,6 +142,12 @@ export function execError(answer: Failed, argv: readonly string[], seccomp: stri
       ? open
       : new KilnError(open.code, open.message, { details: open.details, ...refusal });
   }
+  if (answer.failure === 'terminal' && errnoName(answer.error) === 'ENOSPC') {
+    return new KilnError('E_EXEC', `cannot start ${command}: no terminal is free`, {
+      details,
+      hint: 'end programs that hold terminals: a sandbox has 64, the host what the sysctl kernel.pty.max says',
+    });
+  }
   return new KilnError('E_EXEC', `cannot start ${command}: ${failureWords(answer)}: ${errno}`, {
     details,
     ...(isForkRefused(answer) ? { hint: TOO_FEW_PROCESSES } : {}),

@@ -90,7 +90,7 @@ export async function askSupervisor<Answer>(
   const pulse = within > ANSWER_PATIENCE ? keepAsking(files, { do: 'ping' }, PULSE) : undefined;
   const { promise: answered, resolve, reject } = deferred<Answer | undefined>();
   const silent = `${supervisorOf(files).name} does not answer in time`;
-  const hint = 'its log may say what it does: `kiln service logs`';
+  const hint = `${files.log} may say what it does`;
   const late = new KilnError('E_SERVICE_SILENT', silent, { hint });
   // A shorter request ends by what is known of the supervisor's silence, which says more.
   const isLong = within > quiet && Number.isFinite(within);
