@@ -191,6 +191,7 @@ const builtPackage = z.object({
 const build = z
   .object({
     name: z.string().describe('of the source package'),
+    nvr: z.string().optional().describe('its name, version and release, where it said them'),
     base: z.object({ id: z.string(), name: z.string() }).nullable(),
     buildRequires: z.array(z.string()).describe('static and dynamic, as the spec has them'),
     packages: z.array(builtPackage),

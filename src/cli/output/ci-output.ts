@@ -132,7 +132,7 @@ export class CiOutput implements Disposable {
     this.#view.write(this.#held);
     this.#held = Buffer.alloc(0);
     this.#leave();
-    await this.#finish(report.name, this.#resultOf(report), report.resultDirectory);
+    await this.#finish(report.nvr ?? report.name, this.#resultOf(report), report.resultDirectory);
   }
 
   /** @param directory where its results are, if it has any */

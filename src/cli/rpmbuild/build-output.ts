@@ -67,7 +67,7 @@ export function buildOutput(
     if (failure !== undefined) {
       const isSeen = (stdout.isTTY || !stderr.isTTY) && tail.has(lastLines);
       if (!isSeen) printLines(lastLines, stderr);
-      stderr.say(`kiln: ${report.name}: failed in ${failedPhase}\n`);
+      stderr.say(`kiln: ${report.nvr ?? report.name} failed in ${failedPhase}\n`);
       printError(failure, stderr);
       printWhereToLook(report, caller);
     }

@@ -63,12 +63,14 @@ export const ONLY_FOR = 'only for ';
 export const NOT_FOR = 'not for ';
 export const MADE_FOR = 'made for ';
 export const BUILT_FOR = 'built for ';
+/** {@link querySource} writes it before name-version-release. */
+export const SOURCE_IS = 'source is ';
 
 export function querySource(top: string): string[] {
   const query = 'rpm -qp --nosignature';
   const script = [
     `${query} --requires SRPMS/*src.rpm`,
-    `${query} --qf '[${ONLY_FOR}%{EXCLUSIVEARCH}\\n][${NOT_FOR}%{EXCLUDEARCH}\\n]${MADE_FOR}%{ARCH}\\n' SRPMS/*src.rpm`,
+    `${query} --qf '[${ONLY_FOR}%{EXCLUSIVEARCH}\\n][${NOT_FOR}%{EXCLUDEARCH}\\n]${MADE_FOR}%{ARCH}\\n${SOURCE_IS}%{NVR}\\n' SRPMS/*src.rpm`,
     `exec rpm --eval '${BUILT_FOR}%{_target_cpu}'`,
   ];
   return shell('requires', script.join(' && '), top);

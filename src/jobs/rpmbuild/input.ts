@@ -24,6 +24,7 @@ import {
   ONLY_FOR,
   queryGenerated,
   querySource,
+  SOURCE_IS,
   specOptions,
   TOP_DIRECTORY,
   unpackSource,
@@ -182,12 +183,18 @@ export async function makeSrpm(
   });
   return await job.phase('buildrequires', async () => {
     const answer = await query(job, sandbox, querySource(topDirectory));
-    const architectures = [ONLY_FOR, NOT_FOR, MADE_FOR, BUILT_FOR];
-    const lines = answer.filter((line) => !architectures.some((start) => line.startsWith(start)));
+    const about = [ONLY_FOR, NOT_FOR, MADE_FOR, BUILT_FOR, SOURCE_IS];
+    const lines = answer.filter((line) => !about.some((start) => line.startsWith(start)));
     // A source package can be made anywhere.
     if (request.stopAfter !== 'srpm') checkArchitecture(answer, request.target);
-    return { requires: withoutRpmlib(lines), dynamic: isDynamic(lines) };
+    return { requires: withoutRpmlib(lines), dynamic: isDynamic(lines), nvr: nvrIn(answer) };
   });
+}
+
+/** Undefined for what is no name: the answer comes from the sandbox. */
+function nvrIn(lines: readonly string[]): string | undefined {
+  const said = lines.find((line) => line.startsWith(SOURCE_IS))?.slice(SOURCE_IS.length);
+  return said !== undefined && /^[\w.+~^-]{1,255}$/.test(said) ? said : undefined;
 }
 
 export async function dynamicRequires(job: BuildJob, sandbox: BuildSandbox): Promise<string[]> {

@@ -67,7 +67,8 @@ export async function* prepareBuild<Value>(
     ? (options.layer ?? NO_LAYER)
     : await firstLayer(job, solved, await kept.read());
   const round = async function* (opened: Opened): Steps<{ value: Value } | { next: Layer }> {
-    const { requires, dynamic } = await makeSrpm(job, opened.sandbox);
+    const { requires, dynamic, nvr } = await makeSrpm(job, opened.sandbox);
+    yield { nvr };
     const prepared = (prepDone: boolean) => ({ ...opened, requires: [...seen], dynamic, prepDone });
     if (isSettled) return { value: yield* use(prepared(false)) };
     for (const name of requires) seen.add(name);

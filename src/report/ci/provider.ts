@@ -64,7 +64,8 @@ function gitlab(): CiProvider {
 
 /** Markdown for GitHub's summary of a step. What strangers wrote stands in code, where nothing is markup. */
 export function summary({ failure, build, durationMs, phases, request }: Result): string {
-  const name = build?.name ?? (Array.isArray(request.argv) ? request.argv.join(' ') : 'kiln');
+  const name =
+    build?.nvr ?? build?.name ?? (Array.isArray(request.argv) ? request.argv.join(' ') : 'kiln');
   const how = failure === null ? 'succeeded' : `failed in ${failure.phase}`;
   const lines = [`### ${code(name)} ${how}`, ''];
   if (failure !== null) {

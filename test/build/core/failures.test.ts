@@ -250,6 +250,7 @@ test.serial('a directory in place of a package is reported in the result', async
   t.is(report.failure?.code, 'E_RESULTDIR');
   const result = JSON.parse(await readFile(join(resultDirectory, 'result.json'), 'utf8'));
   t.is(result.failure.code, 'E_RESULTDIR');
+  t.is(result.build.nvr, 'plain-1-1');
   t.true((await readdir(resultDirectory)).includes('report.html'));
 });
 

@@ -129,7 +129,7 @@ export function resultOfBuild(report: BuildReport, renamed: Renamed): Result {
       packages: report.packages.map(packageOf),
       sourcePackage: report.sourcePackage === undefined ? null : packageOf(report.sourcePackage),
       kept: report.kept,
-      ...defined({ differences: report.differences }),
+      ...defined({ nvr: report.nvr, differences: report.differences }),
     },
   });
 }

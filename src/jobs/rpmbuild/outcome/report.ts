@@ -77,6 +77,8 @@ export type Steps<Value = void> = AsyncGenerator<Partial<BuildReport>, Value, vo
 
 export interface BuildReport extends Built, Course {
   readonly name: string;
+  /** Name, version and release; undefined until the source package says it. */
+  readonly nvr?: string | undefined;
   readonly exitStatus: number;
   readonly failure: KilnError | undefined;
   readonly failedPhase: string | undefined;
