@@ -6,7 +6,7 @@ import type { Folder } from '../host/files/folder.ts';
 import { failuresOf, type LogFailures, readLog } from './ci/findings.ts';
 import { criticalPath, drawing, needsOf } from './graph.ts';
 import type { BrowserFiles } from './html.ts';
-import { bar, documentOf, duration, type Html, html } from './html.ts';
+import { bar, documentOf, duration, type Html, html, timeOf } from './html.ts';
 import { causeLine, failureList } from './page.ts';
 import { replayChain } from './replay.ts';
 
@@ -142,7 +142,7 @@ function header(chain: Chain, outcome: string): Html {
 <h1><span class="outcome">${exitStatus === 0 ? 'succeeded' : 'failed'}</span> Chain of ${members.length} packages</h1>
 <dl>
 <div><dt>packages</dt><dd>${outcome}</dd></div>
-<div><dt>started</dt><dd><time>${startedAt}</time></dd></div>
+<div><dt>started</dt><dd>${timeOf(startedAt)}</dd></div>
 <div><dt>took</dt><dd>${duration(durationMs)}</dd></div>
 <div><dt>at a time</dt><dd>${request.jobs === 0 ? 'as the farm has room' : request.jobs}</dd></div>
 <div><dt>image</dt><dd>${request.image}</dd></div>
@@ -187,6 +187,7 @@ function graphSection(
   const path = names.flatMap((name) => byName.get(name) ?? []);
   return html`<section id="graph"><h2>Graph</h2>
 <p class="legend">${['built', 'unchanged', 'failed', 'skipped'].map((state) => html`<span class="key ${state}">${state}</span> `)}<span class="key critical">critical path</span></p>
+${drawn === undefined ? undefined : html`<p class="scrolls" hidden>The graph is larger than this window: it scrolls.</p>`}
 ${drawn ?? html`<p>It is too large to draw; the table has what each package needs.</p>`}
 ${
   durationMs === 0

@@ -92,6 +92,11 @@ function sourceDigest(text: string): string {
   return `'sha256-${hash('sha256', text, 'base64')}'`;
 }
 
+/** The page's script writes it in the reader's time zone. */
+export function timeOf(iso: string): Html {
+  return html`<time datetime="${iso}">${iso.slice(0, 16).replace('T', ' ')} UTC</time>`;
+}
+
 export function duration(ms: number): string {
   if (ms < 1000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
   if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;

@@ -3,7 +3,7 @@ import { stripVTControlCharacters } from 'node:util';
 import type { Result } from '../result/schema.ts';
 import type { LogFailures } from './ci/findings.ts';
 import type { BrowserFiles } from './html.ts';
-import { bar, bytesOf, documentOf, duration, type Html, html } from './html.ts';
+import { bar, bytesOf, documentOf, duration, type Html, html, timeOf } from './html.ts';
 import { replayCommand } from './replay.ts';
 
 export interface ReportLog {
@@ -44,7 +44,7 @@ ${logs.map(({ name, gzip }) => html`<script type="application/gzip" class="log" 
 }
 
 function titleOf({ build, request }: Result): string {
-  if (build !== undefined) return build.name;
+  if (build !== undefined) return build.nvr ?? build.name;
   if (Array.isArray(request.argv)) return request.argv.map(String).join(' ').slice(0, 200);
   return typeof request.path === 'string' ? request.path : 'kiln';
 }
@@ -61,7 +61,7 @@ function header(result: Result): Html {
   return html`<header class="${went}">
 <h1><span class="outcome">${outcomeOf(result)}</span> ${titleOf(result)}</h1>
 <dl>
-<div><dt>started</dt><dd><time>${startedAt}</time></dd></div>
+<div><dt>started</dt><dd>${timeOf(startedAt)}</dd></div>
 <div><dt>took</dt><dd>${duration(durationMs)}</dd></div>
 <div><dt>exit status</dt><dd>${exitStatus}</dd></div>
 <div><dt>image</dt><dd>${image === null ? 'none' : image.name}</dd></div>
@@ -116,7 +116,16 @@ const ERROR = /\berror\b|\*\*\*|FAIL|Traceback/i;
 
 export function causeLine(line: string): Html {
   const plain = stripVTControlCharacters(line);
-  return html`<li class="${ERROR.test(plain) ? 'error' : ''}"><code>${plain}</code></li>`;
+  // A shell with -x shows its commands so: they are no message.
+  const isError = ERROR.test(plain) && !/^\++ /.test(plain);
+  return html`<li class="${isError ? 'error' : ''}"><code>${plain}</code></li>`;
+}
+
+/** A phase that comes again, such as the image with the packages that a build requires, has a number. */
+function titleOfPhase(phases: Result['phases'], at: number): string {
+  const { name = '' } = phases[at] ?? {};
+  const before = phases.slice(0, at).filter((other) => other.name === name).length;
+  return before === 0 ? name : `${name} (${before + 1})`;
 }
 
 function timeline({ phases, durationMs, id }: Result): Html {
@@ -129,7 +138,7 @@ function timeline({ phases, durationMs, id }: Result): Html {
   const to = last === undefined ? durationMs : last.startMs + last.durationMs;
   return html`<section id="timeline"><h2>Timeline</h2>
 <table class="timeline"><tbody>
-${ordered.map((phase) => row(phase.name, phase.startMs, phase.durationMs))}
+${ordered.map((phase, at) => row(titleOfPhase(ordered, at), phase.startMs, phase.durationMs))}
 ${from === undefined || id === null ? undefined : row(`sandbox ${id}`, from, Math.max(0, to - from), 'life')}
 </tbody></table></section>`;
 }

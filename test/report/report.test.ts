@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import test from 'ava';
 import { ownPath } from '../../src/host/files/held.ts';
+import { reportPage } from '../../src/report/page.ts';
 import { renewReport } from '../../src/report/write.ts';
 import type { Result } from '../../src/result/schema.ts';
 import { inBrowser } from '../support/chromium.ts';
@@ -65,6 +66,30 @@ async function report(name: string, made: Result, log: string): Promise<string> 
   writeFileSync(join(directory, 'build.log'), log);
   return await renewReport(ownPath(directory), owner);
 }
+
+test('phases that come again have a number, times a zone, and traces are no errors', (t) => {
+  const files = { style: '', script: '', plotStyle: '', plotScript: '' };
+  const lines = ["+ echo 'FAIL: two'", 'FAIL: two'];
+  const failure = { ...result().failure!, lastLines: lines };
+  const phases = ['image', 'dependencies', 'image'].map((name, at) => ({
+    ...{ name, startMs: at * 10, durationMs: 5 },
+  }));
+  const build = { ...result().build!, nvr: 'hello-2.12-1' };
+  const page = reportPage(
+    { result: result({ failure, phases, build }), logs: [], packages: [] },
+    files,
+  );
+  t.deepEqual(
+    [...page.matchAll(/<tr><th scope="row">([^<]*)<\/th><td class="number">/g)].map(
+      ([, name]) => name,
+    ),
+    ['image', 'dependencies', 'image (2)'],
+  );
+  t.regex(page, /<time datetime="2026-11-24T18:16:54\.678Z">2026-11-24 18:16 UTC<\/time>/);
+  t.regex(page, /<li class=""><code>\+ echo &#39;FAIL: two|<li class=""><code>\+ echo/);
+  t.regex(page, /<li class="error"><code>FAIL: two<\/code>/);
+  t.regex(page, /<h1>.*hello-2\.12-1<\/h1>/);
+});
 
 test.serial('the cause of a failed build links to its line of the log', async (t) => {
   const log = `start\nExecuting(%build): /bin/sh -e\na.c:2:26: error: expected a semicolon\nend\n`;

@@ -24,6 +24,21 @@ for (const bar of document.querySelectorAll('.bar')) {
   bar.style.width = `${bar.dataset.length}%`;
 }
 
+for (const time of document.querySelectorAll('time')) {
+  const date = new Date(time.dateTime);
+  const how = { dateStyle: 'medium', timeStyle: 'medium' };
+  if (!Number.isNaN(date.getTime())) time.textContent = date.toLocaleString(undefined, how);
+}
+
+/** Says so where a part of what scrolls is not seen. */
+for (const box of document.querySelectorAll('.graph')) {
+  const note = document.querySelector('.scrolls');
+  const look = () => {
+    note.hidden = box.scrollWidth <= box.clientWidth && box.scrollHeight <= box.clientHeight;
+  };
+  new ResizeObserver(look).observe(box);
+}
+
 async function unpack(base64) {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
