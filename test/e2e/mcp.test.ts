@@ -123,6 +123,13 @@ test.serial('the MCP server runs commands and copies files, within its options',
   );
   t.is(await served.call('read_file', { sandbox: id, path: '/tmp/a/b' }), 'one\n');
   t.regex(await served.call('read_file', { sandbox: id, path: '/tmp/none' }), /^!.*does not exist/);
+  await served.call('exec_command', { sandbox: id, command: 'printf "\\377\\376" >/tmp/bytes' });
+  t.is(await served.call('read_file', { sandbox: id, path: '/tmp/bytes' }), '//4=');
+  // A character that the bound cuts in two.
+  const cut = 'head -c 1048575 /dev/zero | tr "\\0" a >/tmp/cut; printf "\\303\\244" >>/tmp/cut';
+  await served.call('exec_command', { sandbox: id, command: cut });
+  const shown = await served.call('read_file', { sandbox: id, path: '/tmp/cut' });
+  t.regex(shown.slice(-40), /a\n\[1 bytes left out\]$/);
   t.is(await served.call('close_sandbox', { sandbox: id }), 'closed');
   t.regex(await served.call('exec_command', { sandbox: id, command: 'id' }), /^!.*no open sandbox/);
   // One that the server did not open.
@@ -264,4 +271,30 @@ test.serial('fetch_artifact of what is not there says so, and what to do', async
     await served.call('build_package', { source: 'a.spec' }),
     /^!there is no file a\.spec below .*missing: .*--sources$/,
   );
+});
+
+test.serial('programs read the outcome of a command, and hear that it goes on', async (t) => {
+  const { env, beside } = t.context;
+  const client = new Client({ name: 'test', version: '1' });
+  const set = Object.entries(env).filter((pair): pair is [string, string] => pair[1] !== undefined);
+  const args = ['mcp', '-r', 'busybox'];
+  await client.connect(
+    new StdioClientTransport({ command: KILN, args, env: Object.fromEntries(set), cwd: beside }),
+  );
+  const heard: number[] = [];
+  const command = 'echo out; echo err >&2; sleep 6; exit 3';
+  const { structuredContent } = await client.callTool(
+    { name: 'run_command', arguments: { command } },
+    { onprogress: ({ progress }) => heard.push(progress) },
+  );
+  await client.close();
+  t.deepEqual(structuredContent, { status: 3, stdout: 'out\n', stderr: 'err\n', artifacts: [] });
+  t.true(heard.length > 0 && heard.every((seconds) => seconds >= 4), heard.join());
+});
+
+test.serial('a server for an image that is not there ends at once', async (t) => {
+  const { kiln, env } = t.context;
+  const { exitCode, stderr } = await kiln(['mcp', '-r', 'nosuch'], { env, stdin: 'pipe' });
+  t.is(exitCode, 125);
+  t.regex(String(stderr), /there is no image and no recipe called nosuch \[E_IMAGE_MISSING\]/);
 });

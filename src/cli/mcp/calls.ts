@@ -22,8 +22,10 @@ import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { attempt, unlessErrno } from '../../host/calls/libc.ts';
 import { BENEATH, openat2 } from '../../host/files/at.ts';
+import { statePaths } from '../../host/state/paths.ts';
+import { isImageName } from '../../image/find.ts';
 import type { LimitValues } from '../../options/sandbox.ts';
-import { HOST_IMAGE } from '../../recipe/named.ts';
+import { findRecipe, HOST_IMAGE } from '../../recipe/named.ts';
 import type { Result } from '../../result/schema.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
 import type { Caller } from '../caller/caller.ts';
@@ -216,10 +218,25 @@ export class Tools {
     });
   }
 
-  async readFile(id: string, path: string): Promise<string> {
+  /** @returns `left`: bytes of the file that are not in `bytes` */
+  async readFile(id: string, path: string): Promise<{ bytes: Buffer; left: number }> {
     const { data, size } = await this.#own(id).kiln.call('ReadFile', { sandbox: id, path });
     const bytes = Buffer.from(data, 'base64');
-    return size > bytes.length ? `${bytes}\n[${size - bytes.length} bytes left out]` : `${bytes}`;
+    return { bytes, left: size - bytes.length };
+  }
+
+  /** Whether there is what -r names: a server that can run nothing is to say so at once. @throws KilnError E_IMAGE_MISSING */
+  async checkImage(): Promise<void> {
+    const { image } = this.#settings;
+    // Recipes and locks that are named by a path are read when they are used.
+    if (image === undefined || image === HOST_IMAGE || !isImageName(image)) return;
+    if (findRecipe(statePaths(this.#caller.env), image) !== undefined) return;
+    await using kiln = await connect();
+    const images = await kiln.images();
+    if (images.some(({ id, names }) => id.startsWith(image) || names?.includes(image))) return;
+    throw new KilnError('E_IMAGE_MISSING', `there is no image and no recipe called ${image}`, {
+      hint: '`kiln image ls` lists images; the server would have nothing to run commands in',
+    });
   }
 
   async writeFile(id: string, path: string, content: string): Promise<void> {

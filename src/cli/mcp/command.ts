@@ -6,7 +6,7 @@
 import { isUtf8 } from 'node:buffer';
 import { once } from 'node:events';
 import { basename } from 'node:path';
-import type { CallToolResult, McpServer } from '@modelcontextprotocol/server';
+import type { CallToolResult, McpServer, ServerContext } from '@modelcontextprotocol/server';
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
@@ -65,6 +65,7 @@ export function mcpCommand(caller: Caller): KilnCommand {
         ...{ image: named, resultdir, sources, env, limits: valuesIn(LIMITS, options) },
         sandbox: { surroundings: { ...surroundings, ...stands }, copyIn, user },
       });
+      await kiln.checkImage();
       try {
         await serve(kiln, caller);
       } finally {
@@ -102,6 +103,29 @@ async function serve(kiln: Tools, caller: Caller): Promise<void> {
   await served.close();
 }
 
+/** How often a client that asks for it hears that a call goes on, ms: clients end calls that are silent. */
+const PROGRESS_EVERY = 5000;
+
+async function withProgress<Result>(
+  { _meta, notify }: Pick<ServerContext['mcpReq'], '_meta' | 'notify'>,
+  act: () => Promise<Result>,
+): Promise<Result> {
+  const progressToken = _meta?.progressToken;
+  if (progressToken === undefined) return await act();
+  const from = Date.now();
+  const tell = () => {
+    const progress = Math.round((Date.now() - from) / 1000);
+    const params = { progressToken, progress, message: `it goes on for ${progress} seconds` };
+    notify({ method: 'notifications/progress', params }).catch(() => undefined);
+  };
+  const timer = setInterval(tell, PROGRESS_EVERY);
+  try {
+    return await act();
+  } finally {
+    clearInterval(timer);
+  }
+}
+
 function addTools(server: McpServer, kiln: Tools): void {
   const tool = <Shape extends z.core.$ZodLooseShape>(
     name: string,
@@ -111,10 +135,12 @@ function addTools(server: McpServer, kiln: Tools): void {
   ) => {
     const inputSchema = z.object(shape);
     server.registerTool(name, { description, inputSchema }, (input, { mcpReq }) =>
-      act(input as z.output<typeof inputSchema>, mcpReq.signal).catch((error: unknown) => {
-        if (error instanceof KilnError) return failed(describeError(error));
-        throw error;
-      }),
+      withProgress(mcpReq, () => act(input as z.output<typeof inputSchema>, mcpReq.signal)).catch(
+        (error: unknown) => {
+          if (error instanceof KilnError) return failed(describeError(error));
+          throw error;
+        },
+      ),
     );
   };
   tool(
@@ -147,9 +173,12 @@ function addTools(server: McpServer, kiln: Tools): void {
   );
   tool(
     'read_file',
-    'Read a text file in an open sandbox, 1 MiB of it at most.',
+    'Read a file in an open sandbox, 1 MiB of it at most. What is no text comes as a blob.',
     { sandbox, path },
-    async ({ sandbox: id, path: file }) => text(await kiln.readFile(id, file)),
+    async ({ sandbox: id, path: file }) => {
+      const { bytes, left } = await kiln.readFile(id, file);
+      return contentOf(bytes, file, left);
+    },
   );
   tool(
     'write_file',
@@ -187,14 +216,26 @@ function addTools(server: McpServer, kiln: Tools): void {
     'Read a file that run_command or build_package has kept, 1 MiB of it at most.',
     { path: z.string().describe('As the call has listed it') },
     async ({ path: file }) => {
-      const bytes = kiln.artifact(file);
-      if (isUtf8(bytes)) return text(bytes.toString());
-      const blob = { uri: `file:///${file}`, mimeType: 'application/octet-stream' };
-      return {
-        content: [{ type: 'resource', resource: { ...blob, blob: bytes.toString('base64') } }],
-      };
+      return contentOf(kiln.artifact(file), file, 0);
     },
   );
+}
+
+/** Bytes of a character of UTF-8 that may be cut off at the end. */
+const CUT = 3;
+
+/** @param left bytes that were left out */
+function contentOf(bytes: Buffer, name: string, left: number): CallToolResult {
+  const cuts = left > 0 ? Array.from({ length: CUT + 1 }, (_, cut) => cut) : [0];
+  const whole = cuts
+    .map((cut) => bytes.subarray(0, bytes.length - cut))
+    .find((some) => isUtf8(some));
+  const missing = left > 0 ? `\n[${left} bytes left out]` : '';
+  if (whole !== undefined) return text(`${whole}${missing}`);
+  const uri = `file:///${name.split('/').filter(Boolean).map(encodeURIComponent).join('/')}`;
+  const blob = { uri, mimeType: 'application/octet-stream', blob: bytes.toString('base64') };
+  const content: CallToolResult['content'] = [{ type: 'resource', resource: blob }];
+  return { content: left > 0 ? [...content, ...text(missing.trim()).content] : content };
 }
 
 function inShell(line: string): string[] {
@@ -212,12 +253,14 @@ function failed(content: string): CallToolResult {
 /** A command that failed is no failure of the tool: 125 is kiln's own (docs/exit-status.md). */
 function outcome({ status, stdout, stderr }: Ended, results?: string): CallToolResult {
   const files = results === undefined ? [] : listed(results);
-  const artifacts = files.map((file) => `${basename(results ?? '')}/${file}`).join('\n');
+  const artifactNames = files.map((file) => `${basename(results ?? '')}/${file}`);
+  const artifacts = artifactNames.join('\n');
   const parts = [
     `exit status ${status}`,
     ...(stdout === '' ? [] : [`stdout:\n${stdout}`]),
     ...(stderr === '' ? [] : [`stderr:\n${stderr}`]),
     ...(artifacts === '' ? [] : [`artifacts:\n${artifacts}`]),
   ];
-  return { ...text(parts.join('\n')), isError: status === 125 };
+  const structuredContent = { status, stdout, stderr, artifacts: artifactNames };
+  return { ...text(parts.join('\n')), structuredContent, isError: status === 125 };
 }
