@@ -6,7 +6,7 @@ import { treeUsage } from '../host/files/tree-usage.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { storeUsage } from '../image/store/gc.ts';
 import { snapshotUsage } from '../image/store/snapshots.ts';
-import { usageOf, userStorage } from '../image/store/user-storage.ts';
+import { cachesIn, userStorage } from '../image/store/user-storage.ts';
 import { BUILD_CACHES } from '../packages/repository/cache.ts';
 import { cacheUsage } from '../packages/repository/prune.ts';
 import { instanceFiles, serviceNames } from '../service/lifecycle/store.ts';
@@ -63,7 +63,7 @@ export function dfCommand(caller: Caller): KilnCommand {
         engine.paths,
       );
       const { files, bytes } = await cacheUsage(engine.paths);
-      const caches = usageOf(join(engine.paths.cache, BUILD_CACHES));
+      const caches = cachesIn(join(engine.paths.cache, BUILD_CACHES), 2);
       const rows: Usage[] = [
         { type: 'images', ...images, unusedBytes: imagesNotInUse.bytes },
         { type: 'packages', ...packages, unusedBytes: packagesWithoutImage.bytes },

@@ -1,8 +1,9 @@
 /** What of the state directory's disk is a user's: the bound is `users.limits.storage`. */
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { treeUsage } from '../../host/files/tree-usage.ts';
 import type { UserShare } from '../../host/libvirt/sandbox-host.ts';
@@ -72,6 +73,7 @@ export async function userStorage(
     ...(await keptBy(paths, user, images, packages)),
     images: { ...total(images), unusedBytes: total(images.filter(({ inUse }) => !inUse)).bytes },
     packages: { ...total(packages), unusedBytes },
+    caches: cachesIn(buildCachesOf(paths, user), 1),
   };
 }
 
@@ -175,6 +177,16 @@ async function packagesOf(paths: StatePaths, user: { readonly uid: number }) {
 function keptIn(folder: string): Amount {
   const { bytes, count } = usageOf(folder);
   return { bytes: Math.max(bytes, bytesFor(count)), count };
+}
+
+/** Caches of builds, not the files in them. @param depth how far below `folder` they lie: 2 below a folder for each user */
+export function cachesIn(folder: string, depth: 1 | 2): Amount {
+  const names = (from: string, below: number): number =>
+    attempt(() => readdirSync(from, { withFileTypes: true }))
+      ?.filter((entry) => entry.isDirectory())
+      .reduce((sum, { name }) => sum + (below === 1 ? 1 : names(join(from, name), below - 1)), 0) ??
+    0;
+  return { ...usageOf(folder), count: names(folder, depth) };
 }
 
 export function usageOf(folder: string): Amount {
