@@ -79,6 +79,31 @@ unload_profiles() {
   done
 }
 
+# Units that `kiln service install` of this installation has written.
+installed_units() {
+  for folder in ${unit_folders:-/etc/systemd/system /run/systemd/system}; do
+    if grep -qsF "$lib/" "$folder/kiln@.service"; then echo "$folder"; fi
+  done
+}
+
+# They would fail at the next boot, for kiln is gone; `kiln service install --enable` starts them with the host again.
+disable_units() {
+  for folder in $(installed_units); do
+    find "$folder" -type l -path '*.wants/*' '(' -name 'kiln@*.service' -o -name kiln-logrotate.timer ')' -delete
+  done
+}
+
+remove_units() {
+  disable_units
+  for folder in $(installed_units); do
+    grep -rls '^# Written by .kiln service install.[.]$' "$folder" | while read -r file; do
+      rm -f "$file"
+      case $file in *.d/*) rmdir "$(dirname "$file")" 2>/dev/null || : ;; esac
+    done
+  done
+  if [ -d /run/systemd/system ]; then systemctl daemon-reload || :; fi
+}
+
 # What is no file of the package, and no state. Other installations of kiln share /run/kiln.
 clean_up() {
   rm -rf "$lib"

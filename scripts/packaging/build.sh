@@ -23,6 +23,8 @@ source=$here/source modules=/node_modules toolchain=/toolchain input=/input
 make_rpm() {
   mkdir -p rpmbuild/SOURCES
   install_tree "$here/rpmbuild/SOURCES/tree" site-functions
+  install -D -m 644 source/LICENSE "$here/rpmbuild/SOURCES/tree/usr/share/licenses/kiln/LICENSE"
+  touch -d "@$SOURCE_DATE_EPOCH" "$here/rpmbuild/SOURCES/tree/usr/share/licenses/kiln/LICENSE"
   sed -e "s/@VERSION@/$version/; s/@RELEASE@/$release/; s/@ARCH@/$arch/" -e '/@REQUIRES@/{r /input/requires
 d}' -e '/@FUNCTIONS@/{r source/packaging/functions.sh
 d}' source/packaging/kiln.spec >rpmbuild/kiln.spec
