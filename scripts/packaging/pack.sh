@@ -40,6 +40,8 @@ install_tree() {
     sed -e 's,/opt/kiln,/usr/lib/kiln,' -e 's/^SocketMode=.*/SocketMode=0660\nSocketGroup=kiln/' \
       "$source/units/$unit" >"$tree/usr/lib/systemd/system/$unit"
   done
+  mkdir "$lib/units"
+  cp "$source/units/grafana-kiln.json" "$lib/units/"
   cp "$source/packaging/sysusers.conf" "$tree/usr/lib/sysusers.d/kiln.conf"
   cp "$source/packaging/tmpfiles.conf" "$tree/usr/lib/tmpfiles.d/kiln.conf"
   cp -r "$source/docs" "$source/README.md" "$source/CHANGELOG.md" "$share/doc/kiln/"

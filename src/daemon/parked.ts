@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { Engine } from '../engine.ts';
 import { readText } from '../host/calls/libc.ts';
 import type { HeldSandbox } from '../host/libvirt/sandbox-host.ts';
+import { readCounters, writeCounters } from '../host/state/counters.ts';
 import { makeRunFolder, type StatePaths } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
 import { ParkingLot } from '../sandbox/domain/parking.ts';
@@ -57,6 +58,14 @@ export class ParkedSandboxes {
 
   take(): Promise<HeldSandbox | undefined> {
     return this.#lot.takeNext();
+  }
+
+  /** Whether a command that could have had a parked sandbox got one; nobody has missed what is not to be there. */
+  noteClaim(isTaken: boolean): void {
+    if (!isTaken && this.target === 0) return;
+    const { taken = 0, missed = 0 } = readCounters(this.#paths, 'claims');
+    const claims = isTaken ? { taken: taken + 1, missed } : { taken, missed: missed + 1 };
+    writeCounters(this.#paths, 'claims', claims);
   }
 
   async keep(count: number): Promise<void> {

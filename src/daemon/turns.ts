@@ -7,16 +7,17 @@ import type { ParkedSandboxes } from './parked.ts';
 const AT_ONCE = 4;
 
 export class Turns {
-  readonly #parked: Pick<ParkedSandboxes, 'take'>;
+  readonly #parked: Pick<ParkedSandboxes, 'take' | 'noteClaim'>;
   readonly #starts = new UserJobs(AT_ONCE);
 
-  constructor(parked: Pick<ParkedSandboxes, 'take'>) {
+  constructor(parked: Pick<ParkedSandboxes, 'take' | 'noteClaim'>) {
     this.#parked = parked;
   }
 
   /** @throws the reason of an abort */
   async take({ uid, isParkable, signal }: WantedTurn): Promise<Turn> {
     const parked = isParkable ? await this.#parked.take() : undefined;
+    if (isParkable) this.#parked.noteClaim(parked !== undefined);
     if (parked !== undefined) return { parked, [Symbol.dispose]: () => undefined };
     const turn = await this.#starts.begin({ uid, most: AT_ONCE }, () => undefined, signal);
     if (turn === undefined) throw signal?.reason;

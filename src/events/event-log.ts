@@ -8,18 +8,18 @@ import {
   fstatSync,
   mkdirSync,
   openSync,
-  readdirSync,
   readSync,
   renameSync,
   statSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
 import { attempt, unlessErrno } from '../host/calls/libc.ts';
 import { tryCall } from '../host/calls/system-call.ts';
 import type { StateRoot } from '../host/state/paths.ts';
 import type { KilnEvent } from './event.ts';
+import { currentFile, eventsFolder, previousFile } from './files.ts';
 import { sendToJournal } from './journal.ts';
+import { keepTotals } from './totals.ts';
 
 /** Bytes of a file; each uid has two. */
 const FILE_BYTES = 4 << 20;
@@ -28,25 +28,6 @@ export interface EventLogOptions {
   readonly bytes?: number;
   /** The journal's socket. */
   readonly journal?: string;
-}
-
-export function eventsFolder({ root }: StateRoot): string {
-  return join(root, 'events');
-}
-
-export function currentFile(paths: StateRoot, uid: number): string {
-  return join(eventsFolder(paths), `${uid}.jsonl`);
-}
-
-export function previousFile(paths: StateRoot, uid: number): string {
-  return join(eventsFolder(paths), `${uid}.1.jsonl`);
-}
-
-/** Those who have events. */
-export function uidsWithEvents(paths: StateRoot): number[] {
-  const names = attempt(() => readdirSync(eventsFolder(paths))) ?? [];
-  const uids = names.flatMap((name) => /^(\d+)(?:\.1)?\.jsonl$/.exec(name)?.[1] ?? []);
-  return [...new Set(uids)].map(Number).toSorted((a, b) => a - b);
 }
 
 /** A command goes on where its events cannot be written: on a full disk, say. */
@@ -101,6 +82,7 @@ function rotate(paths: StateRoot, uid: number, fd: number): boolean {
   const path = currentFile(paths, uid);
   // Who had the lock before has rotated it already: the name is another file's then.
   if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) {
+    attempt(() => keepTotals(paths, uid));
     renameSync(path, previousFile(paths, uid));
   }
   return true;

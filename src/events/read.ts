@@ -4,7 +4,7 @@ import { StringDecoder } from 'node:string_decoder';
 import { attempt } from '../host/calls/libc.ts';
 import type { StateRoot } from '../host/state/paths.ts';
 import type { KilnEvent } from './event.ts';
-import { currentFile, previousFile, uidsWithEvents } from './event-log.ts';
+import { currentFile, previousFile, uidsWithEvents } from './files.ts';
 
 /** Whose events somebody sees; without it, everybody's. A number that was another account's has that one's. */
 export interface EventViewer {

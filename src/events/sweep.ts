@@ -5,14 +5,8 @@ import { attempt } from '../host/calls/libc.ts';
 import { tryLock } from '../host/files/flock.ts';
 import type { StateRoot } from '../host/state/paths.ts';
 import type { KilnEvent } from './event.ts';
-import {
-  currentFile,
-  type EventLogOptions,
-  eventsFolder,
-  previousFile,
-  uidsWithEvents,
-  writeEvent,
-} from './event-log.ts';
+import { type EventLogOptions, writeEvent } from './event-log.ts';
+import { currentFile, eventsFolder, previousFile, uidsWithEvents } from './files.ts';
 import { isGone } from './process.ts';
 
 /** Returns how many were lost. Nothing is done while somebody else sweeps. */

@@ -4,6 +4,7 @@ import type { OptionCaller, PathCaller } from '../cli/caller/caller.ts';
 import type { PeerIdentity } from '../daemon/peer.ts';
 import type { Engine, EngineOptions, EngineOwner, OwnEngine } from '../engine.ts';
 import type { CgroupLimits } from '../host/cgroup/cgroup-files.ts';
+import { writeCounters } from '../host/state/counters.ts';
 import { awaitedLater } from '../promise.ts';
 import { hasProcesses } from '../sandbox/domain/ending.ts';
 import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
@@ -125,7 +126,9 @@ export async function beginJob(
   let timer: NodeJS.Timeout | undefined;
   let wasMember: Promise<boolean | undefined> | undefined;
   // Most waits are for a sandbox that is about to be gone.
+  let counted: Disposable | undefined;
   const waits = (whom: string) => () => {
+    counted ??= countWaiting(user.uid, place);
     timer ??= setTimeout(() => caller.say(`waiting until one of ${whom}`), SAID_AFTER);
     // Some are members otherwise, such as services by their unit: their account is not listed.
     wasMember ??= awaitedLater(isMember(user));
@@ -137,8 +140,23 @@ export async function beginJob(
     job?.[Symbol.dispose]();
     throw forbiddenError('kiln', 'you have left the group that may use it');
   } finally {
+    counted?.[Symbol.dispose]();
     clearTimeout(timer);
   }
+}
+
+const waiting = new Map<number, number>();
+
+/** For `kiln metrics`: commands that wait, by uid. */
+function countWaiting(uid: number, { engine: { paths } }: Place): Disposable {
+  const count = (more: number) => {
+    const now = (waiting.get(uid) ?? 0) + more;
+    if (now > 0) waiting.set(uid, now);
+    else waiting.delete(uid);
+    writeCounters(paths, 'waiting', Object.fromEntries(waiting));
+  };
+  count(1);
+  return { [Symbol.dispose]: () => count(-1) };
 }
 
 /** Whether the account is listed in the group now; undefined where nobody tells. */

@@ -24,13 +24,13 @@ function place(t: { teardown(act: () => void): void }): string {
   return root;
 }
 
-test('two files of a uid are kept, whoever else writes events', (t) => {
+test('two files of a uid are kept, and the totals of others, whoever else writes events', (t) => {
   const root = place(t);
   const options = { bytes: 10_000, journal: NOWHERE };
   writeEvent({ root }, event(1, { uid: 7, user: 'quiet' }), options);
   for (let n = 0; n < 500; n++) writeEvent({ root }, event(n), options);
   const files = readdirSync(join(root, 'events')).toSorted();
-  t.deepEqual(files, ['0.1.jsonl', '0.jsonl', '7.jsonl']);
+  t.deepEqual(files, ['0.1.jsonl', '0.jsonl', '0.totals.json', '7.jsonl']);
   for (const file of files) t.true(statSync(join(root, 'events', file)).size < 11_000);
   using reader = new EventReader({ root });
   const read = reader.read();

@@ -17,7 +17,7 @@ export class Parked {
 
   constructor({ engine }: Kiln) {
     this.lot = new ParkingLot(engine);
-    const turns = new Turns({ take: async () => this.lot.take() });
+    const turns = new Turns({ take: async () => this.lot.take(), noteClaim: () => undefined });
     this.engine = { ...engine, takeTurn: (wanted) => turns.take(wanted) };
   }
 

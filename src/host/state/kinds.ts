@@ -106,6 +106,7 @@ export const KINDS: readonly StateKind[] = [
   kind('not read', 'io.kiln|kilnd.log|kilnd.lock'),
   kind('not read', 'jobs/.*'),
   kind('not read', 'events/[0-9]+([.]1)?.jsonl'),
+  kind('not read', 'events/[0-9]+.totals.json'),
   kind(
     'record',
     'users/\\d+/account.json',

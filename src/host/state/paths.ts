@@ -121,11 +121,16 @@ export function makeRunFolder({ root, hostRun, run, link }: StatePaths): void {
   unlessErrno(['EEXIST'], () => symlinkSync(root, link));
 }
 
-/** Removes it if nothing but the link is in it. */
+/** Numbers of a daemon that is gone (counters.ts) keep no folder. */
+const NUMBERS = ['claims.json', 'waiting.json'];
+
+/** Removes it if nothing but the link and numbers are in it. */
 export function removeEmptyRunFolder(paths: StatePaths): void {
   const names = unlessErrno(['ENOENT'], () => readdirSync(paths.run));
-  if (names === undefined || names.some((name) => name !== basename(paths.link))) return;
+  const idle = [basename(paths.link), ...NUMBERS];
+  if (names === undefined || names.some((name) => !idle.includes(name))) return;
   rmSync(paths.link, { force: true });
+  for (const name of NUMBERS) rmSync(join(paths.run, name), { force: true });
   // Somebody has just put something in.
   if (!succeeds(['ENOTEMPTY', 'ENOENT'], () => rmdirSync(paths.run))) makeRunFolder(paths);
 }
