@@ -43,7 +43,7 @@ function add(counts: Record<string, number>, name: string | undefined, more = 1)
   counts[name] = (Object.hasOwn(counts, name) ? (counts[name] ?? 0) : 0) + more;
 }
 
-export function addEvent(totals: Totals, event: Partial<KilnEvent>): void {
+function addEvent(totals: Totals, event: Partial<KilnEvent>): void {
   const { command = '', outcome, code, limit, duration, decision, count = 1 } = event;
   if (event.event === 'egress') add(totals.egress, decision, count);
   if (event.event === 'refused') add(totals.refusals, code);
