@@ -10,6 +10,7 @@ import type { LeasedImage } from '../image/store/images.ts';
 import type { ImageManifest } from '../image/store/manifest.ts';
 import { ownResults, type Results } from '../jobs/run/collect.ts';
 import { explainLayers } from '../jobs/run/explain.ts';
+import { explainRefusals, learnedOptions } from '../jobs/run/explain-refusals.ts';
 import type { RunRequest } from '../jobs/run/request.ts';
 import {
   describeRefusal,
@@ -153,6 +154,7 @@ export async function runAndReport(
   const env = options.tty === true && TERM ? { TERM, ...given } : given;
   if (options.ci !== undefined && options.tty === true)
     it.error('kiln: --ci is for what a command writes to no terminal: leave --tty out');
+  refuseLearning(options, it, caller);
   let request = runRequest({ ...options, env }, argv, it, caller.ids);
   // Loading and connecting libvirt takes thirty milliseconds and depends on nothing below. Its error is
   // reported where the connection is needed.
@@ -196,6 +198,7 @@ export async function runAndReport(
       ...(ci === undefined ? { handOver: caller.handOver } : { reserved: CI_FILES }),
       results: context.results,
       ...nameHook(options, engine),
+      ...(options.egressLearn === true ? { learnsEgress: true } : {}),
       entered: (id) => {
         sandbox = id;
       },
@@ -215,6 +218,7 @@ export async function runAndReport(
     };
     const report = await run(engine, image, request, hooks, timeline);
     announce(report, options, caller);
+    await tellRefusals(report, request, options, caller);
     const describe = (status: number) =>
       resultOfRun({ request, exitStatus: status, renamed: engine.renamed }, report);
     await context.end(report.remove, async () => {
@@ -267,6 +271,39 @@ function announce(report: RunReport, options: RunOptions, caller: Caller): void 
       `kiln: kept as ${report.sandbox}: kiln shell ${options.name ?? report.sandbox}\n`,
     );
   }
+}
+
+/** Of `--explain-refusals` and `--egress-learn`. */
+async function tellRefusals(
+  report: RunReport,
+  { seccomp, profile, capabilities }: RunRequest,
+  options: RunOptions,
+  { stderr }: Caller,
+): Promise<void> {
+  const egress = report.egress ?? [];
+  if (options.egressLearn === true) {
+    const learned = learnedOptions(egress);
+    stderr.say(`kiln: it reached ${learned.length === 0 ? 'no host' : learned.join(' ')}\n`);
+  }
+  if (options.explainRefusals !== true) return;
+  const nested = profile === 'nested' && seccomp === 'default';
+  const filter = { profile: nested ? profile : seccomp, capabilities };
+  const isOffline = report.measured.seccomp.endsWith('-offline');
+  const calls = report.refused?.map(describeRefusal);
+  for (const line of await explainRefusals({ calls, egress, filter, isOffline }))
+    stderr.say(`kiln: ${line}\n`);
+}
+
+function refuseLearning(options: RunOptions, it: KilnCommand, caller: Caller): void {
+  if (options.egressLearn !== true) return;
+  if (options.keep !== undefined || options.detach === true)
+    it.error(
+      'kiln: --egress-learn is for one command that you watch: leave out --keep and --detach',
+    );
+  if (options.explain === true) return;
+  caller.stderr.say(
+    'kiln: WARNING: --egress-learn lets the command reach every public host, and send there what it reads\n',
+  );
 }
 
 interface ResultsPlace {

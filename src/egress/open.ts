@@ -9,7 +9,13 @@ import { nodeCommand } from '../host/process/own-node.ts';
 import type { Listener } from '../host/sockets/unix-socket.ts';
 import { programPath } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
-import { type EgressEntry, EgressLog, MAX_ENTRIES, parseEgressRules } from './rule.ts';
+import {
+  type EgressEntry,
+  EgressLog,
+  MAX_ENTRIES,
+  PUBLIC_HOSTS,
+  parseEgressRules,
+} from './rule.ts';
 
 const PORT = 3128;
 
@@ -108,7 +114,8 @@ async function startProxy(listener: number, rules: readonly string[]): Promise<E
 function proxyEnvironment(rules: readonly string[]): Record<string, string> {
   const proxy = `http://127.0.0.1:${PORT}`;
   // What the list names is a server of the host's: without the proxy, it would be looked for in the sandbox.
-  const listed = new Set(parseEgressRules(rules).map(({ host }) => host));
+  const named = rules.filter((host) => host !== PUBLIC_HOSTS);
+  const listed = new Set(parseEgressRules(named).map(({ host }) => host));
   const none = ['localhost', '127.0.0.1', '::1'].filter((host) => !listed.has(host)).join();
   return {
     ...{ http_proxy: proxy, https_proxy: proxy, no_proxy: none },

@@ -36,17 +36,23 @@ const HOP_BY_HOP = [
   ...['proxy-authorization', 'te', 'trailer', 'transfer-encoding', 'upgrade'],
 ];
 
-interface Way {
+interface Hosts {
   readonly rules: readonly EgressRule[];
+  /** Hosts with a public address are let through as well. */
+  readonly learns: boolean;
+}
+
+interface Way {
+  readonly hosts: Hosts;
   readonly log: EgressLog;
   readonly open: Set<Socket>;
 }
 
 export function egressProxy(
-  rules: readonly EgressRule[],
+  hosts: Hosts,
   log: EgressLog,
 ): { readonly server: Server; close(): void } {
-  const way: Way = { rules, log, open: new Set() };
+  const way: Way = { hosts, log, open: new Set() };
   const server = createServer({ headersTimeout: HEAD_MS }, (request, response) => {
     forward(way, request, response).catch((error) => answer(response, error));
   });
@@ -120,11 +126,11 @@ async function forward(
   request.pipe(outgoing);
 }
 
-async function reach({ rules, log, open }: Way, host: string, port: number): Promise<Socket> {
+async function reach({ hosts, log, open }: Way, host: string, port: number): Promise<Socket> {
   const once = { count: 1, sentBytes: 0, receivedBytes: 0 };
   const name = host.slice(0, 255).replace(/[^\x21-\x7e]/g, '?');
   try {
-    const server = await connectListed(rules, host, port);
+    const server = await connectListed(hosts, host, port);
     server.setTimeout(IDLE_MS, () => server.destroy());
     server.on('error', () => server.destroy());
     // Logged at once without bytes, and again with the bytes at the end.
@@ -167,6 +173,8 @@ function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
   );
 }
 
+const NOT_PUBLIC = 'its address is not public, and not on the list';
+
 const CONNECT_MS = 15_000;
 
 const ADDRESSES = 8;
@@ -185,13 +193,15 @@ class Refusal extends Error {
  * does not help an attacker. Non-public addresses are left out unless the list names them. Throws a {@link Refusal}.
  */
 async function connectListed(
-  rules: readonly EgressRule[],
+  { rules, learns }: Hosts,
   wanted: string,
   port: number,
 ): Promise<Socket> {
   const host = canonicalHost(wanted);
   if (host === undefined) throw new Refusal(400, 'not a host');
-  if (!isListed(rules, host, port)) throw new Refusal(403, 'not on the list');
+  const listed = isListed(rules, host, port);
+  if (!listed && !learns) throw new Refusal(403, 'not on the list');
+  if (!listed && isIP(host) !== 0 && !isPublicAddress(host)) throw new Refusal(403, NOT_PUBLIC);
   const addresses = isIP(host) === 0 ? await resolve(rules, host, port) : [host];
   let last: unknown;
   for (const address of addresses) {
@@ -218,7 +228,7 @@ async function resolve(
     .map(({ address }) => address)
     .filter((address) => isPublicAddress(address) || isListed(rules, address, port));
   if (allowed.length > 0) return allowed.slice(0, ADDRESSES);
-  throw new Refusal(403, 'its address is not public, and not on the list');
+  throw new Refusal(403, NOT_PUBLIC);
 }
 
 async function open(address: string, port: number): Promise<Socket> {

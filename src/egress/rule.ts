@@ -46,6 +46,12 @@ export function parseEgressRule(text: string): EgressRule | undefined {
   return { host, below, ports: port === undefined ? USUAL_PORTS : [port] };
 }
 
+/**
+ * For the proxy alone: all hosts with a public address, at any port. It comes of `--egress-learn`; nobody names it as a
+ * host.
+ */
+export const PUBLIC_HOSTS = '*';
+
 export function parseEgressRules(texts: readonly string[]): EgressRule[] {
   return texts.map((text) => {
     const rule = parseEgressRule(text);

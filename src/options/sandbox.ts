@@ -17,6 +17,7 @@ import {
   MISSING_RULE,
   NETWORK,
   path,
+  ROOTS,
   root,
   SHIPPED_PROFILES,
   setting,
@@ -311,6 +312,12 @@ export const RUN = {
   }),
   explain: row(flag, 'open', {
     help: 'print which layers of protection the command would have; run nothing',
+  }),
+  explainRefusals: row(flag, ROOTS, {
+    help: 'say afterwards which system calls and hosts were refused, which option would allow each, and which none does; the walls are as ever',
+  }),
+  egressLearn: row(flag, ROOTS, {
+    help: 'let the command reach every public host through the proxy, and print them as options: for commands that you trust, once',
   }),
   samples: row(negation, 'open', {
     help: 'do not record resource use over time in result.json',

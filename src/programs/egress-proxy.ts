@@ -5,7 +5,7 @@
 import '../stray-errors.ts';
 import { once } from 'node:events';
 import { egressProxy } from '../egress/proxy.ts';
-import { EgressLog, parseEgressRules } from '../egress/rule.ts';
+import { EgressLog, PUBLIC_HOSTS, parseEgressRules } from '../egress/rule.ts';
 import { dieWithParent, limitResource, setNoNewPrivileges } from '../host/process/process.ts';
 import { refuseSystemCalls } from '../host/process/seccomp.ts';
 
@@ -37,7 +37,10 @@ async function serveEgress(): Promise<void> {
     if (text.endsWith('\n')) break;
   }
   const log = new EgressLog();
-  const { server, close } = egressProxy(parseEgressRules(JSON.parse(text) as string[]), log);
+  const listed = JSON.parse(text) as string[];
+  const rules = parseEgressRules(listed.filter((host) => host !== PUBLIC_HOSTS));
+  const learns = listed.includes(PUBLIC_HOSTS);
+  const { server, close } = egressProxy({ rules, learns }, log);
   server.listen({ fd: LISTENER_FD });
   await once(server, 'listening');
   process.stdout.write('ready\n');

@@ -1,5 +1,5 @@
 import { some } from '../../defined.ts';
-import { checkEgress } from '../../egress/rule.ts';
+import { checkEgress, PUBLIC_HOSTS } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { readPatiently } from '../../host/files/user-file.ts';
 import { sayAfter, sayWaiting } from '../../host/process/wait-for.ts';
@@ -25,13 +25,15 @@ export function planRun(
   engine: CallersLayers,
   request: RunRequest,
   image: TakenImage & { readonly manifest: ImageManifest },
+  learnsEgress = false,
 ): Plan {
   const { argv, env, capabilities, caller, binds, tmpfs, hostname, disk } = request;
   const { isolation, profile } = request;
-  const egress = some(request.egress);
+  const egress = learnsEgress ? [...request.egress, PUBLIC_HOSTS] : some(request.egress);
   const network = networkOf(request.network);
   refuseUndone(request, image.manifest);
-  checkEgress({ egress, network, seccomp: request.seccomp });
+  const named = learnsEgress ? request.egress : egress;
+  checkEgress({ egress: named, network, seccomp: request.seccomp });
   const nested = profile === 'nested';
   return planCommand(
     {

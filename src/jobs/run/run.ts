@@ -38,6 +38,8 @@ interface JobHooks {
   readonly warning: (warning: Warning) => void;
   /** Names in the result directory that no artifact may have. */
   readonly reserved?: readonly string[] | undefined;
+  /** The proxy lets the command reach every public host, and tells which it reached. */
+  readonly learnsEgress?: boolean;
 }
 
 export interface RunHooks extends JobHooks, CommandStdio {
@@ -127,7 +129,7 @@ export async function runJob<End extends StepsEnd>(
   };
   timeline.leave();
   const secrets = await readSecrets(request.secrets, signal);
-  const plan = planRun(engine, request, image);
+  const plan = planRun(engine, request, image, hooks.learnsEgress);
   const { samples } = timeline;
   const job = {
     open: async () => {

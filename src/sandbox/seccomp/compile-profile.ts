@@ -65,15 +65,8 @@ export function compileProfile(
   capabilities: readonly Capability[],
 ): { readonly plain: Buffer; readonly asking?: Buffer } {
   const profile = parse(text, source);
-  const { go, scmp } = native();
-  const held = new Set<string>(capabilities.map((name) => `CAP_${name}`));
-  const applies = ({ includes, excludes }: Profile['syscalls'][number]): boolean => {
-    if (includes?.caps?.some((name) => !held.has(name))) return false;
-    if (excludes?.caps?.some((name) => held.has(name))) return false;
-    if (includes?.arches !== undefined && !includes.arches.includes(go)) return false;
-    return !excludes?.arches?.includes(go);
-  };
-  const rules = profile.syscalls.filter(applies).map((rule) => ({
+  const { scmp } = native();
+  const rules = rulesFor(profile, capabilities).map((rule) => ({
     names: rule.names ?? (rule.name === undefined ? [] : [rule.name]),
     action: rule.action,
     errno: rule.errnoRet ?? EPERM,
@@ -89,6 +82,35 @@ export function compileProfile(
   // Where libseccomp or the kernel cannot ask, it refuses as reliably, but refusals cannot be counted.
   const asking = attempt(() => compileFilter(fallback, rules, architectures, true));
   return { plain, ...defined({ asking }) };
+}
+
+/** Those that hold here, with these capabilities. */
+function rulesFor(profile: Profile, capabilities: readonly Capability[]): Profile['syscalls'] {
+  const { go } = native();
+  const held = new Set<string>(capabilities.map((name) => `CAP_${name}`));
+  return profile.syscalls.filter(({ includes, excludes }) => {
+    if (includes?.caps?.some((name) => !held.has(name))) return false;
+    if (excludes?.caps?.some((name) => held.has(name))) return false;
+    if (includes?.arches !== undefined && !includes.arches.includes(go)) return false;
+    return !excludes?.arches?.includes(go);
+  });
+}
+
+/** The calls that a profile allows: with all arguments, or only with some. */
+export function callsAllowed(
+  text: string,
+  source: string,
+  capabilities: readonly Capability[],
+): ReadonlyMap<string, 'always' | 'sometimes'> {
+  const allowed = new Map<string, 'always' | 'sometimes'>();
+  for (const { name, names, action, args } of rulesFor(parse(text, source), capabilities)) {
+    if (action !== 'SCMP_ACT_ALLOW') continue;
+    const how = (args ?? []).length === 0 ? 'always' : 'sometimes';
+    for (const call of names ?? (name === undefined ? [] : [name])) {
+      if (allowed.get(call) !== 'always') allowed.set(call, how);
+    }
+  }
+  return allowed;
 }
 
 function parse(text: string, source: string): Profile {

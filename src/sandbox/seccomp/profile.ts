@@ -70,7 +70,8 @@ export interface SeccompFilter {
   readonly asking?: Buffer;
 }
 
-async function load(nameOrPath: string): Promise<string> {
+/** The text of a profile, in podman's format. @throws KilnError E_SECCOMP_PROFILE */
+export async function loadProfile(nameOrPath: string): Promise<string> {
   const shipped = isShipped(nameOrPath) ? SHIPPED[nameOrPath] : undefined;
   if (shipped !== undefined) return JSON.stringify(shipped());
   try {
@@ -104,7 +105,7 @@ async function findFilter(
   nameOrPath: string,
   capabilities: readonly Capability[],
 ): Promise<SeccompFilter> {
-  const text = await load(nameOrPath);
+  const text = await loadProfile(nameOrPath);
   const cache = new SmallCache(join(paths.cache, 'seccomp'), KEPT);
   const file = cacheName(nameOrPath, text, capabilities);
   const cached = await cache.read(file);
