@@ -37,7 +37,7 @@ install_tree() {
     "$lib"/node_modules/openpgp/dist/lightweight "$lib"/node_modules/openpgp/dist/types
   rm "$lib"/node_modules/openpgp/dist/openpgp.*
   for unit in kiln.service kiln.socket; do
-    sed -e 's,/opt/kiln,/usr/lib/kiln,' -e 's/^SocketMode=.*/SocketMode=0660\nSocketGroup=kiln/' \
+    sed -e 's,/opt/kiln,/usr/lib/kiln,' -e 's/^\[Unit\]$/[Unit]\nDocumentation=man:kiln(1)/' -e 's/^SocketMode=.*/SocketMode=0660\nSocketGroup=kiln/' \
       "$source/units/$unit" >"$tree/usr/lib/systemd/system/$unit"
   done
   mkdir "$lib/units"
