@@ -21,9 +21,17 @@ chmodSync(directory, 0o755);
 const fixtures = process.env.KILN_FIXTURES ?? join(import.meta.dirname, '../../.cache/fixtures');
 const say = (text: string) => process.stdout.write(`${text}\n`);
 let pool: Pool | undefined;
+/** ^C ends what is being done, and what has been made goes. */
+const interruption = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    process.exitCode = 130;
+    interruption.abort(new Error('interrupted'));
+  });
+}
 try {
   say('starting a pool of three machines');
-  pool = await Pool.start({ directory, fixtures, workers: 3 });
+  pool = await Pool.start({ directory, fixtures, workers: 3, signal: interruption.signal });
   const { home } = pool;
   const packages: string[] = [];
   for (const spec of CHAIN) packages.push(await sourcePackage(join(home, 'srpms'), spec));
@@ -32,6 +40,7 @@ try {
     ['farm', 'check'],
     ['build', '--chain', '--farm', '-r', 'debian-build', '--resultdir', 'out', ...packages],
   ]) {
+    interruption.signal.throwIfAborted();
     say(`\n$ kiln ${argv.join(' ')}`);
     const { exitCode } = await pool.kiln(argv, { stdout: 'inherit', stderr: 'inherit' });
     process.exitCode = exitCode ?? 1;
@@ -47,6 +56,9 @@ try {
       });
     });
   }
+} catch (error) {
+  if (!interruption.signal.aborted) throw error;
+  say('interrupted: what was started goes');
 } finally {
   await pool?.[Symbol.asyncDispose]();
   await removeTree(directory);

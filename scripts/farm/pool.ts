@@ -10,10 +10,11 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa, type Options, type ResultPromise } from 'execa';
 import { removeTree } from '../../src/host/files/remove-tree.ts';
@@ -43,6 +44,21 @@ export interface PoolOptions {
   readonly directory: string;
   readonly fixtures: string;
   readonly workers: number;
+  /** Ends the start: what it has made goes. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The first folder above `path`, or itself, that other users cannot enter. */
+export function closedFolder(path: string): string | undefined {
+  const above = dirname(path) === path ? undefined : closedFolder(dirname(path));
+  return above ?? ((statSync(path).mode & 0o001) === 0 ? path : undefined);
+}
+
+/** A pool that was killed has left it. */
+async function removeUserOfBefore(): Promise<void> {
+  const { exitCode, stderr } = await execa('userdel', [USER], { reject: false });
+  if (exitCode === 0 || exitCode === NO_SUCH_USER) return;
+  throw new Error(`another pool runs, or was killed: \`pkill -u ${USER}\` ends it (${stderr})`);
 }
 
 /** A pool; dispose of it to end its processes and remove its namespaces. */
@@ -87,13 +103,20 @@ export class Pool implements AsyncDisposable {
     if (!existsSync('/usr/sbin/condor_master')) {
       throw new Error('HTCondor is not installed: apt-get install condor');
     }
+    const closed = closedFolder(TOP);
+    if (closed !== undefined) {
+      throw new Error(
+        `other users cannot enter ${closed}, and HTCondor runs kiln as one: clone kiln elsewhere, as below /opt`,
+      );
+    }
+    await removeUserOfBefore();
     await execa('useradd', ['--system', '--user-group', '--no-create-home', USER]);
     const [uid, gid] = await Promise.all(
       ['-u', '-g'].map(async (what) => Number((await execa('id', [what, USER])).stdout)),
     );
     const pool = new Pool(options, { uid: uid!, gid: gid! });
     try {
-      await pool.#start();
+      await pool.#start(options.signal);
       return pool;
     } catch (error) {
       await pool[Symbol.asyncDispose]();
@@ -101,7 +124,7 @@ export class Pool implements AsyncDisposable {
     }
   }
 
-  async #start(): Promise<void> {
+  async #start(signal?: AbortSignal): Promise<void> {
     this.own(this.home);
     writeFileSync(
       this.#kilnYaml,
@@ -109,6 +132,7 @@ export class Pool implements AsyncDisposable {
     );
     const { workers } = this;
     for (const state of [this.state, ...workers.map((worker) => worker.state)]) {
+      signal?.throwIfAborted();
       mkdirSync(state);
       symlinkSync(this.#fixtures, join(state, 'fixtures'));
       await this.startKiln(state);
@@ -118,8 +142,11 @@ export class Pool implements AsyncDisposable {
     await execa('ip', ['link', 'set', this.#bridge, 'up']);
     this.#configure('submit', `${this.#network}.1`, SUBMIT);
     await this.#master('submit');
-    for (const worker of workers) await this.startWorker(worker, 'new');
-    await this.#ready(workers.length);
+    for (const worker of workers) {
+      signal?.throwIfAborted();
+      await this.startWorker(worker, 'new');
+    }
+    await this.#ready(workers.length, signal);
   }
 
   /** Starts the daemons of a worker; `new`: its network as well. */
@@ -246,9 +273,10 @@ export class Pool implements AsyncDisposable {
   }
 
   /** Waits until so many machines with kiln are there. */
-  async #ready(count: number): Promise<void> {
+  async #ready(count: number, signal?: AbortSignal): Promise<void> {
     let said = '';
     for (let tries = 0; tries < 240; tries++) {
+      signal?.throwIfAborted();
       const ended = await this.as([
         'condor_status',
         '-af',
