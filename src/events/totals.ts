@@ -31,7 +31,7 @@ export interface Totals {
 /** A caller decides neither how many names there are nor what is in them. */
 const NAME = /^[A-Za-z][\w .-]{0,63}$/;
 
-export function noTotals(): Totals {
+function noTotals(): Totals {
   return {
     ...{ commands: {}, failures: {}, limits: {}, refusals: {}, egress: {} },
     ...{ durations: {}, times: {} },
