@@ -164,6 +164,7 @@ function page(
     middle,
     command.options.length === 0 ? '' : `.SH OPTIONS\n${command.options.map(option).join('')}`,
     notes(command, '.SH'),
+    '.SH DOCUMENTATION\nPages that are named docs/... lie in\n.I /usr/share/doc/kiln/docs\nwhere a package of the system brought kiln, else in its own folder.\n',
     `.SH SEE ALSO\n${references.join('')}`,
   ].join('');
 }

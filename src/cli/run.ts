@@ -104,7 +104,9 @@ export function commandFor(
   act: (argv: string[], given: RunOptions, it: KilnCommand) => Promise<void>,
 ): KilnCommand {
   const it = new KilnCommand('run')
-    .description('Run one command in a new sandbox; destroy the sandbox afterwards.')
+    .description(
+      'Run one command in a new sandbox; destroy the sandbox afterwards. Where all goes well, nothing but the output of the command is shown.',
+    )
     .usage('[options] [--] [COMMAND] [ARGUMENT…]')
     .argument(
       '[command...]',

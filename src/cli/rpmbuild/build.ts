@@ -51,7 +51,9 @@ type AllOptions = BuildOptions & RecipeOptions & ChainOptions & DetachOptions;
 
 export function command(caller: Caller): KilnCommand {
   const it = new KilnCommand('build')
-    .description('Build RPM packages, or what a recipe describes, in a new sandbox.')
+    .description(
+      'Build RPM packages, or what a recipe describes, in a new sandbox. The output of rpmbuild is shown; with -q, only the end of a build that fails.',
+    )
     .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
     .argument('[source...]', 'a source package, or the name or path of a recipe (.yaml, .ts)');
   return it
