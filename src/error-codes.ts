@@ -36,6 +36,8 @@ export const CODES_BY_PAGE = {
     E_SNAPSHOT_IN_USE: 'A sandbox or another snapshot stands on the snapshot.',
   },
   'jobs.md': {
+    E_JOB_FILE:
+      'The file of `kiln run --file` has mistakes; the message lists them with their lines.',
     E_JOB_LOST:
       'The daemon that a detached job was in has ended, and the job or its results with it.',
     E_JOB_NAME: 'Another sandbox, or a detached job that goes on, has the name.',

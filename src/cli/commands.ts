@@ -264,17 +264,15 @@ async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
 class NotRun extends Error {}
 
 /**
- * Reads a command line that somebody else is to run. `prepareFor` sees the program before that.
+ * Reads a command line that somebody else is to run, or that is to be read again.
  * @throws CommanderError for a usage error, and for help, which has been printed then
  */
 export async function parsedCommand(
   given: readonly string[],
   caller: Caller,
-  prepareFor: (program: Command) => void,
-): Promise<Command> {
+): Promise<KilnCommand> {
   const argv = helpRequest(given);
   const program = await programFor(argv[0], caller);
-  prepareFor(program);
   if (argv.length === 0) program.help();
   let parsed: Command | undefined;
   program.hook('preAction', (_, action) => {
@@ -286,7 +284,17 @@ export async function parsedCommand(
   } catch (error) {
     if (!(error instanceof NotRun)) throw error;
   }
-  return parsed ?? program.help();
+  return parsed instanceof KilnCommand ? parsed : program.help();
+}
+
+/** The words of a command line, with those of the file that `--file` of `kiln run` names. @throws as parsedCommand() */
+export async function withJobFile(
+  argv: readonly string[],
+  caller: Caller,
+): Promise<readonly string[]> {
+  if (argv[0] !== 'run' || !argv.some((word) => /^--file(?:=|$)/.test(word))) return argv;
+  const { wordsWithFile } = await import('./job/job-file.ts');
+  return await wordsWithFile(argv, await parsedCommand(argv, caller), caller);
 }
 
 function helpRequest(argv: readonly string[]): readonly string[] {
@@ -314,7 +322,7 @@ async function runAction(given: readonly string[], caller: Caller): Promise<void
     if (argv[0] === 'mock') {
       currentAction()?.named('mock', []);
       await (await import('./mock/main.ts')).main(argv.slice(1), caller);
-    } else await runKiln(argv, caller);
+    } else await runKiln(await withJobFile(argv, caller), caller);
   } catch (error) {
     if (!(error instanceof CommanderError)) printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);

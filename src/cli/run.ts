@@ -31,6 +31,7 @@ import { leaseFrom } from '../snapshot/stack.ts';
 import { connectCommand } from './attach.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { detach } from './job/detach.ts';
+import { saveJobFile } from './job/job-file.ts';
 import { KilnCommand } from './options/command.ts';
 import { readVariables } from './options/env-file.ts';
 import { exitStatusHelp } from './options/exit-statuses.ts';
@@ -92,7 +93,8 @@ Examples:
   kiln run -r debian-build --seccomp strict --explain -- true
   kiln run -r debian-build --tty -- vi
   kiln image pull docker://nginx:1.28 --name nginx && kiln run -r nginx --entrypoint '' -- nginx -v
-  kiln run -r debian-build --detach --name nightly -- make; kiln logs -f nightly`;
+  kiln run -r debian-build --detach --name nightly -- make; kiln logs -f nightly
+  kiln run -r debian-build --bind .:/work --save job.yaml -- make; kiln run --file job.yaml`;
 
 export function command(caller: Caller): KilnCommand {
   return commandFor(caller, (argv, given, it) => runGiven(argv, given, it, ownContext(caller)));
@@ -125,6 +127,10 @@ export async function runGiven(
   it: KilnCommand,
   context: RunContext,
 ): Promise<void> {
+  if (given.save !== undefined) {
+    await saveJobFile(given.save, argv, it.written, context.caller);
+    return;
+  }
   const { options, begin } = await detach(given, it, context.caller);
   const started = (sandbox: string | undefined) => {
     context.started?.(sandbox);

@@ -101,6 +101,7 @@ export const bind: Kind<Bind> = {
     return `${source}:${target}:${options.join(',')}`;
   },
   opens: path('place', 'source'),
+  pathIn: (word) => [0, `${word}:`.indexOf(':')],
 };
 
 /** Below a bind. */

@@ -307,6 +307,12 @@ export const RUN = {
   ),
   tty: { ...tty, help: `${tty.help} (colours, line editing, window size)` },
   interactive,
+  file: row(text('file'), 'open', {
+    help: 'take options, and the command, from this file in YAML, before those given here; see docs/jobs.md',
+  }),
+  save: row(places.opened<string>('file', path('result')), 'open', {
+    help: 'write the options given, and the command, to this file, which --file takes; run nothing',
+  }),
   rm: row(flag, 'open', {
     help: 'change nothing: the sandbox is destroyed unless --keep is given; for podman’s --rm',
   }),

@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 
 export interface RecipeProblem {
@@ -18,9 +19,12 @@ const IMAGE_HINT =
 export const SHOWN = 50;
 
 /** Of kinds of files that are no recipes. */
-const CODES = new Map([['configuration', { code: 'E_CONFIGURATION' as const }]]);
+const CODES = new Map<string, ErrorCode>([
+  ['configuration', 'E_CONFIGURATION'],
+  ['job', 'E_JOB_FILE'],
+]);
 
-/** The file is a recipe or another that people write. The code is E_RECIPE; E_CONFIGURATION of kiln.yaml. */
+/** The file is a recipe or another that people write. The code is E_RECIPE, or one of {@link CODES}. */
 export class RecipeError extends KilnError {
   readonly problems: readonly RecipeProblem[];
 
@@ -34,14 +38,10 @@ export class RecipeError extends KilnError {
     const ordered = [...problems].sort((a, b) => (a.file === b.file ? a.line - b.line : 0));
     const lines = ordered.slice(0, SHOWN).map((problem) => `  ${formatProblem(problem)}`);
     if (ordered.length > SHOWN) lines.push(`  and ${ordered.length - SHOWN} more`);
-    super(
-      CODES.get(kind)?.code ?? 'E_RECIPE',
-      `${kind} ${file} has ${count}:\n${lines.join('\n')}`,
-      {
-        hint,
-        details: { problems: ordered },
-      },
-    );
+    super(CODES.get(kind) ?? 'E_RECIPE', `${kind} ${file} has ${count}:\n${lines.join('\n')}`, {
+      hint,
+      details: { problems: ordered },
+    });
     this.problems = ordered;
   }
 }

@@ -96,6 +96,8 @@ export function isShortRun(options: Partial<RunOptions>, user: CallerUser | unde
   // A machine takes long to start, and what it boots may have to be made.
   if (options.isolation === 'vm') return false;
   if (options.explain === true || options.detach === true || options.ci !== undefined) return false;
+  // It is read, or written, before anything is run.
+  if (options.file !== undefined || options.save !== undefined) return false;
   // The list of artifacts may be long, so it stays in the worker that collects them.
   if (options.json === true && artifacts.length > 0) return false;
   // A profile of the caller's must be read, maybe from a pipe, and compiled.

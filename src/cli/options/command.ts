@@ -1,7 +1,7 @@
 import { type Argument, Command, Help, InvalidArgumentError, type Option } from 'commander';
 import { KilnError } from '../../errors.ts';
 import type { Source } from '../../options/kind.ts';
-import type { Rows } from '../../options/row.ts';
+import type { Row, Rows } from '../../options/row.ts';
 import { RowOption } from './row-option.ts';
 
 /** An empty path, of a variable that is not set, would be the caller's folder. */
@@ -13,12 +13,22 @@ function refuseEmpty(given: Option | Argument): void {
   });
 }
 
+/** An option as somebody has written it. */
+export interface WrittenOption {
+  readonly flag: string;
+  readonly attribute: string;
+  /** Null for a flag alone. */
+  readonly text: string | null;
+  readonly row: Row;
+}
+
 /**
  * A command of kiln's. An optional value must follow `=` (`--keep`, `--keep=10m`): commander would take the next
  * word, which may be an argument of the command.
  */
 export class KilnCommand extends Command {
   #passesThrough = false;
+  readonly #written: WrittenOption[] = [];
 
   constructor(name: string) {
     super(name);
@@ -37,7 +47,18 @@ export class KilnCommand extends Command {
 
   override addOption(option: Option): this {
     if (/<(?:dir|file|path)>$/.test(option.flags)) refuseEmpty(option);
-    return super.addOption(option);
+    super.addOption(option);
+    if (option instanceof RowOption) this.#listen(option);
+    return this;
+  }
+
+  #listen(option: RowOption): void {
+    const { row } = option;
+    const flag = option.long ?? option.short ?? '';
+    const attribute = option.attributeName();
+    this.on(`option:${option.name()}`, (text?: string | null) => {
+      this.#written.push({ flag, attribute, text: text ?? null, row });
+    });
   }
 
   override addArgument(argument: Argument): this {
@@ -63,6 +84,11 @@ export class KilnCommand extends Command {
   /** Its options in the command line: those of the environment and of kiln.yaml do not count. */
   given(): Option[] {
     return this.options.filter((option) => this.isGiven(option.attributeName()));
+  }
+
+  /** The same with their words, in their order: each value of those that are given several times. */
+  get written(): readonly WrittenOption[] {
+    return this.#written;
   }
 
   override parseOptions(argv: string[]): ReturnType<Command['parseOptions']> {

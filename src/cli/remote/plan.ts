@@ -1,13 +1,11 @@
 /** A command line that is to run on another machine: its words there, and the files that it names here. */
 import { basename, dirname, isAbsolute, join, normalize, resolve } from 'node:path';
-import type { Command } from 'commander';
 import { asideName } from '../../host/process/own-node.ts';
-import type { Row } from '../../options/row.ts';
 import { RecipeDocument, readRecipeText } from '../../recipe/document.ts';
 import { INPUTS } from '../../remote/far.ts';
 import type { Packer } from '../../remote/pack.ts';
 import type { Caller } from '../caller/caller.ts';
-import { wordsOf } from '../options/command.ts';
+import { type KilnCommand, wordsOf } from '../options/command.ts';
 import {
   checkCommand,
   refusedError,
@@ -24,19 +22,13 @@ interface Output {
   readonly only?: string | undefined;
 }
 
-export interface GivenOption {
-  readonly flag: string;
-  readonly attribute: string;
-  readonly text: string | null;
-  readonly row: Row;
-}
-
 /** The words of the command there, the variables that they name, and what travels. */
-export async function planRemote(command: Command, given: readonly GivenOption[], caller: Caller) {
+export async function planRemote(command: KilnCommand, caller: Caller) {
   const name = wordsOf(command);
   checkCommand(name);
   const plan = new Plan(caller.cwd());
   const options = command.opts();
+  const given = command.written;
   const detaches = options.detach === true;
   const argv: string[] = name.split(' ');
   // Among the words, others on that machine could read the values of variables.

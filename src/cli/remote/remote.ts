@@ -1,15 +1,14 @@
 /** `kiln --host ssh://USER@HOST[:PORT] COMMAND…`: runs a command on another machine as if it were this one. */
 import { PassThrough } from 'node:stream';
-import { type Command, CommanderError } from 'commander';
+import { CommanderError } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { Near } from '../../remote/near.ts';
 import { parseAddress } from '../../remote/wire.ts';
 import { type Caller, FORWARDED, SERVICE_VARIABLE, type TextInput } from '../caller/caller.ts';
-import { parsedCommand, type RemoteCommandLine } from '../commands.ts';
-import { RowOption } from '../options/row-option.ts';
+import { parsedCommand, type RemoteCommandLine, withJobFile } from '../commands.ts';
 import { exitStatus, printError } from '../output/errors.ts';
-import { type GivenOption, planRemote } from './plan.ts';
+import { planRemote } from './plan.ts';
 
 const VARIABLES = [
   ...['TERM', 'NO_COLOR', 'FORCE_COLOR', 'SOURCE_DATE_EPOCH'],
@@ -30,9 +29,8 @@ export async function runRemote(line: RemoteCommandLine, caller: Caller): Promis
 
 async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<void> {
   const address = parseAddress(host);
-  const given: GivenOption[] = [];
-  const command = await parsedCommand(argv, caller, (program) => listen(program, given));
-  const plan = await planRemote(command, given, caller);
+  const command = await parsedCommand(await withJobFile(argv, caller), caller);
+  const plan = await planRemote(command, caller);
   const { inputIsTTY, stdout, stderr } = caller;
   const places = [];
   for (const { place, only } of plan.outputs)
@@ -88,17 +86,4 @@ function variables(caller: Caller): Record<string, string> {
   const { service } = caller;
   const own = service === undefined ? {} : { [SERVICE_VARIABLE]: service };
   return defined({ ...Object.fromEntries(values), ...own }) as Record<string, string>;
-}
-
-function listen(command: Command, given: GivenOption[]): void {
-  for (const option of command.options) {
-    if (!(option instanceof RowOption)) continue;
-    const { row } = option;
-    const flag = option.long ?? option.short ?? '';
-    const attribute = option.attributeName();
-    command.on(`option:${option.name()}`, (text?: string | null) => {
-      given.push({ flag, attribute, text: text ?? null, row });
-    });
-  }
-  for (const sub of command.commands) listen(sub, given);
 }
