@@ -70,6 +70,18 @@ export class Near {
     onFrames(this.#ssh.stdout, ({ kind, body }) => this.#receive(kind, body));
   }
 
+  /** It ends with the far end; where ssh_config(5) has it keep the connection, it becomes what keeps it. */
+  #leaveSsh(): void {
+    if (!this.#isWhole) {
+      this.#ssh.kill();
+      return;
+    }
+    // What keeps a connection holds these as long as it lives.
+    this.#ssh.stdout.destroy();
+    this.#ssh.stderr.destroy();
+    this.#ssh.unref();
+  }
+
   #watchOutputs(): void {
     const { stdout, stderr } = this.#options;
     for (const [output, stream] of [[1, stdout] as const, [2, stderr] as const]) {
@@ -94,7 +106,7 @@ export class Near {
     } finally {
       clearInterval(alive);
       this.#ssh.stdin.end();
-      this.#ssh.kill();
+      this.#leaveSsh();
       for (const { folder } of this.#roots) closeSync(folder);
     }
   }

@@ -371,6 +371,35 @@ test.serial('a broken connection ends the far command', async (t) => {
   t.true(await allFoldersGo());
 });
 
+test.serial('a connection that ssh keeps serves later commands', async (t) => {
+  const { server, env, cwd } = t.context;
+  const folder = mkdtempSync('/var/tmp/kiln-kept-');
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  const keeping = `-o ControlMaster=auto -o ControlPath=${folder}/%C -o ControlPersist=600`;
+  const ssh = join(folder, 'ssh');
+  writeFileSync(ssh, `#!/bin/sh\nexec ${server.bin}/ssh ${keeping} "$@"\n`, { mode: 0o755 });
+  const kept = { ...env, PATH: `${folder}:${env.PATH}` };
+  const { hostname, port, username } = new URL(server.url);
+  const ask = async (what: string) =>
+    await execa(ssh, ['-O', what, '-p', port, '-l', username, hostname], {
+      env: kept,
+      reject: false,
+    });
+  // It does not wait for what keeps the connection.
+  for (let n = 0; n < 2; n++) {
+    const { exitCode, stdout, stderr } = await there({ ...t.context, env: kept, cwd }, [
+      ...RUN,
+      '--',
+      'echo',
+      'kept',
+    ]);
+    t.deepEqual([exitCode, stdout], [0, 'kept'], stderr);
+    const { stderr: said } = await ask('check');
+    t.regex(String(said), /Master running/);
+  }
+  t.is((await ask('exit')).exitCode, 0);
+});
+
 test.serial('a detached job goes on there, and is found again', async (t) => {
   const world = t.context;
   writeFileSync(join(world.cwd, 'input'), 'input\n');
