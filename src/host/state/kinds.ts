@@ -106,7 +106,6 @@ export const KINDS: readonly StateKind[] = [
   kind('not read', 'io.kiln|kilnd.log|kilnd.lock'),
   kind('not read', 'jobs/.*'),
   kind('not read', 'events/[0-9]+([.]1)?.jsonl'),
-  kind('not read', 'events/[0-9]+.totals.json'),
   kind(
     'record',
     'users/\\d+/account.json',
@@ -135,6 +134,7 @@ export const KINDS: readonly StateKind[] = [
     'nobody can use this snapshot any more, and `kiln gc` removes it',
   ),
   kind('no content', 'events/lock'),
+  kind('not read', 'events/[0-9]+.totals.json'),
 ];
 
 function kind(care: Care, pattern: string, mend?: string): StateKind {
