@@ -12,8 +12,10 @@ import {
   discardLayer,
   type LayerRequest,
   shown,
+  snapshotCalled,
   type Viewed,
   viewChanges,
+  viewDifference,
 } from './layers.ts';
 import { KilnCommand } from './options/command.ts';
 import { printJson } from './output/print.ts';
@@ -33,14 +35,15 @@ const DIFF = {
 export function diffCommand(caller: Caller): KilnCommand {
   return new KilnCommand('diff')
     .description(
-      'Show what a kept sandbox has changed, in a folder that is bound with cow or, without a target, in its root, or what a snapshot has: A was added, M changed, D removed.',
+      'Show what a kept sandbox has changed, in a folder that is bound with cow or, without a target, in its root, or what a snapshot has: A was added, M changed, D removed. With another snapshot in place of the target, show what is not as it was there.',
     )
     .argument('<id>', `${ID}; or a snapshot`)
-    .argument('[target]', `${TARGET}; / is the root`)
+    .argument('[target]', `${TARGET}; / is the root; or a snapshot to compare with`)
     .argument('[path...]', PATHS)
     .rows(DIFF)
     .examples(
       'kiln run --keep --bind .:/src:cow --workdir /src -- make; kiln diff 3fa9 /src',
+      'kiln diff 3fa9 built',
       'kiln diff --json 3fa9 | jq -r ".changes[].path"',
     )
     .action(async (id: string, target = '/', words: string[], options: ValuesOf<typeof DIFF>) => {
@@ -50,9 +53,10 @@ export function diffCommand(caller: Caller): KilnCommand {
         });
       }
       await asking(caller, { word: id, target, words }, async (request) => {
-        await viewChanges(request, (viewed) =>
-          showChanges(caller, viewed, options, request.signal),
-        );
+        const show = (viewed: Viewed) => showChanges(caller, viewed, options, request.signal);
+        const isOther =
+          !target.startsWith('/') && (await snapshotCalled(request.engine, target)) !== undefined;
+        await (isOther ? viewDifference(request, target, show) : viewChanges(request, show));
       });
     });
 }
@@ -70,17 +74,17 @@ async function asking(
 
 async function showChanges(
   caller: Caller,
-  { layer, find, about }: Viewed,
+  { sides, folder, find, about }: Viewed,
   { json, patch }: ValuesOf<typeof DIFF>,
   signal: AbortSignal,
 ): Promise<void> {
   const { changes: all, truncated } = await find();
   const changes = all.filter(({ isAbove }) => !isAbove);
   if (patch === true) {
-    for await (const piece of patchOf(layer, changes, signal)) printPatch(caller, piece);
+    for await (const piece of patchOf(sides, changes, signal)) printPatch(caller, piece);
   } else if (json === true) {
     printJson(caller.stdout, {
-      ...{ ...about, ...defined({ folder: layer.folder?.source }) },
+      ...{ ...about, ...defined({ folder }) },
       ...{ changes: changes.map(changeJson), truncated },
     });
   } else {

@@ -7,11 +7,21 @@ import { isKilnCode, KilnError } from '../errors.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
 import { findSnapshot, type Snapshot } from '../image/store/snapshots.ts';
 import { type Applied, applyChanges } from '../jobs/changes/apply.ts';
+import { readInStack } from '../jobs/changes/compare.ts';
 import { discardChanges } from '../jobs/changes/discard.ts';
-import { changesOf, type Layer, openLayer, openSnapshotLayer } from '../jobs/changes/layer.ts';
+import {
+  changesBetween,
+  changesOf,
+  type Layer,
+  openLayer,
+  openParts,
+  openSnapshotLayer,
+  type StackRequest,
+} from '../jobs/changes/layer.ts';
 import { Ours } from '../jobs/changes/ours.ts';
+import { type Sides, sidesOf } from '../jobs/changes/patch.ts';
 import { type Change, type Changes, isWithin } from '../jobs/changes/walk.ts';
-import type { LayeredFolder } from '../sandbox/domain/sandbox-record.ts';
+import type { LayeredFolder, SandboxRecord } from '../sandbox/domain/sandbox-record.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import type { OptionCaller } from './caller/caller.ts';
 import { keepAgain, sandboxOf } from './shell.ts';
@@ -30,13 +40,17 @@ export interface LayerRequest {
 
 /** A layer that can be looked at. */
 export interface Viewed {
-  readonly layer: Layer;
+  /** The caller's folder, where it is about one. */
+  readonly folder: string | undefined;
+  readonly sides: Sides;
   readonly find: () => Promise<Changes>;
   /** What it is about, for JSON. */
   readonly about: object;
 }
 
 interface Opened extends Viewed {
+  readonly layer: Layer;
+  readonly record: SandboxRecord;
   readonly sandbox: PlannedSandbox;
   readonly only: readonly ByteString[];
   readonly rights: WithRights;
@@ -63,7 +77,8 @@ async function inLayer<Result>(
     const find = () => changesOf(sandbox, layer, only, signal);
     const about = { sandbox: id, target };
     using ours = new Ours(folder, layer.folder?.target ?? '/');
-    return await act({ sandbox, layer, only, find, about, rights, ours });
+    const view = { folder: layer.folder?.source, sides: sidesOf(layer), find, about };
+    return await act({ ...view, sandbox, record, layer, only, rights, ours });
   } finally {
     await keepAgain(sandbox, kept, keepUntil);
   }
@@ -88,10 +103,59 @@ export async function viewChanges<Result>(
   const only = words.map((path) => pathIn('/', path));
   await using layer = await openSnapshotLayer(engine, snapshot);
   const about = { snapshot: snapshot.id, target };
-  return await act({ layer, about, find: () => changesOf(undefined, layer, only, signal) });
+  const find = () => changesOf(undefined, layer, only, signal);
+  return await act({ folder: undefined, sides: sidesOf(layer), about, find });
 }
 
-async function snapshotCalled(
+/**
+ * What the root of a kept sandbox, or a snapshot, has other than the snapshot `other`.
+ * @throws KilnError E_NO_SNAPSHOT, E_NO_SANDBOX, E_ARGUMENT, E_CHANGES
+ */
+export async function viewDifference<Result>(
+  request: Omit<LayerRequest, 'target'>,
+  other: string,
+  act: (viewed: Viewed) => Promise<Result>,
+): Promise<Result> {
+  const { engine, word, words, signal } = request;
+  const against = await findSnapshot(engine.paths, engine.owner, other);
+  const only = words.map((path) => pathIn('/', path));
+  const compare = async (
+    now: StackRequest,
+    about: object,
+    sandbox?: PlannedSandbox,
+  ): Promise<Result> => {
+    if (now.image !== against.record.image) {
+      throw new KilnError('E_ARGUMENT', `${word} and ${other} do not stand on the same image`, {
+        hint: 'compare what stands on one image; `kiln snapshot ls` shows which that is',
+      });
+    }
+    await using mine = await openParts(engine, now);
+    await using theirs = await openParts(engine, stackOf(against));
+    const [after, before] = [mine.parts, theirs.parts];
+    return await act({
+      folder: undefined,
+      about: { ...about, against: against.id },
+      find: () => changesBetween(after, before, { sandbox, only, signal }),
+      sides: {
+        before: (path, read) => readInStack(before, path, read),
+        after: (path, read) => readInStack(after, path, read),
+      },
+    });
+  };
+  const snapshot = await snapshotCalled(engine, word);
+  if (snapshot !== undefined) return await compare(stackOf(snapshot), { snapshot: snapshot.id });
+  return await inLayer({ ...request, target: '/' }, async ({ sandbox, record, layer, about }) => {
+    const { image = '', layers = [] } = record;
+    const top = { fd: layer.upper, base: sandbox.facts.uidMap[1] ?? 0 };
+    return await compare({ image, layers, top }, about, sandbox);
+  });
+}
+
+function stackOf({ id, record }: Snapshot): StackRequest {
+  return { image: record.image, layers: [...record.layers, id] };
+}
+
+export async function snapshotCalled(
   { paths, owner }: OwnEngine,
   word: string,
 ): Promise<Snapshot | undefined> {

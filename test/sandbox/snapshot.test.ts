@@ -156,6 +156,53 @@ test.serial(
   },
 );
 
+test.serial('two snapshots, or a sandbox and one, are compared from their layers', async (t) => {
+  const id = await kept(
+    t,
+    'mkdir -p /d/e; echo one > /d/a; echo two > /d/e/b; echo same > /d/same',
+  );
+  const first = await ok(t, 'snapshot', id, 'one');
+  const fork = await ok(t, 'fork', 'one');
+  const changes = [
+    'rm /d/a; echo more >> /d/e/b; touch /d/same; rm /etc/group; ln -s e /d/link',
+    'rm -r /home/build; mkdir /home/build; echo n > "/d/new\nline"',
+  ];
+  await ok(t, 'exec', fork, '--', 'sh', '-c', `${TOOLS} ${changes.join('; ')}`);
+  const expected = [...['D d/a', 'M d/e/b', 'A d/link -> e', 'A "d/new\\nline"', 'D etc/group']];
+  // What the image has in the folder that was made anew.
+  const { stdout: had } = await execa('ls', [
+    '-A',
+    join(state.paths.images, IMAGE, 'tree/home/build'),
+  ]);
+  const gone = had === '' ? [] : had.split('\n').map((name) => `D home/build/${name}`);
+  const inFork = (await ok(t, 'diff', fork, 'one')).split('\n');
+  t.deepEqual(
+    inFork.filter((line) => line !== 'M home/build/'),
+    [...expected, ...gone],
+  );
+  const second = await ok(t, 'snapshot', fork);
+  t.is(await ok(t, 'diff', second, first), inFork.join('\n'));
+  // The other way round, what was removed was added.
+  const back = (await ok(t, 'diff', 'one', second)).split('\n');
+  for (const line of ['A d/a', 'M d/e/b', 'D d/link', 'A etc/group']) {
+    t.true(
+      back.some((each) => each.startsWith(line)),
+      `${line}: ${back}`,
+    );
+  }
+  t.is(await ok(t, 'diff', first, 'one'), '');
+  t.regex(await ok(t, 'diff', '--patch', second, 'one', 'd/e'), /^ two\n\+more$/m);
+  const shown = JSON.parse(await ok(t, 'diff', '--json', fork, 'one', '/d/a'));
+  t.is(shown.against, first);
+  t.deepEqual(
+    shown.changes.map(({ path }: { path: string }) => path),
+    ['d/a'],
+  );
+  await ok(t, 'kill', fork, id);
+  await ok(t, 'gc');
+  await ok(t, 'snapshot', 'rm', 'one');
+});
+
 test.serial('an image of a snapshot has all that it stands on', async (t) => {
   const id = await kept(t, `${TOOLS} ${WRITES}`);
   const first = await ok(t, 'snapshot', id);

@@ -15,6 +15,7 @@ import type { LayeredFolder } from '../../sandbox/domain/sandbox-record.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { leaseStack } from '../../snapshot/stack.ts';
 import { openStack } from '../../snapshot/view.ts';
+import { compareStacks, type Part, type Stack } from './compare.ts';
 import { type Changes, readChanges } from './walk.ts';
 
 export interface Layer {
@@ -139,8 +140,56 @@ export async function changesOf(
     // In a snapshot, files have the owners that they have in images.
     ...defined({ base: folder === undefined ? (sandbox?.facts.uidMap[1] ?? 0) : undefined }),
   };
+  return await notTooMuch(top, () => readChanges(request));
+}
+
+export interface StackRequest {
+  readonly image: string;
+  /** Snapshots, the lowest first. */
+  readonly layers: readonly string[];
+  /** What is above them: the upper folder of a sandbox. */
+  readonly top?: Part;
+}
+
+/** @throws KilnError E_NO_SNAPSHOT, E_IMAGE_MISSING */
+export async function openParts(
+  { paths }: Engine,
+  { image, layers, top }: StackRequest,
+): Promise<{ readonly parts: Stack } & AsyncDisposable> {
+  await using stack = new AsyncDisposableStack();
+  const leased = stack.use(await leaseStack(paths, image, layers));
+  const trees = [...leased.layers.map(({ tree }) => tree).reverse(), leased.tree];
+  const below = trees.map((tree) => {
+    return { fd: stack.use(closing(openDirectory(AT_FDCWD, tree))).fd, base: 0 };
+  });
+  const all = stack.move();
+  const parts = top === undefined ? below : [top, ...below];
+  return { parts, [Symbol.asyncDispose]: () => all.disposeAsync() };
+}
+
+/** What has changed between two stacks. @throws KilnError E_CHANGES, the signal's reason */
+export async function changesBetween(
+  now: Stack,
+  before: Stack,
+  {
+    sandbox,
+    only,
+    signal,
+  }: {
+    readonly sandbox: PlannedSandbox | undefined;
+    readonly only: readonly ByteString[];
+    readonly signal?: AbortSignal;
+  },
+): Promise<Changes> {
+  const mounts = sandbox?.facts.mounts.map(({ path }) => fromText(path.slice(1))) ?? [];
+  return await notTooMuch('/', () =>
+    compareStacks({ now, before, only, mounts, signal, most: MOST }),
+  );
+}
+
+async function notTooMuch(top: string, look: () => Promise<Changes>): Promise<Changes> {
   try {
-    return await readChanges(request);
+    return await look();
   } catch (cause) {
     if (!isKilnCode(cause, 'E_ARTIFACT_LIMIT')) throw cause;
     throw new KilnError('E_CHANGES', `what was written at ${top} is too much to look at`, {

@@ -1,7 +1,6 @@
 /** Changes as git shows them, for `git apply` and `patch -p1`. Source: git-diff(1), "generating patch text with -p". */
 import { constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { z } from 'zod';
-import type { WithRights } from '../../artifacts/destination.ts';
 import { type ByteString, toBytes } from '../../artifacts/pattern.ts';
 import { reopenFile } from '../../artifacts/source.ts';
 import { KilnError } from '../../errors.ts';
@@ -30,6 +29,37 @@ const ENTRY = {
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
 };
 
+type ReadAt = <Result>(
+  path: ByteString,
+  read: (fd: number) => Result | undefined,
+) => Result | undefined;
+
+/** Both give undefined for what is not there any more. */
+export interface Sides {
+  readonly before: ReadAt;
+  readonly after: ReadAt;
+}
+
+export function sidesOf({
+  upper,
+  lower,
+  rights,
+}: Pick<Layer, 'upper' | 'lower' | 'rights'>): Sides {
+  return {
+    before: (path, read) => attempt(() => rights(() => readAt(lower, path, read))),
+    after: (path, read) => attempt(() => readAt(upper, path, read)),
+  };
+}
+
+function readAt<Result>(
+  folder: number,
+  path: ByteString,
+  read: (fd: number) => Result | undefined,
+): Result | undefined {
+  using entry = closing(openat2(folder, toBytes(path), ENTRY));
+  return read(entry.fd);
+}
+
 /** A file or link on one side. */
 interface Side {
   readonly mode: string;
@@ -53,7 +83,7 @@ const messageSchema = z.object({
  * @throws KilnError E_CHANGES, what {@link runConfined} throws, the signal's reason
  */
 export async function* patchOf(
-  layer: Layer,
+  sides: Sides,
   changes: readonly Change[],
   signal?: AbortSignal,
 ): AsyncGenerator<Buffer, void, undefined> {
@@ -66,7 +96,7 @@ export async function* patchOf(
     if (change.kind === 'folder' && change.change === 'removed') {
       yield Buffer.from(`# ${quoted('a/', change.path)} was removed with all that is in it\n`);
     }
-    for (const pair of pairsOf(layer, change)) {
+    for (const pair of pairsOf(sides, change)) {
       const texts = [pair.before, pair.after].map((side) => side?.text ?? Buffer.alloc(0));
       bytes += texts.reduce((sum, { length }) => sum + length, 0);
       if (bytes > MOST) throw tooMuchError();
@@ -92,10 +122,9 @@ export async function* patchOf(
 }
 
 /** What becomes something else is removed, and added. */
-function pairsOf(layer: Layer, { path, change, kind, was = kind }: Change): Pair[] {
-  const { upper, lower, rights } = layer;
-  const before = change === 'added' ? undefined : sideAt(lower, path, rights);
-  const after = change === 'removed' ? undefined : sideAt(upper, path, (act) => act());
+function pairsOf(sides: Sides, { path, change, kind, was = kind }: Change): Pair[] {
+  const before = change === 'added' ? undefined : sides.before(path, readSide);
+  const after = change === 'removed' ? undefined : sides.after(path, readSide);
   if (before !== undefined && after !== undefined && was !== kind) {
     return [
       { path, before, after: undefined },
@@ -105,25 +134,20 @@ function pairsOf(layer: Layer, { path, change, kind, was = kind }: Change): Pair
   return before === undefined && after === undefined ? [] : [{ path, before, after }];
 }
 
-/** Undefined for what is neither a file nor a link, or is not there any more. */
-function sideAt(folder: number, path: ByteString, rights: WithRights): Side | undefined {
-  return attempt(() =>
-    rights(() => {
-      using entry = closing(openat2(folder, toBytes(path), ENTRY));
-      const stats = fstatSync(entry.fd);
-      if (stats.isSymbolicLink()) return { mode: '120000', text: readlinkat(entry.fd, '') };
-      if (!stats.isFile()) return undefined;
-      const mode = (stats.mode & 0o100) === 0 ? '100644' : '100755';
-      if (stats.size > LONGEST) return { mode, text: undefined };
-      using file = closing(reopenFile(entry.fd));
-      const text = Buffer.alloc(stats.size);
-      let length = 0;
-      for (let got = 1; got > 0 && length < text.length; length += got) {
-        got = readSync(file.fd, text, length, text.length - length, length);
-      }
-      return { mode, text: text.subarray(0, length) };
-    }),
-  );
+/** Undefined for what is neither a file nor a link. */
+function readSide(entry: number): Side | undefined {
+  const stats = fstatSync(entry);
+  if (stats.isSymbolicLink()) return { mode: '120000', text: readlinkat(entry, '') };
+  if (!stats.isFile()) return undefined;
+  const mode = (stats.mode & 0o100) === 0 ? '100644' : '100755';
+  if (stats.size > LONGEST) return { mode, text: undefined };
+  using file = closing(reopenFile(entry));
+  const text = Buffer.alloc(stats.size);
+  let length = 0;
+  for (let got = 1; got > 0 && length < text.length; length += got) {
+    got = readSync(file.fd, text, length, text.length - length, length);
+  }
+  return { mode, text: text.subarray(0, length) };
 }
 
 function patchOfPair({ path, before, after }: Pair, hunks: Buffer | undefined): Buffer {

@@ -84,7 +84,6 @@ class Walk {
   readonly changes: Change[] = [];
   readonly #request: WalkRequest;
   readonly #budget: Budget;
-  readonly #buffers = [Buffer.allocUnsafe(PIECE), Buffer.allocUnsafe(PIECE)] as const;
 
   constructor(request: WalkRequest) {
     this.#request = request;
@@ -213,19 +212,7 @@ class Walk {
     using mine = attempt(() => closing(reopenFile(fd)));
     using theirs = this.#asOwner(() => closing(reopenFile(lower)));
     if (mine === undefined || theirs === undefined) return false;
-    const [a, b] = this.#buffers;
-    for (let at = 0; at < size; ) {
-      this.#budget.spend('bytes', PIECE);
-      const length = Math.min(PIECE, size - at);
-      const [one, other] = [
-        readSync(mine.fd, a, 0, length, at),
-        readSync(theirs.fd, b, 0, length, at),
-      ];
-      if (one !== other || !a.subarray(0, one).equals(b.subarray(0, other))) return false;
-      if (one === 0) return true;
-      at += one;
-    }
-    return true;
+    return isSameContent(mine.fd, theirs.fd, size, this.#budget);
   }
 
   #openBelow(lower: number | undefined, name: ByteString) {
@@ -254,20 +241,35 @@ class Walk {
   }
 }
 
+const buffers = [Buffer.allocUnsafe(PIECE), Buffer.allocUnsafe(PIECE)] as const;
+
+export function isSameContent(mine: number, theirs: number, size: number, budget: Budget): boolean {
+  const [a, b] = buffers;
+  for (let at = 0; at < size; ) {
+    budget.spend('bytes', PIECE);
+    const length = Math.min(PIECE, size - at);
+    const [one, other] = [readSync(mine, a, 0, length, at), readSync(theirs, b, 0, length, at)];
+    if (one !== other || !a.subarray(0, one).equals(b.subarray(0, other))) return false;
+    if (one === 0) return true;
+    at += one;
+  }
+  return true;
+}
+
 /** Whether a path is another, or below it. */
 export function isWithin(path: ByteString, folder: ByteString): boolean {
   return path === folder || path.startsWith(`${folder}/`);
 }
 
-function about({ size, mode }: BigIntStats) {
+export function about({ size, mode }: BigIntStats) {
   return { size: Number(size), mode: Number(mode & MODE) };
 }
 
-function linkOf(fd: number, kind: EntryKind): { readonly target?: ByteString } {
+export function linkOf(fd: number, kind: EntryKind): { readonly target?: ByteString } {
   return kind === 'link' ? { target: fromBytes(readlinkat(fd, '')) } : {};
 }
 
-function kindOf(stats: BigIntStats): EntryKind {
+export function kindOf(stats: BigIntStats): EntryKind {
   if (stats.isFile()) return 'file';
   if (stats.isDirectory()) return 'folder';
   if (stats.isSymbolicLink()) return 'link';

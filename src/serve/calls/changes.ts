@@ -8,6 +8,7 @@ import {
   pathJson,
   type Viewed,
   viewChanges,
+  viewDifference,
 } from '../../cli/layers.ts';
 import type { Call } from '../../daemon/call.ts';
 import type { OwnEngine } from '../../engine.ts';
@@ -21,13 +22,18 @@ const MOST = 1000;
 const PIECE = 1 << 20;
 
 export const answerDiff: Answer<'Diff'> = async (parameters, context) => {
-  const { of, target = '/', paths = [], patch = false } = parameters;
+  const { of, against, target = '/', paths = [], patch = false } = parameters;
   const { call } = context;
   await using engine = context.openEngine();
   const request = requestOf(engine, context, { sandbox: of, target, paths });
-  return await viewChanges(request, (viewed) =>
-    patch ? patchReply(viewed, call) : changesReply(viewed, call),
-  );
+  const reply = (viewed: Viewed) => (patch ? patchReply : changesReply)(viewed, call);
+  if (against === undefined) return await viewChanges(request, reply);
+  if (target !== '/') {
+    throw new KilnError('E_ARGUMENT', `against: a snapshot is of a root, and not of ${target}`, {
+      hint: 'leave out target',
+    });
+  }
+  return await viewDifference(request, against, reply);
 };
 
 async function changesReply({ find }: Viewed, call: Call) {
@@ -53,12 +59,12 @@ function fitting<Item extends object>(items: readonly Item[]): Item[] {
   return items.slice(0, over === -1 ? items.length : over);
 }
 
-async function patchReply({ find, layer }: Viewed, call: Call) {
+async function patchReply({ find, sides }: Viewed, call: Call) {
   const { changes, truncated } = await find();
   const wanted = changes.filter(({ isAbove }) => !isAbove);
   let pieces: Buffer[] = [];
   let bytes = 0;
-  for await (const piece of patchOf(layer, wanted, call.signal)) {
+  for await (const piece of patchOf(sides, wanted, call.signal)) {
     if (bytes > 0 && bytes + piece.length > PIECE) {
       if (!call.head.more) throw tooLongError();
       await tellPatch(Buffer.concat(pieces), call);

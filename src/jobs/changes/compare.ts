@@ -1,0 +1,217 @@
+/**
+ * What two stacks of layers show differently, from the layers alone: only folders in which one stack has a layer that the
+ * other has not are read, so it takes time with what has changed. Names are merged as overlayfs merges them: the topmost
+ * entry counts, a whiteout (character device 0:0) hides what is below, and so does an opaque folder.
+ *
+ * The layers are hostile: names are looked up one by one below open folders, and nothing is followed.
+ */
+import { type BigIntStats, fstatSync } from 'node:fs';
+import { Budget } from '../../artifacts/budget.ts';
+import { type ByteString, joinBytes, toBytes } from '../../artifacts/pattern.ts';
+import { listEntries, reopenFile } from '../../artifacts/source.ts';
+import { closing, getXattrOf } from '../../host/calls/descriptor.ts';
+import { attempt, unlessErrno } from '../../host/calls/libc.ts';
+import { openPath, readlinkat } from '../../host/files/at.ts';
+import {
+  about,
+  type Change,
+  type Changes,
+  isSameContent,
+  isWithin,
+  kindOf,
+  linkOf,
+} from './walk.ts';
+
+/** A folder of one layer. */
+export interface Part {
+  readonly fd: number;
+  /** What owners are more than in an image. */
+  readonly base: number;
+}
+
+/** The topmost layer first. */
+export type Stack = readonly Part[];
+
+interface Shown extends Part {
+  readonly stats: BigIntStats;
+  /** Of a folder, what is merged in it. */
+  readonly parts: Stack;
+}
+
+export interface CompareRequest {
+  readonly now: Stack;
+  readonly before: Stack;
+  /** Only these, and what is below; all if there are none. */
+  readonly only: readonly ByteString[];
+  /** Mount points, which the init has made. */
+  readonly mounts: readonly ByteString[];
+  readonly most: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What has changed from `before` to `now`. @throws KilnError E_ARTIFACT_LIMIT; the signal's reason */
+export async function compareStacks(request: CompareRequest): Promise<Changes> {
+  const comparing = new Comparing(request);
+  const truncated = !(await comparing.run());
+  return { changes: comparing.changes.sort((a, b) => (a.path < b.path ? -1 : 1)), truncated };
+}
+
+/** What a stack shows at a path; undefined if `read` cannot, or nothing is there. */
+export function readInStack<Result>(
+  stack: Stack,
+  path: ByteString,
+  read: (fd: number) => Result,
+): Result | undefined {
+  using open = new DisposableStack();
+  let parts = stack;
+  let shown: Shown | undefined;
+  for (const name of path.split('/')) {
+    shown = look(parts, name, open);
+    if (shown === undefined) return undefined;
+    parts = shown.parts;
+  }
+  const fd = shown?.fd;
+  return fd === undefined ? undefined : attempt(() => read(fd));
+}
+
+class TooMany extends Error {}
+
+class Comparing {
+  readonly changes: Change[] = [];
+  readonly #request: CompareRequest;
+  readonly #budget: Budget;
+
+  constructor(request: CompareRequest) {
+    this.#request = request;
+    this.#budget = new Budget({}, request.signal);
+  }
+
+  /** False if there is more. */
+  async run(): Promise<boolean> {
+    try {
+      await this.#visit(this.#request.now, this.#request.before, '', 1);
+      return true;
+    } catch (error) {
+      if (error instanceof TooMany) return false;
+      throw error;
+    }
+  }
+
+  async #visit(now: Stack, before: Stack, path: ByteString, depth: number): Promise<void> {
+    this.#budget.checkDepth(depth);
+    const names = new Set<ByteString>();
+    for (const { fd } of differing(now, before)) {
+      using folder = attempt(() => closing(reopenFile(fd)));
+      if (folder === undefined) continue;
+      for (const { name } of listEntries(folder.fd, this.#budget)) names.add(name);
+    }
+    for (const name of [...names].sort()) {
+      if (this.#budget.due) await this.#budget.breathe();
+      const inner = joinBytes(path, name);
+      if (this.#leadsTo(inner)) await this.#entry(now, before, name, inner, depth);
+    }
+  }
+
+  async #entry(
+    now: Stack,
+    before: Stack,
+    name: ByteString,
+    path: ByteString,
+    depth: number,
+  ): Promise<void> {
+    using open = new DisposableStack();
+    const is = look(now, name, open);
+    const was = look(before, name, open);
+    if (is === undefined) {
+      if (was !== undefined) this.#add('removed', path, was);
+      return;
+    }
+    const isEmptyFile = is.stats.isFile() && is.stats.size === 0n;
+    if (was === undefined && isEmptyFile && this.#request.mounts.includes(path)) return;
+    const at = this.changes.length;
+    if (was === undefined) this.#add('added', path, is);
+    else if (this.#differs(is, was)) this.#add('changed', path, is, was);
+    if (!is.stats.isDirectory()) return;
+    await this.#visit(is.parts, was?.parts ?? [], path, depth + 1);
+    const isMount = this.#request.mounts.some((each) => isWithin(each, path));
+    if (was === undefined && isMount && this.changes.length === at + 1) this.changes.pop();
+  }
+
+  #differs(is: Shown, was: Shown): boolean {
+    if (isSameInode(is, was)) return false;
+    const kind = kindOf(is.stats);
+    if (kind !== kindOf(was.stats)) return true;
+    if (kind === 'link') return !readlinkat(is.fd, '').equals(readlinkat(was.fd, ''));
+    if (ownOf(is) !== ownOf(was)) return true;
+    if (kind !== 'file') return kind !== 'folder';
+    if (is.stats.size !== was.stats.size) return true;
+    using mine = attempt(() => closing(reopenFile(is.fd)));
+    using theirs = attempt(() => closing(reopenFile(was.fd)));
+    if (mine === undefined || theirs === undefined) return true;
+    return !isSameContent(mine.fd, theirs.fd, Number(is.stats.size), this.#budget);
+  }
+
+  #add(change: Change['change'], path: ByteString, shown: Shown, was?: Shown): void {
+    const { only, most } = this.#request;
+    if (only.length > 0 && !only.some((each) => isWithin(path, each))) return;
+    if (this.changes.length >= most) throw new TooMany();
+    this.#budget.spend('paths', path.length);
+    const kind = kindOf(shown.stats);
+    const before = was && kindOf(was.stats);
+    this.changes.push({
+      ...{ path, change, kind, ...about(shown.stats), ...linkOf(shown.fd, kind) },
+      ...(before === undefined || before === kind ? {} : { was: before }),
+      ...{ isProtected: false, isCopy: false, isAbove: false },
+    });
+  }
+
+  #leadsTo(path: ByteString): boolean {
+    const { only } = this.#request;
+    return only.length === 0 || only.some((each) => isWithin(path, each) || isWithin(each, path));
+  }
+}
+
+/** As overlayfs merges it. */
+function look(parts: Stack, name: ByteString, open: DisposableStack): Shown | undefined {
+  const folders: Part[] = [];
+  let top: Omit<Shown, 'parts'> | undefined;
+  for (const { fd: folder, base } of parts) {
+    const absent = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'];
+    const entry = unlessErrno(absent, () => open.use(closing(openPath(folder, toBytes(name)))));
+    if (entry === undefined) continue;
+    const { fd } = entry;
+    const stats = fstatSync(fd, { bigint: true });
+    if (stats.isCharacterDevice() && stats.rdev === 0n) break;
+    if (!stats.isDirectory()) {
+      // Below a folder, it is hidden.
+      top ??= { fd, base, stats };
+      break;
+    }
+    top ??= { fd, base, stats };
+    folders.push({ fd, base });
+    if (getXattrOf(fd, 'user.overlay.opaque')?.toString() === 'y') break;
+  }
+  return top && { ...top, parts: folders };
+}
+
+/** Those that only one of two stacks has. What both have at the bottom shows the same in both. */
+function differing(now: Stack, before: Stack): Part[] {
+  const [mine, theirs] = [now.map(identity), before.map(identity)];
+  let common = 0;
+  while (common < mine.length && mine.at(-1 - common) === theirs.at(-1 - common)) common++;
+  return [...now.slice(0, now.length - common), ...before.slice(0, before.length - common)];
+}
+
+function identity({ fd }: Part): string {
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  return `${dev}:${ino}`;
+}
+
+function isSameInode(a: Shown, b: Shown): boolean {
+  return a.stats.dev === b.stats.dev && a.stats.ino === b.stats.ino;
+}
+
+/** Mode and owners, as in an image. */
+function ownOf({ stats: { mode, uid, gid }, base }: Shown): string {
+  return [mode, uid - BigInt(base), gid - BigInt(base)].join();
+}
