@@ -17,7 +17,7 @@ import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { printJson } from './output/print.ts';
 import { sandboxOf } from './shell.ts';
-import { inKept, snapshotOf } from './snapshot.ts';
+import { type EnteredSandbox, inKept, snapshotOf } from './snapshot.ts';
 
 const EITHER = 'a snapshot, by its name or id, or the id of a kept sandbox';
 
@@ -146,29 +146,44 @@ export async function backTo(
   word: string | undefined,
   { kill, signal }: { readonly kill: boolean; readonly signal?: AbortSignal },
 ): Promise<Snapshot> {
-  const { paths, owner } = engine;
+  const { paths } = engine;
   const { record } = found;
-  const snapshot =
-    word === undefined ? await newestOf(engine, record.id) : await findSnapshot(paths, owner, word);
+  const snapshot = await snapshotFor(engine, record.id, word);
+  const back = async ({ sandbox }: Pick<EnteredSandbox, 'sandbox'>) => {
+    if (!kill) requireQuiet(found);
+    await rollBack(paths, sandbox, record, snapshot, signal);
+    return snapshot;
+  };
+  const enter = () => inKept(engine, found, back, { rollsBack: true });
+  return await (kill ? endingCommands(record, enter) : enter());
+}
+
+/** Ends commands in a sandbox until it can be entered alone. @throws what `enter` throws */
+export async function endingCommands<Result>(
+  record: ListedSandbox['record'],
+  enter: () => Promise<Result>,
+): Promise<Result> {
   const end = performance.now() + LEAVING;
   for (;;) {
-    if (kill) endCommands(record);
+    endCommands(record);
     try {
-      return await inKept(
-        engine,
-        found,
-        async ({ sandbox }) => {
-          if (!kill) requireQuiet(found);
-          await rollBack(paths, sandbox, record, snapshot, signal);
-          return snapshot;
-        },
-        { rollsBack: true },
-      );
+      return await enter();
     } catch (error) {
-      if (!kill || !isKilnCode(error, 'E_SANDBOX_BUSY') || performance.now() > end) throw error;
+      if (!isKilnCode(error, 'E_SANDBOX_BUSY') || performance.now() > end) throw error;
     }
     await sleep(PAUSE);
   }
+}
+
+/** What a sandbox goes back to: its newest one unless `word` names another. @throws KilnError E_NO_SNAPSHOT */
+export async function snapshotFor(
+  engine: OwnEngine,
+  id: string,
+  word: string | undefined,
+): Promise<Snapshot> {
+  return word === undefined
+    ? await newestOf(engine, id)
+    : await findSnapshot(engine.paths, engine.owner, word);
 }
 
 async function newestOf({ paths, owner }: OwnEngine, id: string): Promise<Snapshot> {
@@ -184,7 +199,8 @@ function endCommands({ init }: ListedSandbox['record']): void {
   for (const pid of commandsOf(init)) attempt(() => process.kill(pid, 'SIGKILL'));
 }
 
-function requireQuiet({ id, record }: ListedSandbox): void {
+/** @throws KilnError E_ROLLBACK */
+export function requireQuiet({ id, record }: ListedSandbox): void {
   const { length } = commandsOf(record.init);
   if (length === 0) return;
   throw new KilnError('E_ROLLBACK', `${length} processes run in sandbox ${id}`, {

@@ -89,7 +89,7 @@ export async function inKept<Result>(
   }
   if (record.session === undefined) {
     throw new KilnError('E_SNAPSHOT', `sandbox ${id} is not kept: it ends with its command`, {
-      hint: 'keep one: `kiln run --keep -- COMMAND`; an open sandbox of the API has no snapshots',
+      hint: 'keep one: `kiln run --keep -- COMMAND`; for an open sandbox of the API, call Snapshot on kilnd’s socket',
     });
   }
   const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id, how);
@@ -166,6 +166,8 @@ function removeCommand(caller: Caller): KilnCommand {
     .action(async (words: string[]) => {
       await using engine = caller.openEngine();
       const { paths, owner } = engine;
+      // What is over must not hold those that it stands on.
+      await sweepSnapshots(paths, owner);
       const remove = async (word: string) => {
         const { id } = await findSnapshot(paths, owner, word);
         await removeSnapshot(paths, id);

@@ -40,6 +40,8 @@ const METHODS: readonly Name[] = [
   ...(['GetVersion', 'Run', 'OpenSandbox', 'Execute', 'SendInput', 'SendSignal'] as const),
   ...(['ResizeTerminal', 'WriteFile', 'ReadFile', 'CloseSandbox'] as const),
   ...(['ListSandboxes', 'KillSandbox'] as const),
+  // Of open sandboxes; others are a worker's.
+  ...(['Snapshot', 'Rollback'] as const),
 ];
 
 /** What a user's command line, or call, may have at most: reading more may take long. */

@@ -355,7 +355,19 @@ test('a program keeps a sandbox’s files, forks them and goes back', async (t) 
   for (const id of [sandbox, ...forks]) t.is(await cat(id), 'one');
   {
     await using opened = await kiln.open({ surroundings, user: 'root' });
-    await t.throwsAsync(kiln.snapshot(opened.id), { code: 'E_SNAPSHOT' });
+    await opened.exec('echo more > /root/b');
+    const own = await kiln.snapshot(opened.id);
+    t.deepEqual(
+      (await kiln.diff(own)).changes.map(({ path }) => path),
+      ['root/b'],
+    );
+    await opened.exec('echo three > /root/a; rm /root/b');
+    const running = opened.exec('sleep 1000').catch((error: ExecError) => error.signal);
+    await opened.exec('until ps | grep -q "[s]leep 1000"; do sleep 0.1; done');
+    await t.throwsAsync(kiln.rollback(opened.id), { code: 'E_SANDBOX_BUSY' });
+    t.is(await kiln.rollback(opened.id, { kill: true }), own);
+    t.is(await running, 'SIGKILL');
+    t.is((await opened.exec('cat /root/a /root/b')).stdout, 'one\nmore\n');
   }
   for (const id of [sandbox, ...forks]) await kiln.kill(id);
   await kiln.removeSnapshot('by-program');

@@ -17,6 +17,7 @@ interface Entry extends OpenSandbox {
   readonly close: () => void;
   readonly bound: boolean;
   uses: number;
+  isClosedToOthers: boolean;
   timer: NodeJS.Timeout | undefined;
 }
 
@@ -45,7 +46,7 @@ export class OpenSandboxes {
       hold?.[Symbol.dispose]();
       resolve();
     };
-    const state = { uses: 0, timer: undefined };
+    const state = { uses: 0, isClosedToOthers: false, timer: undefined };
     const entry: Entry = { sandbox, plan, uid, closed, close, bound, ...state };
     this.#all.set(sandbox.id, entry);
     this.#wait(entry);
@@ -59,7 +60,7 @@ export class OpenSandboxes {
 
   /**
    * Uses a sandbox, which stays open meanwhile.
-   * @throws KilnError E_NO_SANDBOX where there is none, or it is somebody else's
+   * @throws KilnError E_NO_SANDBOX where there is none, or it is somebody else's; E_SANDBOX_BUSY
    */
   async use<Result>(
     id: string,
@@ -67,6 +68,27 @@ export class OpenSandboxes {
     act: (open: OpenSandbox) => Promise<Result>,
   ): Promise<Result> {
     const entry = this.#find(id, uid);
+    if (entry.isClosedToOthers) throw busyError(id);
+    return await this.#use(entry, act);
+  }
+
+  /** Uses a sandbox in which nothing else is done meanwhile. @throws as use() */
+  async useAlone<Result>(
+    id: string,
+    uid: number,
+    act: (open: OpenSandbox) => Promise<Result>,
+  ): Promise<Result> {
+    const entry = this.#find(id, uid);
+    if (entry.isClosedToOthers || entry.uses > 0) throw busyError(id);
+    entry.isClosedToOthers = true;
+    try {
+      return await this.#use(entry, act);
+    } finally {
+      entry.isClosedToOthers = false;
+    }
+  }
+
+  async #use<Result>(entry: Entry, act: (open: OpenSandbox) => Promise<Result>): Promise<Result> {
     entry.uses++;
     clearTimeout(entry.timer);
     try {
@@ -109,4 +131,10 @@ export class OpenSandboxes {
       entry.close();
     }
   }
+}
+
+function busyError(id: string): KilnError {
+  return new KilnError('E_SANDBOX_BUSY', `sandbox ${id} is in use by another call`, {
+    hint: 'wait until that has ended; Snapshot and Rollback end it with `kill`',
+  });
 }

@@ -1,5 +1,12 @@
-/** Snapshots of kept sandboxes, for programs: as `kiln snapshot`, `kiln fork` and `kiln rollback`. */
-import { backTo, forks, snapshotMeant } from '../../cli/fork.ts';
+/** Snapshots of kept and open sandboxes, for programs: as `kiln snapshot`, `kiln fork` and `kiln rollback`. */
+import {
+  backTo,
+  endingCommands,
+  forks,
+  requireQuiet,
+  snapshotFor,
+  snapshotMeant,
+} from '../../cli/fork.ts';
 import { snapshotOf } from '../../cli/snapshot.ts';
 import { defined } from '../../defined.ts';
 import {
@@ -8,16 +15,31 @@ import {
   removeSnapshot,
   type Snapshot,
   snapshotBytes,
+  sweepSnapshots,
 } from '../../image/store/snapshots.ts';
-import { findSandbox } from '../../sandbox/domain/sandbox-record.ts';
+import {
+  findSandbox,
+  type ListedSandbox,
+  readSandboxRecord,
+} from '../../sandbox/domain/sandbox-record.ts';
+import { rollBack } from '../../snapshot/restore.ts';
+import { takeSnapshot } from '../../snapshot/take.ts';
 import { forbiddenError } from '../../users/configuration.ts';
-import type { Answer } from './context.ts';
+import type { Answer, CallContext } from './context.ts';
+import type { OpenSandbox } from './open-sandboxes.ts';
 
 export const answerSnapshot: Answer<'Snapshot'> = async ({ sandbox, name, kill }, context) => {
+  const { call, daemon } = context;
+  if (daemon?.sandboxes.has(sandbox, uidOf(context)) === false) return await daemon.work(call);
   await using engine = context.openEngine();
-  const { signal } = context.call;
   const found = await findSandbox(engine, sandbox);
-  return { snapshot: (await snapshotOf(engine, found, { name, kill, signal })).id };
+  const options = { name, kill, signal: call.signal };
+  if (daemon === undefined) return { snapshot: (await snapshotOf(engine, found, options)).id };
+  await sweepSnapshots(engine.paths, engine.owner);
+  const taken = await inOpen(found, kill, context, (opened) =>
+    takeSnapshot(engine, { ...opened, kept: opened.plan.command }, found.record, options),
+  );
+  return { snapshot: taken.id };
 };
 
 /** How long forks are kept, ms, unless the call says. */
@@ -34,12 +56,44 @@ export const answerFork: Answer<'Fork'> = async ({ from, number = 1, keep = KEPT
 };
 
 export const answerRollback: Answer<'Rollback'> = async (parameters, context) => {
-  const { sandbox, snapshot, kill = false } = parameters;
+  const { call, daemon } = context;
+  const { sandbox: id, snapshot: word, kill = false } = parameters;
+  if (daemon?.sandboxes.has(id, uidOf(context)) === false) return await daemon.work(call);
   await using engine = context.openEngine();
-  const found = await findSandbox(engine, sandbox);
-  const how = { kill, signal: context.call.signal };
-  return { snapshot: (await backTo(engine, found, snapshot, how)).id };
+  const found = await findSandbox(engine, id);
+  const how = { kill, signal: call.signal };
+  if (daemon === undefined) return { snapshot: (await backTo(engine, found, word, how)).id };
+  const snapshot = await snapshotFor(engine, found.id, word);
+  await inOpen(found, kill, context, async ({ sandbox }) => {
+    if (!kill) requireQuiet(found);
+    try {
+      await rollBack(engine.paths, sandbox, found.record, snapshot, call.signal);
+    } catch (error) {
+      // Files of both states are no use to its caller.
+      if (readSandboxRecord(found.folder)?.rollback !== undefined) await sandbox.close();
+      throw error;
+    }
+  });
+  return { snapshot: snapshot.id };
 };
+
+function uidOf({ call }: CallContext): number {
+  return call.head.identity.uid;
+}
+
+/** Nothing else is done in the open sandbox meanwhile. @throws KilnError E_SANDBOX_BUSY, E_NO_SANDBOX */
+async function inOpen<Result>(
+  { id, record }: ListedSandbox,
+  kill: boolean | undefined,
+  context: CallContext,
+  act: (open: OpenSandbox) => Promise<Result>,
+): Promise<Result> {
+  const enter = async () => {
+    if (context.daemon === undefined) throw new TypeError('open sandboxes are in the daemon');
+    return await context.daemon.sandboxes.useAlone(id, uidOf(context), act);
+  };
+  return await (kill === true ? endingCommands(record, enter) : enter());
+}
 
 export const answerListSnapshots: Answer<'ListSnapshots'> = async (_, context) => {
   await using engine = context.openEngine();
@@ -49,6 +103,8 @@ export const answerListSnapshots: Answer<'ListSnapshots'> = async (_, context) =
 export const answerRemoveSnapshot: Answer<'RemoveSnapshot'> = async ({ snapshot }, context) => {
   await using engine = context.openEngine();
   const { id } = await findSnapshot(engine.paths, engine.owner, snapshot);
+  // What is over must not hold those that it stands on.
+  await sweepSnapshots(engine.paths, engine.owner);
   await removeSnapshot(engine.paths, id);
   return {};
 };
