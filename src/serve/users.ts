@@ -98,6 +98,9 @@ const WITHOUT_SANDBOX = [
   ...['ps', 'kill', 'gc', 'df', 'config', 'events', 'attach', 'wait', 'logs', 'results'],
 ];
 
+/** What looks into a sandbox that is there, or at a snapshot, and makes none. */
+const ENTERING_KEPT = ['cp', 'diff', 'apply', 'discard', 'snapshot', 'rollback'];
+
 /** How long a wait may be that nobody is told of, ms. */
 const SAID_AFTER = 500;
 /** Between two looks whether a sandbox that nobody has has ended, ms. */
@@ -215,6 +218,7 @@ function entersOnly(name: string, words: readonly string[]): boolean {
   if (name === 'shell') return words.length === 1 && !words[0]?.startsWith('-');
   // The first step of a CI job opens its sandbox; what comes after enters that.
   if (name === 'ci') return words[0] === 'gitlab' && ENTERING.includes(words[1] ?? '');
+  if (ENTERING_KEPT.includes(name)) return true;
   return name === 'exec' || (name === 'build' && words[0] === '--resume');
 }
 

@@ -5,7 +5,7 @@ import { OTHER, USER, type UserState, userState } from '../support/second-user.t
 const test = anyTest as TestFn<UserState>;
 
 test.before(async (t) => {
-  t.context = await userState();
+  t.context = await userState('  limits: { sandboxes: 3 }\n');
 });
 test.after.always(async ({ context }) => {
   await context[Symbol.asyncDispose]();
@@ -41,10 +41,16 @@ test('a user keeps, forks and rolls back own sandboxes, and no other user’s', 
   t.is(await ok('run', '--from', 'mine', '--', 'cat', '/home/build/a'), 'one');
   const fork = await ok('fork', 'mine');
   t.is(await ok('exec', fork, '--', 'cat', '/home/build/a'), 'one');
+  // Looking into sandboxes takes no room for another one.
+  const last = await ok('fork', 'mine');
   await ok('exec', id, '--', 'sh', '-c', 'echo two > /home/build/a');
+  await ok('snapshot', last);
   await ok('rollback', id);
   t.is(await ok('exec', id, '--', 'cat', '/home/build/a'), 'one');
   t.is(await ok('diff', 'mine'), 'A home/build/a');
+  t.is(await ok('diff', id, 'mine'), '');
+  await ok('kill', last);
+  await ok('gc');
 
   for (const words of [
     ['snapshot', id],
