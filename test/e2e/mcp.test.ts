@@ -85,8 +85,8 @@ test.serial('the MCP server runs commands and copies files, within its options',
   mkdirSync(place);
   await using served = await serve(t.context, place, ['--memory', '64M', '--env', 'GIVEN=yes']);
   t.deepEqual((await served.tools()).sort(), [
-    ...['build_package', 'close_sandbox', 'exec_command', 'fetch_artifact'],
-    ...['open_sandbox', 'read_file', 'run_command', 'write_file'],
+    ...['build_package', 'checkpoint', 'close_sandbox', 'diff', 'exec_command', 'fetch_artifact'],
+    ...['open_sandbox', 'read_file', 'rollback', 'run_command', 'write_file'],
   ]);
   const command = 'cat; echo $GIVEN; tail -n +3 /proc/net/dev | wc -l; echo err >&2; exit 3';
   const ran = await served.call('run_command', { command, stdin: 'in\n' });
@@ -298,3 +298,42 @@ test.serial('a server for an image that is not there ends at once', async (t) =>
   t.is(exitCode, 125);
   t.regex(String(stderr), /there is no image and no recipe called nosuch \[E_IMAGE_MISSING\]/);
 });
+
+test.serial(
+  'an assistant keeps the files of a sandbox, looks at changes and goes back',
+  async (t) => {
+    const { beside, kiln } = t.context;
+    const place = join(beside, 'mcp-checkpoints');
+    mkdirSync(place);
+    await using served = await serve(t.context, place, ['--user', 'root']);
+    const sandbox = await served.call('open_sandbox', {});
+    const run = async (command: string) => await served.call('exec_command', { sandbox, command });
+    await run('echo one >/root/a; echo keep >/root/b');
+    const checkpoint = await served.call('checkpoint', { sandbox });
+    t.regex(checkpoint, /^[0-9a-f]{10}$/);
+    await run('echo two >>/root/a; rm /root/b; echo new >/root/c');
+    const since = await served.call('diff', { sandbox, checkpoint });
+    t.regex(since, /^changed "root\/a"\nremoved "root\/b"\nadded "root\/c"\n\n/);
+    t.regex(since, /^ one\n\+two$/m);
+    const all = await served.call('diff', { sandbox });
+    t.regex(all, /^added "root\/a"\nadded "root\/c"\n/);
+    // What the diffs were made of is gone.
+    const listed = async () =>
+      JSON.parse(String((await kiln(['snapshot', 'ls', '--json'])).stdout));
+    t.deepEqual(
+      (await listed()).map(({ id }: { id: string }) => id),
+      [checkpoint],
+    );
+    await run('sleep 1000 >/dev/null 2>&1 & true');
+    t.is(await served.call('rollback', { sandbox, checkpoint }), 'done');
+    t.is(await run('cat /root/a /root/b; ls /root'), 'exit status 0\nstdout:\none\nkeep\na\nb\n');
+    t.regex(await served.call('diff', { sandbox, checkpoint }), /^\n/);
+    // Another snapshot of the caller's is none of this sandbox.
+    const other = await served.call('open_sandbox', {});
+    const refused = await served.call('rollback', { sandbox: other, checkpoint });
+    t.regex(refused, /^!there is no checkpoint/);
+    t.regex(await served.call('diff', { sandbox: other, checkpoint }), /^!there is no checkpoint/);
+    await served.call('close_sandbox', { sandbox });
+    t.deepEqual(await listed(), []);
+  },
+);

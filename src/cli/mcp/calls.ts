@@ -35,6 +35,12 @@ import { describeError, exitStatus, limitText, printEgressRefusals } from '../ou
 const SHOWN = 64 * 1024;
 const FILE_MAX = 1 << 20;
 
+/** Changes that a diff lists. */
+const CHANGES_SHOWN = 1000;
+
+/** Checkpoints of a sandbox, which goes on above none of them. */
+const CHECKPOINTS_MAX = 32;
+
 /** Sandboxes that are open at a time. */
 const OPEN_MAX = 8;
 
@@ -79,6 +85,7 @@ interface Outcome {
 interface Opened {
   readonly kiln: Kiln;
   readonly sandbox: Sandbox;
+  readonly checkpoints: Set<string>;
 }
 
 export class Tools {
@@ -185,7 +192,7 @@ export class Tools {
     try {
       const image = (await this.#imageOf(named, kiln)) ?? HOST_IMAGE;
       const sandbox = await kiln.open({ ...this.#settings.sandbox, image });
-      this.#open.set(sandbox.id, { kiln, sandbox });
+      this.#open.set(sandbox.id, { kiln, sandbox, checkpoints: new Set() });
       const forget = () => {
         this.#open.delete(sandbox.id);
         kiln.close();
@@ -243,6 +250,43 @@ export class Tools {
     await this.#own(id).sandbox.writeFile(path, content);
   }
 
+  /** What an open sandbox has written to its root, as it is now. @throws what {@link #own} throws */
+  async checkpoint(id: string): Promise<string> {
+    const { kiln, checkpoints } = this.#own(id);
+    if (checkpoints.size >= CHECKPOINTS_MAX) {
+      throw new Error(`${CHECKPOINTS_MAX} checkpoints are the most of a sandbox`);
+    }
+    const made = await kiln.snapshot(id);
+    checkpoints.add(made);
+    return made;
+  }
+
+  /** Ends what runs in the sandbox. @throws what {@link #own} throws */
+  async rollback(id: string, checkpoint: string): Promise<void> {
+    const { kiln, checkpoints } = this.#own(id);
+    requireOwn(checkpoints, checkpoint);
+    await kiln.rollback(id, { snapshot: checkpoint, kill: true });
+  }
+
+  /** What has changed since the checkpoint, or since the sandbox was opened. @throws what {@link #own} throws */
+  async diff(id: string, checkpoint: string | undefined): Promise<string> {
+    const { kiln, checkpoints } = this.#own(id);
+    if (checkpoint !== undefined) requireOwn(checkpoints, checkpoint);
+    const now = await kiln.snapshot(id);
+    try {
+      const { changes, truncated } = await kiln.diff(now, { against: checkpoint });
+      const shown = changes.slice(0, CHANGES_SHOWN);
+      const lines = shown.map(({ change, path }) => `${change} ${JSON.stringify(path)}`);
+      if (truncated || changes.length > shown.length) lines.push('[more changes are left out]');
+      const patch = await kiln.patch(now, { against: checkpoint });
+      const left = patch.length - SHOWN;
+      const end = left > 0 ? [`[${left} bytes left out]`] : [];
+      return [...lines, '', patch.subarray(0, SHOWN).toString(), ...end].join('\n');
+    } finally {
+      await kiln.removeSnapshot(now);
+    }
+  }
+
   /** A failure of kiln's has the status that `kiln run` has for it. */
   async #ending(act: (output: Record<'stdout' | 'stderr', Tail>) => Promise<Outcome>) {
     const output = { stdout: new Tail(), stderr: new Tail() };
@@ -277,6 +321,12 @@ export class Tools {
     this.#open.delete(id);
     await sandbox.close();
   }
+}
+
+/** @throws Error for another snapshot of the caller's: what is in it is not the assistant's to see */
+function requireOwn(checkpoints: ReadonlySet<string>, checkpoint: string): void {
+  if (checkpoints.has(checkpoint)) return;
+  throw new Error(`there is no checkpoint ${checkpoint} of this sandbox: checkpoint makes one`);
 }
 
 /**

@@ -40,7 +40,8 @@ const MCP = {
 };
 
 const EXAMPLES = `
-Tools: run_command, open_sandbox, exec_command, read_file, write_file, close_sandbox, build_package, fetch_artifact.
+Tools: run_command, open_sandbox, exec_command, read_file, write_file, checkpoint, rollback, diff, close_sandbox,
+build_package, fetch_artifact.
 Limits and network are those of the options here, and no tool changes them. Results and artifacts go to a folder of
 each call below --resultdir, and nowhere else. Sandboxes end with the server.
 
@@ -83,6 +84,7 @@ const image = z
   );
 const command = z.string().min(1).describe('A command line for /bin/sh in the sandbox');
 const sandbox = z.string().describe('The id that open_sandbox gave');
+const checkpoint = z.string().describe('The id that checkpoint gave');
 const path = z.string().startsWith('/').describe('An absolute path in the sandbox');
 
 async function serve(kiln: Tools, caller: Caller): Promise<void> {
@@ -188,6 +190,27 @@ function addTools(server: McpServer, kiln: Tools): void {
       await kiln.writeFile(id, file, content);
       return text(`${Buffer.byteLength(content)} bytes`);
     },
+  );
+  tool(
+    'checkpoint',
+    'Keep the files of an open sandbox as they are now, for rollback and diff, while no command runs there. Not part of it: /tmp, /run and binds.',
+    { sandbox },
+    async ({ sandbox: id }) => text(await kiln.checkpoint(id)),
+  );
+  tool(
+    'rollback',
+    'Make the files of an open sandbox what they were at a checkpoint of it. Commands that run there are ended.',
+    { sandbox, checkpoint },
+    async ({ sandbox: id, checkpoint: to }) => {
+      await kiln.rollback(id, to);
+      return text('done');
+    },
+  );
+  tool(
+    'diff',
+    'Show what has changed in the files of an open sandbox since a checkpoint or, without one, since it was opened: a line for each change, and a patch of text files.',
+    { sandbox, checkpoint: checkpoint.optional() },
+    async ({ sandbox: id, checkpoint: since }) => text(await kiln.diff(id, since)),
   );
   tool(
     'close_sandbox',
