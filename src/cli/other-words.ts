@@ -31,7 +31,6 @@ const OPTIONS: ReadonlyMap<string, string> = new Map(
     '--privileged': 'no sandbox is privileged: --cap-add and --profile give what a command needs',
     '--entrypoint':
       'it is an option of `kiln run`: no other command runs the ENTRYPOINT of an image',
-    '--mount': 'write --bind SRC:DST[:ro] for files of this host, --tmpfs DST for memory',
     '--read-only': 'no command changes an image: what it writes is gone with the sandbox',
     '--cap-drop': 'a command has no capability but those of --cap-add, and root’s few',
     '--security-opt': '--seccomp, --label and --profile are what it stands for',

@@ -22,6 +22,7 @@ import { type RunHooks, type RunReport, run } from '../jobs/run/run.ts';
 import { Timeline } from '../jobs/run/timeline.ts';
 import { requireStart, wholeCommand } from '../jobs/run/whole-command.ts';
 import { timeInMilliseconds } from '../options/measures.ts';
+import { MOUNT } from '../options/mount.ts';
 import { row } from '../options/row.ts';
 import { RUN, type RunOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
@@ -116,7 +117,7 @@ export function commandFor(
     )
     .passThroughOptions();
   return it
-    .rows({ ...RUN, publish: PUBLISH }, caller)
+    .rows({ ...RUN, mount: MOUNT, publish: PUBLISH }, caller)
     .addHelpText('after', EXAMPLES)
     .action((argv: string[], given: RunOptions) => act(argv, given, it));
 }

@@ -7,6 +7,7 @@ import { isKilnCode, KilnError } from '../errors.ts';
 import { currentAction } from '../events/action.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import { MOUNT } from '../options/mount.ts';
 import { EXEC, type ExecOptions, SHELL, type ShellOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
 import {
@@ -44,7 +45,7 @@ export function command(caller: Caller): KilnCommand {
     .usage('[options] | ID')
     .argument('[id]', ID);
   return it
-    .rows(SHELL, caller)
+    .rows({ ...SHELL, mount: MOUNT }, caller)
     .addHelpText('after', EXAMPLES)
     .action(async (id: string | undefined, options: ShellOptions) => {
       if (id !== undefined) refuseOptions(it.given(), `the sandbox ${id}`, AS_MADE);

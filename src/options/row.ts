@@ -30,6 +30,8 @@ interface Facts {
   readonly preset?: string;
   /** The command wants it. */
   readonly required?: true;
+  /** It is another spelling: the flag and value for a word of it. @throws InvalidArgumentError */
+  readonly again?: (word: string) => readonly [flag: string, value: string];
   /** Help does not tell of it. */
   readonly hidden?: true;
 }

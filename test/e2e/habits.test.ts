@@ -1,5 +1,5 @@
 /** What people are used to from podman and docker: understood, or answered with kiln's own word. */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
@@ -25,6 +25,25 @@ test('-v, -e, -w, -u, -i and --rm of kiln run work as with docker', async (t) =>
     ...['-u', '0', '--network', 'none', '--', 'sh', '-c', 'cat file; echo; echo $NAME; pwd; id -u'],
   );
   t.is(stdout, 'of the host\nvalue\n/in\n0', String(stderr));
+});
+
+test('--mount is podman’s spelling of --bind and --tmpfs', async (t) => {
+  const folder = join(state.beside, 'mounted');
+  await mkdir(folder);
+  await writeFile(join(folder, 'file'), 'of the host');
+  const { stdout, stderr } = await run(
+    ...['--mount', `type=bind,src=${folder},dst=/in,readonly`],
+    ...[`--mount=type=bind,source=${folder},target=/out,ro=false`],
+    ...['--mount', 'type=tmpfs,destination=/scratch,tmpfs-size=1M', '--'],
+    ...[
+      'sh',
+      '-c',
+      'cat /in/file; echo; touch /in/a || echo no; echo b >/out/b; df -k /scratch; echo --mount',
+    ],
+  );
+  t.regex(String(stdout), /^of the host\nno\n.* 1024 .*\/scratch\n--mount$/s, String(stderr));
+  t.false(existsSync(join(folder, 'a')));
+  t.is(readFileSync(join(folder, 'b'), 'utf8'), 'b\n');
 });
 
 test('-it is two flags, and words after the command are its own', async (t) => {

@@ -92,7 +92,25 @@ export class KilnCommand extends Command {
   }
 
   override parseOptions(argv: string[]): ReturnType<Command['parseOptions']> {
-    return super.parseOptions(withPresets(this.options, argv, this.#passesThrough));
+    const again = (option: RowOption, word: string) => this.#again(option, word);
+    return super.parseOptions(withPresets(this.options, argv, this.#passesThrough, again));
+  }
+
+  /** The words that an option which is another spelling stands for. */
+  #again({ flags, row }: RowOption, word: string): readonly string[] {
+    try {
+      const [flag, value] = row.again?.(word) ?? [];
+      if (flag === undefined || value === undefined) return [];
+      if (this.options.some(({ long }) => long === flag)) return [flag, value];
+      throw new InvalidArgumentError(`kiln ${wordsOf(this)} has no ${flag}.`);
+    } catch (error) {
+      if (!(error instanceof InvalidArgumentError)) throw error;
+      const { exitCode, code } = error;
+      return this.error(
+        `error: option '${flags}' argument '${word}' is invalid. ${error.message}`,
+        { exitCode, code },
+      );
+    }
   }
 
   override passThroughOptions(passThrough = true): this {
@@ -105,6 +123,7 @@ function withPresets(
   options: readonly Option[],
   argv: readonly string[],
   passesThrough: boolean,
+  again: (option: RowOption, word: string) => readonly string[],
 ): string[] {
   const words: string[] = [];
   for (let at = 0; at < argv.length; at++) {
@@ -113,6 +132,17 @@ function withPresets(
       return [...words, ...argv.slice(at)];
     }
     const option = options.find(({ long, short }) => word === long || word === short);
+    const spelled = options.find(
+      (each): each is RowOption =>
+        each instanceof RowOption &&
+        each.row.again !== undefined &&
+        (word === each.long || word.startsWith(`${each.long}=`)),
+    );
+    if (spelled !== undefined && (word !== spelled.long || at + 1 < argv.length)) {
+      const value = word === spelled.long ? argv[++at] : word.slice(`${spelled.long}=`.length);
+      words.push(...again(spelled, value ?? ''));
+      continue;
+    }
     // commander also reads a [ inside <> as an optional value.
     if (option?.optional && !option.required) words.push(`${option.long}=${option.presetArg}`);
     else words.push(word);

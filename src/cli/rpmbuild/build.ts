@@ -10,6 +10,7 @@ import {
   type ChainOptions,
   type RecipeOptions,
 } from '../../options/build.ts';
+import { MOUNT } from '../../options/mount.ts';
 import { type DetachOptions, LIMITS } from '../../options/sandbox.ts';
 import { findSandbox } from '../../sandbox/domain/sandbox-record.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
@@ -57,7 +58,7 @@ export function command(caller: Caller): KilnCommand {
     .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
     .argument('[source...]', 'a source package, or the name or path of a recipe (.yaml, .ts)');
   return it
-    .rows(BUILDS, caller)
+    .rows({ ...BUILDS, mount: MOUNT }, caller)
     .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)
     .action(async (sources: HeldPath[], given: AllOptions) => {
       const [source] = sources;
