@@ -57,7 +57,7 @@ function partsOf(word: string): ReadonlyMap<string, string> {
  * The words for `--bind` or `--tmpfs` that mean the same.
  * @throws InvalidArgumentError
  */
-export function mountAgain(word: string): readonly [flag: string, value: string] {
+function mountAgain(word: string): readonly [flag: string, value: string] {
   const parts = partsOf(word);
   const type = needed(parts.get('type'), `it has no type: ${HOW}`);
   if (type !== 'bind' && type !== 'tmpfs')
