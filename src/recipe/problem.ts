@@ -18,10 +18,10 @@ const IMAGE_HINT =
 /** Of broken YAML each character can be one. */
 export const SHOWN = 50;
 
-/** Of kinds of files that are no recipes. */
-const CODES = new Map<string, ErrorCode>([
-  ['configuration', 'E_CONFIGURATION'],
-  ['job', 'E_JOB_FILE'],
+/** Of kinds of files that are no recipes, the codes of their errors. */
+const CODES = new Map<string, { readonly code: ErrorCode }>([
+  ['configuration', { code: 'E_CONFIGURATION' }],
+  ['job', { code: 'E_JOB_FILE' }],
 ]);
 
 /** The file is a recipe or another that people write. The code is E_RECIPE, or one of {@link CODES}. */
@@ -38,7 +38,7 @@ export class RecipeError extends KilnError {
     const ordered = [...problems].sort((a, b) => (a.file === b.file ? a.line - b.line : 0));
     const lines = ordered.slice(0, SHOWN).map((problem) => `  ${formatProblem(problem)}`);
     if (ordered.length > SHOWN) lines.push(`  and ${ordered.length - SHOWN} more`);
-    super(CODES.get(kind) ?? 'E_RECIPE', `${kind} ${file} has ${count}:\n${lines.join('\n')}`, {
+    super(CODES.get(kind)?.code ?? 'E_RECIPE', `${kind} ${file} has ${count}:\n${lines.join('\n')}`, {
       hint,
       details: { problems: ordered },
     });

@@ -21,6 +21,7 @@ const THINGS = new Set([
     'entrypoint',
     'env',
     'farm',
+    'file',
     'hostname',
     'image',
     'interactive',

@@ -418,7 +418,7 @@ test.serial('a CI service hears of the progress, and gets junit.xml', async (t) 
   const said = String(stdout);
   t.regex(said, /^::group::compile\n::stop-commands::(\S+)\n[\s\S]*^::\1::\n::endgroup::$/m);
   t.regex(said, /^::error file=a\.c,line=7,col=3::too bad$/m);
-  t.regex(said, /^::error title=bad%3A compile::[^\n]+\n::error file=/m, 'the failure first');
+  t.regex(said, /^::error title=bad-1-1%3A compile::[^\n]+\n::error file=/m, 'the failure first');
   t.regex(said, /^::error title=%25check::unit failed$/m);
   t.regex(await readFile(summary, 'utf8'), /^### ` bad-1-1 ` failed in compile/);
   t.is(await query(join(alone, 'junit.xml'), 'count(//testcase[@name="compile"]/failure)'), '1');

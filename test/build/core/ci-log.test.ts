@@ -78,7 +78,7 @@ for (const [title, env, options] of [
           '::endgroup::',
         ]),
       );
-      t.regex(executed[groups.length] ?? '', /^::error title=evil%3A check::%25check failed/);
+      t.regex(executed[groups.length] ?? '', /^::error title=evil-1-1%3A check::%25check failed/);
       // What is in a group is of that part.
       const [, compile = ''] = /::group::compile\n([\s\S]*?)::endgroup::/.exec(seen.out) ?? [];
       t.regex(compile, /^::stop-commands::\S+\nExecuting\(%build\): /);
