@@ -38,10 +38,14 @@ export class RecipeError extends KilnError {
     const ordered = [...problems].sort((a, b) => (a.file === b.file ? a.line - b.line : 0));
     const lines = ordered.slice(0, SHOWN).map((problem) => `  ${formatProblem(problem)}`);
     if (ordered.length > SHOWN) lines.push(`  and ${ordered.length - SHOWN} more`);
-    super(CODES.get(kind)?.code ?? 'E_RECIPE', `${kind} ${file} has ${count}:\n${lines.join('\n')}`, {
-      hint,
-      details: { problems: ordered },
-    });
+    super(
+      CODES.get(kind)?.code ?? 'E_RECIPE',
+      `${kind} ${file} has ${count}:\n${lines.join('\n')}`,
+      {
+        hint,
+        details: { problems: ordered },
+      },
+    );
     this.problems = ordered;
   }
 }

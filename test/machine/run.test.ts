@@ -184,7 +184,9 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   t.regex(String((await cp(`${id}:/tmp/none`, taken)).stderr), /\/tmp\/none/);
 
   t.regex(String((await state.kiln(['ps'])).stdout), new RegExp(`^${id} +kept .* ${domain} `, 'm'));
-  t.regex(String((await state.kiln(['stop', id])).stdout), /it is gone/);
+  const stopped = await state.kiln(['stop', id]);
+  t.is(stopped.stdout, id);
+  t.regex(String(stopped.stderr), /it is gone/);
 
   t.is((await execa('virsh', ['-q', '-c', machineUri, 'list', '--all', '--name'])).stdout, '');
   t.deepEqual(processesNaming(domain), []);
