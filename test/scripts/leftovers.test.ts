@@ -47,6 +47,14 @@ function hierarchy(): string {
   return cgroupHierarchies().find(isOurs)?.path ?? '';
 }
 
+/** Once what was in it has ended. Another kiln may have been first. */
+function isRemoved(group: string): boolean {
+  try {
+    rmdirSync(group);
+  } catch {}
+  return !existsSync(group);
+}
+
 test('leftovers of a run are found, and what another kiln does meanwhile is not', async (t) => {
   t.timeout(300_000 * PATIENCE);
   const [ours, theirs] = [folder(), folder()];
@@ -84,7 +92,7 @@ test('a cgroup is found even if its state’s folder is gone', async (t) => {
   const ours = folder();
   using left = new Leftovers([ours]);
   const groups: string[] = [];
-  let inner = '';
+  const child = spawn('sleep', ['600'], { stdio: 'ignore', env: {}, cwd: '/' });
   const make = (name: string) => {
     mkdirSync(join(hierarchy(), name), { recursive: true });
     groups.push(join(hierarchy(), name));
@@ -95,9 +103,8 @@ test('a cgroup is found even if its state’s folder is gone', async (t) => {
     await state[Symbol.asyncDispose]();
     const hash = basename(state.paths.run);
     make(`kiln-${hash}`);
-    // Another kiln that sweeps meanwhile takes an empty one away.
-    inner = join(hierarchy(), `kiln-${hash}`, 'inner');
-    mkdirSync(inner);
+    // Another kiln that sweeps meanwhile takes an empty one away, whatever groups are in it.
+    writeFileSync(join(hierarchy(), `kiln-${hash}`, 'cgroup.procs'), String(child.pid));
     make(`kiln/work-${hash}-1000`);
     make(`kiln/kiln-${hash}-0123456789`);
     // Nobody has a claim to that.
@@ -105,35 +112,27 @@ test('a cgroup is found even if its state’s folder is gone', async (t) => {
     const found = about(await left.find(GRACE), ...groups);
     t.deepEqual(found.sort(), groups.map((group) => `cgroup ${group}`).sort());
   } finally {
-    if (inner !== '') rmdirSync(inner);
-    for (const group of groups) rmdirSync(group);
+    child.kill('SIGKILL');
+    for (const group of groups) await until(() => isRemoved(group));
   }
 });
 
 test('a cgroup of an unknown state belongs to others while their processes are in it', async (t) => {
   using left = new Leftovers([folder()]);
   const group = join(hierarchy(), `kiln-${process.pid}`);
-  // See above.
-  const inner = join(group, 'inner');
-  mkdirSync(inner, { recursive: true });
+  mkdirSync(group);
   const child = spawn('sleep', ['600'], { stdio: 'ignore', env: {}, cwd: '/' });
   try {
     writeFileSync(join(group, 'cgroup.procs'), String(child.pid));
     t.deepEqual(about(await left.find(GRACE), group), []);
     child.kill('SIGKILL');
     await once(child, 'exit');
-    t.deepEqual(about(await left.find(GRACE), group), [`cgroup ${group}`]);
+    const found = about(await left.find(GRACE), group);
+    // Another kiln that sweeps meanwhile takes it away: then there is nothing to be found.
+    if (existsSync(group)) t.deepEqual(found, [`cgroup ${group}`]);
   } finally {
     child.kill('SIGKILL');
-    await until(() => {
-      try {
-        if (existsSync(inner)) rmdirSync(inner);
-        rmdirSync(group);
-        return true;
-      } catch {
-        return false;
-      }
-    });
+    await until(() => isRemoved(group));
   }
 });
 

@@ -65,7 +65,7 @@ test.serial('metrics of daemon and services are printed, and served on a socket'
   t.true(value('kiln_service_memory_bytes{service="one"}') > 0);
   t.is(value('kiln_sandboxes{state="running"}'), 1);
   for (const line of lines)
-    t.regex(line, /^(?:# (?:HELP|TYPE) kiln_\w+ .+|kiln_\w+(?:\{\w+="\w+"\})? [\d.]+)$/);
+    t.regex(line, /^(?:# (?:HELP|TYPE) kiln_\w+ .+|kiln_\w+(?:\{(?:\w+="[^"]*",?)+\})? [\d.]+)$/);
   const socket = join(state.beside, 'metrics.sock');
   const serving = state.kiln(['metrics', '--listen', socket]);
   await eventually(async () => existsSync(socket));

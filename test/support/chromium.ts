@@ -79,6 +79,8 @@ export async function inViews<Value>(
   const args = ['--headless', '--no-sandbox', '--disable-gpu', '--remote-debugging-pipe'];
   const child = spawn('chromium', [...args, `--user-data-dir=${profile}`, 'about:blank'], {
     stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
+    // Of its temporary files the killed one leaves some.
+    env: { ...process.env, TMPDIR: profile },
   });
   const wire = new Wire(child.stdio[3] as Writable, child.stdio[4] as Readable);
   const values: Value[] = [];
