@@ -1,5 +1,6 @@
 /** Pages as Debian's Chromium has them, without a window. */
 import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
@@ -79,9 +80,9 @@ export async function inViews<Value>(
   const args = ['--headless', '--no-sandbox', '--disable-gpu', '--remote-debugging-pipe'];
   const child = spawn('chromium', [...args, `--user-data-dir=${profile}`, 'about:blank'], {
     stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
-    // Of its temporary files the killed one leaves some.
     env: { ...process.env, TMPDIR: profile },
   });
+  const ended = once(child, 'exit');
   const wire = new Wire(child.stdio[3] as Writable, child.stdio[4] as Readable);
   const values: Value[] = [];
   try {
@@ -118,6 +119,10 @@ export async function inViews<Value>(
     }
     return values;
   } finally {
+    // Processes of one that is killed write on for a moment.
+    await Promise.race([wire.call('Browser.close').then(() => ended), sleep(10_000)]).catch(
+      () => undefined,
+    );
     child.kill('SIGKILL');
     rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
   }
