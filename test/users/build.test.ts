@@ -150,7 +150,7 @@ test.serial('a user can build a spec with its sources', async (t) => {
   t.regex(String(built.stdout), /^::group::check$/m);
   t.regex(
     readFileSync(summary, 'utf8'),
-    /^what an earlier command said\n### ` greet ` succeeded\n/,
+    /^what an earlier command said\n### ` greet-1.0-1 ` succeeded\n/,
   );
   t.is(statSync(summary).uid, USER.uid);
   for (const name of ['junit.xml', 'gl-code-quality-report.json'])
