@@ -1,6 +1,7 @@
 /**
  * Writes what is made from tables: dist/wire/frames.h from src/daemon/frames.ts, dist/wire/wire.h and wire.c from
- * src/sandbox/wire/table.ts, dist/wire/port-wire.h from src/sandbox/wire/port.ts, and src/api/io-kiln.ts from the API's interface. The build does it first, and
+ * src/sandbox/wire/table.ts, dist/wire/port-wire.h from src/sandbox/wire/port.ts, src/api/io-kiln.ts from the API's
+ * interface, and types.py and sync.py of the Python package. The build does it first, and
  * `npm run check`. With --docs it writes docs/reference/api*.md, too, which a test compares.
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -12,6 +13,7 @@ import { apiPages } from './api-reference.ts';
 import { apiTypes } from './api-types.ts';
 import { guestHeader, guestSource } from './guest-wire.ts';
 import { portHeader } from './port-wire.ts';
+import { pythonSync, pythonTypes } from './python.ts';
 
 function enumeration(
   name: string,
@@ -66,6 +68,9 @@ export function writeGenerated(): void {
   write(join(top, 'dist/wire/wire.c'), guestSource());
   write(join(top, 'dist/wire/port-wire.h'), portHeader());
   write(join(top, 'src/api/io-kiln.ts'), apiTypes(interfaceText()));
+  const python = join(top, 'packaging/python/kiln');
+  write(join(python, 'types.py'), pythonTypes(interfaceText()));
+  write(join(python, 'sync.py'), pythonSync(readFileSync(join(python, 'aio.py'), 'utf8')));
 }
 
 if (import.meta.main) {
