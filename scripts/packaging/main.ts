@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { execa } from 'execa';
 import { KILN_VERSION } from '../../src/host/state/paths.ts';
+import { writeGenerated } from '../write/wire.ts';
 import { debianDepends, debianRecommends, rpmRequires } from './dependencies.ts';
 
 const top = join(import.meta.dirname, '../..');
@@ -15,7 +16,7 @@ const ARCHITECTURES: Readonly<Record<string, readonly [string, string, string]>>
   arm64: ['arm64', 'aarch64', 'arm64'],
 };
 
-const PACKAGE = /\.(?:deb|rpm|tgz)$/;
+const PACKAGE = /\.(?:deb|rpm|tgz|whl)$/;
 
 /** Tracked files as they lie, so that what is not committed can be tried; never what Git ignores. */
 async function writeSource(file: string): Promise<void> {
@@ -63,6 +64,9 @@ async function release(directory: string, number: string): Promise<void> {
   } finally {
     await rm(input, { recursive: true, force: true });
   }
+  writeGenerated();
+  const wheel = [join(top, 'packaging/python/wheel.py'), directory, KILN_VERSION];
+  await execa('python3', wheel);
   const packages = (await readdir(directory)).filter((name) => PACKAGE.test(name)).sort();
   const lines: string[] = [];
   for (const name of packages) lines.push(`${await digestOf(join(directory, name))}  ${name}\n`);
