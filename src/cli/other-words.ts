@@ -37,7 +37,7 @@ const OPTIONS: ReadonlyMap<string, string> = new Map(
     '--device': 'a sandbox has none of the host’s devices',
     '--gpus': 'a sandbox has none of the host’s devices',
     '--net': 'did you mean --network?',
-    '--publish': 'ports are a service’s: kiln service create --publish',
+    '--publish': 'it is an option of `kiln run`, `shell` and `exec`, and of services',
     '--restart': 'a service is started again: docs/services.md',
     '--init': 'every sandbox has an init',
     '--userns': 'every sandbox has a user namespace with ids of its own',

@@ -1,4 +1,3 @@
-import { InvalidArgumentError } from 'commander';
 import { checkPatterns } from '../artifacts/collect.ts';
 import type { Owner } from '../artifacts/destination.ts';
 import { takeName } from '../detached/names.ts';
@@ -23,7 +22,6 @@ import { Timeline } from '../jobs/run/timeline.ts';
 import { requireStart, wholeCommand } from '../jobs/run/whole-command.ts';
 import { timeInMilliseconds } from '../options/measures.ts';
 import { MOUNT } from '../options/mount.ts';
-import { row } from '../options/row.ts';
 import { RUN, type RunOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
 import type { Result } from '../result/schema.ts';
@@ -95,6 +93,7 @@ Examples:
   kiln run -r debian-build --tty -- vi
   kiln image pull docker://nginx:1.28 --name nginx && kiln run -r nginx --entrypoint '' -- nginx -v
   kiln run -r debian-build --detach --name nightly -- make; kiln logs -f nightly
+  kiln run -r debian-apache --publish 8080:80 --user root -- apache2ctl -DFOREGROUND
   kiln run -r debian-build --bind .:/work --save job.yaml -- make; kiln run --file job.yaml`;
 
 export function command(caller: Caller): KilnCommand {
@@ -117,7 +116,7 @@ export function commandFor(
     )
     .passThroughOptions();
   return it
-    .rows({ ...RUN, mount: MOUNT, publish: PUBLISH }, caller)
+    .rows({ ...RUN, mount: MOUNT }, caller)
     .addHelpText('after', EXAMPLES)
     .action((argv: string[], given: RunOptions) => act(argv, given, it));
 }
@@ -139,16 +138,6 @@ export async function runGiven(
   };
   await runAndReport(argv, options, it, { ...context, started });
 }
-
-function refusePublish(): never {
-  throw new InvalidArgumentError('--publish is for services: kiln service create --publish.');
-}
-
-const PUBLISH = row({ term: 'port', read: refusePublish }, 'open', {
-  help: 'refuse, and name kiln service',
-  short: 'p',
-  hidden: true,
-});
 
 export async function runAndReport(
   argv: readonly string[],

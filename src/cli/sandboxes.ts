@@ -50,6 +50,7 @@ const COLUMNS: Columns<ShownSandbox> = [
   ['SIZE', ({ usage }) => bytesText(usage.sizeBytes)],
   ['DOMAIN', ({ record }) => record.domain],
   ['NAME', ({ record }) => record.name ?? ''],
+  ['PORTS', (sandbox) => portsOf(sandbox).join(' ')],
   ['COMMAND', ({ record }) => (record.command ?? []).join(' ').slice(0, 60)],
 ];
 
@@ -106,12 +107,18 @@ function bytesText(bytes: number | undefined): string {
   return bytes === undefined ? '' : sizeText(bytes);
 }
 
+/** Those of one that nobody holds lead nowhere. */
+function portsOf({ state, record }: ListedSandbox): readonly string[] {
+  return (state === 'running' && record.publish) || [];
+}
+
 /** Times are ISO 8601 here; `record` is the sandbox's file as it lies. */
 export function sandboxJson({ imageName, usage, folder: directory, ...sandbox }: ShownSandbox) {
   const { image, created, keepUntil } = sandbox.record;
   const times = { created: iso(created), keepUntil: iso(keepUntil) };
   const { name } = sandbox.record;
-  return { ...sandbox, name, directory, image, imageName, ...times, ...usage };
+  const publish = portsOf({ ...sandbox, folder: directory });
+  return { ...sandbox, name, publish, directory, image, imageName, ...times, ...usage };
 }
 
 function iso(milliseconds: number | undefined): string | undefined {

@@ -7,6 +7,7 @@ import { isKilnCode, KilnError } from '../errors.ts';
 import { currentAction } from '../events/action.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import { publishedPorts } from '../jobs/run/plan.ts';
 import { MOUNT } from '../options/mount.ts';
 import { EXEC, type ExecOptions, SHELL, type ShellOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
@@ -19,7 +20,8 @@ import { closedError, connectHolder } from '../sandbox/door/holder.ts';
 import type { KeptCommand } from '../sandbox/door/plan.ts';
 import { commandUser } from '../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
-import { type ExecuteRequest, visit } from '../sandbox/door/visitors.ts';
+import { type ExecuteRequest, visit, visitPorts } from '../sandbox/door/visitors.ts';
+import type { PublishedPort } from '../sandbox/policy/network.ts';
 import { OPEN_SHELL, runAttached } from './attach.ts';
 import { type Caller, hasTerminal } from './caller/caller.ts';
 import { KilnCommand, refuseOptions } from './options/command.ts';
@@ -57,7 +59,7 @@ export function command(caller: Caller): KilnCommand {
           it,
           ownContext(caller),
         );
-      else await enter(id, OPEN_SHELL, { tty, env: {}, copyIn: [] }, caller);
+      else await enter(id, OPEN_SHELL, { tty, env: {}, copyIn: [], publish: [] }, caller);
     });
 }
 
@@ -107,6 +109,7 @@ async function enter(
   const { id, record } = await sandboxOf(engine, word);
   const { TERM } = caller.env;
   const { tty = false, user, workdir, copyIn } = options;
+  const publish = publishedPorts(options.publish);
   const request: ExecuteRequest = {
     argv,
     env: { ...(TERM && tty ? { TERM } : {}), ...options.env },
@@ -119,7 +122,8 @@ async function enter(
   for (;;) {
     const now = await findSandbox(engine, id);
     try {
-      if (now.state === 'kept') return await enterKept(engine, id, { ...request, copyIn }, caller);
+      if (now.state === 'kept')
+        return await enterKept(engine, id, { ...request, copyIn, publish }, caller);
     } catch (error) {
       if (!isKilnCode(error, 'E_SANDBOX_BUSY')) throw error;
     }
@@ -131,6 +135,7 @@ async function enter(
       });
     }
     if (holder !== undefined) {
+      using _ports = await portsBy(now, publish);
       const visited = await visit(holder, request, caller.handOver).catch((error) => {
         // The holder's own command has ended just now: a kept sandbox is entered anew.
         if (!isKilnCode(error, 'E_SANDBOX_GONE')) throw error;
@@ -175,10 +180,19 @@ function userIn({ paths }: OwnEngine, image: string | undefined, user: string): 
   });
 }
 
+/** By whoever holds the sandbox; undefined where none are wanted, or nobody does any more. */
+async function portsBy({ folder }: ListedSandbox, ports: readonly PublishedPort[]) {
+  const holder = ports.length === 0 ? undefined : connectHolder(folder);
+  return holder === undefined ? undefined : await visitPorts(holder, ports);
+}
+
 async function enterKept(
   engine: OwnEngine,
   id: string,
-  request: ExecuteRequest & { readonly copyIn: readonly CopyInItem[] },
+  request: ExecuteRequest & {
+    readonly copyIn: readonly CopyInItem[];
+    readonly publish: readonly PublishedPort[];
+  },
   caller: Caller,
 ): Promise<void> {
   const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id);
@@ -186,6 +200,7 @@ async function enterKept(
     if (request.copyIn.length > 0) {
       await sandbox.tree.copyIn(request.copyIn, (warning) => printWarning(warning, caller.stderr));
     }
+    await sandbox.publish([...sandbox.plannedPorts, ...request.publish]);
     const visitors = sandbox.receive(kept);
     const { terminal } = request;
     const { process: command } = await sandbox.start(sandbox.furtherCommand(request, kept), {

@@ -83,7 +83,7 @@ export class Action {
   }
 
   /** A sandbox of the command is there, and nothing runs in it yet. */
-  entered({ argv, binds, egress, ...sandbox }: Entered): void {
+  entered({ argv, binds, egress, publish, ...sandbox }: Entered): void {
     if (this.#isTold || TOLD[this.#command] !== 'entered') return;
     // Packages are installed in one without an image; mock has no other.
     if (sandbox.image === undefined && this.#command !== 'mock' && this.#command !== 'exec') return;
@@ -91,6 +91,7 @@ export class Action {
       argv: argv && shortList(argv),
       binds: binds && shortList(binds),
       egress: egress && shortList(egress),
+      publish: publish && shortList(publish),
     });
     this.#about = { ...this.#about, ...sandbox, ...lists };
     this.#start();

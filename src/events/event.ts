@@ -20,6 +20,8 @@ export interface Entered {
   readonly binds?: readonly string[] | undefined;
   /** The hosts that its proxy lets it reach. */
   readonly egress?: readonly string[] | undefined;
+  /** Ports of this host that lead into it, as --publish has them. */
+  readonly publish?: readonly string[] | undefined;
   readonly argv?: readonly string[] | undefined;
 }
 

@@ -1,6 +1,7 @@
 /** Who may give an option, and what a caller's paths are opened for. */
 import { defined } from '../defined.ts';
 import { isListed, parseEgressRule } from '../egress/rule.ts';
+import { parsePublish } from '../sandbox/policy/network.ts';
 import { SIZES } from './measures.ts';
 
 export type Values = Readonly<Record<string, unknown>>;
@@ -34,6 +35,8 @@ export interface Allowances {
   readonly machines: (typeof MACHINES)[number];
   readonly egress: readonly string[];
   readonly networks: readonly string[];
+  /** Addresses of this host. */
+  readonly publish: readonly string[];
   readonly capabilities: readonly string[];
   readonly limits: {
     readonly sandboxes: number;
@@ -132,6 +135,21 @@ export const NETWORK = setting(
   (value, { networks }) =>
     value === 'private' || value === 'none' || networks.some((name) => name === value),
 );
+
+/** Below it, ports are for root (ip_unprivileged_port_start). */
+const FIRST_PORT = 1024;
+/** Of one sandbox. */
+const MOST_PORTS = 16;
+
+export const PUBLISH: Rule = {
+  kind: 'setting',
+  instead: `users publish ${MOST_PORTS} ports at most, each from ${FIRST_PORT} on, at the addresses of users.publish in /etc/kiln/kiln.yaml; \`kiln config show\` shows them`,
+  allows: (value, { publish }) =>
+    every<string>(value, (word) => {
+      const port = parsePublish(word);
+      return port !== undefined && port.host >= FIRST_PORT && publish.includes(port.address);
+    }) && [value].flat().length <= MOST_PORTS,
+};
 
 export const ISOLATION_RULE = setting(
   'machines',

@@ -16,6 +16,7 @@ import {
   ISOLATION_RULE,
   MISSING_RULE,
   NETWORK,
+  PUBLISH,
   path,
   ROOTS,
   root,
@@ -195,6 +196,11 @@ export const SANDBOX = {
     help: 'let the command reach this host through an HTTP proxy; *.HOST allows its subdomains; see docs/sandboxes.md',
     many: true,
   }),
+  publish: row(texts.publish, PUBLISH, {
+    help: 'forward this TCP port of the host to a port of the sandbox, at 127.0.0.1 unless an address is given; the sandbox needs no network for it',
+    many: true,
+    short: 'p',
+  }),
   allowHostNetwork: row(flag, CONFIRMS, {
     help: 'allow --network host, which takes the isolation of the network away',
   }),
@@ -340,6 +346,10 @@ export const EXEC = {
   user: {
     ...SANDBOX.user,
     help: 'run the command as NAME, UID or UID:GID; by default as the user of the sandbox’s command',
+  },
+  publish: {
+    ...SANDBOX.publish,
+    help: 'forward this TCP port of the host to a port of the sandbox as long as the command runs',
   },
   copyIn: SANDBOX.copyIn,
   tty,

@@ -4,7 +4,11 @@ import { parseEgressRule } from '../egress/rule.ts';
 import type { Capability } from '../host/process/process.ts';
 import { parseLabelRequest } from '../sandbox/policy/label-request.ts';
 import { type OptionalLayer, parseLayer } from '../sandbox/policy/layers.ts';
-import { type LibvirtNetwork, parseLibvirtNetwork } from '../sandbox/policy/network.ts';
+import {
+  type LibvirtNetwork,
+  parseLibvirtNetwork,
+  parsePublish,
+} from '../sandbox/policy/network.ts';
 import { parseCapability } from '../sandbox/policy/specification.ts';
 import { type Kind, needed } from './kind.ts';
 import { HOSTNAME } from './measures.ts';
@@ -55,6 +59,15 @@ export const egress: Kind<string> = {
   term: 'host[:port]',
   read: (word) =>
     needed(parseEgressRule(word) && word, 'not a host: write it as HOST, HOST:PORT or *.HOST.'),
+};
+
+export const publish: Kind<string> = {
+  term: '[addr:]port:port',
+  read: (word) =>
+    needed(
+      parsePublish(word) && word,
+      `write it as [ADDRESS:]HOSTPORT:PORT, as 8081:80${word.endsWith('/udp') ? '; only TCP ports can be published' : ''}.`,
+    ),
 };
 
 export const capability: Kind<Capability> = { term: 'capability', read: parseCapability };

@@ -94,9 +94,11 @@ export function isShortCall(name: Name, { head }: Call): boolean {
 
 /** Of a short line or call, whose image must be there as well. */
 export function isShortRun(options: Partial<RunOptions>, user: CallerUser | undefined): boolean {
-  const { copyIn = [], egress = [], artifacts = [], seccomp = '' } = options;
+  const { copyIn = [], egress = [], publish = [], artifacts = [], seccomp = '' } = options;
   // A machine takes long to start, and what it boots may have to be made.
   if (options.isolation === 'vm') return false;
+  // Whatever passes a port of the host would take the daemon's own time.
+  if (publish.length > 0) return false;
   if (options.explain === true || options.detach === true || options.ci !== undefined) return false;
   // It is read, or written, before anything is run.
   if (options.file !== undefined || options.save !== undefined) return false;

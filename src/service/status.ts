@@ -1,7 +1,7 @@
 import { defined } from '../defined.ts';
 import { isDiskFull } from '../host/calls/system-error.ts';
 import { readRecordOrSetAside, withFields, writeRecord } from '../host/state/checked-file.ts';
-import type { PublishedPort } from './definition/definition.ts';
+import type { PublishedPort } from '../sandbox/policy/network.ts';
 import type { InstanceFiles } from './lifecycle/store.ts';
 
 export const UNIT_STATES = [

@@ -88,6 +88,10 @@ const usersSchema = z.strictObject({
     )
     .default([])
     .describe('libvirt networks that --network may name'),
+  publish: z
+    .array(z.union([z.ipv4(), z.ipv6()]))
+    .default(['127.0.0.1', '::1'])
+    .describe('Addresses of this host at which --publish may have ports, from 1024 on'),
   capabilities: z.array(capability).default([]).describe('Capabilities that --cap-add may name'),
   images: z
     .array(z.string().min(1).max(200))

@@ -31,6 +31,7 @@ const THINGS = new Set([
   ...['json', 'keep', 'label', 'lock', 'memory', 'name', 'network', 'offline', 'packages'],
   ...['parameters', 'pids', 'postinstall', 'profile', 'quiet', 'recurse', 'repositories'],
   ...['resultDirectory', 'resume', 'rm', 'samples', 'schema', 'seccomp', 'secrets', 'spec'],
+  'publish',
   // Node's module hooks have this one.
   'shortCircuit',
   ...['target', 'timeout', 'tmpfs', 'tty', 'update', 'user', 'verify', 'with', 'without'],

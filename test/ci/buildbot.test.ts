@@ -8,9 +8,9 @@ import test from 'ava';
 import { execa } from 'execa';
 import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
 import { type ImageState, imageState } from '../image/image-state.ts';
-import { freePort } from '../service/free-port.ts';
 import { KILN } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
+import { freePort } from '../support/free-port.ts';
 import { long } from '../support/long.ts';
 
 const PAGE = join(import.meta.dirname, '../../docs/ci.md');

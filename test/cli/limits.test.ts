@@ -87,6 +87,10 @@ const BOTH: readonly (readonly [words: readonly string[], json: Partial<RunParam
     ['--network', 'host', '--allow-host-network'],
     { surroundings: { network: 'host', allowHostNetwork: true } },
   ],
+  [
+    ['-p', '8080:80', '-p', '[::1]:81:82'],
+    { surroundings: { publish: ['8080:80', '[::1]:81:82'] } },
+  ],
   [['--egress', 'example.org:443'], { surroundings: { egress: ['example.org:443'] } }],
   [['--cap-add', 'net_raw'], { surroundings: { capabilities: ['net_raw'] } }],
   [['--profile', 'nested'], { surroundings: { profile: 'nested' } }],

@@ -10,9 +10,9 @@ import { execa } from 'execa';
 import { attempt } from '../../src/host/calls/libc.ts';
 import { isDead, waitForDeath } from '../../src/host/process/process.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
-import { freePort } from '../service/free-port.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
+import { freePort } from '../support/free-port.ts';
 
 const disk = mkdtempSync(join(tmpdir(), 'kiln-full-'));
 let state: BusyboxState;

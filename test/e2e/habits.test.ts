@@ -53,10 +53,10 @@ test('-it is two flags, and words after the command are its own', async (t) => {
   t.is(explained.exitCode, 0, String(explained.stderr));
 });
 
-test('-p gets a hint to use kiln service', async (t) => {
-  const { exitCode, stderr } = await run('-p', '8080:80', '--', 'true');
+test('-p takes no UDP, and says so', async (t) => {
+  const { exitCode, stderr } = await run('-p', '8080:80/udp', '--', 'true');
   t.is(exitCode, 125);
-  t.regex(String(stderr), /kiln service create --publish/);
+  t.regex(String(stderr), /HOSTPORT:PORT, as 8081:80; only TCP ports can be published/);
 });
 
 test('kiln run IMAGE COMMAND gets a hint with the right command line', async (t) => {

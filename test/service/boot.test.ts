@@ -7,7 +7,7 @@ import { cgroupHierarchies } from '../../src/host/cgroup/cgroup.ts';
 import { instanceFiles } from '../../src/service/lifecycle/store.ts';
 import { KILN, PATIENCE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
-import { freePort } from './free-port.ts';
+import { freePort } from '../support/free-port.ts';
 import { type ServiceState, serviceState } from './service-state.ts';
 
 let state: ServiceState;

@@ -10,11 +10,8 @@ import { parse } from 'yaml';
 import { ownPath } from '../../src/host/files/held.ts';
 import { removeTree } from '../../src/host/files/remove-tree.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
-import {
-  formatPublish,
-  parsePublish,
-  serviceJsonSchema,
-} from '../../src/service/definition/definition.ts';
+import { formatPublish, parsePublish } from '../../src/sandbox/policy/network.ts';
+import { serviceJsonSchema } from '../../src/service/definition/definition.ts';
 import { readDefinition, readOldSandbox } from '../../src/service/definition/definition-file.ts';
 import {
   cronFile,

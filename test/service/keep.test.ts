@@ -7,7 +7,7 @@ import { execa } from 'execa';
 import { instanceFiles } from '../../src/service/lifecycle/store.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN, MAIN } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
-import { freePort } from './free-port.ts';
+import { freePort } from '../support/free-port.ts';
 
 let state: BusyboxState;
 let port: number;

@@ -14,9 +14,9 @@ import {
   PATIENCE,
 } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
+import { freePort } from '../support/free-port.ts';
 import { kill } from '../support/killing.ts';
 import { ownSeconds } from '../support/processes.ts';
-import { freePort } from './free-port.ts';
 
 let state: BusyboxState;
 

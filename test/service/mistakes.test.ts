@@ -6,7 +6,7 @@ import { changeService } from '../../src/service/lifecycle/change-service.ts';
 import { readService } from '../../src/service/lifecycle/store.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
-import { freePort } from './free-port.ts';
+import { freePort } from '../support/free-port.ts';
 
 let state: BusyboxState;
 

@@ -9,8 +9,8 @@ import { instanceFiles } from '../../src/service/lifecycle/store.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { KILN } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
+import { freePort } from '../support/free-port.ts';
 import { long } from '../support/long.ts';
-import { freePort } from './free-port.ts';
 import { type ServiceState, serviceState } from './service-state.ts';
 
 let state: ServiceState;

@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { readText, unlessErrno } from '../../src/host/calls/libc.ts';
-import { freePort } from '../service/free-port.ts';
 import { PATIENCE } from './busybox-state.ts';
+import { freePort } from './free-port.ts';
 
 export interface SshServer extends AsyncDisposable {
   /** Its address, as `kiln --host` takes it. */

@@ -213,6 +213,21 @@ const REFUSED: readonly (readonly [string, readonly string[], RegExp])[] = [
   ],
   ['that network by itself', ['--network', 'host'], /--network host is not for users/],
   ['a libvirt network', ['--network', 'default'], /users\.networks/],
+  [
+    'a port of root’s',
+    ['--publish', '80:80'],
+    /--publish 80:80 is not .*from 1024 on.*users\.publish/s,
+  ],
+  [
+    'an address of this host',
+    ['-p', '0.0.0.0:8080:80'],
+    /--publish 0\.0\.0\.0:8080:80 is not for users/,
+  ],
+  [
+    'many ports',
+    Array.from({ length: 17 }, (_, nth) => ['-p', `${20000 + nth}:80`]).flat(),
+    /16 ports at most/,
+  ],
   ['a capability', ['--cap-add', 'NET_ADMIN'], /--cap-add .*NET_ADMIN.*users\.capabilities/s],
   [
     'a profile of one’s own',

@@ -2,7 +2,7 @@ import { flag } from '../../options/kind.ts';
 import { count } from '../../options/numbers.ts';
 import { row, type ValuesOf } from '../../options/row.ts';
 import { ROOTS } from '../../options/rules.ts';
-import { formatPublish } from '../../service/definition/definition.ts';
+import { formatPublish } from '../../sandbox/policy/network.ts';
 import { instanceFiles, readService, serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices, serviceState } from '../../service/list-services.ts';
 import { followLog, readLog } from '../../service/log-file.ts';

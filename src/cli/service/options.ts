@@ -3,24 +3,12 @@ import { type Kind, needed, text } from '../../options/kind.ts';
 import { row, type ValuesOf } from '../../options/row.ts';
 import { ROOTS } from '../../options/rules.ts';
 import { LIMITS, SANDBOX, SANDBOX_LIMITS } from '../../options/sandbox.ts';
+import * as texts from '../../options/texts.ts';
 import { keysOfValues } from '../../options/yaml.ts';
-import {
-  parseNetwork,
-  parsePublish,
-  type ServiceFile,
-} from '../../service/definition/definition.ts';
-
-const port: Kind<string> = {
-  term: '[addr:]port:port',
-  read: (word) =>
-    needed(
-      parsePublish(word) && word,
-      'write it as [ADDRESS:]HOSTPORT:PORT, as 8081:80; TCP only.',
-    ),
-};
+import { parseNetwork, type ServiceFile } from '../../service/definition/definition.ts';
 
 export function publish(help: string) {
-  return row(port, ROOTS, { help, many: true, short: 'p' });
+  return row(texts.publish, ROOTS, { help, many: true, short: 'p' });
 }
 
 const interfaceOf: Kind<NonNullable<ServiceFile['network']>> = {

@@ -11,6 +11,7 @@ import {
   type LimitName,
   type SandboxLimits,
 } from '../../sandbox/policy/limits.ts';
+import { formatPublish } from '../../sandbox/policy/network.ts';
 import { landlockWalls, mayMount } from '../../sandbox/policy/policy.ts';
 import {
   type SandboxSpecification,
@@ -32,7 +33,7 @@ export function explainLayers(
   request: RunRequest,
   image: ImageManifest,
 ): PlannedLayer[] {
-  const { sandbox, command, egress } = planRun(engine, request, {
+  const { sandbox, command, egress, publish } = planRun(engine, request, {
     tree: image.id,
     manifest: image,
   });
@@ -55,6 +56,12 @@ export function explainLayers(
     on('ipc, uts, cgroup-namespace', 'own'),
     optional('time-namespace', 'own', allowMissing),
     networkLayer(sandbox.network, egress),
+    ...publish.map((port) =>
+      off(
+        'published port',
+        `${formatPublish(port)}: who reaches it on the host reaches the command`,
+      ),
+    ),
     on('files', `nosuid, nodev everywhere; written to: memory, ${size(disk)} a file system`),
     writable.length === 0 ? on('binds', 'none writable') : off('binds', `writable: ${writable}`),
     nested

@@ -5,6 +5,7 @@ import type { SandboxOptions } from '../../options/sandbox.ts';
 /** What of a request is not done for machines yet, as its words have it. */
 const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])[] = [
   ['an IPv6 address', ({ network }) => /,address=[^,/]*:/.test(network)],
+  ['--publish', ({ publish }) => publish.length > 0],
   ['--profile nested', ({ profile }) => profile === 'nested'],
   ['a bind with cow', ({ binds }) => binds.some(({ cow }) => cow === true)],
   ['--from', ({ fromSnapshot }) => fromSnapshot !== undefined],

@@ -11,6 +11,7 @@ import { timeOf } from '../../sandbox/door/supervise.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
 import type { OptionalLayer } from '../../sandbox/policy/layers.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
+import { type PublishedPort, parsePublish } from '../../sandbox/policy/network.ts';
 import { PROTECTED } from '../../sandbox/policy/protected.ts';
 import type { Secret } from '../../sandbox/policy/specification.ts';
 import { refuseUndone } from './machine.ts';
@@ -42,7 +43,7 @@ export function planRun(
       user: request.user || undefined,
       // `--profile nested` brings a filter of its own.
       seccomp: nested && request.seccomp === 'default' ? profile : request.seccomp,
-      ...{ network, egress },
+      ...{ network, egress, publish: publishedPorts(request.publish) },
       limits: limitsOf(request),
       time: timeOf(request),
       label: parseLabelRequest(request.label ?? 'auto'),
@@ -53,6 +54,10 @@ export function planRun(
     },
     image,
   );
+}
+
+export function publishedPorts(words: readonly string[]): PublishedPort[] {
+  return words.map(parsePublish).filter((port) => port !== undefined);
 }
 
 /** Bytes of one secret: a key or a token, not a data set. */

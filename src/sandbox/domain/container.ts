@@ -3,7 +3,7 @@ import { delegateCgroup } from '../../host/cgroup/cgroup.ts';
 import { type CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { shareOpenFiles } from '../../host/process/process.ts';
-import { type Listener, listenLoopback } from '../../host/sockets/unix-socket.ts';
+import { connectLoopback, type Listener, listenLoopback } from '../../host/sockets/unix-socket.ts';
 import type { Channel } from '../command/channel.ts';
 import { SandboxControl } from '../command/control.ts';
 import type { Ground } from './ground.ts';
@@ -62,14 +62,23 @@ export class Container implements Ground {
   }
 
   async listen(port: number): Promise<Listener> {
+    const fd = await this.#socket((made) => listenLoopback(made, port));
+    return { fd, [Symbol.dispose]: () => undefined };
+  }
+
+  connect(port: number): Promise<number> {
+    return this.#socket((made) => connectLoopback(made, 'ipv4', port));
+  }
+
+  async #socket(use: (fd: number) => void): Promise<number> {
     const fd = await new SandboxControl(this.#channel).socket('ipv4');
     try {
-      listenLoopback(fd, port);
+      use(fd);
+      return fd;
     } catch (error) {
       closeDescriptor(fd);
       throw error;
     }
-    return { fd, [Symbol.dispose]: () => undefined };
   }
 
   /** The init closes what it has when its connection ends, and libvirt's controller ends with it. */

@@ -57,6 +57,11 @@ export interface Ground {
   readonly files: FilesInside | undefined;
   /** On the sandbox's loopback. @throws KilnError E_SETUP, E_MACHINE */
   listen(port: number): Promise<Listener>;
+  /**
+   * A stream to what listens on the sandbox's loopback. The caller closes it; whether anybody does shows at the first
+   * read or write. @throws KilnError E_SETUP, E_MACHINE
+   */
+  connect(port: number): Promise<number>;
   /** Ends its processes, where the end of the connection to the init does not. */
   end(): void;
 }

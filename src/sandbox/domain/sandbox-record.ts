@@ -10,6 +10,7 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange, Owner } from '../../host/state/reservation.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxLabels } from '../labels/module.ts';
+import type { PublishedPort } from '../policy/network.ts';
 import type { Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
 import { controllerOf, isEnding, memberOf } from './ending.ts';
@@ -41,6 +42,8 @@ export interface SandboxRecord {
   readonly command?: readonly string[] | undefined;
   readonly owner?: number | undefined;
   readonly keepUntil?: number;
+  /** Ports of this host that lead into it now, as --publish has them. */
+  readonly publish?: readonly string[] | undefined;
   readonly session?: SandboxSession;
 }
 
@@ -52,6 +55,8 @@ interface SandboxSession {
   readonly env: Readonly<Record<string, string>>;
   /** Hosts that its commands reach by a proxy. */
   readonly egress?: readonly string[];
+  /** Ports of this host that lead to it while somebody is in it. */
+  readonly publish?: readonly PublishedPort[];
   readonly workdir: string;
   readonly facts: SandboxFacts;
   readonly folders?: readonly LayeredFolder[];

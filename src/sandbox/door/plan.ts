@@ -3,6 +3,7 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { ownPath } from '../../host/files/held.ts';
 import type { Capability } from '../../host/process/process.ts';
+import type { PublishedPort } from '../policy/network.ts';
 import { type PolicyRequest, userCapabilities } from '../policy/policy.ts';
 import {
   type Bind,
@@ -28,6 +29,7 @@ type Optional<Value> = { readonly [Key in keyof Value]?: Value[Key] | undefined 
 interface AnyJob extends Isolation, Optional<Interior> {
   readonly volumes: readonly PlannedVolume[];
   readonly egress: readonly string[] | undefined;
+  readonly publish?: readonly PublishedPort[] | undefined;
   readonly caller: Owner;
 }
 
@@ -66,6 +68,8 @@ export interface TakenImage {
 export interface SandboxPlan {
   readonly sandbox: PlannedSpecification;
   readonly egress: readonly string[] | undefined;
+  /** Ports of this host that lead into it. */
+  readonly publish: readonly PublishedPort[];
   readonly owner: Owner;
   readonly caller: Owner;
   readonly shownAs: readonly string[];
@@ -118,7 +122,7 @@ export const DEFAULT_HOSTNAME = 'kiln';
 export const DEFAULT_DISK = 8 * 2 ** 30;
 
 export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
-  const { egress, owner, caller, shownAs, ...wanted } = job;
+  const { egress, publish = [], owner, caller, shownAs, ...wanted } = job;
   return frozen({
     sandbox: {
       root: image.tree,
@@ -132,7 +136,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
       limits: {},
       ...(defined(wanted) as Isolation & Partial<Interior> & { volumes: readonly PlannedVolume[] }),
     },
-    egress,
+    ...{ egress, publish },
     environment: image.environment,
     ...{ owner: ids(owner), caller: ids(caller), shownAs },
   });

@@ -6,6 +6,7 @@ import type { EgressEntry } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { currentAction } from '../../events/action.ts';
 import type { Entered } from '../../events/event.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
@@ -19,7 +20,9 @@ import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { type LayeredFolder, sandboxFiles } from '../domain/sandbox-record.ts';
 import type { FilledSandbox } from '../fill.ts';
 import type { LeasedAddress } from '../network/dhcp-client.ts';
+import { type Publication, publishPort } from '../network/publish.ts';
 import { openSandbox, reopenSandbox } from '../open.ts';
+import { formatPublish, type PublishedPort } from '../policy/network.ts';
 import { userCapabilities } from '../policy/policy.ts';
 import { Protection } from '../policy/protected.ts';
 import { type Surroundings, surroundingsOf } from '../policy/specification.ts';
@@ -41,6 +44,7 @@ interface KeptPlan {
   readonly owner: Owner;
   readonly environment: Readonly<Record<string, string>>;
   readonly egress: readonly string[] | undefined;
+  readonly publish?: readonly PublishedPort[] | undefined;
   readonly folders?: readonly LayeredFolder[] | undefined;
   readonly protectedPaths?: readonly string[] | undefined;
 }
@@ -61,6 +65,7 @@ export class PlannedSandbox implements AsyncDisposable {
   readonly #plan: KeptPlan;
   #visitors: Visitors | undefined;
   #egress: Egress | undefined;
+  readonly #published = new Set<Publication>();
   /** An event tells of each host that was asked for. */
   #hasTold = false;
   #samples: OpenIo['samples'];
@@ -120,6 +125,7 @@ export class PlannedSandbox implements AsyncDisposable {
     stack.move();
     try {
       await opened.#openEgress();
+      await opened.publish(plan.publish);
       currentAction()?.entered(enteredBy(opened.id, plan));
       return opened;
     } catch (error) {
@@ -132,10 +138,10 @@ export class PlannedSandbox implements AsyncDisposable {
   static async reopen(host: SandboxHost, id: string, how: { readonly rollsBack?: boolean } = {}) {
     const { domain, session, keepUntil } = await reopenSandbox(host, id, how.rollsBack);
     const { user, capabilities, seccomp, env, workdir, egress, facts, surroundings } = session;
-    const { folders, protectedPaths } = session;
+    const { folders, protectedPaths, publish } = session;
     const [uid = 0, gid = 0] = user.split(':').map(Number);
     const policies = policiesOf(host.paths, surroundings);
-    const plan = { owner: { uid, gid }, environment: {}, egress, folders, protectedPaths };
+    const plan = { owner: { uid, gid }, environment: {}, egress, publish, folders, protectedPaths };
     const kept: KeptCommand = { policy: { user, capabilities, seccomp }, env, workdir };
     const reopened = new PlannedSandbox({ domain, facts }, surroundings, policies, plan);
     try {
@@ -153,6 +159,55 @@ export class PlannedSandbox implements AsyncDisposable {
     // Loaded here, because few sandboxes have a proxy.
     const { openEgress } = await import('../../egress/open.ts');
     this.#egress = await openEgress((port) => this.#domain.ground.listen(port), egress);
+  }
+
+  /** What a kept sandbox publishes while somebody is in it. */
+  get plannedPorts(): readonly PublishedPort[] {
+    return this.#plan.publish ?? [];
+  }
+
+  /**
+   * Has ports of this host lead into the sandbox, until what this returns is disposed of, or nobody holds the sandbox
+   * any more. All of them, or none. @throws KilnError E_PUBLISH, E_MACHINE
+   */
+  async publish(ports: readonly PublishedPort[]): Promise<AsyncDisposable> {
+    const own: Publication[] = [];
+    const close = async () => {
+      for (const each of own) {
+        this.#published.delete(each);
+        await each[Symbol.asyncDispose]();
+      }
+    };
+    try {
+      for (const port of ports) {
+        own.push(await publishPort(port, (inside) => this.ground.connect(inside)));
+      }
+      for (const each of own) this.#published.add(each);
+      if (own.length > 0) this.#notePorts();
+    } catch (error) {
+      await close();
+      throw error;
+    }
+    return {
+      [Symbol.asyncDispose]: async () => {
+        await close();
+        // It may be gone by now.
+        if (own.length > 0) attempt(() => this.#notePorts());
+      },
+    };
+  }
+
+  #notePorts(): void {
+    const ports = [...this.#published].map(({ port }) => formatPublish(port));
+    this.#domain.describe({ publish: some(ports) });
+    this.#domain.writeRecord();
+  }
+
+  async unpublish(): Promise<void> {
+    const published = [...this.#published];
+    this.#published.clear();
+    for (const each of published) await each[Symbol.asyncDispose]();
+    this.#domain.describe({ publish: undefined });
   }
 
   /** Of its files' owners, as this host numbers them. */
@@ -210,6 +265,10 @@ export class PlannedSandbox implements AsyncDisposable {
         return { fd: this.tree.openRoot(), user: this.tree.hostUser };
       },
       file: (request) => this.#visitFile(request, visitors),
+      publish: async (ports) => {
+        this.#requireOpen(visitors);
+        return await this.publish(ports);
+      },
     });
     this.#visitors = visitors;
     until?.once('exit', () => visitors.close());
@@ -322,12 +381,13 @@ export class PlannedSandbox implements AsyncDisposable {
     await this.#leave();
     const { user, capabilities, seccomp } = policy;
     const { egress, environment, folders, protectedPaths } = this.#plan;
+    const publish = some(this.plannedPorts);
     this.#domain.describe({
       keepUntil: Date.now() + milliseconds,
       session: {
         ...{ user, capabilities, seccomp, workdir, env: { ...environment, ...env } },
         ...{ surroundings: this.#surroundings, facts: this.facts },
-        ...defined({ egress, folders, protectedPaths }),
+        ...defined({ egress, publish, folders, protectedPaths }),
       },
     });
     this.#domain.writeRecord();
@@ -346,6 +406,7 @@ export class PlannedSandbox implements AsyncDisposable {
   async #leave(): Promise<void> {
     this.#visitors?.close();
     this.#lease?.close();
+    await this.unpublish();
     this.#protection?.[Symbol.dispose]();
     this.#protection = undefined;
     await this.closeEgress();
@@ -357,12 +418,16 @@ export class PlannedSandbox implements AsyncDisposable {
 }
 
 /** What events tell of it. */
-function enteredBy(sandbox: string, { sandbox: planned, egress, shownAs }: SandboxPlan): Entered {
+function enteredBy(
+  sandbox: string,
+  { sandbox: planned, egress, publish, shownAs }: SandboxPlan,
+): Entered {
   const { image, isolation, network, binds } = planned;
   const callers = binds.filter(({ own, hosts }) => own !== true && hosts !== true);
   return {
     ...{ sandbox, image, isolation, egress, argv: shownAs },
     network: typeof network === 'string' ? network : `libvirt:${network.name}`,
+    publish: some(publish.map(formatPublish)),
     binds: some(
       callers.map(({ source, target, readonly, cow }) =>
         [source, target, cow === true ? 'cow' : readonly ? 'ro' : 'rw'].join(':'),

@@ -27,6 +27,7 @@ import { MessageSender } from '../../host/sockets/watch.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { endOf, type ProcessEnd, SandboxProcess, type StartedCommand } from '../command/process.ts';
 import { type HandOver, type HostStdio, streamsOf } from '../command/streams.ts';
+import type { PublishedPort } from '../policy/network.ts';
 import { type CommandEnd, supervise, type TimeLimits } from './supervise.ts';
 
 export interface ExecuteRequest {
@@ -91,6 +92,12 @@ interface RootAnswer {
   readonly root: UserIds;
 }
 
+/** Ports of this host, as long as the connection is open. */
+interface PortsMessage {
+  readonly do: 'publish';
+  readonly ports: readonly PublishedPort[];
+}
+
 /** What whoever holds a sandbox does for visitors. */
 interface Host {
   start(request: ExecuteRequest, handOver: HandOver): Promise<SandboxProcess>;
@@ -98,6 +105,7 @@ interface Host {
   /** The descriptor is the visitor's. */
   root(): OpenedRoot;
   file(request: ReadRequest | WriteRequest): Promise<object>;
+  publish(ports: readonly PublishedPort[]): Promise<AsyncDisposable>;
 }
 
 /** The root directory of a sandbox, whose content is hostile, and its command's user as this host numbers it. */
@@ -154,6 +162,7 @@ function serve(client: Socket, fd: number, host: Host): (frame: ReceivedFrame) =
       | ExecuteMessage
       | ReceiveMessage
       | RootMessage
+      | PortsMessage
       | ReadRequest
       | WriteRequest;
     if (asked.do === 'execute') {
@@ -162,6 +171,8 @@ function serve(client: Socket, fd: number, host: Host): (frame: ReceivedFrame) =
       attached = attend(client, fd, (handOver) => host.receive(handOver));
     } else if (asked.do === 'root') {
       sendRoot(client, fd, host);
+    } else if (asked.do === 'publish') {
+      publishFor(client, asked.ports, host);
     } else {
       host.file(asked).then(
         (answer) => client.end(encodeMessage(answer)),
@@ -169,6 +180,17 @@ function serve(client: Socket, fd: number, host: Host): (frame: ReceivedFrame) =
       );
     }
   };
+}
+
+function publishFor(client: Socket, ports: readonly PublishedPort[], host: Host): void {
+  const begin = async () => {
+    const published = await host.publish(ports);
+    const end = async () => await published[Symbol.asyncDispose]();
+    if (client.destroyed) return await end();
+    client.once('close', () => void end().catch(() => undefined));
+    client.write(encodeMessage({}));
+  };
+  begin().catch((error: unknown) => client.end(encodeMessage({ error: wired(error) })));
 }
 
 function sendRoot(client: Socket, fd: number, host: Host): void {
@@ -358,15 +380,39 @@ export async function askForFile<Answer extends object>(
   fd: number,
   request: ReadRequest | WriteRequest,
 ): Promise<Answer> {
+  const { socket, answer } = await askOnce<Answer>(fd, request);
+  socket.destroy();
+  return answer;
+}
+
+/**
+ * Has whoever holds a sandbox publish ports of this host, until this is disposed of.
+ * @param fd of a connection to the holder, which is closed then
+ * @throws KilnError E_PUBLISH, E_MACHINE, E_SANDBOX_GONE
+ */
+export async function visitPorts(fd: number, ports: readonly PublishedPort[]): Promise<Disposable> {
+  const { socket } = await askOnce(fd, { do: 'publish', ports });
+  return { [Symbol.dispose]: () => void socket.destroy() };
+}
+
+async function askOnce<Answer extends object>(
+  fd: number,
+  request: ReadRequest | WriteRequest | PortsMessage,
+) {
   const socket = new Socket({ fd, readable: true, writable: true });
   const answered = deferred<Answer | { readonly error: WiredError }>();
   onFrames(socket, ({ body }) => answered.resolve(JSON.parse(body.toString('utf8'))));
   socket.on('error', () => socket.destroy());
   socket.once('close', () => answered.reject(holderGoneError('ended before it answered')));
   sendMessage(socket, request);
-  const answer = await answered.promise.finally(() => socket.destroy());
-  if ('error' in answer) throw unwired(answer.error);
-  return answer;
+  try {
+    const answer = await answered.promise;
+    if ('error' in answer) throw unwired(answer.error);
+    return { socket, answer };
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
 }
 
 const NOT_BEGUN = 'ended before the command began';

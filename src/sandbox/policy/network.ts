@@ -14,6 +14,33 @@ export interface LibvirtNetwork {
   readonly isolated?: boolean;
 }
 
+/** A TCP port of this host that leads to one of the sandbox's loopback. */
+export interface PublishedPort {
+  readonly address: string;
+  readonly host: number;
+  readonly sandbox: number;
+}
+
+/** `[ADDRESS:]HOSTPORT:SANDBOXPORT`; an IPv6 address is in brackets. Undefined for anything else. */
+export function parsePublish(text: string): PublishedPort | undefined {
+  const match = /^(?:(\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(\d{1,5}):(\d{1,5})$/.exec(text);
+  const address = match?.[1]?.replace(/[[\]]/g, '') ?? LOOPBACK;
+  const [host, sandbox] = [Number(match?.[2]), Number(match?.[3])];
+  if (isIP(address) === 0 || !isPort(host) || !isPort(sandbox)) return undefined;
+  return { address, host, sandbox };
+}
+
+export function formatPublish({ address, host, sandbox }: PublishedPort): string {
+  const shown = address.includes(':') ? `[${address}]` : address;
+  return address === LOOPBACK ? `${host}:${sandbox}` : `${shown}:${host}:${sandbox}`;
+}
+
+const LOOPBACK = '127.0.0.1';
+
+function isPort(number: number): boolean {
+  return Number.isInteger(number) && number >= 1 && number <= 65535;
+}
+
 /** The prefix of virtual interfaces, as libvirt and qemu use it. */
 const PREFIX = ['52', '54', '00'];
 

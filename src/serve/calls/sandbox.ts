@@ -33,7 +33,7 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   const { image: named } = parameters;
   const isUsers = caller.user !== undefined && namesFiles(SHELL, { ...options, image: named });
   // Whether they may be opened is a worker's to say, and copying files takes long.
-  const isLong = isUsers || options.copyIn.length > 0;
+  const isLong = isUsers || options.copyIn.length > 0 || options.publish.length > 0;
   if (isLong && daemon !== undefined) return await daemon.work(call);
   await admit(command, caller, { words: 'shell' }, []);
   if (named === undefined && options.fromSnapshot === undefined) {
@@ -215,9 +215,13 @@ async function use<Result>(
 /** A sandbox without one would count beside the one that its caller may have here. @throws KilnError E_ARGUMENT */
 function needConnection({ head }: CallContext['call']): void {
   if (head.more) return;
-  throw new KilnError('E_ARGUMENT', 'OpenSandbox with files of the host is for calls with `more`', {
-    hint: 'the sandbox is there until the connection ends',
-  });
+  throw new KilnError(
+    'E_ARGUMENT',
+    'OpenSandbox with files or ports of the host is for calls with `more`',
+    {
+      hint: 'the sandbox is there until the connection ends',
+    },
+  );
 }
 
 function daemonOf({ daemon }: CallContext): NonNullable<CallContext['daemon']> {

@@ -4,6 +4,7 @@ import { ownPath } from '../../host/files/held.ts';
 import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
 import { keysOf, size, time } from '../../options/yaml.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
+import { parsePublish } from '../../sandbox/policy/network.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 
 const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');
@@ -81,26 +82,6 @@ export function parseNetwork(text: string): NetworkFile | undefined {
 export const SERVICE_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 const port = z.coerce.number().int().min(1).max(65535);
-
-export interface PublishedPort {
-  readonly address: string;
-  readonly host: number;
-  readonly sandbox: number;
-}
-
-/** `[ADDRESS:]HOSTPORT:SANDBOXPORT`; an IPv6 address is in brackets. Undefined for anything else. */
-export function parsePublish(text: string): PublishedPort | undefined {
-  const match = /^(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?(\d{1,5}):(\d{1,5})$/.exec(text);
-  const [host, sandbox] = [port.safeParse(match?.[2]), port.safeParse(match?.[3])];
-  if (match === null || !host.success || !sandbox.success) return undefined;
-  const address = match[1]?.replace(/[[\]]/g, '') ?? '127.0.0.1';
-  return { address, host: host.data, sandbox: sandbox.data };
-}
-
-export function formatPublish({ address, host, sandbox }: PublishedPort): string {
-  const shown = address.includes(':') ? `[${address}]` : address;
-  return address === '127.0.0.1' ? `${host}:${sandbox}` : `${shown}:${host}:${sandbox}`;
-}
 
 function refuse(context: z.RefinementCtx, message: string, ...path: string[]): typeof z.NEVER {
   context.addIssue({ code: 'custom', message, path });

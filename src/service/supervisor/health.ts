@@ -1,10 +1,10 @@
 import { get } from 'node:http';
+import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { reasonOf } from '../../errors.ts';
 import type { ServiceDefinition } from '../definition/definition.ts';
 import { endText } from '../failure.ts';
 import type { ServiceHealth } from '../status.ts';
-import { connectInside } from './publish.ts';
 import { ROOT_POLICY, type UnitHost } from './unit-host.ts';
 
 /** How many bytes of a failed check's output are shown. */
@@ -35,7 +35,8 @@ async function checkCommand(host: UnitHost, argv: readonly string[], timeout: nu
 
 async function checkHttp(host: UnitHost, where: string, timeout: number) {
   const [, port = '80', path = '/'] = /^:(\d+)(\/\S*)?$/.exec(where) ?? [];
-  const socket = await connectInside(host.control, Number(port));
+  const fd = await host.sandbox.ground.connect(Number(port));
+  const socket = new Socket({ fd, readable: true, writable: true });
   try {
     const status = await new Promise<number>((resolve, reject) => {
       const signal = AbortSignal.timeout(timeout);

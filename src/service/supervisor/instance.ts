@@ -11,7 +11,7 @@ import { Tree } from '../lifecycle/tree.ts';
 import type { LogFile } from '../log-file.ts';
 import type { ServiceState, ServiceStatus } from '../status.ts';
 import { HealthWatch } from './health.ts';
-import { networkMac, type Publication, publishPort, writeNameServers } from './publish.ts';
+import { networkMac, writeNameServers } from './network.ts';
 import { openServiceSandbox, serviceImage } from './service-sandbox.ts';
 import type { LiveLimits } from './supervisor-client.ts';
 import { NOTIFY_SOCKET, type RunningUnit, type UnitHost, type UnitManager } from './unit-host.ts';
@@ -23,7 +23,6 @@ export class Instance {
   readonly host: UnitHost;
   readonly #manager: UnitManager;
   readonly #started = Date.now();
-  #publications: Publication[] = [];
   #lease: LeasedAddress | undefined;
   #phase: 'starting' | 'up' | 'stopping' = 'starting';
   #restarting = 0;
@@ -80,10 +79,6 @@ export class Instance {
 
   async #prepare(): Promise<void> {
     const { control, tree, log } = this.host;
-    // Taken ports are found before anything runs.
-    for (const port of this.#service.definition.publish) {
-      this.#publications.push(await publishPort(this.#service.name, control, port));
-    }
     await this.#askForAddress();
     // A systemd in the sandbox reads tmpfiles.d itself.
     const plan = this.#service.definition.boot ? undefined : tmpfilesPlan(tree);
@@ -136,8 +131,7 @@ export class Instance {
     this.#lease?.close();
     this.#lease = undefined;
     try {
-      for (const publication of this.#publications) await publication[Symbol.asyncDispose]();
-      this.#publications = [];
+      await this.host.sandbox.unpublish();
       await this.#manager.stop();
     } finally {
       // Whatever went wrong: a service without a supervisor counts as stopped.
@@ -193,7 +187,7 @@ export class Instance {
       restarts: units.reduce((sum, unit) => sum + unit.restarts, 0),
       health: this.#health?.health ?? null,
       units,
-      publish: this.#publications.map(({ port }) => port),
+      publish: this.#service.definition.publish,
       address: this.#address,
       usage: await this.#usage(),
     };

@@ -16,7 +16,7 @@ import type { ServiceNetwork } from '../definition/definition.ts';
 import { definedMounts } from '../definition/definition.ts';
 import { knownImage, type StoredService, varVolume } from '../lifecycle/store.ts';
 import { unitName } from '../unit/load-unit.ts';
-import { networkMac } from './publish.ts';
+import { networkMac } from './network.ts';
 
 /** Namespaces of each kind for units of a booted service: PrivateTmp=, PrivateNetwork= and so on. */
 const BOOT_NAMESPACES = 256;
@@ -38,7 +38,7 @@ export async function openServiceSandbox(
   { name, files, definition }: StoredService,
   image: LeasedImage,
 ): Promise<PlannedSandbox> {
-  const { boot, network, hostname, mounts, tmpfs, disk, user, label } = definition;
+  const { boot, network, hostname, mounts, tmpfs, disk, user, label, publish } = definition;
   const plan = planSandbox(
     {
       hostname: hostname ?? name,
@@ -61,7 +61,7 @@ export async function openServiceSandbox(
       // Its data are nobody's checkout.
       protectedPaths: [],
       limits: valuesOfKeys(SANDBOX_LIMITS, definition),
-      disk,
+      ...{ disk, publish },
       label: label ?? { kind: 'auto' },
       ...{ privateTmp: true, nested: false, egress: undefined, caller: { uid: 0, gid: 0 } },
       ...{ allowMissing: engine.allowMissing(), owner: bindOwner(image.manifest, user) },
@@ -121,6 +121,11 @@ function withServiceHint(service: string, error: unknown): unknown {
     return hint === undefined
       ? error
       : new KilnError('E_NETWORK', error.message, { hint: error.hint ?? hint, cause: error });
+  }
+  if (error instanceof KilnError && error.code === 'E_PUBLISH') {
+    const port = error.details?.sandboxPort;
+    const hint = `\`kiln service set ${service} --publish HOSTPORT:${port}\` publishes another port; \`ss -ltnp\` shows who has one`;
+    return new KilnError(error.code, error.message, { hint, cause: error });
   }
   if (!(error instanceof KilnError) || !OF_LAYERS.has(error.code)) return error;
   const { code, message, cause, details = {} } = error;

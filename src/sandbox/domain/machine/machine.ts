@@ -101,6 +101,12 @@ export class Machine implements Ground {
     return listenInside(this.#channel, port);
   }
 
+  async connect(): Promise<never> {
+    throw new KilnError('E_MACHINE', 'ports of a machine cannot be reached from the host yet', {
+      hint: 'leave out --publish, or --isolation vm; --network NAME is a network of libvirt’s',
+    });
+  }
+
   openRoot(): number {
     throw new KilnError('E_MACHINE', 'the files of a machine cannot be reached from the host', {
       hint: 'have a command write them to its standard output, or to a folder that is bound',
