@@ -6,11 +6,13 @@ import { imageRows } from './rows/images.ts';
 import { manyRows } from './rows/many.ts';
 import { memoryRows } from './rows/memory.ts';
 import { packageRows } from './rows/packages.ts';
+import { remoteRows } from './rows/remote.ts';
 import { resultRows } from './rows/results.ts';
 import { runRows } from './rows/run.ts';
 
 export const rows: readonly Row[] = [
   ...runRows,
+  ...remoteRows,
   ...manyRows,
   ...buildRows,
   ...resultRows,

@@ -1,13 +1,18 @@
 /**
- * Writes what is made from tables: dist/wire/frames.h from src/daemon/frames.ts, dist/wire/wire.h and wire.c from
- * src/sandbox/wire/table.ts, dist/wire/port-wire.h from src/sandbox/wire/port.ts, src/api/io-kiln.ts from the API's
- * interface, and types.py and sync.py of the Python package. The build does it first, and
+ * Writes what is made from tables: dist/wire/frames.h from src/daemon/frames.ts, dist/wire/travels.h from the options of
+ * `kiln run`, dist/wire/wire.h and wire.c from src/sandbox/wire/table.ts, dist/wire/port-wire.h from
+ * src/sandbox/wire/port.ts, src/api/io-kiln.ts from the API's interface, and types.py and sync.py of the Python package.
+ * The build does it first, and
  * `npm run check`. With --docs it writes docs/reference/api*.md, too, which a test compares.
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { interfaceText } from '../../src/api/interface.ts';
+import { alwaysTravels } from '../../src/cli/remote/ways.ts';
 import { FRAME, OPEN, TO_CLIENT, TO_DAEMON } from '../../src/daemon/frames.ts';
+import { KILN_VERSION } from '../../src/host/state/paths.ts';
+import { flagOf, type Row } from '../../src/options/row.ts';
+import { RUN } from '../../src/options/sandbox.ts';
 import { CONFIGURATION_MAX } from '../../src/users/configuration-file.ts';
 import { apiPages } from './api-reference.ts';
 import { apiTypes } from './api-types.ts';
@@ -31,6 +36,8 @@ function framesHeader(): string {
 #ifndef KILN_FRAMES_H
 #define KILN_FRAMES_H
 
+#define KILN_VERSION "${KILN_VERSION}"
+
 /* Bytes of a frame's header: u32 length of what follows it, u8 type, u8 descriptors, u16 zero; little-endian. */
 #define FRAME_HEADER ${FRAME.header}
 /* Longest payload, bytes. */
@@ -46,6 +53,45 @@ ${enumeration('frame_to_client', TO_CLIENT)}
 ${enumeration('opened_as', OPEN, 'OPEN')}
 #endif
 `;
+}
+
+/** The options of `kiln run` that go to another machine as they are: what the client does without a Node. */
+function travelsHeader(): string {
+  const ways = Object.entries(RUN).flatMap(([name, row]: [string, Row]) => {
+    const way =
+      name === 'image'
+        ? 'IMAGE'
+        : name === 'env'
+          ? 'PAIR'
+          : alwaysTravels(row)
+            ? wayOfValue(row)
+            : '';
+    // A job's file is read here, and names other files.
+    if (way === '' || name === 'file') return [];
+    const flags = [flagOf(name, row), ...(row.short === undefined ? [] : [`-${row.short}`])];
+    return flags.map((flag) => `    {"${flag}", WAY_${way}},\n`);
+  });
+  return `/* Written by scripts/write/wire.ts from src/options/sandbox.ts. Do not edit. */
+#ifndef KILN_TRAVELS_H
+#define KILN_TRAVELS_H
+
+/* What follows an option: nothing; a word; one behind \`=\`, or nothing; an image's name; NAME=VALUE. */
+enum way { WAY_FLAG, WAY_WORD, WAY_OPTIONAL, WAY_IMAGE, WAY_PAIR };
+
+static const struct {
+  const char *name;
+  enum way way;
+} travels[] = {
+${ways.join('')}    {0},
+};
+
+#endif
+`;
+}
+
+function wayOfValue({ kind, preset }: Row): string {
+  if (kind.term === undefined) return 'FLAG';
+  return preset === undefined ? 'WORD' : 'OPTIONAL';
 }
 
 /** Writes a file whole, and only if its content changes: the build looks at times. */
@@ -64,6 +110,7 @@ function write(path: string, text: string): void {
 export function writeGenerated(): void {
   const top = join(import.meta.dirname, '../..');
   write(join(top, 'dist/wire/frames.h'), framesHeader());
+  write(join(top, 'dist/wire/travels.h'), travelsHeader());
   write(join(top, 'dist/wire/wire.h'), guestHeader());
   write(join(top, 'dist/wire/wire.c'), guestSource());
   write(join(top, 'dist/wire/port-wire.h'), portHeader());

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "frames.h"
 
@@ -74,6 +75,24 @@ void daemon_start(void);
 
 _Noreturn void fail(const char *code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* kiln.c: the terminal, signals, and bytes that become a message. */
+
+struct text {
+  uint8_t *data;
+  size_t length, size;
+};
+
+void append(struct text *text, const void *bytes, size_t length);
+void append_u32(struct text *text, uint32_t value);
+/* Their number, and each with a NUL behind it. */
+void append_words(struct text *text, char *const *words);
+
+void make_terminal_raw(void);
+void restore_terminal(void);
+
+/* Signals come by this descriptor; those that the caller ignores (nohup) stay ignored. */
+int catch_signals(void);
+
 /* lane.c: a lane moves bytes from one descriptor to another, of the sandbox and of the caller. */
 
 struct lane {
@@ -104,5 +123,10 @@ size_t lane_go(struct lane *lane, const struct pollfd *entry);
 void lane_end(struct lane *lane);
 
 void lane_close(struct lane *lane);
+
+bool is_file(int fd);
+
+/* Writes without waiting: EAGAIN where that would be needed. `plain`: it is a file, or does not wait by itself. */
+ssize_t write_now(int fd, const uint8_t *bytes, size_t length, bool plain);
 
 #endif

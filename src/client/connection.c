@@ -52,6 +52,12 @@ static ssize_t receive_once(struct connection *connection, int flags) {
   struct msghdr message = {
       .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
   ssize_t received = recvmsg(connection->socket, &message, flags | MSG_CMSG_CLOEXEC);
+  /* ssh can have pipes. Whoever does not want to wait has looked whether there is something. */
+  if (received < 0 && errno == ENOTSOCK) {
+    received = read(connection->socket, part.iov_base, part.iov_len);
+    if (received > 0) connection->used += received;
+    return received;
+  }
   if (received < 0) return received;
   for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL;
        header = CMSG_NXTHDR(&message, header)) {

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "client.h"
+#include "remote.h"
 
 #define ANSWER_OK "{\"parameters\":{}}"
 #define ANSWER_OTHER_BUILD "{\"error\":\"io.kiln.OtherBuild\""
@@ -54,13 +55,13 @@ struct client {
 
 static struct client client = {.terminal = -1};
 
-static void restore_terminal(void) {
+void restore_terminal(void) {
   if (!client.raw) return;
   client.raw = false;
   tcsetattr(0, TCSADRAIN, &client.before);
 }
 
-static void make_terminal_raw(void) {
+void make_terminal_raw(void) {
   struct termios raw;
   if (client.raw || tcgetattr(0, &client.before) == -1) return;
   raw = client.before;
@@ -79,12 +80,7 @@ static void pass_window_size(void) {
   }
 }
 
-struct text {
-  uint8_t *data;
-  size_t length, size;
-};
-
-static void append(struct text *text, const void *bytes, size_t length) {
+void append(struct text *text, const void *bytes, size_t length) {
   if (text->length + length > text->size) {
     text->size = (text->length + length) * 2;
     text->data = realloc(text->data, text->size);
@@ -94,13 +90,13 @@ static void append(struct text *text, const void *bytes, size_t length) {
   text->length += length;
 }
 
-static void append_u32(struct text *text, uint32_t value) {
+void append_u32(struct text *text, uint32_t value) {
   uint8_t bytes[4];
   write_u32(bytes, value);
   append(text, bytes, sizeof bytes);
 }
 
-static void append_words(struct text *text, char *const *words) {
+void append_words(struct text *text, char *const *words) {
   uint32_t count = 0;
   while (words[count] != NULL) count++;
   append_u32(text, count);
@@ -519,8 +515,7 @@ static void open_stdio(void) {
     if (fcntl(fd, F_GETFD) == -1) open("/dev/null", fd == 1 ? O_RDONLY : O_RDWR);
 }
 
-/* Signals come by descriptor; those that the caller ignores (nohup) stay ignored. */
-static void catch_signals(void) {
+int catch_signals(void) {
   sigemptyset(&client.caught);
   for (size_t i = 0; i < sizeof forwarded / sizeof *forwarded; i++) {
     struct sigaction before;
@@ -531,6 +526,7 @@ static void catch_signals(void) {
   signal(SIGPIPE, SIG_IGN);
   client.signals = signalfd(-1, &client.caught, SFD_CLOEXEC | SFD_NONBLOCK);
   if (client.signals == -1) fail("E_SYSCALL", "signalfd: %s", strerror(errno));
+  return client.signals;
 }
 
 static void say_silent(int socket) {
@@ -626,6 +622,8 @@ static void begin(char **argv, char **environment) {
 
 int main(int argc, char **argv, char **environment) {
   open_stdio();
+  if (argc == 2 && strcmp(argv[1], REMOTE_RUN) == 0) serve_far();
+  run_there(argc, argv);
   if (!is_for_daemon(argc, argv)) run_elsewhere(argv);
   catch_signals();
   begin(argv, environment);

@@ -13,11 +13,15 @@
 #define BUFFER 65536
 #define SMALL 4096
 
+bool is_file(int fd) {
+  struct stat status;
+  return fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+}
+
 void lane_open(struct lane *lane, int from, int to, bool from_sandbox) {
   *lane = (struct lane){
       .from = from, .to = to, .open = true, .from_sandbox = from_sandbox, .wants_input = true};
-  struct stat status;
-  lane->to_file = fstat(to, &status) == 0 && S_ISREG(status.st_mode);
+  lane->to_file = is_file(to);
   /* Room in the caller's own pipe saves switches between processes. It may be refused. */
   if (from_sandbox) fcntl(to, F_SETPIPE_SZ, CHUNK);
   /* The kernel's splice from a terminal waits for the next line, whatever its flags say. */
@@ -46,8 +50,8 @@ static bool ready(int fd, short events) {
   return poll(&entry, 1, 0) > 0;
 }
 
-static ssize_t write_now(int fd, const uint8_t *bytes, size_t length, bool is_file) {
-  if (is_file) return write(fd, bytes, length);
+ssize_t write_now(int fd, const uint8_t *bytes, size_t length, bool plain) {
+  if (plain) return write(fd, bytes, length);
   ssize_t sent = send(fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent >= 0 || errno != ENOTSOCK) return sent;
   if (!ready(fd, POLLOUT)) {

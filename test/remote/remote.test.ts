@@ -118,6 +118,20 @@ test.serial('a command runs there, with its status, both outputs and standard in
   t.is(daemonPid(world.near.paths.root), undefined);
 });
 
+test.serial('a run that names no file needs no Node here', async (t) => {
+  const world = t.context;
+  const env = { ...world.env, KILN_NODE: '/bin/false' };
+  const limits = ['--memory=64M', '--env', 'A=b', '-w', '/tmp', '--timeout', '60s'];
+  const done = await there(world, [...RUN, ...limits, '--', 'sh', '-c', 'echo $A $PWD'], { env });
+  t.deepEqual([done.exitCode, done.stdout], [0, 'b /tmp'], done.stderr);
+  // What names a file, or is no option, is for src/remote.
+  for (const words of [['--copy-in', '/etc/hostname:/h'], ['--nosuch']]) {
+    t.not((await there(world, [...RUN, ...words, '--', 'true'], { env })).exitCode, 0);
+  }
+  const unknown = await there(world, [...RUN, '--nosuch', '--', 'true']);
+  t.regex(unknown.stderr, /unknown option '--nosuch'/);
+});
+
 test.serial('messages of the far kiln give no commands to a CI service here', async (t) => {
   const world = t.context;
   const env = { ...world.env, GITHUB_ACTIONS: 'true' };
@@ -343,9 +357,13 @@ function quote(text: string): string {
 test.serial('a broken connection ends the far command', async (t) => {
   const world = t.context;
   const { server, env, cwd } = world;
-  for (const whose of ['ssh', 'client', 'sshd']) {
+  for (const [whose, isResult] of [
+    ...[['ssh', true] as const, ['client', true] as const, ['sshd', true] as const],
+    ...[['ssh', false] as const, ['client', false] as const, ['sshd', false] as const],
+  ]) {
     const seconds = ownSeconds();
-    const results = ['--resultdir', `broken-${whose}`];
+    // What writes no results here is the client's own way.
+    const results = isResult ? ['--resultdir', `broken-${whose}`] : [];
     const args = ['--host', server.url, ...RUN, ...results, '--', 'sleep', seconds];
     const child = spawn(KILN, args, { env, cwd });
     let said = '';
@@ -514,7 +532,7 @@ test.serial('files that others plant beside the far end’s folders do not block
   for (const path of [ring, other]) symlinkSync(path, path);
   symlinkSync(victim, link);
   try {
-    const { exitCode, stderr } = await there(world, [...RUN, '--', 'true']);
+    const { exitCode, stderr } = await there(world, ['ps']);
     t.is(exitCode, 0, stderr);
     t.deepEqual(readdirSync(victim), []);
   } finally {
@@ -533,7 +551,7 @@ test.serial(
     const before = Date.now() / 1000 - 3600;
     utimesSync(old, before, before);
     try {
-      const { exitCode, stderr } = await there(t.context, [...RUN, '--', 'true']);
+      const { exitCode, stderr } = await there(t.context, ['ps']);
       t.is(exitCode, 0, stderr);
       t.deepEqual([existsSync(old), existsSync(young)], [false, true]);
     } finally {

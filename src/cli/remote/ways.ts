@@ -52,6 +52,13 @@ export function wayOfOption({ kind, users, stays }: Row, value: unknown): Way {
   return why === undefined ? 'as it is' : CANNOT(why);
 }
 
+/** Whether every value of it goes as it is. The client, which has no tables, sends runs with such options by itself. */
+export function alwaysTravels({ kind, users, stays }: Row): boolean {
+  const rule = kind.opens ?? users;
+  if (stays !== undefined || rule === 'image') return false;
+  return rule === 'open' || rule.kind === 'setting' || (rule.kind === 'root' && rule.travels);
+}
+
 function wayOf(rule: Rule | undefined, value: string): Way {
   if (rule === undefined) return CANNOT('it is not known whether it names files');
   if (rule === 'image') return wayOfImage(value);
