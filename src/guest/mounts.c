@@ -347,6 +347,8 @@ int mounts_mask(const char *path) {
 
 int mounts_readonly(const char *path) {
   if (access(path, F_OK) != 0 || fault("readonly")) return 0;
+  // Nothing is seen that is mounted on a root.
+  if (strcmp(path, "/") == 0) return mounts_seal(path);
   int fd = clone_tree(path);
   if (fd < 0) return -1;
   struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
