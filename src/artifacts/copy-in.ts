@@ -299,6 +299,7 @@ const BEHIND_LINK =
 
 const WHY_NOT = [
   ['EISDIR', 'is a directory there'],
+  ['EROFS', 'is where the sandbox cannot be written to: --read-only, or a read-only bind'],
   ['ENOTDIR', 'is not a directory'],
   ['ENAMETOOLONG', 'is too long, or leads through symbolic links that are'],
   ['ELOOP', 'leads through a symbolic link of another user’s, which is not followed'],

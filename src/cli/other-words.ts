@@ -31,7 +31,8 @@ const OPTIONS: ReadonlyMap<string, string> = new Map(
     '--privileged': 'no sandbox is privileged: --cap-add and --profile give what a command needs',
     '--entrypoint':
       'it is an option of `kiln run`: no other command runs the ENTRYPOINT of an image',
-    '--read-only': 'no command changes an image: what it writes is gone with the sandbox',
+    '--read-only':
+      'it is an option of `kiln run` and `kiln shell`; a build writes to a layer that is gone with it',
     '--cap-drop': 'a command has no capability but those of --cap-add, and root’s few',
     '--security-opt': '--seccomp, --label and --profile are what it stands for',
     '--device': 'a sandbox has none of the host’s devices',

@@ -186,6 +186,9 @@ export const SANDBOX = {
     help: 'run the command as NAME, UID or UID:GID; root is root of the sandbox only',
     short: 'u',
   }),
+  readOnly: row(flag, 'open', {
+    help: 'mount the image read-only: /tmp, /var/tmp, /run, /dev/shm, --tmpfs and binds stay writable',
+  }),
   hostname: row(texts.hostname, 'open', { help: 'give the sandbox this host name' }),
   network: row(texts.network, NETWORK, {
     help: 'choose the network: private or none (loopback only), host, or a libvirt network as NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC] (without an address DHCP gives one)',

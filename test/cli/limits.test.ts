@@ -82,6 +82,7 @@ const BOTH: readonly (readonly [words: readonly string[], json: Partial<RunParam
   [['--copy-in', '/a/.:/b'], { copyIn: [{ source: '/a/.', target: '/b' }] }],
   [['--env', 'A=b=c', '--env', 'B='], { env: { A: 'b=c', B: '' } }],
   [['--workdir', '/w', '--user', '7:8'], { workdir: '/w', user: '7:8' }],
+  [['--read-only'], { surroundings: { readOnly: true } }],
   [['--hostname', 'me'], { surroundings: { hostname: 'me' } }],
   [
     ['--network', 'host', '--allow-host-network'],

@@ -83,6 +83,70 @@ test.serial('--explain prints the plan, and runs nothing', async (t) => {
   t.regex(String(less.stdout), /^capabilities +on +SYS_ADMIN$/m);
 });
 
+test.serial(
+  '--read-only leaves private file systems, tmpfs and binds writable, and nothing else',
+  async (t) => {
+    const all = '/ /bin /etc /home/build /var /tmp /var/tmp /run /dev/shm /own /bound';
+    const script = `for d in ${all}; do touch $d/made 2>/dev/null && echo $d; done;`;
+    const options = ['--tmpfs', '/own', '--bind', `${state.beside}:/bound`, '--user', 'root'];
+    const written = '/tmp /var/tmp /run /dev/shm /own /bound';
+    const { stdout, stderr } = await run(
+      ...['--read-only', ...options, '--keep', '--json', '--', 'sh', '-c'],
+      `${script} grep -E ' / / ro,' /proc/self/mountinfo`,
+    );
+    const [mount = '', ...folders] = String(stdout).split('\n').reverse();
+    t.is(folders.reverse().join(' '), written);
+    t.regex(mount, / overlay /);
+    const { policy, id } = resultOf(stderr);
+    t.true(policy.readOnlyPaths.includes('/'));
+    // A kept one stays so, for root as well, who cannot mount it anew.
+    const undone = 'mount -o remount,rw,bind / 2>/dev/null';
+    const kept = await state.kiln([
+      'exec',
+      '--user',
+      'root',
+      id,
+      'sh',
+      '-c',
+      `${undone}; ${script} :`,
+    ]);
+    t.is(String(kept.stdout).replaceAll('\n', ' '), written, String(kept.stderr));
+    await state.kiln(['kill', id]);
+    const nested = await run(
+      ...[
+        '--read-only',
+        '--profile',
+        'nested',
+        '--',
+        'unshare',
+        '--user',
+        '--map-root-user',
+        '--mount',
+      ],
+      ...['sh', '-c', `${undone}; touch /home/build/made`],
+    );
+    t.regex(String(nested.stderr), /touch: \/home\/build\/made: Read-only file system/);
+    const usual = await run('--user', 'root', '--', 'sh', '-c', script);
+    t.regex(String(usual.stdout), /^\/\n\/bin\n\/etc\n/);
+  },
+);
+
+test.serial(
+  '--read-only names itself where a copy has no room, and where a mount could undo it',
+  async (t) => {
+    const source = join(state.beside, 'source');
+    writeFileSync(source, '');
+    const copied = await run('--read-only', '--copy-in', `${source}:/etc/x`, '--', 'true');
+    t.regex(
+      String(copied.stderr),
+      /"\/etc\/x" is where the sandbox cannot be written to: --read-only/,
+    );
+    const mounting = await run('--read-only', '--cap-add', 'SYS_ADMIN', '--', 'true');
+    t.is(mounting.exitCode, 125);
+    t.regex(String(mounting.stderr), /--read-only does not hold against SYS_ADMIN/);
+  },
+);
+
 test.serial('kiln’s own seccomp profiles cannot be chosen', async (t) => {
   for (const name of ['nested', 'boot', 'default-offline', 'nested-offline']) {
     for (const explain of [[], ['--explain']]) {

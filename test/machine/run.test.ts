@@ -66,7 +66,7 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   const fetching = (page: string) => `wget -q -O - http://${server.host}/${page}`;
   const script = 'cat /proc/version; echo ready >&2; read line; echo "got $line"; exit 7';
   const options = [
-    ...['--allow-missing', 'kvm', '--keep=20m', '--egress', server.host],
+    ...['--allow-missing', 'kvm', '--keep=20m', '--egress', server.host, '--read-only'],
     ...collecting(results),
   ];
   const running = state.kiln(
@@ -160,6 +160,8 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   const clock = Number((await exec(id, '--', 'busybox', 'date', '+%s')).stdout);
   t.true(clock > before - 2 && clock < Date.now() / 1000 + 2, `${clock}, not ${before}`);
   t.regex(String((await exec('-t', id, '--', 'tty')).stdout), /^\/dev\/pts\/\d+$/);
+  const closed = await exec('--user', 'root', id, '--', 'touch', '/made');
+  t.regex(String(closed.stderr), /\/made: Read-only file system/);
   const copied = ['--copy-in', `${import.meta.filename}:/tmp/this`];
   const size = await exec(...copied, id, '--', 'wc', '-c', '/tmp/this');
   t.is(size.stdout, `${(await readFile(import.meta.filename)).length} /tmp/this`);

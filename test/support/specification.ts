@@ -16,6 +16,7 @@ export function sandboxSpecification(
     protectedPaths: [],
     volumes: [],
     readonlyPaths: [],
+    readonlyRoot: false,
     tmpfs: [],
     files: [],
     secrets: [],

@@ -34,5 +34,10 @@ export function runRequest(
       'kiln: --network host takes the network’s isolation away: confirm with --allow-host-network',
     );
   }
+  if (asked.readOnly === true && asked.capabilities.some((name) => name === 'SYS_ADMIN')) {
+    command.error(
+      'kiln: --read-only does not hold against SYS_ADMIN, which may mount: leave one of them out',
+    );
+  }
   return { image: '', ...asked, argv, caller };
 }

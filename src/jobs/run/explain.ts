@@ -63,6 +63,9 @@ export function explainLayers(
       ),
     ),
     on('files', `nosuid, nodev everywhere; written to: memory, ${size(disk)} a file system`),
+    ...(sandbox.readonlyRoot
+      ? [on('read-only', 'the root; /tmp, /var/tmp, /run, /dev/shm, --tmpfs and binds are as ever')]
+      : []),
     writable.length === 0 ? on('binds', 'none writable') : off('binds', `writable: ${writable}`),
     nested
       ? off(

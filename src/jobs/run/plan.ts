@@ -49,6 +49,7 @@ export function planRun(
       label: parseLabelRequest(request.label ?? 'auto'),
       allowMissing: some(request.allowMissing) ?? engine.allowMissing(),
       allowHostWrite: request.allowHostWrite === true,
+      readonlyRoot: request.readOnly === true,
       protectedPaths: [...(request.protection ? PROTECTED : []), ...request.protect],
       ...{ volumes: [], privateTmp: true, namespaces: 0, boot: false },
     },

@@ -130,6 +130,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
       hostname: DEFAULT_HOSTNAME,
       names: true,
       readonlyPaths: [],
+      readonlyRoot: false,
       tmpfs: [],
       files: [],
       disk: DEFAULT_DISK,

@@ -166,6 +166,8 @@ export function planFilesystem(
     operations.push({ op: 'file', mode, uid: 0, gid: 0, path, content: Buffer.from(content) });
   }
   operations.push(...secretOperations(specification, owners));
+  // Last: what comes before makes places in the root.
+  if (specification.readonlyRoot) operations.push({ op: 'readonly', path: '/' });
   stack.move();
   return plan;
 }

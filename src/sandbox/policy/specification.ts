@@ -86,6 +86,8 @@ export interface Interior {
    */
   readonly names: boolean;
   readonly readonlyPaths: readonly string[];
+  /** Whether nothing can be written but to what is mounted in the root. */
+  readonly readonlyRoot: boolean;
   readonly tmpfs: readonly Tmpfs[];
   readonly files: readonly {
     readonly path: string;
