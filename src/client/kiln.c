@@ -69,15 +69,17 @@ void make_terminal_raw(void) {
   if (tcsetattr(0, TCSADRAIN, &raw) == 0) client.raw = true;
 }
 
+/* Without rows where there is no terminal. */
+static struct winsize window_size(void) {
+  struct winsize size = {0};
+  for (int fd = 0; fd <= 2; fd++)
+    if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_row > 0) return size;
+  return (struct winsize){0};
+}
+
 static void pass_window_size(void) {
-  struct winsize size;
-  if (client.terminal == -1) return;
-  for (int fd = 0; fd <= 2; fd++) {
-    if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_row > 0) {
-      ioctl(client.terminal, TIOCSWINSZ, &size);
-      return;
-    }
-  }
+  struct winsize size = window_size();
+  if (client.terminal != -1 && size.ws_row > 0) ioctl(client.terminal, TIOCSWINSZ, &size);
 }
 
 void append(struct text *text, const void *bytes, size_t length) {
@@ -459,8 +461,11 @@ static bool pass_signal(void) {
       _exit(128 + number);
     }
   }
-  uint8_t payload[4];
+  uint8_t payload[12];
+  struct winsize size = window_size();
   write_u32(payload, (uint32_t)number);
+  write_u32(payload + 4, size.ws_row);
+  write_u32(payload + 8, size.ws_col);
   return send_frame(FRAME_SIGNAL, payload, sizeof payload);
 }
 

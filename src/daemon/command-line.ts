@@ -62,6 +62,7 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
   readonly #early = new Set<NodeJS.Signals>();
   #sinceBytes = 0;
   #closed = false;
+  #window: { readonly rows: number; readonly columns: number } | undefined;
   readonly #opening: PromiseWithResolvers<number>[] = [];
 
   private constructor(peer: Peer, payload: Buffer, descriptors: ClientDescriptors) {
@@ -157,6 +158,17 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     return line;
   }
 
+  /** Of the client's terminal; no rows without one. Whoever has its descriptors may know better. */
+  get windowSize(): { readonly rows: number; readonly columns: number } {
+    return this.#window ?? this.start;
+  }
+
+  #resize(rows: number, columns: number): void {
+    // struct winsize of ioctl_tty(2) has room for no more.
+    const isOne = rows > 0 && rows <= 0xffff && columns <= 0xffff;
+    if (isOne) this.#window = { rows, columns };
+  }
+
   keep(): void {
     this.#since = undefined;
   }
@@ -225,7 +237,8 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     if (fds.length > 0) return false;
     switch (type) {
       case TO_DAEMON.signal: {
-        const signal = payload.length === 4 ? signalName(payload.readUInt32LE(0)) : undefined;
+        const signal = payload.length === 12 ? signalName(payload.readUInt32LE(0)) : undefined;
+        if (signal === 'SIGWINCH') this.#resize(payload.readUInt32LE(4), payload.readUInt32LE(8));
         if (signal !== undefined && !this.emit('signal', signal)) this.#early.add(signal);
         return signal !== undefined;
       }

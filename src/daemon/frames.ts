@@ -19,7 +19,10 @@ export const TO_DAEMON = {
    * cannot be used, its text. Descriptors: 0, 1, 2 and, unless it is gone, the working directory; none from a user.
    */
   start: 1,
-  /** u32 number of a signal that the client received; SIGWINCH if it does not have the sandbox's terminal. */
+  /**
+   * u32 number of a signal that the client received; SIGWINCH if it does not have the sandbox's terminal. u32 rows and
+   * u32 columns of its terminal, 0 without one.
+   */
   signal: 2,
   moved: 4,
   /** All output was passed on: u32 errno of a failed write, or 0. */

@@ -118,7 +118,7 @@ elif what == "late-signal":
         seen += peer.recv(65536)
     print("started", flush=True)
     sys.stdin.readline()
-    peer.sendall(frame(2, struct.pack("<I", 15)))
+    peer.sendall(frame(2, struct.pack("<III", 15, 0, 0)))
     print("sent", flush=True)
     sys.stdin.read()
 elif what == "connections":
@@ -271,7 +271,7 @@ elif what in ("calls", "lines", "signals", "output"):
         first = upgrade() + start(["kiln", "ps"])
     elif what == "signals":
         first = upgrade() + start(["kiln", "run", "-r", "busybox", "--", "sleep", "1000"])
-        again = frame(2, struct.pack("<I", 28)) * 5000
+        again = frame(2, struct.pack("<III", 28, 24, 80)) * 5000
     else:
         control = connect()
         # With `more` it ends with the connection.
@@ -322,4 +322,4 @@ elif what == "deaf":
     print("sent", flush=True)
     sys.stdin.read()
     peer.setblocking(False)
-    peer.send(frame(2, struct.pack("<I", 28)) * 5000)
+    peer.send(frame(2, struct.pack("<III", 28, 24, 80)) * 5000)
