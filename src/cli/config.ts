@@ -72,7 +72,9 @@ export function fillDefaults(program: Command, caller: Caller): void {
     const { resume, egress = [] } = action.opts();
     // What is entered again has limits and a network already.
     const isAgain = resume !== undefined || (words === 'shell' && action.args.length > 0);
-    const options = isAgain ? [] : action.options.filter((option) => takesDefault(option, words));
+    const options = action.options.filter(
+      (option) => takesDefault(option, words) && (!isAgain || option.name() === 'detach-keys'),
+    );
     if (options.length === 0) return;
     const configurations = configurationsOf(caller);
     for (const option of options) {

@@ -8,6 +8,7 @@ import { currentAction } from '../events/action.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { readManifest } from '../image/store/manifest.ts';
 import { publishedPorts } from '../jobs/run/plan.ts';
+import { LEAVE_KEYS } from '../options/leave-keys.ts';
 import { MOUNT } from '../options/mount.ts';
 import { EXEC, type ExecOptions, SHELL, type ShellOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
@@ -24,6 +25,7 @@ import { type ExecuteRequest, visit, visitPorts } from '../sandbox/door/visitors
 import type { PublishedPort } from '../sandbox/policy/network.ts';
 import { OPEN_SHELL, runAttached } from './attach.ts';
 import { type Caller, hasTerminal } from './caller/caller.ts';
+import { detach } from './job/detach.ts';
 import { KilnCommand, refuseOptions } from './options/command.ts';
 import { printEgressRefusals, printWarning } from './output/errors.ts';
 import { ownContext, runAndReport } from './run.ts';
@@ -50,16 +52,23 @@ export function command(caller: Caller): KilnCommand {
     .rows({ ...SHELL, mount: MOUNT }, caller)
     .addHelpText('after', EXAMPLES)
     .action(async (id: string | undefined, options: ShellOptions) => {
-      if (id !== undefined) refuseOptions(it.given(), `the sandbox ${id}`, AS_MADE);
       const tty = hasTerminal(caller);
-      if (id === undefined)
-        await runAndReport(
-          OPEN_SHELL,
-          { ...options, tty, samples: true, entrypoint: '' },
-          it,
-          ownContext(caller),
-        );
-      else await enter(id, OPEN_SHELL, { tty, env: {}, copyIn: [], publish: [] }, caller);
+      if (id === undefined) {
+        const asked = { ...options, tty, samples: true, entrypoint: '' };
+        const { begin: started } = await detach(asked, it, caller);
+        await runAndReport(OPEN_SHELL, asked, it, { ...ownContext(caller), started });
+        return;
+      }
+      const made = it.given().filter((option) => option.attributeName() !== 'detachKeys');
+      refuseOptions(made, `the sandbox ${id}`, AS_MADE);
+      const { detachKeys } = options;
+      await enter(
+        id,
+        OPEN_SHELL,
+        { tty, env: {}, copyIn: [], publish: [], ...defined({ detachKeys }) },
+        it,
+        caller,
+      );
     });
 }
 
@@ -89,7 +98,7 @@ Examples:
       // Options end at the id, so a `--` behind it is passed through.
       const words = argv[0] === '--' ? argv.slice(1) : argv;
       if (words.length === 0) it.error('kiln: a command is missing');
-      await enter(id, words, options, caller);
+      await enter(id, words, options, it, caller);
     });
 }
 
@@ -103,8 +112,11 @@ async function enter(
   word: string,
   argv: readonly string[],
   options: ExecOptions,
+  command: KilnCommand,
   caller: Caller,
 ): Promise<void> {
+  const { detachKeys = LEAVE_KEYS } = options;
+  const { begin } = await detach({ ...options, detachKeys }, command, caller);
   await using engine = caller.openEngine();
   const { id, record } = await sandboxOf(engine, word);
   const { TERM } = caller.env;
@@ -123,7 +135,7 @@ async function enter(
     const now = await findSandbox(engine, id);
     try {
       if (now.state === 'kept')
-        return await enterKept(engine, id, { ...request, copyIn, publish }, caller);
+        return await enterKept(engine, id, { ...request, copyIn, publish }, begin, caller);
     } catch (error) {
       if (!isKilnCode(error, 'E_SANDBOX_BUSY')) throw error;
     }
@@ -141,6 +153,7 @@ async function enter(
         if (!isKilnCode(error, 'E_SANDBOX_GONE')) throw error;
       });
       if (visited !== undefined) {
+        begin(id);
         return await runAttached(visited.command, visited.leave, caller, tty);
       }
     }
@@ -193,6 +206,7 @@ async function enterKept(
     readonly copyIn: readonly CopyInItem[];
     readonly publish: readonly PublishedPort[];
   },
+  begin: (sandbox: string) => void,
   caller: Caller,
 ): Promise<void> {
   const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id);
@@ -207,6 +221,7 @@ async function enterKept(
       terminal,
       handOver: caller.handOver,
     });
+    begin(id);
     const kill = () => void command.kill('SIGKILL');
     await runAttached(command, kill, caller, terminal !== undefined);
     visitors.close();

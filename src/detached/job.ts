@@ -117,6 +117,11 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     return this.record.began !== undefined;
   }
 
+  /** Its caller stays with it, and may leave it: `begin` then. */
+  stays(sandbox: string | undefined): void {
+    this.record = { ...this.record, ...defined({ sandbox }) };
+  }
+
   begin(sandbox?: string): void {
     const socket = jobFiles.socket(this.#paths, this.record.id);
     // Only root enters the folder.

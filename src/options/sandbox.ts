@@ -5,6 +5,7 @@ import type { LimitName } from '../sandbox/policy/limits.ts';
 import { PROTECTED } from '../sandbox/policy/protected.ts';
 import { ISOLATION, type Tmpfs } from '../sandbox/policy/specification.ts';
 import { flag, negation, text } from './kind.ts';
+import { LEAVE_KEYS, leaveKeys } from './leave-keys.ts';
 import { SIZES, TIMES } from './measures.ts';
 import * as numbers from './numbers.ts';
 import * as places from './places.ts';
@@ -134,6 +135,14 @@ const interactive = row(flag, 'open', {
   help: 'change nothing: the command always reads kiln’s stdin; for podman’s -it',
   short: 'i',
 });
+
+/** @param where it leaves a terminal */
+export function detachKeys(where: string) {
+  return row(leaveKeys, 'open', {
+    help: `leave ${where} by these keys, ${LEAVE_KEYS} by default: what runs goes on, and \`kiln attach\` comes back; '' is none`,
+    defaults: ['run', 'shell', 'exec', 'attach'],
+  });
+}
 
 /**
  * What a run asks for: see RunRequest. A recipe's `sandbox:` has the same names; docs/recipes.md says which it lacks.
@@ -286,6 +295,7 @@ export const SHELL = {
     many: true,
   }),
   allowHost: allowHost(),
+  detachKeys: detachKeys('the terminal of a sandbox that is kept, or of any with this option,'),
   quiet,
 };
 
@@ -357,6 +367,7 @@ export const EXEC = {
   copyIn: SANDBOX.copyIn,
   tty,
   interactive,
+  detachKeys: detachKeys('the terminal'),
 };
 
 export type ExecOptions = ValuesOf<typeof EXEC>;

@@ -19,6 +19,7 @@ import { checked, tryCall } from '../host/calls/system-call.ts';
 import { workingDirectoryError } from '../host/calls/system-error.ts';
 import { callersOwn } from '../host/process/own-node.ts';
 import { callerIds } from '../jobs/run/request.ts';
+import { LeaveKeys } from '../options/leave-keys.ts';
 import { awaitedLater } from '../promise.ts';
 import type { HandedStdio, HostStdio } from '../sandbox/command/streams.ts';
 import { userEnvironment } from '../users/configuration.ts';
@@ -66,6 +67,7 @@ export class ClientCaller implements Caller {
   readonly #process: ServingProcess;
   #over = false;
   #job: DetachedJob | undefined;
+  #leaveBy: string | undefined;
   readonly #listening = new Set<{ readonly signals: readonly NodeJS.Signals[] }>();
 
   constructor(line: CommandLine, process: ServingProcess, { user, paths }: PathCaller) {
@@ -86,11 +88,14 @@ export class ClientCaller implements Caller {
     this.inputIsTTY = terminals[0];
     const output = (fd: 1 | 2) => {
       // From a job's start on, its id alone is on the client's stdout.
-      const stream = clientOutput(line, fd, () => (fd === 1 ? this.#job : this.#begun));
+      const stream = clientOutput(line, fd, () => ({
+        job: fd === 1 ? this.#job : this.#begun,
+        isShown: (fd === 1 ? this.#left : this.#begun) === undefined,
+      }));
       const own = outputOf(stream, { isTTY: terminals[fd], columns: columns || 80 }, this);
       const named = renaming(own, paths);
       // A log is no terminal.
-      const isTTY = () => terminals[fd] && this.#job === undefined;
+      const isTTY = () => terminals[fd] && this.#left === undefined;
       // A window changes its size while a job runs.
       const width = () => (terminals[fd] ? this.windowSize.columns : named.columns);
       return Object.defineProperties(
@@ -113,14 +118,26 @@ export class ClientCaller implements Caller {
       detach &&
       (async (options) => {
         const job = await detach(options, this);
+        const { id } = job.record;
         this.#job = job;
-        // The client has what it waited for: the name of the job.
+        this.#leaveBy = options.leaveBy;
+        // The client has what it waited for: the name of the job. Its terminal is raw where it has stayed so far.
         job.once('begun', () => {
-          line.write(1, `${job.record.id}\n`);
+          if (options.leaveBy === undefined) line.write(1, `${id}\n`);
+          else
+            line.write(
+              2,
+              `\r\nkiln: \`kiln attach ${id}\` comes back, \`kiln kill ${id}\` ends it\r\n`,
+            );
           this.end({ status: 0 });
         });
         return job;
       });
+  }
+
+  /** The job, unless the client stays with it. */
+  get #left(): DetachedJob | undefined {
+    return this.#leaveBy === undefined ? this.#job : this.#begun;
   }
 
   get #begun(): DetachedJob | undefined {
@@ -144,7 +161,7 @@ export class ClientCaller implements Caller {
 
   get windowSize(): Caller['windowSize'] {
     if (this.#begun !== undefined) return this.#begun.windowSize;
-    const { rows, columns } = this.#line.start;
+    const { rows, columns } = this.#line.windowSize;
     const { stdin, stdout, stderr } = this.#line.descriptors;
     const size = Buffer.alloc(WINSIZE);
     for (const fd of [stdin, stdout, stderr]) {
@@ -166,7 +183,8 @@ export class ClientCaller implements Caller {
     }
     const status = this.exitStatus ?? 0;
     // A job that succeeded before it could be detached is kept, too.
-    if (this.#job?.hasBegun === false && status === 0) this.#job.begin();
+    if (this.#leaveBy === undefined && this.#job?.hasBegun === false && status === 0)
+      this.#job.begin();
     await this.#job?.over(status);
     this.end({ status });
   }
@@ -244,9 +262,27 @@ export class ClientCaller implements Caller {
   };
 
   readInput({ raw }: { readonly raw: boolean }): TextInput {
-    if (this.#job !== undefined) {
-      return { stream: this.#job.input, [Symbol.dispose]: () => undefined };
-    }
+    const job = this.#job;
+    if (job === undefined) return this.#callersInput(raw);
+    if (this.#leaveBy === undefined || job.hasBegun)
+      return { stream: job.input, [Symbol.dispose]: () => undefined };
+    const input = this.#callersInput(raw);
+    const { stream } = input;
+    const keys = new LeaveKeys(this.#leaveBy);
+    stream.on('data', (bytes: Buffer) => {
+      const { typed, hasLeft } = keys.take(bytes);
+      if (!job.input.write(typed)) {
+        stream.pause();
+        job.input.once('drain', () => stream.resume());
+      }
+      if (!hasLeft) return;
+      stream.destroy();
+      job.begin();
+    });
+    return { stream: job.input, [Symbol.dispose]: () => input[Symbol.dispose]() };
+  }
+
+  #callersInput(raw: boolean): TextInput {
     const ends = new Int32Array(2);
     checked('pipe2', tryCall('pipe2', ends, O_CLOEXEC));
     const [from = -1, to = -1] = ends;
@@ -263,12 +299,13 @@ export class ClientCaller implements Caller {
 function clientOutput(
   line: CommandLine,
   fd: 1 | 2,
-  jobOf: () => DetachedJob | undefined,
+  placesOf: () => { readonly job: DetachedJob | undefined; readonly isShown: boolean },
 ): Writable {
   const write = (chunk: Buffer, _: BufferEncoding, done: (error?: Error) => void) => {
-    const job = jobOf();
-    (job ?? line).write(fd, chunk);
-    if (job !== undefined || line.waiting < WAITING_MAX) done();
+    const { job, isShown } = placesOf();
+    job?.write(fd, chunk);
+    if (isShown) line.write(fd, chunk);
+    if (!isShown || line.waiting < WAITING_MAX) done();
     else line.sent().then(() => done(), done);
   };
   const output = new Writable({ highWaterMark: WAITING_MAX, write });

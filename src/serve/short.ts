@@ -100,6 +100,8 @@ export function isShortRun(options: Partial<RunOptions>, user: CallerUser | unde
   // Whatever passes a port of the host would take the daemon's own time.
   if (publish.length > 0) return false;
   if (options.explain === true || options.detach === true || options.ci !== undefined) return false;
+  // A worker's alone can be left.
+  if (options.tty === true && (options.keep ?? options.detachKeys) !== undefined) return false;
   // It is read, or written, before anything is run.
   if (options.file !== undefined || options.save !== undefined) return false;
   // The list of artifacts may be long, so it stays in the worker that collects them.

@@ -1,6 +1,7 @@
 /** What kiln.yaml says beside `users:`: values of options that nobody gives, and where downloads come from. */
 import { z } from 'zod';
 import { HOST_PIDS, pidNamespace } from '../host/process/process.ts';
+import { leaveKeys } from '../options/leave-keys.ts';
 import { LIMITS, SANDBOX } from '../options/sandbox.ts';
 import * as texts from '../options/texts.ts';
 import { keysOf, yaml } from '../options/yaml.ts';
@@ -22,6 +23,7 @@ export const defaultsSchema = z.strictObject({
   ...keysOf(LIMITS),
   isolation: yaml(SANDBOX.isolation.kind).optional().describe('As --isolation of `kiln run`'),
   network: network.optional().describe('As --network of `kiln run`'),
+  'detach-keys': yaml(leaveKeys).optional().describe('As --detach-keys of `kiln attach`'),
   parked: z
     .int()
     .min(0)

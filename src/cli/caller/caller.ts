@@ -19,7 +19,10 @@ export interface TextInput extends Disposable {
   readonly stream: Readable;
 }
 
-export type DetachRequest = Pick<JobOptions, 'name' | 'tty' | 'resultDirectory'>;
+export interface DetachRequest extends Pick<JobOptions, 'name' | 'tty' | 'resultDirectory'> {
+  /** The caller stays, and leaves by these keys, if at all: the job begins then. */
+  readonly leaveBy?: string;
+}
 
 /** Who calls, root or a user, and what becomes of the paths that they name. */
 export interface PathCaller {

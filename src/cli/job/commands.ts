@@ -16,7 +16,9 @@ import { type HeldPath, ownPath } from '../../host/files/held.ts';
 import { roomIn } from '../../host/sockets/back-pressure.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
 import { flag } from '../../options/kind.ts';
+import { LEAVE_KEYS, LeaveKeys, shownKeys } from '../../options/leave-keys.ts';
 import { row, type ValuesOf } from '../../options/row.ts';
+import { detachKeys } from '../../options/sandbox.ts';
 import { deferred } from '../../promise.ts';
 import { noResultError, renewReport, resultIn } from '../../report/write.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
@@ -114,8 +116,7 @@ class JobOutput implements Disposable {
   }
 }
 
-/** ^], which leaves a terminal of a job's, as it leaves `virsh console`. */
-const LEAVE = 0x1d;
+const ATTACH = { detachKeys: detachKeys('the terminal of a job') };
 
 export function attachCommand(caller: Caller): KilnCommand {
   return new KilnCommand('attach')
@@ -123,24 +124,29 @@ export function attachCommand(caller: Caller): KilnCommand {
       'Show what a detached job writes from now on, and exit with its status when it ends.',
     )
     .argument('<id>', JOB)
+    .rows(ATTACH)
     .addHelpText(
       'after',
       `
-A job that was started with --tty takes what is typed; ^] leaves it. Of others ^C leaves: the job goes on,
+A job that was started with --tty takes what is typed; ^P^Q leaves it. Of others ^C leaves: the job goes on,
 \`kiln kill\` ends it.
 
 Examples:
   kiln attach 3fa9
   kiln attach nightly`,
     )
-    .action(async (id: string) => {
+    .action(async (id: string, options: ValuesOf<typeof ATTACH>) => {
       const paths = statePaths(caller.env);
       const job = await findJob(paths, caller.user, id);
-      caller.exitStatus = await attachTo(job, caller);
+      caller.exitStatus = await attachTo(job, options, caller);
     });
 }
 
-async function attachTo(job: ListedJob, caller: Caller): Promise<number> {
+async function attachTo(
+  job: ListedJob,
+  { detachKeys: keys = LEAVE_KEYS }: ValuesOf<typeof ATTACH>,
+  caller: Caller,
+): Promise<number> {
   const paths = statePaths(caller.env);
   const { tty, id } = job.record;
   using output = new JobOutput(caller);
@@ -160,7 +166,7 @@ async function attachTo(job: ListedJob, caller: Caller): Promise<number> {
   const left = deferred<'left'>();
   const leave = () => left.resolve('left');
   using _leaving = caller.onSignal(['SIGINT', 'SIGTERM', 'SIGHUP'], leave);
-  using _typing = tty ? typeTo(follower, leave, caller) : undefined;
+  using _typing = tty ? typeTo(follower, keys, leave, caller) : undefined;
   const end = await Promise.race([follower.over, left.promise]);
   if (end !== 'left') return end ?? (await endOf(paths, job));
   caller.stderr.say(
@@ -169,14 +175,15 @@ async function attachTo(job: ListedJob, caller: Caller): Promise<number> {
   return 0;
 }
 
-function typeTo(follower: Follower, leave: () => void, caller: Caller): Disposable {
+function typeTo(follower: Follower, keys: string, leave: () => void, caller: Caller): Disposable {
   const typing = new DisposableStack();
+  if (caller.inputIsTTY && keys !== '') caller.stderr.say(`kiln: ${shownKeys(keys)} leaves\n`);
   const { stream } = typing.use(caller.readInput({ raw: caller.inputIsTTY }));
+  const leaving = new LeaveKeys(caller.inputIsTTY ? keys : '');
   stream.on('data', (bytes: Buffer) => {
-    const end = caller.inputIsTTY ? bytes.indexOf(LEAVE) : -1;
-    const typed = end === -1 ? bytes : bytes.subarray(0, end);
+    const { typed, hasLeft } = leaving.take(bytes);
     if (typed.length > 0) follower.type(typed);
-    if (end !== -1) leave();
+    if (hasLeft) leave();
   });
   const resize = () => follower.control({ do: 'resize', ...caller.windowSize });
   typing.use(caller.onSignal(['SIGWINCH'], resize));

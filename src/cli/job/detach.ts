@@ -5,10 +5,18 @@ import { jobFiles, keptBytes } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
 import { currentAction } from '../../events/action.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
+import { LEAVE_KEYS, shownKeys } from '../../options/leave-keys.ts';
 import type { DetachOptions } from '../../options/sandbox.ts';
 import { type CallerUser, forbiddenError } from '../../users/configuration.ts';
-import type { Caller } from '../caller/caller.ts';
+import { type Caller, hasTerminal } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
+
+type Detachable = DetachOptions & {
+  readonly resultDirectory?: string;
+  readonly tty?: boolean;
+  readonly keep?: number;
+  readonly detachKeys?: string;
+};
 
 interface Detaching<Options> {
   readonly options: Options;
@@ -21,9 +29,11 @@ interface Detaching<Options> {
  * for `kiln results`.
  * @throws KilnError E_ARGUMENT, E_JOB_NAME, E_NO_DAEMON
  */
-export async function detach<
-  Options extends DetachOptions & { readonly resultDirectory?: string; readonly tty?: boolean },
->(options: Options, command: KilnCommand, caller: Caller): Promise<Detaching<Options>> {
+export async function detach<Options extends Detachable>(
+  options: Options,
+  command: KilnCommand,
+  caller: Caller,
+): Promise<Detaching<Options>> {
   const { name, tty = false } = options;
   if (options.detach !== true) {
     if (name !== undefined) {
@@ -34,14 +44,14 @@ export async function detach<
       }
       checkName(name);
     }
-    return { options, begin: () => undefined };
+    return { options, begin: await leaving(options, command, caller) };
   }
-  if (caller.detach === undefined) {
-    const what = '--detach leaves a job to the daemon, which does not serve this call';
-    throw new KilnError('E_NO_DAEMON', what, {
-      hint: 'call kiln without KILN_FROM_SOURCE, in the mount namespace of the daemon',
+  if (command.isGiven('detachKeys')) {
+    throw new KilnError('E_ARGUMENT', '--detach-keys leaves a terminal, and --detach has none', {
+      hint: 'give it to `kiln attach`, or leave --detach out',
     });
   }
+  if (caller.detach === undefined) throw noDaemonError('--detach');
   const given = command.isGiven('resultDirectory') ? options.resultDirectory : undefined;
   if (caller.user !== undefined) await checkRoom(caller.user, statePaths(caller.env));
   const job = await caller.detach({
@@ -60,6 +70,32 @@ export async function detach<
   if (caller.user !== undefined) chownSync(folder, caller.user.uid, caller.user.gid);
   const fd = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
   return { options: { ...options, resultDirectory: caller.paths.resultsTo(fd, 'results') }, begin };
+}
+
+/** What leaves a terminal to the daemon by keys: nothing is a job before. */
+async function leaving(
+  { tty, keep, detachKeys = keep === undefined ? '' : LEAVE_KEYS }: Detachable,
+  command: KilnCommand,
+  caller: Caller,
+): Promise<Detaching<unknown>['begin']> {
+  if (tty !== true || detachKeys === '' || !hasTerminal(caller)) return () => undefined;
+  if (caller.detach === undefined) {
+    if (command.isGiven('detachKeys')) throw noDaemonError('--detach-keys');
+    return () => undefined;
+  }
+  const about = { name: undefined, tty, resultDirectory: undefined, leaveBy: detachKeys };
+  const job = await caller.detach(about);
+  return (sandbox) => {
+    job.stays(sandbox);
+    caller.stderr.say(`kiln: ${shownKeys(detachKeys)} leaves, and it goes on\n`);
+  };
+}
+
+function noDaemonError(option: string): KilnError {
+  const what = `${option} leaves a job to the daemon, which does not serve this call`;
+  return new KilnError('E_NO_DAEMON', what, {
+    hint: 'call kiln without KILN_FROM_SOURCE, in the mount namespace of the daemon',
+  });
 }
 
 /** What is kept of a user's jobs counts together as what one of them may write. @throws KilnError E_FORBIDDEN */

@@ -186,7 +186,7 @@ const KINDS: Readonly<Record<string, ValueKind>> = {
 };
 
 const TEXTS: ReadonlySet<string> = new Set(
-  `addr arch capability chain check condition count digest dst glob host how key kind label layer lines macro name
+  `addr arch capability chain check condition count digest dst glob host how key keys kind label layer lines macro name
   network number option options package phases plugin rate repo repository seconds setting shell size spec stage
   status target template text time uid unit uri url user what word`.split(/\s+/),
 );
