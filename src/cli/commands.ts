@@ -210,10 +210,12 @@ export function prepare(program: Command, caller: Caller): void {
       // A value may have ends of lines.
       const first = said.replaceAll('\n', ' ');
       const [, unknown = ''] = /^error: unknown command '(.+)'$/.exec(first) ?? [];
-      const [, option = ''] = /^error: unknown option '(--[\w-]+)/.exec(first) ?? [];
-      const words = [...nameOf(program).split(' ').slice(1), unknown].join(' ');
+      const [, option = ''] = /^error: unknown option '(--?[\w-]+)/.exec(first) ?? [];
+      const above = nameOf(program).split(' ').slice(1);
       const hint =
-        (unknown === '' ? optionHint(option) : commandHint(words)) ??
+        (unknown === ''
+          ? optionHint(above.join(' '), option)
+          : commandHint([...above, unknown].join(' '))) ??
         (near === undefined ? undefined : `did you mean ${near}?`);
       write(`kiln: ${first.replace(/^(?:error|kiln): /, '')} [E_ARGUMENT]\n`);
       const ask = hint === undefined || hint.endsWith('?') ? hint : `${hint};`;

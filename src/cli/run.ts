@@ -355,7 +355,18 @@ function timeForCommand(
   return new KilnError('E_COMMAND_NOT_FOUND', what, { hint: `write --keep=${first}` });
 }
 
-/** The error of `kiln run IMAGE COMMAND`, podman’s habit, where the first word is an image or a recipe. */
+/** No image is named, and no program is called so. */
+function perhapsImage(error: KilnError, word: string): KilnError {
+  if (!/^[a-z0-9]/.test(word)) return error;
+  const [name = word] = (word.split('/').at(-1) ?? word).split(/[:@]/);
+  return new KilnError(error.code, error.message, {
+    cause: error.cause,
+    details: error.details,
+    hint: `if ${word} is an image: \`kiln image pull docker://${word}\`, then \`kiln run -r ${name} -- COMMAND\`; if it is a program: -r names an image that has it, --bind shows a file of this host`,
+  });
+}
+
+/** The error of `kiln run IMAGE COMMAND`, podman’s habit, where the first word is, or may be, an image or a recipe. */
 async function imageFirst(
   error: unknown,
   { paths, owner }: Engine,
@@ -366,7 +377,7 @@ async function imageFirst(
   const isKnown =
     (await recipeNames(paths)).includes(image) ||
     (await findStoredImage({ paths, owner }, image).catch(() => undefined)) !== undefined;
-  if (!isKnown) return error;
+  if (!isKnown) return error.code === 'E_IMAGE_MISSING' ? error : perhapsImage(error, image);
   return new KilnError(
     error.code,
     `no image is named with -r, and ${image} is taken for the command`,
