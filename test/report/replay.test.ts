@@ -67,7 +67,16 @@ const RUNS: readonly (readonly string[])[] = [
   [
     ...['-r', 'busybox', '--env', 'A=A’s value', '--workdir', '/w', '--user', '7:8'],
     ...['--bind', '/a b:/c', '--bind', '/d:/e:ro', '--bind', '/f:/g:ro,Z', '--bind', '/h:/i:z'],
-    ...['--allow-host-write', '--tmpfs', '/t', '--tmpfs', '/s:1M', '--read-only', '--hostname', 'me'],
+    ...[
+      '--allow-host-write',
+      '--tmpfs',
+      '/t',
+      '--tmpfs',
+      '/s:1M',
+      '--read-only',
+      '--hostname',
+      'me',
+    ],
     ...['--no-protect', '--protect', 'Makefile', '--publish', '8080:80'],
     ...['--copy-in', '/x:/y', '--secret', 'token=FILE', '--label', 'static:a_t'],
     ...['--cap-add', 'NET_BIND_SERVICE', '--seccomp', 'strict', '--egress', 'example.com:443'],
