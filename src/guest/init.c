@@ -159,6 +159,18 @@ static void signal_command(const struct message *message) {
   }
 }
 
+// A sandbox that may be half of one and half of another takes no more commands.
+static void change_root(const struct message *message, int control) {
+  struct failure failure;
+  kill(-1, SIGKILL);
+  reap(control, 0);
+  int changed = mounts_again(message, &failure);
+  if (changed == 0 && !measure_mounts_again()) changed = fail(&failure, FAIL_OPEN_MOUNTS, NULL);
+  if (changed == 0) answer_done(control, id_of(message), 0);
+  else answer_failed(control, id_of(message), &failure);
+  if (changed < 0) _exit(1);
+}
+
 static int obey(struct message *message, int control) {
   struct field field;
   switch (message->type) {
@@ -174,6 +186,7 @@ static int obey(struct message *message, int control) {
     answer_begin(MSG_QUIET);
     answer_send(control);
     return 0;
+  case MSG_ROOT: change_root(message, control); return 0;
   default: return service_obey(message, control, executions, EXECUTIONS_MAX);
   }
 }

@@ -11,6 +11,9 @@
 // 0, or -1 with the first part of `setup` that is not in force in `failure`. No command runs yet.
 int measure_sandbox(const struct message *setup, char *facts, size_t size, struct failure *failure);
 
+// 1 if all mounts are what they may be, after there was another root.
+int measure_mounts_again(void);
+
 // Before the first command: finds what decides the walls of every command, whatever its request says.
 void measure_surroundings(const struct message *setup);
 // 1 in the host's network namespace, whose abstract sockets are within reach.

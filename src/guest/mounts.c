@@ -35,6 +35,10 @@ static size_t layer_count;
 #define LOWERS "/scratch/lowers"
 static unsigned lower_count;
 
+// A copy of the layer of FIELD_ETC_FILE, or -1, and how many layers of snapshots are below it.
+static int names_mount = -1;
+static unsigned names_above;
+
 static unsigned char closed[16 << 10];
 static size_t closed_length;
 static int limits = -1; // /proc/sys/user, which a read-only /proc/sys closes
@@ -181,7 +185,9 @@ static int write_etc_file(int etc, const struct field *field) {
 // A layer for FIELD_ETC_FILE below the sandbox's writes, so that no image gets them. 1, or 0 without.
 static int make_names(const struct message *setup) {
   struct field field;
+  if (names_mount >= 0) return attach_at(names_mount, "/names") == 0 ? 1 : -1;
   if (!field_find(setup, FIELD_ETC_FILE, &field)) return 0;
+  names_above = lower_count;
   // The merged /etc gets mode, owner and time of its topmost layer: set the image's.
   struct stat image = {.st_mode = S_IFDIR | 0755};
   int found = stat_below("etc", &image);
@@ -272,16 +278,23 @@ static int make_root(const struct message *setup, struct failure *failure) {
     return fail(failure, FAIL_UPPER, NULL);
   int names = make_names(setup);
   if (names < 0) return fail(failure, FAIL_NAMES, NULL);
+  if (names) {
+    // For the next root.
+    closing(names_mount, 0);
+    names_mount = clone_tree("/names");
+  }
   int open = fault("nosuid") || fault("nosuid-unchecked");
-  char options[2048];
-  snprintf(options, sizeof options, "lowerdir=%s", names ? "/names:" : "");
-  for (unsigned left = lower_count; left > 0; left--) {
+  // What the sandbox has written to a name counts, if a layer of its own has it.
+  unsigned below = names_above < lower_count ? names_above : lower_count;
+  char options[2048] = "lowerdir=";
+  for (unsigned left = lower_count + 1; left-- > 0;) {
     char path[32];
     name_lower(left, path);
-    snprintf(options + strlen(options), sizeof options - strlen(options), "%s:", path);
+    snprintf(options + strlen(options), sizeof options - strlen(options), "%s%s%s",
+             names && left == below ? "/names:" : "", path, left == 0 ? "" : ":");
   }
   snprintf(options + strlen(options), sizeof options - strlen(options),
-           "/lower,upperdir=/scratch/upper,workdir=/scratch/work,userxattr");
+           ",upperdir=/scratch/upper,workdir=/scratch/work,userxattr");
   if (label_files() != NULL)
     snprintf(options + strlen(options), sizeof options - strlen(options), ",context=\"%s\"",
              label_files());
@@ -291,8 +304,8 @@ static int make_root(const struct message *setup, struct failure *failure) {
   return 0;
 }
 
-static int pivot(void) {
-  if (chdir("/newroot") != 0 || syscall(SYS_pivot_root, ".", ".") != 0) return -1;
+static int pivot(const char *root) {
+  if (chdir(root) != 0 || syscall(SYS_pivot_root, ".", ".") != 0) return -1;
   if (!fault("old-root") && umount2(".", MNT_DETACH) != 0) return -1;
   return chdir("/");
 }
@@ -508,7 +521,7 @@ int mounts_enter(const struct message *setup, struct failure *failure) {
   int proc = known < 0 ? detached_plain("proc") : staged(STAGE "/proc");
   if (attach_to_image(proc, "proc", 0555) != 0) return fail(failure, FAIL_MOUNT, "/proc");
   if (attach_to_image(staged(STAGE "/dev"), "dev", 0755) != 0) return fail(failure, FAIL_MOUNT, "/dev");
-  if (!fault("pivot") && pivot() != 0) return fail(failure, FAIL_PIVOT, NULL);
+  if (!fault("pivot") && pivot("/newroot") != 0) return fail(failure, FAIL_PIVOT, NULL);
 
   struct field field;
   size_t offset = 0;
@@ -517,5 +530,142 @@ int mounts_enter(const struct message *setup, struct failure *failure) {
       return -1;
   if (limits >= 0) close(limits);
   limits = -1;
+  return 0;
+}
+
+// Between commands: a new root, made on a tmpfs as the first one was on the skeleton. What is mounted in the old one
+// moves over.
+
+#define OLD "/old"
+#define MOVES_MAX 512
+
+static struct move {
+  int source, target;
+} moves[MOVES_MAX];
+static size_t move_count;
+
+static void close_moves(void) {
+  for (; move_count > 0; move_count--) {
+    close(moves[move_count - 1].source);
+    close(moves[move_count - 1].target);
+  }
+}
+
+static int enter_stage(void) {
+  static const char *const folders[] = {"old", "lower", "names", "scratch", "newroot"};
+  int stage = detached_tmpfs(0700, 1 << 20, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  int result = stage < 0 || root < 0 ? -1 : attach(stage, root);
+  if (root >= 0) closing(root, 0);
+  for (size_t i = 0; result == 0 && i < sizeof folders / sizeof *folders; i++)
+    result = mkdirat(stage, folders[i], 0700);
+  if (result == 0) result = fchdir(stage);
+  if (result == 0) result = (int)syscall(SYS_pivot_root, ".", "old");
+  return stage < 0 ? -1 : closing(stage, result != 0 ? -1 : chdir("/"));
+}
+
+// Below `root`, through no link: what lies there is the sandbox's.
+static int make_place(int root, const char *path, int directory) {
+  char part[4096];
+  if (strlen(path) >= sizeof part) return failing(ENAMETOOLONG);
+  strcpy(part, path);
+  int at = fcntl(root, F_DUPFD_CLOEXEC, 0);
+  char *rest = part + 1, *name;
+  while (at >= 0 && (name = strsep(&rest, "/")) != NULL) {
+    int folder = directory || rest != NULL;
+    int made = folder ? mkdirat(at, name, 0755) : mknodat(at, name, S_IFREG | 0644, 0);
+    int next = made != 0 && errno != EEXIST
+                   ? -1
+                   : openat(at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC | (folder ? O_DIRECTORY : 0));
+    at = closing(at, next);
+  }
+  struct stat st;
+  if (at < 0 || fstat(at, &st) != 0) return -1;
+  return S_ISLNK(st.st_mode) ? closing(at, failing(ELOOP)) : at;
+}
+
+static int plan_move(int root, const char *point) {
+  struct stat st;
+  if (move_count == MOVES_MAX) return failing(EMFILE);
+  struct move *move = &moves[move_count];
+  move->source = (int)syscall(SYS_open_tree, AT_FDCWD, point, OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+  if (move->source < 0) return -1;
+  move->target = fstat(move->source, &st) != 0
+                     ? -1
+                     : make_place(root, point + strlen(OLD), S_ISDIR(st.st_mode));
+  if (move->target < 0) return closing(move->source, -1);
+  move_count++;
+  return 0;
+}
+
+// proc_pid_mountinfo(5): a space is \040.
+static void unescape(char *text) {
+  char *out = text;
+  for (; *text != 0; text++)
+    if (text[0] == '\\' && text[1] >= '0' && text[1] <= '3' && text[2] >= '0' && text[3] >= '0') {
+      *out++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
+      text += 3;
+    } else *out++ = *text;
+  *out = 0;
+}
+
+static char mount_table[256 << 10];
+
+static int plan_moves(struct failure *failure) {
+  int fd = open(OLD "/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+  size_t length = 0;
+  ssize_t n;
+  if (fd < 0) return fail(failure, FAIL_MOUNT, "/");
+  while ((n = read(fd, mount_table + length, sizeof mount_table - 1 - length)) > 0) length += (size_t)n;
+  close(fd);
+  mount_table[length] = 0;
+  int root = open("/newroot", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  unsigned old = 0;
+  if (n < 0 || length == sizeof mount_table - 1 || root < 0) {
+    errno = EFBIG;
+    return fail(failure, FAIL_MOUNT, "/");
+  }
+  // The old root's own line comes before those of what is mounted in it, or not: first find it.
+  for (int finding = 1; finding >= 0; finding--) {
+    const char *line = mount_table;
+    while (*line != 0) {
+      static char point[4096 * 4];
+      unsigned id, parent;
+      const char *end = strchr(line, '\n');
+      if (sscanf(line, "%u %u %*s %*s %16383s", &id, &parent, point) == 3) {
+        if (finding && strcmp(point, OLD) == 0) old = id;
+        unescape(point);
+        if (!finding && parent == old && strncmp(point, OLD "/", strlen(OLD "/")) == 0 &&
+            plan_move(root, point) != 0)
+          return closing(root, fail(failure, FAIL_BIND, point + strlen(OLD)));
+      }
+      line = end == NULL ? "" : end + 1;
+    }
+  }
+  return closing(root, 0);
+}
+
+int mounts_again(const struct message *wanted, struct failure *failure) {
+  unsigned before = lower_count;
+  if (enter_stage() != 0) {
+    fail(failure, FAIL_PIVOT, NULL);
+    return -1;
+  }
+  lower_count = 0;
+  int scratch = -1;
+  if (make_root(wanted, failure) == 0 && plan_moves(failure) == 0 &&
+      (scratch = open("/scratch", O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
+    fail(failure, FAIL_UPPER, NULL);
+  if (scratch < 0) {
+    // Nothing has been moved: the old root is whole.
+    close_moves();
+    lower_count = before;
+    return pivot(OLD) == 0 ? 1 : -1;
+  }
+  for (size_t i = 0; i < move_count; i++)
+    if (attach(moves[i].source, moves[i].target) != 0) return fail(failure, FAIL_BIND, NULL);
+  close_moves();
+  if (dup3(scratch, layers[0], O_CLOEXEC) < 0 || closing(scratch, pivot("/newroot")) != 0)
+    return fail(failure, FAIL_PIVOT, NULL);
   return 0;
 }

@@ -15,6 +15,9 @@ int mounts_stage(const struct message *prepare, struct failure *failure);
 int mounts_enter(const struct message *setup, struct failure *failure);
 // The folder of what is written above a lower layer, of which the root's is the first, then those of FIELD_BIND.
 int mounts_layer(uint32_t nth);
+// Between commands, when no other process is left: a new root of other layers, on which everything is mounted that is
+// on the old one. 0; 1 if it failed and the old root stays; -1 if neither is whole.
+int mounts_again(const struct message *wanted, struct failure *failure);
 // Never follows a link in the last component: commands may be running already.
 int mounts_directory(const struct wire_directory *wanted);
 

@@ -17,7 +17,8 @@ type Asked =
   | 'adopt'
   | 'kill-session'
   | 'notify-socket'
-  | 'layer';
+  | 'layer'
+  | 'root';
 
 export type SandboxDirectory = Parts<'directory'>;
 
@@ -73,6 +74,11 @@ export class SandboxControl {
   /** The folder with the `upper` of a layer, the first of which is the root's. The caller closes it. Throws E_SETUP. */
   layer(nth: number): Promise<number> {
     return this.#received('layer', [{ op: 'layer', nth }]);
+  }
+
+  /** Ends every process, and gives the commands to come a root of these parts: see REQUESTS. Throws E_SETUP. */
+  async changeRoot(parts: readonly RequestField<'root'>[], fds: readonly number[]): Promise<void> {
+    await this.#ask('root', parts, fds);
   }
 
   async #received(request: Asked, fields: readonly RequestField<Asked>[]): Promise<number> {

@@ -15,7 +15,7 @@ export const WIRE = {
   request: 4 << 20,
   answer: 64 << 10,
   descriptors: 64,
-  lowerLayers: 12,
+  lowerLayers: 32,
 } as const;
 
 export type Part =
@@ -412,6 +412,22 @@ export const REQUESTS = {
 
   /** Sends the folder that has a layer's `upper`, through the message's descriptor. */
   layer: { type: 15, fields: { id: ONCE, layer: ONCE }, descriptors: [1, 1] },
+
+  /**
+   * Ends every process, and makes another root for the commands to come. What is mounted in the old one, its files of
+   * `etc-file` too, moves over. Answered with `done`, or with `failed`: the old root is there still, or the init ends.
+   */
+  root: {
+    type: 16,
+    fields: {
+      id: ONCE,
+      lower: ONCE,
+      'scratch-tmpfs': PERHAPS,
+      scratch: PERHAPS,
+      'lower-layer': [0, WIRE.lowerLayers],
+    },
+    descriptors: [1, WIRE.descriptors],
+  },
 
   // In a machine only: the relay gives those from here on to stage 0 (src/guest/machine), and no init gets them.
   /** Asks for facts about the machine's kernel. Answered with `machine-facts`. */
