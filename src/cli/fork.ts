@@ -124,11 +124,9 @@ export function rollbackCommand(caller: Caller): KilnCommand {
     .rows(ROLLBACK)
     .examples('kiln rollback 3fa9', 'kiln rollback 3fa9 built --kill')
     .action(async (id: string, word: string | undefined, options: ValuesOf<typeof ROLLBACK>) => {
-      using interruption = listenForInterruption(caller);
       await using engine = caller.openEngine();
       const found = await sandboxOf(engine, id);
-      const kill = options.kill === true;
-      const snapshot = await backTo(engine, found, word, { kill, signal: interruption.signal });
+      const snapshot = await backTo(engine, found, word, options.kill === true);
       caller.stderr.say(
         `kiln: ${found.id} is as it was at ${snapshot.record.name ?? snapshot.id}\n`,
       );
@@ -144,14 +142,14 @@ export async function backTo(
   engine: OwnEngine,
   found: ListedSandbox,
   word: string | undefined,
-  { kill, signal }: { readonly kill: boolean; readonly signal?: AbortSignal },
+  kill: boolean,
 ): Promise<Snapshot> {
   const { paths } = engine;
   const { record } = found;
   const snapshot = await snapshotFor(engine, record.id, word);
   const back = async ({ sandbox }: Pick<EnteredSandbox, 'sandbox'>) => {
     if (!kill) requireQuiet(found);
-    await rollBack(paths, sandbox, record, snapshot, signal);
+    await rollBack(paths, sandbox, record, snapshot);
     return snapshot;
   };
   const enter = () => inKept(engine, found, back, { rollsBack: true });

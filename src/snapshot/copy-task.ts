@@ -1,5 +1,5 @@
 /**
- * Copies what overlayfs wrote into an upper folder, as a confined child that has the ids of the sandbox. Both trees
+ * Copies what overlayfs wrote into an upper folder to an empty one, as a confined child that has the ids of the sandbox. Both trees
  * are entered by descriptors. The source is hostile and may change meanwhile: nothing in it is followed.
  *
  * Kept are the kernel's own marks: whiteouts, and `user.overlay.opaque=y` of folders. Set-id bits and capabilities of
@@ -13,7 +13,7 @@ import { copyContent } from '../artifacts/content.ts';
 import { type ByteString, joinBytes, toBytes } from '../artifacts/pattern.ts';
 import { listEntries } from '../artifacts/source.ts';
 import { KilnError } from '../errors.ts';
-import { closing, getXattr, listXattrs, removeXattr, setXattr } from '../host/calls/descriptor.ts';
+import { closing, getXattr, listXattrs, setXattr } from '../host/calls/descriptor.ts';
 import { succeeds } from '../host/calls/libc.ts';
 import type { SingleTask } from '../host/confine/task.ts';
 import {
@@ -38,8 +38,6 @@ export interface CopyInput {
   /** The folder in the second descriptor that gets the tree; `spare` is another one there. */
   readonly to: string;
   readonly spare: string;
-  /** Mount points, which stay although the source has none. */
-  readonly keep: readonly ByteString[];
   readonly maxBytes: number;
   readonly maxEntries: number;
 }
@@ -101,7 +99,6 @@ class TreeCopy {
     succeeds(['EEXIST'], () => mkdirat(this.#home, name, 0o700));
     using spare = closing(openat2(this.#home, name, FOLDER));
     succeeds(['ENOENT'], () => unlinkat(spare.fd, RENAMED));
-    await this.#clear(to.fd);
     // Grows while it is read. By their paths: a tree is deeper than descriptors go.
     for (let at = 0; at < this.#folders.length; at++) {
       await this.#fill(this.#folders[at]!, to.fd, spare.fd);
@@ -140,16 +137,13 @@ class TreeCopy {
   async #entry(source: number, target: number, entry: Entry): Promise<void> {
     const name = toBytes(entry.name);
     const { path } = entry;
-    // A file that something is mounted on: it stays as it is.
-    if (this.#isMountPoint(path) && !this.#stays(path)) return;
     using opened = closing(openPath(source, name));
     const stats = fstatSync(opened.fd, { bigint: true });
     if (stats.isCharacterDevice() && stats.rdev === 0n) {
       this.#hash.update(`whiteout ${JSON.stringify(path)}\n`);
       makeWhiteout(target, name, entry.spare);
     } else if (stats.isDirectory()) {
-      // One that is there already may have a mount below it: it stays.
-      succeeds(['EEXIST'], () => mkdirat(target, name, 0o700));
+      mkdirat(target, name, 0o700);
       this.#folders.push(path);
     } else if (stats.isSymbolicLink()) {
       const to = readlinkat(opened.fd, '');
@@ -197,10 +191,6 @@ class TreeCopy {
     const wanted = listXattrs(from).filter(
       (name) => name === OPAQUE || !DROPPED.some((prefix) => name.startsWith(prefix)),
     );
-    for (const name of listXattrs(to)) {
-      const isOurs = name === OPAQUE || !DROPPED.some((prefix) => name.startsWith(prefix));
-      if (isOurs && !wanted.includes(name)) removeXattr(to, name);
-    }
     for (const name of wanted) {
       const value = getXattr(from, name);
       if (value === undefined) continue;
@@ -208,45 +198,6 @@ class TreeCopy {
       // A disk without access control lists, or without room for all attributes.
       if (!succeeds(['EOPNOTSUPP', 'ENOSPC'], () => setXattr(to, name, value))) this.#leftOut++;
     }
-  }
-
-  /** Removes all that is in the target, but folders that are folders in the source, too. */
-  async #clear(to: number): Promise<void> {
-    const going: ByteString[] = [];
-    const both: ByteString[] = [''];
-    for (let at = 0; at < both.length; at++) {
-      const path = both[at]!;
-      using target = closing(openat2(to, place(path), FOLDER));
-      for (const { name } of listEntries(target.fd, this.#budget)) {
-        const inner = joinBytes(path, name);
-        if (this.#isMountPoint(inner)) continue;
-        if (succeeds(['EISDIR'], () => unlinkat(target.fd, toBytes(name)))) continue;
-        (this.#stays(inner) ? both : going).push(inner);
-      }
-    }
-    for (let at = 0; at < going.length; at++) {
-      if (this.#budget.due) await this.#budget.breathe();
-      using folder = closing(openat2(to, place(going[at]!), FOLDER));
-      for (const { name } of listEntries(folder.fd, this.#budget)) {
-        if (succeeds(['EISDIR'], () => unlinkat(folder.fd, toBytes(name)))) continue;
-        going.push(joinBytes(going[at]!, name));
-      }
-    }
-    for (const path of going.reverse()) unlinkat(to, toBytes(path), { directory: true });
-  }
-
-  /** A folder that the source has, too, or that is above a mount point. */
-  #stays(path: ByteString): boolean {
-    const { keep } = this.#input;
-    if (keep.some((each) => each.startsWith(`${path}/`))) return true;
-    const absent = ['ENOENT', 'ENOTDIR', 'ELOOP'];
-    return succeeds(absent, () =>
-      closing(openat2(this.#from, place(path), FOLDER))[Symbol.dispose](),
-    );
-  }
-
-  #isMountPoint(path: ByteString): boolean {
-    return this.#input.keep.includes(path);
   }
 }
 

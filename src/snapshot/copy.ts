@@ -1,6 +1,4 @@
 import { z } from 'zod';
-import type { ByteString } from '../artifacts/pattern.ts';
-import { defined } from '../defined.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { sizeInWords } from '../host/calls/system-error.ts';
 import { askConfined } from '../host/confine/run.ts';
@@ -26,26 +24,22 @@ export interface LayerCopy {
   readonly maxBytes: number;
   /** Of the sandbox, which the layer's files belong to. */
   readonly range: IdRange;
-  /** Mount points in the tree, which stay. */
-  readonly keep?: readonly ByteString[];
-  /** A process whose control groups count what is written: memory, where the tree is in a tmpfs. */
-  readonly countedWith?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Makes the tree what `from` is, in a confined child: see copy-task.ts.
+ * Makes the empty tree what `from` is, in a confined child: see copy-task.ts.
  * @throws KilnError E_SNAPSHOT, E_DISK_FULL, the signal's reason
  */
 export async function copyLayer(copy: LayerCopy): Promise<CopyOutput> {
-  const { from, home, tree, maxBytes, range, keep = [], countedWith, signal } = copy;
+  const { from, home, tree, maxBytes, range, signal } = copy;
   // Files without content take a disk, too.
   const maxEntries = Math.min(MOST_NAMES, filesFor(maxBytes));
-  const input: CopyInput = { to: tree, spare: 'spare', keep, maxBytes, maxEntries };
+  const input: CopyInput = { to: tree, spare: 'spare', maxBytes, maxEntries };
   try {
     return await askConfined({
       ...{ task: 'snapshot-copy', input, fds: [from, home] },
-      ...{ ids: { base: range.base, count: range.count }, signal, ...defined({ countedWith }) },
+      ...{ ids: { base: range.base, count: range.count }, signal },
       validate: (value) => outputSchema.parse(value),
     });
   } catch (cause) {

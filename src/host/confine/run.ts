@@ -2,11 +2,8 @@ import type { ChildProcess } from 'node:child_process';
 import { addAbortListener, once } from 'node:events';
 import type { Readable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
-import { hasErrno } from '../calls/libc.ts';
 import { reasonLine } from '../calls/system-error.ts';
-import { ProcessCgroups } from '../cgroup/cgroup-files.ts';
 import { killedForMemory, OUT_OF_MEMORY, OUT_OF_MEMORY_HINT } from '../cgroup/work-group.ts';
-import { childrenOf } from '../process/process.ts';
 import { span } from '../trace/trace.ts';
 import { encodeFrame, FrameDecoder, rebuildError } from './frame.ts';
 import { launchConfined, stopConfined } from './launch.ts';
@@ -31,8 +28,6 @@ export interface ConfinedStart {
   readonly entry?: string;
   /** See LaunchOptions. */
   readonly ids?: { readonly base: number; readonly count: number };
-  /** A process whose control groups the child joins before it gets the request. */
-  readonly countedWith?: number;
   readonly command?: readonly string[];
 }
 
@@ -68,9 +63,7 @@ export class ConfinedChild implements AsyncDisposable {
     child.stdin?.on('error', () => undefined);
     const isRooted = destination !== undefined;
     const request: ConfinedRequest = { input, limits, fdCount, destination: isRooted };
-    const send = () => child.stdin?.end(encodeFrame(request));
-    if (start.countedWith === undefined) send();
-    else joinGroups(child, start.countedWith).then(send, (error) => this.fail(error));
+    child.stdin?.end(encodeFrame(request));
   }
 
   again(): void {
@@ -125,21 +118,6 @@ export class ConfinedChild implements AsyncDisposable {
     clearTimeout(this.#timer);
     this.#abort?.[Symbol.dispose]();
   }
-}
-
-/** With what it has started meanwhile. */
-async function joinGroups({ pid }: ChildProcess, member: number): Promise<void> {
-  const groups = ProcessCgroups.of(member);
-  const join = async (each: number) => {
-    await groups.adopt(each);
-    // One that helped to start the task may be over by now.
-    for (const child of childrenOf(each)) await join(child).catch(unlessGone);
-  };
-  if (pid !== undefined) await join(pid);
-}
-
-function unlessGone(error: unknown): void {
-  if (!hasErrno(error, 'ESRCH', 'ENOENT')) throw error;
 }
 
 function takeReply(value: unknown): Record<string, unknown> {

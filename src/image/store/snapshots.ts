@@ -155,8 +155,9 @@ function inUseError(id: string, by: string): KilnError {
 async function standing(paths: StatePaths): Promise<Map<string, string>> {
   const holders = new Map<string, string>();
   for (const id of await readdir(paths.sandboxes).catch(() => [])) {
-    const { layers = [] } = readSandboxRecord(join(paths.sandboxes, id)) ?? {};
-    for (const layer of layers) holders.set(layer, `sandbox ${id}`);
+    const { layers = [], rollback } = readSandboxRecord(join(paths.sandboxes, id)) ?? {};
+    // One that a rollback was cut off of may stand on the snapshot already.
+    for (const layer of [...layers, rollback ?? '']) holders.set(layer, `sandbox ${id}`);
   }
   for (const { id, record } of await folders.list(paths.snapshots, undefined)) {
     for (const layer of record.layers) holders.set(layer, `snapshot ${id}`);

@@ -1,12 +1,14 @@
 /** The one door: every command that enters a sandbox passes this module. */
+import { statfsSync } from 'node:fs';
 import type { Owner } from '../../artifacts/destination.ts';
 import { defined, some } from '../../defined.ts';
 import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { currentAction } from '../../events/action.ts';
 import type { Entered } from '../../events/event.ts';
 import { attempt } from '../../host/calls/libc.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
@@ -17,15 +19,16 @@ import { startCommand } from '../command/start-command.ts';
 import type { CommandStdio, HandOver } from '../command/streams.ts';
 import type { Ground } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
-import { type LayeredFolder, sandboxFiles } from '../domain/sandbox-record.ts';
+import { type LayeredFolder, type SandboxRecord, sandboxFiles } from '../domain/sandbox-record.ts';
 import type { FilledSandbox } from '../fill.ts';
 import type { LeasedAddress } from '../network/dhcp-client.ts';
 import { type Publication, publishPort } from '../network/publish.ts';
 import { openSandbox, reopenSandbox } from '../open.ts';
 import { formatPublish, type PublishedPort } from '../policy/network.ts';
+import { planRoot } from '../policy/filesystem.ts';
 import { userCapabilities } from '../policy/policy.ts';
 import { Protection } from '../policy/protected.ts';
-import { type Surroundings, surroundingsOf } from '../policy/specification.ts';
+import { type SnapshotLayer, type Surroundings, surroundingsOf } from '../policy/specification.ts';
 import { executed } from './executed.ts';
 import type { CommandIo, Executed, LimitHit, Measured, OpenIo, RunningCommand } from './io.ts';
 import { Layers, layeredFolders } from './layers.ts';
@@ -350,9 +353,33 @@ export class PlannedSandbox implements AsyncDisposable {
     return this.#plan.protectedPaths ?? [];
   }
 
-  /** Notes which snapshot the root goes back to, until that is done: nobody enters it before. */
-  noteRollback(snapshot: string | undefined): void {
-    this.#domain.describe({ rollback: snapshot });
+  /**
+   * Ends what runs in the sandbox, and gives it another root: what it has written to the one before is gone. What is
+   * mounted there stays. Until that is done nobody else enters it, whoever is killed.
+   * @param snapshot the topmost layer of the new root
+   * @throws KilnError E_SETUP, E_SANDBOX_GONE, E_IDMAP
+   */
+  async changeRoot(
+    snapshot: string,
+    { tree, layers }: { readonly tree: string; readonly layers: readonly SnapshotLayer[] },
+  ): Promise<void> {
+    await this.killAll();
+    this.#note({ rollback: snapshot });
+    using home = closing(await this.layers.open('/'));
+    const { blocks, bsize } = statfsSync(`/proc/self/fd/${home.fd}`);
+    using plan = planRoot(this.initPid, { root: tree, layers, disk: blocks * bsize });
+    try {
+      await this.control.changeRoot(plan.operations, plan.fds);
+    } catch (error) {
+      // The root is the one that it was.
+      if (isKilnCode(error, 'E_SETUP')) this.#note({ rollback: undefined });
+      throw error;
+    }
+    this.#note({ rollback: undefined, layers: layers.map(({ id }) => id) });
+  }
+
+  #note(now: Partial<SandboxRecord>): void {
+    this.#domain.describe(now);
     this.#domain.writeRecord();
   }
 

@@ -15,10 +15,15 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 
 import type { ProcRule } from '../wire/encode.ts';
-import { type PrepareOperation, type SetupOperation, WIRE } from '../wire/table.ts';
+import {
+  type PrepareOperation,
+  type RequestField,
+  type SetupOperation,
+  WIRE,
+} from '../wire/table.ts';
 import { openBind, refuseHostWrite } from './host-write.ts';
 import { hostResolver, hostsFile, networkResolver } from './hosts.ts';
-import type { Bind, SandboxSpecification } from './specification.ts';
+import type { Bind, SandboxSpecification, SnapshotLayer } from './specification.ts';
 import { userLimits } from './user-limits.ts';
 
 /**
@@ -115,20 +120,13 @@ export function planFilesystem(
   using stack = new DisposableStack();
   const plan = stack.use(new SetupPlan());
   const { operations } = plan;
-  const { disk: bytes, root, scratch, nested, namespaces } = specification;
+  const { disk: bytes, nested, namespaces } = specification;
   operations.push({ op: 'hostname', name: specification.hostname });
   operations.push(...nameOperations(specification, network));
   loadOverlay();
-  using users = closing(openSync(`/proc/${initPid}/ns/user`, constants.O_RDONLY));
+  using users = usersOf(initPid);
   const { fd: namespace } = users;
-  const detached = (path: string, readonly: boolean) =>
-    plan.add(detach(path, namespace, readonly), path);
-  operations.push({ op: 'lower', fd: detached(root, true) });
-  if (scratch === undefined) operations.push({ op: 'scratch-tmpfs', bytes });
-  else operations.push({ op: 'scratch', fd: detached(scratch, false) });
-  for (const { tree } of specification.layers ?? []) {
-    operations.push({ op: 'lower-layer', fd: detached(tree, true) });
-  }
+  operations.push(...rootOperations(plan, specification, namespace));
   for (const { source, target } of specification.volumes) {
     const mount = typeof source === 'number' ? source : detach(source, namespace, false);
     const fd = plan.add(mount, typeof source === 'number' ? target : source);
@@ -170,6 +168,47 @@ export function planFilesystem(
   if (specification.readonlyRoot) operations.push({ op: 'readonly', path: '/' });
   stack.move();
   return plan;
+}
+
+/** What a root is made of. */
+export interface RootParts {
+  readonly root: string;
+  readonly layers?: readonly SnapshotLayer[] | undefined;
+  readonly scratch?: string | undefined;
+  /** Bytes of what is written, where there is no `scratch`. */
+  readonly disk: number;
+}
+
+type RootOperation = Exclude<RequestField<'root'>, { readonly op: 'id' }>;
+
+function rootOperations(
+  plan: SetupPlan,
+  { root, layers = [], scratch, disk: bytes }: RootParts,
+  namespace: number,
+): RootOperation[] {
+  const add = (path: string, readonly: boolean) =>
+    plan.add(detach(path, namespace, readonly), path);
+  return [
+    { op: 'lower', fd: add(root, true) },
+    scratch === undefined
+      ? { op: 'scratch-tmpfs', bytes }
+      : { op: 'scratch', fd: add(scratch, false) },
+    ...layers.map(({ tree }) => ({ op: 'lower-layer', fd: add(tree, true) }) as const),
+  ];
+}
+
+function usersOf(initPid: number) {
+  return closing(openSync(`/proc/${initPid}/ns/user`, constants.O_RDONLY));
+}
+
+/** The message `root`, as {@link planFilesystem} plans the one for a sandbox. @throws KilnError E_IDMAP, E_BIND */
+export function planRoot(initPid: number, parts: RootParts) {
+  using stack = new DisposableStack();
+  const plan = stack.use(new SetupPlan());
+  using users = usersOf(initPid);
+  const operations = rootOperations(plan, parts, users.fd);
+  const owned = stack.move();
+  return { operations, fds: plan.fds, [Symbol.dispose]: () => owned.dispose() };
 }
 
 export interface BindOwners {

@@ -61,13 +61,12 @@ export const answerRollback: Answer<'Rollback'> = async (parameters, context) =>
   if (daemon?.sandboxes.has(id, uidOf(context)) === false) return await daemon.work(call);
   await using engine = context.openEngine();
   const found = await findSandbox(engine, id);
-  const how = { kill, signal: call.signal };
-  if (daemon === undefined) return { snapshot: (await backTo(engine, found, word, how)).id };
+  if (daemon === undefined) return { snapshot: (await backTo(engine, found, word, kill)).id };
   const snapshot = await snapshotFor(engine, found.id, word);
   await inOpen(found, kill, context, async ({ sandbox }) => {
     if (!kill) requireQuiet(found);
     try {
-      await rollBack(engine.paths, sandbox, found.record, snapshot, call.signal);
+      await rollBack(engine.paths, sandbox, found.record, snapshot);
     } catch (error) {
       // Files of both states are no use to its caller.
       if (readSandboxRecord(found.folder)?.rollback !== undefined) await sandbox.close();
