@@ -5,11 +5,12 @@ import { sizeText } from '../host/calls/system-error.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { storeUsage } from '../image/store/gc.ts';
-import { snapshotUsage } from '../image/store/snapshots.ts';
+import { listSnapshots, snapshotUsage } from '../image/store/snapshots.ts';
 import { cachesIn, userStorage } from '../image/store/user-storage.ts';
 import { BUILD_CACHES } from '../packages/repository/cache.ts';
 import { cacheUsage } from '../packages/repository/prune.ts';
 import { instanceFiles, serviceNames } from '../service/lifecycle/store.ts';
+import { allSettled } from '../snapshot/settle.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
@@ -62,6 +63,7 @@ export function dfCommand(caller: Caller): KilnCommand {
       const { images, imagesNotInUse, packages, packagesWithoutImage } = await storeUsage(
         engine.paths,
       );
+      await allSettled(engine.paths, await listSnapshots(engine.paths, undefined));
       const { files, bytes } = await cacheUsage(engine.paths);
       const caches = cachesIn(join(engine.paths.cache, BUILD_CACHES), 2);
       const rows: Usage[] = [

@@ -16,6 +16,7 @@ import { row, type ValuesOf } from '../options/row.ts';
 import type { ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
 import type { KeptCommand } from '../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import { allSettled, settled } from '../snapshot/settle.ts';
 import { type TakenSnapshot, type TakeOptions, takeSnapshot } from '../snapshot/take.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
@@ -51,7 +52,8 @@ export function command(caller: Caller): KilnCommand {
       const found = await sandboxOf(engine, id);
       const taken = await snapshotOf(engine, found, { name, kill: options.kill, signal });
       tellLeftOut(taken, caller);
-      printEither(caller.stdout, options, snapshotJson(taken), () => taken.id);
+      const shown = options.json === true ? await settled(engine.paths, taken, signal) : taken;
+      printEither(caller.stdout, options, snapshotJson(shown), () => taken.id);
     })
     .addCommand(listCommand(caller))
     .addCommand(showCommand(caller))
@@ -65,9 +67,7 @@ export async function snapshotOf(
   options: TakeOptions,
 ): Promise<TakenSnapshot> {
   await sweepSnapshots(engine.paths, engine.owner);
-  return await inKept(engine, found, (opened) =>
-    takeSnapshot(engine, opened, found.record, options),
-  );
+  return await inKept(engine, found, (opened) => takeSnapshot(engine, opened, options));
 }
 
 export interface EnteredSandbox {
@@ -132,7 +132,7 @@ function listCommand(caller: Caller): KilnCommand {
         ['LAYERS', ({ record }) => String(record.layers.length + 1)],
         ['SIZE', ({ record }) => sizeText(snapshotBytes(record))],
       ];
-      const all = await listSnapshots(paths, owner);
+      const all = await allSettled(paths, await listSnapshots(paths, owner));
       printRows(caller.stdout, columns, all, options, snapshotJson);
     });
 }
@@ -154,7 +154,7 @@ function showCommand(caller: Caller): KilnCommand {
     .action(async (word: string) => {
       await using engine = caller.openEngine();
       const found = await findSnapshot(engine.paths, engine.owner, word);
-      printJson(caller.stdout, snapshotJson(found), 2);
+      printJson(caller.stdout, snapshotJson(await settled(engine.paths, found)), 2);
     });
 }
 

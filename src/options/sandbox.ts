@@ -274,6 +274,9 @@ export const SANDBOX = {
     help: 'write artifacts and result.json to this directory',
     flag: 'resultdir',
   }),
+  onDisk: row(flag, root('the kernel keeps no limit of what is written there'), {
+    help: 'have what is written to the root lie on the disk of KILN_STATE, not in memory: `kiln snapshot` then copies nothing',
+  }),
   keep: keep('keep the sandbox afterwards for this time, 1h by default; `kiln shell ID` enters it'),
 };
 

@@ -13,6 +13,7 @@ import { readSandboxRecord, sandboxFiles } from './domain/sandbox-record.ts';
 import { knownSkeleton } from './domain/skeleton.ts';
 import { startDomain } from './domain/start-domain.ts';
 import { sweepSandboxes } from './domain/sweep.ts';
+import { newScratch } from './domain/written.ts';
 import { type FilledSandbox, fillSandbox } from './fill.ts';
 import { labelsInside } from './labels/labels.ts';
 import { requirePolicy } from './labels/selinux.ts';
@@ -32,30 +33,42 @@ export async function openSandbox(
   wanted: SandboxSpecification,
   use: SandboxUse,
 ): Promise<FilledSandbox> {
-  const specification = {
+  const asked = {
     ...withinShare(wanted, host.owner),
     network: knownInterface(wanted.network),
   };
-  const sandbox = await takeSandbox(host, specification, use.signal);
-  const { labels } = sandbox.record;
-  const mounts = specification.nested || specification.boot;
-  sandbox.describe({
-    // One that was parked waited for this: its age, by which `kiln gc` removes kept ones, is its command's.
-    created: Date.now(),
-    ...{ image: specification.image, command: use.command, owner: host.owner?.uid },
-    layers: specification.layers?.map(({ id }) => id),
-    name: use.name,
-    labels: labels && labelsInside(labels, mounts),
-  });
+  const sandbox = await takeSandbox(host, asked, use.signal);
   try {
+    const specification = { ...asked, ...describe(host, sandbox, asked, use) };
     await limitSandbox(sandbox.ground, specification);
     if (specification.boot) sandbox.ground.delegate(sandbox.range.base);
+    const owners = { ...use, groups: host.owner?.groups ?? [] };
+    return await fillSandbox(sandbox, specification, owners, use.signal);
   } catch (error) {
     await sandbox.destroy();
     throw error;
   }
-  const owners = { ...use, groups: host.owner?.groups ?? [] };
-  return await fillSandbox(sandbox, specification, owners, use.signal);
+}
+
+/** @returns where its root's writable layer lies, if that is on the disk */
+function describe(
+  { paths, owner }: SandboxHost,
+  sandbox: SandboxDomain,
+  specification: SandboxSpecification,
+  use: SandboxUse,
+): Pick<SandboxSpecification, 'scratch'> {
+  const { labels } = sandbox.record;
+  const { onDisk = false, disk: bytes, nested, boot, image, layers } = specification;
+  const scratch = onDisk ? { path: newScratch(paths, sandbox.id), bytes } : undefined;
+  sandbox.describe({
+    // One that was parked waited for this: its age, by which `kiln gc` removes kept ones, is its command's.
+    created: Date.now(),
+    ...{ image, command: use.command, owner: owner?.uid, scratch },
+    layers: layers?.map(({ id }) => id),
+    name: use.name,
+    labels: labels && labelsInside(labels, nested || boot),
+  });
+  return scratch === undefined ? {} : { scratch: scratch.path };
 }
 
 function withinShare(
@@ -174,7 +187,7 @@ export async function reopenSandbox(host: SandboxHost, id: string, rollsBack = f
       hint: '`kiln ps` lists them; `kiln run --keep` keeps one',
     });
   }
-  if (record.rollback !== undefined && !rollsBack) {
+  if (record.rollback !== undefined && record.frozen === undefined && !rollsBack) {
     throw new KilnError('E_ROLLBACK', `the rollback of sandbox ${id} was cut off`, {
       hint: `\`kiln rollback ${id} ${record.rollback}\` does it again; until then its files are mixed`,
     });

@@ -8,9 +8,10 @@ import { refuseLowDisk } from '../host/state/disk-watch.ts';
 import { type ImportedImage, importImage } from '../image/archive/import.ts';
 import { packTree } from '../image/archive/pack-tree.ts';
 import { refuseHostImage } from '../image/host.ts';
-import { readSnapshot, type Snapshot } from '../image/store/snapshots.ts';
+import { listSnapshots, type Snapshot } from '../image/store/snapshots.ts';
 import { storageLeft } from '../image/store/user-storage.ts';
 import { openWorkDirectory } from '../image/store/work-directory.ts';
+import { allSettled } from './settle.ts';
 import { leaseFrom } from './stack.ts';
 import { openStack } from './view.ts';
 
@@ -33,7 +34,9 @@ export async function commitSnapshot(
   await using stack = await leaseFrom({ paths, owner }, id);
   const { manifest, layers } = stack;
   refuseHostImage(manifest, 'commits');
-  const digests = layers.map((each) => readSnapshot(join(paths.snapshots, each.id))?.digest ?? '');
+  const all = await listSnapshots(paths, undefined);
+  const below = layers.flatMap((layer) => all.find((each) => each.id === layer.id) ?? []);
+  const digests = (await allSettled(paths, below, signal)).map(({ record }) => record.digest);
   await using work = await openWorkDirectory(paths);
   // The archive, and then the image.
   refuseLowDisk(work.path, 2 * manifest.bytes);

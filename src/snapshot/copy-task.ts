@@ -6,7 +6,6 @@
  * files are dropped, since whatever wrote the file may have set them.
  */
 
-import { createHash } from 'node:crypto';
 import { type BigIntStats, constants, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import { Budget } from '../artifacts/budget.ts';
 import { copyContent } from '../artifacts/content.ts';
@@ -33,6 +32,7 @@ import {
   symlinkat,
   unlinkat,
 } from '../host/files/at.ts';
+import { isOfLayer, LayerDigest, modeInLayer } from './layer-digest.ts';
 
 export interface CopyInput {
   /** The folder in the second descriptor that gets the tree; `spare` is another one there. */
@@ -51,19 +51,11 @@ export interface CopyOutput {
   readonly leftOut: number;
 }
 
-const MARKS = 'user.overlay.';
-const OPAQUE = 'user.overlay.opaque';
-/** What a file may do, or a label of the sandbox that wrote it. */
-const DROPPED = ['security.', 'trusted.', MARKS];
-
 const WITHIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
 const FOLDER = { ...DIRECTORY_BELOW, resolve: WITHIN };
 const FILE = {
   flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
 };
-const MODE = 0o7777;
-/** Of files: setuid and setgid. */
-const SET_ID = 0o6000;
 const STAT_BLOCK = 512;
 const RENAMED = 'renamed';
 
@@ -78,7 +70,7 @@ class TreeCopy {
   readonly #home: number;
   readonly #input: CopyInput;
   readonly #budget: Budget;
-  readonly #hash = createHash('sha256');
+  readonly #digest = new LayerDigest();
   readonly #links = new Map<string, ByteString>();
   readonly #folders: ByteString[] = [''];
   #bytes = 0;
@@ -108,13 +100,13 @@ class TreeCopy {
       using source = closing(openat2(this.#from, place(path), FOLDER));
       using target = closing(openat2(to.fd, place(path), FOLDER));
       const stats = fstatSync(source.fd, { bigint: true });
-      fchmodSync(target.fd, Number(stats.mode) & MODE);
+      fchmodSync(target.fd, modeInLayer(stats));
       setTimes(target.fd, stats);
       if (this.#budget.due) await this.#budget.breathe();
     }
     unlinkat(this.#home, name, { directory: true });
     return {
-      digest: this.#hash.digest('hex'),
+      digest: this.#digest.digest(),
       ...{ bytes: this.#bytes, entries: this.#entries, leftOut: this.#leftOut },
     };
   }
@@ -123,7 +115,7 @@ class TreeCopy {
     using source = closing(openat2(this.#from, place(path), FOLDER));
     using target = closing(openat2(root, place(path), FOLDER));
     const stats = fstatSync(source.fd, { bigint: true });
-    this.#note('folder', path, stats);
+    this.#digest.note('folder', path, stats);
     fchownSync(target.fd, Number(stats.uid), Number(stats.gid));
     this.#copyXattrs(source.fd, target.fd);
     for (const { name } of listEntries(source.fd, this.#budget)) {
@@ -140,14 +132,14 @@ class TreeCopy {
     using opened = closing(openPath(source, name));
     const stats = fstatSync(opened.fd, { bigint: true });
     if (stats.isCharacterDevice() && stats.rdev === 0n) {
-      this.#hash.update(`whiteout ${JSON.stringify(path)}\n`);
+      this.#digest.whiteout(path);
       makeWhiteout(target, name, entry.spare);
     } else if (stats.isDirectory()) {
       mkdirat(target, name, 0o700);
       this.#folders.push(path);
     } else if (stats.isSymbolicLink()) {
       const to = readlinkat(opened.fd, '');
-      this.#note('link', path, stats, to.toString('base64'));
+      this.#digest.note('link', path, stats, to.toString('base64'));
       symlinkat(to, target, name);
       lchownat(target, name, Number(stats.uid), Number(stats.gid));
       setTimes(target, stats, name);
@@ -161,7 +153,7 @@ class TreeCopy {
     const inode = `${stats.dev}:${stats.ino}`;
     const first = stats.nlink > 1n ? this.#links.get(inode) : undefined;
     if (first !== undefined) {
-      this.#hash.update(`hard link ${JSON.stringify([path, first])}\n`);
+      this.#digest.hardLink(path, first);
       linkat(root, toBytes(first), target, name);
       return;
     }
@@ -174,27 +166,19 @@ class TreeCopy {
     const copied = await copyContent(from.fd, to.fd, size, blocks, this.#budget);
     fchownSync(to.fd, Number(stats.uid), Number(stats.gid));
     this.#copyXattrs(from.fd, to.fd);
-    fchmodSync(to.fd, Number(stats.mode) & MODE & ~SET_ID);
+    fchmodSync(to.fd, modeInLayer(stats));
     setTimes(to.fd, stats);
-    this.#note('file', path, stats, copied.sha256);
+    this.#digest.note('file', path, stats, copied.sha256);
     refuseChange(stats, fstatSync(from.fd, { bigint: true }));
     this.#bytes += Number(fstatSync(to.fd).blocks) * STAT_BLOCK;
   }
 
-  #note(kind: string, path: ByteString, stats: BigIntStats, content = ''): void {
-    const { uid, gid, mode, mtimeNs, size } = stats;
-    const what = [kind, path, uid, gid, Number(mode) & MODE, mtimeNs, kind === 'file' ? size : 0];
-    this.#hash.update(`${JSON.stringify([...what.map(String), content])}\n`);
-  }
-
   #copyXattrs(from: number, to: number): void {
-    const wanted = listXattrs(from).filter(
-      (name) => name === OPAQUE || !DROPPED.some((prefix) => name.startsWith(prefix)),
-    );
+    const wanted = listXattrs(from).filter(isOfLayer).sort();
     for (const name of wanted) {
       const value = getXattr(from, name);
       if (value === undefined) continue;
-      this.#hash.update(`${JSON.stringify([name, value.toString('base64')])}\n`);
+      this.#digest.attribute(name, value);
       // A disk without access control lists, or without room for all attributes.
       if (!succeeds(['EOPNOTSUPP', 'ENOSPC'], () => setXattr(to, name, value))) this.#leftOut++;
     }

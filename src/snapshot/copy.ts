@@ -7,9 +7,9 @@ import type { IdRange } from '../host/state/reservation.ts';
 import type { CopyInput, CopyOutput } from './copy-task.ts';
 
 /** Names of one layer: as many as the child can keep in memory. */
-const MOST_NAMES = 2_000_000;
+export const MOST_NAMES = 2_000_000;
 
-const outputSchema: z.ZodType<CopyOutput> = z.strictObject({
+export const outputSchema: z.ZodType<CopyOutput> = z.strictObject({
   digest: z.string().regex(/^[0-9a-f]{64}$/),
   bytes: z.number().min(0),
   entries: z.number().min(0),

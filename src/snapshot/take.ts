@@ -18,19 +18,23 @@ import { createUserNamespace } from '../host/process/user-namespace.ts';
 import { DEFAULT_DISK, DiskWatch } from '../host/state/disk-watch.ts';
 import { currentMoment } from '../image/store/durability.ts';
 import {
+  holdSnapshot,
   listSnapshots,
   type Snapshot,
   type SnapshotRecord,
   snapshotFiles,
+  UNSETTLED,
   writeSnapshot,
 } from '../image/store/snapshots.ts';
 import { storageLeft } from '../image/store/user-storage.ts';
 import { openWorkDirectory, publishLock } from '../image/store/work-directory.ts';
+import { commandsOf } from '../sandbox/domain/ending.ts';
 import type { SandboxRecord } from '../sandbox/domain/sandbox-record.ts';
 import type { KeptCommand } from '../sandbox/door/plan.ts';
 import type { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import { WIRE } from '../sandbox/wire/table.ts';
 import { copyLayer } from './copy.ts';
-import { leaseStack, requireRoomAbove } from './stack.ts';
+import { type LeasedStack, leaseStack, requireRoomAbove } from './stack.ts';
 
 export interface TakeOptions {
   readonly name?: string | undefined;
@@ -48,53 +52,114 @@ export interface TakenSnapshot extends Snapshot {
 const NAME = /^[A-Za-z_][A-Za-z0-9_.-]{0,63}$/;
 
 /**
- * Copies what a sandbox has written to its root into the store. It is there whole, or not at all.
+ * Keeps what a sandbox has written to its root in the store: there whole, or not at all. What lies on the disk becomes the
+ * layer itself, and the sandbox goes on above it; what lies in memory is copied.
  * @throws KilnError E_SNAPSHOT, E_SANDBOX_GONE, E_DISK, E_DISK_LOW, E_DISK_FULL, the signal's reason
  */
 export async function takeSnapshot(
-  { paths, owner }: Engine,
-  { sandbox, kept }: { readonly sandbox: PlannedSandbox; readonly kept: KeptCommand },
-  { image, layers = [] }: SandboxRecord,
-  { name, kill = false, signal }: TakeOptions = {},
+  engine: Engine,
+  entered: EnteredSandbox,
+  options: TakeOptions = {},
 ): Promise<TakenSnapshot> {
+  const { paths, owner } = engine;
+  const { name, kill = false } = options;
+  const { record } = entered.sandbox;
+  const { image = '', layers = [] } = record;
   if (name !== undefined) requireName(name);
   if (name !== undefined) await requireFree(paths, owner, name);
   requireRoomAbove(layers);
-  await using _stack = await leaseStack(paths, image ?? '', layers);
-  const maxBytes = Math.min(DEFAULT_DISK, await storageLeft(paths, owner));
-  if (kill) await sandbox.killAll();
+  await using stack = await leaseStack(paths, image, layers);
+  if (kill) await entered.sandbox.killAll();
+  return mayFreeze(record)
+    ? await freezeLayer(engine, entered, stack, name)
+    : await copyUpper(engine, entered, options);
+}
+
+interface EnteredSandbox {
+  readonly sandbox: PlannedSandbox;
+  readonly kept: KeptCommand;
+}
+
+/** With SELinux, files that a sandbox wrote have its own label. A copy does not make the stack deeper. */
+function mayFreeze({ scratch, labels, layers = [], init }: SandboxRecord): boolean {
+  if (scratch === undefined || labels?.module === 'selinux') return false;
+  return layers.length < WIRE.lowerLayers - 1 && commandsOf(init).length === 0;
+}
+
+async function freezeLayer(
+  { paths, owner }: Engine,
+  { sandbox, kept }: EnteredSandbox,
+  stack: LeasedStack,
+  name: string | undefined,
+): Promise<TakenSnapshot> {
   await using work = await openWorkDirectory(paths);
-  const id = randomBytes(5).toString('hex');
+  const record = recordOf(sandbox, kept, { owner, name });
+  const { id } = record;
   const made = join(work.path, id);
-  const tree = snapshotFiles.tree(made);
   mkdirSync(made, { mode: 0o700 });
-  mkdirSync(tree, { mode: 0o700 });
+  const folder = await publish(paths, owner, made, record);
+  await using _lease = await holdSnapshot(folder);
+  await sandbox.freeze(id, snapshotFiles.tree(folder), stack);
+  return { id, state: 'kept', folder, record, leftOut: 0 };
+}
+
+async function copyUpper(
+  { paths, owner }: Engine,
+  { sandbox, kept }: EnteredSandbox,
+  { name, signal }: TakeOptions,
+): Promise<TakenSnapshot> {
+  const maxBytes = Math.min(DEFAULT_DISK, await storageLeft(paths, owner));
+  await using work = await openWorkDirectory(paths);
+  const empty = recordOf(sandbox, kept, { owner, name });
+  const { id } = empty;
+  const made = join(work.path, id);
+  mkdirSync(made, { mode: 0o700 });
+  mkdirSync(snapshotFiles.tree(made), { mode: 0o700 });
   const range = sandbox.idRange;
   using home = closing(await sandbox.layers.open('/'));
   using from = closing(openDirectory(home.fd, 'upper'));
   using to = closing(mappedMount(made, range));
   using watch = new DiskWatch(made);
   const signals = [watch.signal, ...(signal === undefined ? [] : [signal])];
-  const { leftOut, digest, bytes, entries } = await copyLayer({
+  const { leftOut, ...counted } = await copyLayer({
     ...{ from: from.fd, home: to.fd, tree: 'tree', maxBytes, range },
     signal: AbortSignal.any(signals),
   });
-  const { policy, env, workdir } = kept;
+  const record = { ...empty, ...counted };
+  const folder = await publish(paths, owner, made, record);
+  return { id, state: 'kept', folder, record, leftOut };
+}
+
+function recordOf(
+  sandbox: PlannedSandbox,
+  { policy, env, workdir }: KeptCommand,
+  { owner, name }: { owner: Engine['owner']; name: string | undefined },
+): SnapshotRecord {
   const { user, capabilities, seccomp } = policy;
-  const record: SnapshotRecord = {
-    ...{ id, created: Date.now(), made: currentMoment(), sandbox: sandbox.id },
-    ...defined({ owner: owner?.uid, name }),
-    ...{ image: image ?? '', layers, digest, bytes, entries },
+  const { image = '', layers = [] } = sandbox.record;
+  return {
+    ...{ id: randomBytes(5).toString('hex'), created: Date.now(), made: currentMoment() },
+    ...{ sandbox: sandbox.id, ...defined({ owner: owner?.uid, name }), image, layers },
+    ...{ digest: UNSETTLED, bytes: 0, entries: 0 },
     command: { user, capabilities, seccomp: String(seccomp), env, workdir },
   };
+}
+
+/** @returns its folder, in which others see it once it has files */
+async function publish(
+  paths: Engine['paths'],
+  owner: Engine['owner'],
+  made: string,
+  record: SnapshotRecord,
+): Promise<string> {
   writeFileSync(snapshotFiles.lease(made), '', { mode: 0o600 });
   writeSnapshot(made, record);
-  const folder = join(paths.snapshots, id);
+  const folder = join(paths.snapshots, record.id);
   await withLock(publishLock(paths), async () => {
-    if (name !== undefined) await requireFree(paths, owner, name);
+    if (record.name !== undefined) await requireFree(paths, owner, record.name);
     renameSync(made, folder);
   });
-  return { id, state: 'kept', folder, record, leftOut };
+  return folder;
 }
 
 /** @throws KilnError E_SNAPSHOT */

@@ -56,6 +56,7 @@ const BOTH: readonly (readonly [words: readonly string[], json: Partial<RunParam
       [[flagOf(name, SANDBOX[name]), String(VALUE)], { surroundings: { [name]: VALUE } }] as const,
   ),
   [['--from', 'built'], { surroundings: { fromSnapshot: 'built' } }],
+  [['--on-disk'], { surroundings: { onDisk: true } }],
   [['--isolation', 'vm'], { surroundings: { isolation: 'vm' } }],
   [['--disk', '1M'], { surroundings: { disk: 1 << 20 } }],
   [['--timeout', '90s'], { timeout: 90_000 }],

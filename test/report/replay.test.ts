@@ -74,6 +74,7 @@ const RUNS: readonly (readonly string[])[] = [
       '--tmpfs',
       '/s:1M',
       '--read-only',
+      '--on-disk',
       '--hostname',
       'me',
     ],

@@ -1,10 +1,10 @@
 /** Snapshots of kept sandboxes: taken, run from, forked, rolled back, committed. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
-import { type BusyboxState, busyboxState, IMAGE, MAIN } from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { keptSandboxes, LISTING, MANY, TOOLS, WRITES } from '../support/kept-sandbox.ts';
 import { isLong } from '../support/long.ts';
 
 const test = anyTest as TestFn;
@@ -15,38 +15,7 @@ test.before(async () => {
 });
 test.after.always(() => state[Symbol.asyncDispose]());
 
-async function kiln(...words: readonly string[]) {
-  const ran = await state.kiln(words);
-  return { code: ran.exitCode, out: String(ran.stdout), said: String(ran.stderr) };
-}
-
-async function ok(t: ExecutionContext, ...words: readonly string[]): Promise<string> {
-  const { code, out, said } = await kiln(...words);
-  t.is(code, 0, `${words.join(' ')}: ${said}`);
-  return out;
-}
-
-/** The id of a sandbox in which a command has written. */
-async function kept(t: ExecutionContext, script: string): Promise<string> {
-  const words = ['run', '-r', IMAGE, '--keep', '--user', 'root', '--', 'sh', '-c', script];
-  const { code, said } = await kiln(...words);
-  t.is(code, 0, said);
-  return /kept as (\w+)/.exec(said)?.[1] ?? '';
-}
-
-/** Of a sandbox's root, without what the init mounts on it: names, kinds, modes, owners, times, links, content. */
-const LISTING =
-  'cd /; find etc/passwd etc/group root home x -exec stat -c "%n %F %a %u:%g %Y %h" {} + | sort; find x -type f -exec sha256sum {} + | sort; ls -l x | grep -- "->"; ls /bin | wc -l';
-
-const WRITES = [
-  'mkdir -p /x/deep/er; echo one > /x/a; ln /x/a /x/hard; ln -s a /x/link; chmod 741 /x/deep',
-  'chown 1000:50 /x/deep/er; printf y > "/x/two\nlines"; rm /etc/group; touch -d @1000000000 /x/a',
-  'rm -r /home/build; mkdir /home/build; echo new > /home/build/new; dd if=/dev/zero of=/x/sparse bs=1 count=1 seek=9999999 2>/dev/null',
-  'cp /bin/busybox /x/set-id; chmod 6755 /x/set-id; chmod 2775 /x/deep',
-].join('; ');
-
-const TOOLS =
-  'for tool in sort ln mkfifo find; do eval "$tool() { busybox $tool \\"\\$@\\"; }"; done;';
+const { kiln, ok, kept, killed } = keptSandboxes(() => state);
 
 test.serial('a command begins with the files of a snapshot', async (t) => {
   const id = await kept(t, `${TOOLS} ${WRITES}; mkfifo /x/fifo`);
@@ -244,17 +213,6 @@ test.serial('a snapshot whose record is damaged is told of, and gc removes it', 
   t.false(existsSync(join(state.paths.snapshots, snapshot)));
   await ok(t, 'kill', id);
 });
-
-/** Kills one call of kiln after so many milliseconds. Without the daemon: what is killed is what writes. */
-async function killed(after: number, ...words: readonly string[]): Promise<void> {
-  const calling = execa(process.execPath, [MAIN, ...words], { env: state.env, reject: false });
-  await sleep(after);
-  calling.kill('SIGKILL');
-  await calling;
-}
-
-const MANY =
-  'mkdir /m; cd /m; for i in $(seq 400); do echo $i > f$i; mkdir d$i; done; cp /bin/busybox /m/big';
 
 test.serial(
   'a snapshot that was killed is whole or not there, and the sandbox goes on',

@@ -23,7 +23,7 @@ import { USER_NAMESPACE_FD } from './task.ts';
  * systemd's UIDS-GIDS document leaves these ids of the host unused; src/host/state/reservation.ts reserves them. Children
  * share them: each has a user and pid namespace of its own.
  */
-const OWN_IDS = { base: 1879048192, count: 65536 };
+export const CONFINED_IDS = { base: 1879048192, count: 65536 };
 
 /**
  * The child unpacks as root of the namespace. It needs SYS_ADMIN only until it has changed its root; then its
@@ -82,7 +82,7 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
 }
 
 /** Other users can only map their own id, and have no destination. */
-function mapping(own = 0, { base, count } = OWN_IDS) {
+function mapping(own = 0, { base, count } = CONFINED_IDS) {
   return process.geteuid?.() === 0
     ? { inside: 0, outside: base, count }
     : { inside: 0, outside: own, count: 1 };
@@ -107,7 +107,7 @@ function confinedCommand(options: LaunchOptions): string[] {
 }
 
 function ownProgram({ task, entry: path = programPath('confined'), ids }: LaunchOptions) {
-  const { prefix, node, entry } = passageTo(path, ids ?? OWN_IDS);
+  const { prefix, node, entry } = passageTo(path, ids ?? CONFINED_IDS);
   const options = [
     `--max-old-space-size=${HEAP_MB}`,
     '--disable-warning=ExperimentalWarning',

@@ -151,6 +151,8 @@ export class DiskWatch implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    // What it watched may be moved away before the thread has ended.
+    this.#victim = undefined;
     this.#ask('end');
   }
 }

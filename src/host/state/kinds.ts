@@ -135,6 +135,7 @@ export const KINDS: readonly StateKind[] = [
   ),
   kind('no content', 'events/lock'),
   kind('not read', 'events/[0-9]+.totals.json'),
+  kind('tree', 'store/written/.*'),
 ];
 
 function kind(care: Care, pattern: string, mend?: string): StateKind {

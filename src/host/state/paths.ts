@@ -53,6 +53,8 @@ export function statePaths(env: NodeJS.ProcessEnv) {
     images: join(store, 'images'),
     roots: join(store, 'roots'),
     snapshots: join(store, 'snapshots'),
+    /** What sandboxes write that have their root on the disk, a folder for each. */
+    written: join(store, 'written'),
     /** What is renamed to here is removed later (ext4 scans freshly deleted inodes). */
     trash: join(store, 'trash'),
     sandboxes: join(run, 'sandboxes'),

@@ -47,6 +47,9 @@ type SnapshotState = 'kept';
 
 export type Snapshot = Listed<SnapshotRecord, SnapshotState>;
 
+/** The digest of a layer that nobody has looked at yet. */
+export const UNSETTLED = '';
+
 export const snapshotFiles = {
   tree: (folder: string) => join(folder, 'tree'),
   /** Locked (shared) while somebody begins to use it. */
@@ -63,14 +66,20 @@ const folders = longLived<SnapshotRecord, SnapshotState>({
   stateOf: () => 'kept',
 });
 
-export const { read: readSnapshot, write: writeSnapshot } = folders;
+const { read: readSnapshot } = folders;
+export const { write: writeSnapshot } = folders;
 
 type Viewer = { readonly uid: number } | undefined;
 
 /** Those of the owner that can be used, oldest first; root sees all. */
 export async function listSnapshots(paths: StatePaths, owner: Viewer): Promise<Snapshot[]> {
   const all = await folders.list(paths.snapshots, owner);
-  return all.filter(({ record }) => isDurable(paths, record.made) && !isOver(paths, record));
+  return all.filter(({ record }) => isWhole(paths, record) && !isOver(paths, record));
+}
+
+/** One that was cut off has no files. */
+function isWhole(paths: StatePaths, { id, made }: SnapshotRecord): boolean {
+  return isDurable(paths, made) && existsSync(snapshotFiles.tree(join(paths.snapshots, id)));
 }
 
 function isOver(paths: StatePaths, { name, sandbox }: SnapshotRecord): boolean {
@@ -100,6 +109,12 @@ export async function findSnapshot(
   throw new KilnError('E_NO_SNAPSHOT', `snapshot ${word}: ${found.length} ids begin so`, {
     hint: 'give more of the id: `kiln snapshot ls` shows it',
   });
+}
+
+/** Keeps one from being removed that is being made. @param folder of its own */
+export async function holdSnapshot(folder: string): Promise<AsyncDisposable> {
+  const lock = await acquireLock(snapshotFiles.lease(folder), { shared: true });
+  return { [Symbol.asyncDispose]: () => lock.release() };
 }
 
 export interface LeasedSnapshot extends AsyncDisposable {
@@ -179,7 +194,7 @@ export async function sweepSnapshots(
   const all = (await folders.list(paths.snapshots, owner)).reverse();
   const broken = owner === undefined ? await unreadable(paths) : [];
   for (const { id, record } of all) {
-    if (isDurable(paths, record.made) && !isOver(paths, record) && !goes(record)) continue;
+    if (isWhole(paths, record) && !isOver(paths, record) && !goes(record)) continue;
     if (await removeIdle(paths, id)) removed.push(id);
   }
   for (const id of broken) if (await removeIdle(paths, id)) removed.push(id);

@@ -71,8 +71,8 @@ export function packagesLock(paths: StatePaths): string {
 /** Closed to all but root. Synchronous, because turns through Node's thread pool take far longer. */
 export function ensureStore(paths: StatePaths): void {
   mkdirSync(paths.root, { recursive: true, mode: 0o711 });
-  const { packages, images, snapshots, trash } = paths;
-  const inner = [packages, images, snapshots, trash, workRoot(paths)];
+  const { packages, images, snapshots, written, trash } = paths;
+  const inner = [packages, images, snapshots, written, trash, workRoot(paths)];
   for (const path of [paths.store, ...inner, join(paths.store, 'locks')]) {
     mkdirSync(path, { recursive: true, mode: 0o700 });
   }

@@ -68,7 +68,7 @@ export class BuildSandbox implements AsyncDisposable {
     if (home !== undefined) await makeHome(home, user);
     const { network, binds = [] } = options;
     const inMemory = request.scratch === undefined && home === undefined;
-    const onDisk = !inMemory || binds.some(({ readonly }) => !readonly);
+    const writesDisk = !inMemory || binds.some(({ readonly }) => !readonly);
     const macros = rpmMacros(topDirectory, hostname);
     const plan = planSandbox(
       {
@@ -105,7 +105,7 @@ export class BuildSandbox implements AsyncDisposable {
       policy: {
         user: user.spec,
         capabilities: installer ? TRANSACTION_CAPABILITIES : [],
-        seccomp: onDisk ? 'default-on-disk' : 'default',
+        seccomp: writesDisk ? 'default-on-disk' : 'default',
       },
       env: { ...options.env, HOME: BUILD_HOME },
       workdir: BUILD_HOME,

@@ -41,6 +41,7 @@ export function explainLayers(
   const { capabilities, user } = command.policy;
   const surroundings = surroundingsOf(sandbox);
   const { timeout } = command.time;
+  const written = sandbox.onDisk === true ? 'the disk (the root) and memory' : 'memory';
   const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
   return [
     ...(sandbox.isolation === 'vm'
@@ -62,7 +63,7 @@ export function explainLayers(
         `${formatPublish(port)}: who reaches it on the host reaches the command`,
       ),
     ),
-    on('files', `nosuid, nodev everywhere; written to: memory, ${size(disk)} a file system`),
+    on('files', `nosuid, nodev everywhere; written to: ${written}, ${size(disk)} a file system`),
     ...(sandbox.readonlyRoot
       ? [on('read-only', 'the root; /tmp, /var/tmp, /run, /dev/shm, --tmpfs and binds are as ever')]
       : []),

@@ -9,6 +9,7 @@ const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])
   ['--profile nested', ({ profile }) => profile === 'nested'],
   ['a bind with cow', ({ binds }) => binds.some(({ cow }) => cow === true)],
   ['--from', ({ fromSnapshot }) => fromSnapshot !== undefined],
+  ['--on-disk', ({ onDisk }) => onDisk === true],
   ['--label', ({ label }) => label !== undefined && label !== 'auto'],
 ];
 

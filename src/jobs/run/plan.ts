@@ -29,7 +29,7 @@ export function planRun(
   learnsEgress = false,
 ): Plan {
   const { argv, env, capabilities, caller, binds, tmpfs, hostname, disk } = request;
-  const { isolation, profile } = request;
+  const { isolation, profile, onDisk } = request;
   const egress = learnsEgress ? [...request.egress, PUBLIC_HOSTS] : some(request.egress);
   const network = networkOf(request.network);
   refuseUndone(request, image.manifest);
@@ -38,7 +38,19 @@ export function planRun(
   const nested = profile === 'nested';
   return planCommand(
     {
-      ...{ argv, env, capabilities, caller, binds, tmpfs, hostname, disk, isolation, nested },
+      ...{
+        argv,
+        env,
+        capabilities,
+        caller,
+        binds,
+        tmpfs,
+        hostname,
+        disk,
+        isolation,
+        nested,
+        onDisk,
+      },
       workdir: request.workdir || undefined,
       user: request.user || undefined,
       // `--profile nested` brings a filter of its own.

@@ -32,6 +32,7 @@ import {
   type SandboxRecord,
   sandboxOwner,
 } from './sandbox-record.ts';
+import { removeWritten } from './written.ts';
 
 /** How long libvirt may fail to end a domain, ms. */
 const DESTROY_DEADLINE = 6000;
@@ -160,6 +161,7 @@ export async function removeSandbox(
   mkdirSync(removedDirectory(paths), { recursive: true, mode: 0o700 });
   unlessErrno(['ENOENT'], () => renameSync(directory, removed));
   removeTreeNow(removed);
+  await removeWritten(paths, basename(directory));
 }
 
 /**

@@ -11,7 +11,7 @@ import type { IdRange, Owner } from '../../host/state/reservation.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxLabels } from '../labels/module.ts';
 import type { PublishedPort } from '../policy/network.ts';
-import type { Surroundings } from '../policy/specification.ts';
+import type { SnapshotLayer, Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
 import { controllerOf, isEnding, memberOf } from './ending.ts';
 import type { MachineRecord } from './machine/record.ts';
@@ -37,6 +37,10 @@ export interface SandboxRecord {
   readonly layers?: readonly string[] | undefined;
   /** The snapshot that it is going back to: its files are of no use until that is done. */
   readonly rollback?: string | undefined;
+  /** What it is to stand on once that snapshot has what it has written. */
+  readonly frozen?: Frozen | undefined;
+  /** Where on the disk its root's writable layer lies, and how many bytes it may take. */
+  readonly scratch?: { readonly path: string; readonly bytes: number } | undefined;
   /** The caller's own name for it. */
   readonly name?: string | undefined;
   readonly command?: readonly string[] | undefined;
@@ -45,6 +49,13 @@ export interface SandboxRecord {
   /** Ports of this host that lead into it now, as --publish has them. */
   readonly publish?: readonly string[] | undefined;
   readonly session?: SandboxSession;
+}
+
+/** A layer that becomes a snapshot: once `moved` is there, it is one. */
+interface Frozen {
+  readonly moved: string;
+  readonly tree: string;
+  readonly layers: readonly SnapshotLayer[];
 }
 
 interface SandboxSession {

@@ -13,6 +13,7 @@ import { destroySandbox, endDomain, removeDomainFiles, removedDirectory } from '
 import { isEnding } from './ending.ts';
 import { domainPrefix, isKept, type SandboxRecord, sandboxFolders } from './sandbox-record.ts';
 import { newDirectory } from './start-domain.ts';
+import { sweepWritten } from './written.ts';
 
 /** Longer than a maker needs to lock its folder, milliseconds. */
 const MAKING = 60_000;
@@ -34,6 +35,7 @@ export async function sweepSandboxes(
     await removeTree(join(removed, id)).catch(() => undefined);
   }
   await sweepNew(paths, now);
+  await sweepWritten(paths);
   // One that does not end keeps nobody waiting.
   const stays = (record: SandboxRecord | undefined) =>
     record !== undefined &&

@@ -146,6 +146,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
 export function planCommand(job: CommandJob, { tree, manifest, layers }: TakenImage): Plan {
   const { argv, env, workdir, user: wanted, capabilities, seccomp, time, ...sandbox } = job;
   const user = commandUser(manifest, wanted);
+  const filter = chosenProfile(seccomp, job.nested);
   const binds = [...hostBinds(manifest), ...sandbox.binds];
   const plan = planSandbox(
     { ...sandbox, binds, owner: user, shownAs: argv },
@@ -158,7 +159,7 @@ export function planCommand(job: CommandJob, { tree, manifest, layers }: TakenIm
       policy: {
         user: user.spec,
         capabilities: userCapabilities(user.uid, capabilities, surroundingsOf(plan.sandbox)),
-        seccomp: chosenProfile(seccomp, job.nested),
+        seccomp: sandbox.onDisk === true && filter === 'default' ? 'default-on-disk' : filter,
       },
     },
   });

@@ -1,5 +1,6 @@
 /** The one door: every command that enters a sandbox passes this module. */
-import { statfsSync } from 'node:fs';
+import { existsSync, renameSync, statfsSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Owner } from '../../artifacts/destination.ts';
 import { defined, some } from '../../defined.ts';
 import type { Egress } from '../../egress/open.ts';
@@ -11,6 +12,7 @@ import { attempt } from '../../host/calls/libc.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
+import { DiskWatch } from '../../host/state/disk-watch.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import { SandboxControl } from '../command/control.ts';
 import type { SandboxFacts } from '../command/facts.ts';
@@ -20,7 +22,9 @@ import type { CommandStdio, HandOver } from '../command/streams.ts';
 import type { Ground } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { type LayeredFolder, type SandboxRecord, sandboxFiles } from '../domain/sandbox-record.ts';
+import { discardScratch, newScratch } from '../domain/written.ts';
 import type { FilledSandbox } from '../fill.ts';
+import { relabelScratch } from '../labels/relabel.ts';
 import type { LeasedAddress } from '../network/dhcp-client.ts';
 import { type Publication, publishPort } from '../network/publish.ts';
 import { openSandbox, reopenSandbox } from '../open.ts';
@@ -52,6 +56,12 @@ interface KeptPlan {
   readonly protectedPaths?: readonly string[] | undefined;
 }
 
+/** An image and the layers of snapshots above it. */
+interface Root {
+  readonly tree: string;
+  readonly layers: readonly SnapshotLayer[];
+}
+
 export class PlannedSandbox implements AsyncDisposable {
   readonly id: string;
   /** The name of its domain, and of its cgroups. */
@@ -73,6 +83,7 @@ export class PlannedSandbox implements AsyncDisposable {
   #hasTold = false;
   #samples: OpenIo['samples'];
   #protection: Protection | undefined;
+  #disk: DiskWatch | undefined;
   measured: Measured | undefined;
 
   private constructor(
@@ -148,6 +159,7 @@ export class PlannedSandbox implements AsyncDisposable {
     const kept: KeptCommand = { policy: { user, capabilities, seccomp }, env, workdir };
     const reopened = new PlannedSandbox({ domain, facts }, surroundings, policies, plan);
     try {
+      await reopened.#thaw();
       await reopened.#openEgress();
       return { sandbox: reopened, kept, keepUntil };
     } catch (error) {
@@ -230,6 +242,7 @@ export class PlannedSandbox implements AsyncDisposable {
    */
   async start(plan: CommandPlan, stdio: CommandStdio = {}): Promise<RunningCommand> {
     const { argv, workdir, limits, umask, boot, online = true } = plan;
+    this.#watchDisk();
     const tells = online ? this.#egress?.environment : {};
     const process = await startCommand(this.#domain, argv, {
       policy: await this.#policies(plan.policy),
@@ -242,13 +255,31 @@ export class PlannedSandbox implements AsyncDisposable {
       plan.leftovers === 'ended' ? () => this.killAll() : async () => void process.kill('SIGKILL');
     const ended = async () => {
       using _samples = this.#samples?.watch(() => this.ground.usage());
-      const end = await supervise(process, plan.time, plan.leftovers, kill);
+      const end = await supervise(process, plan.time, plan.leftovers, kill).catch(async (error) => {
+        await this.#disk?.throwIfKilled();
+        throw error;
+      });
       const usage = this.ground.usage();
       const limitHit = await this.limitHit(end, usage, plan.disks);
       if (limitHit !== null) currentAction()?.hitLimit(limitHit);
       return { ...end, limitHit, usage, measured, refused: process.refused };
     };
     return { process, measured, kill, ended };
+  }
+
+  /** While kiln has commands in it. */
+  #watchDisk(): void {
+    const { scratch } = this.record;
+    if (scratch === undefined || this.#disk !== undefined) return;
+    const { path: tree, bytes } = scratch;
+    const hint = 'give more --disk';
+    this.#disk = new DiskWatch(tree, { tree, bytes, who: `sandbox ${this.id}`, hint });
+    this.#disk.kills(this.initPid);
+  }
+
+  #unwatchDisk(): void {
+    this.#disk?.[Symbol.dispose]();
+    this.#disk = undefined;
   }
 
   /**
@@ -353,29 +384,69 @@ export class PlannedSandbox implements AsyncDisposable {
     return this.#plan.protectedPaths ?? [];
   }
 
+  /** What it stands on, and where what it writes lies, as its record has it. */
+  get record(): SandboxRecord {
+    return this.#domain.record;
+  }
+
+  /**
+   * Has what lies on the disk become a layer of a snapshot below the root: a rename, without a copy. Whoever is killed,
+   * the sandbox goes on above it, or nothing has happened.
+   * @param moved where the layer's files are to be, on the same file system
+   * @param below what the root stands on by now
+   * @throws KilnError E_SETUP, E_SANDBOX_GONE, SyscallError EXDEV
+   */
+  async freeze(snapshot: string, moved: string, below: Root): Promise<void> {
+    const { scratch } = this.record;
+    if (scratch === undefined) throw new TypeError('what the sandbox writes is not on the disk');
+    await this.killAll();
+    this.#unwatchDisk();
+    const layers = [...below.layers, { id: snapshot, tree: moved }];
+    this.#note({ rollback: snapshot, frozen: { moved, tree: below.tree, layers } });
+    renameSync(join(scratch.path, 'upper'), moved);
+    await this.changeRoot(snapshot, { tree: below.tree, layers });
+  }
+
+  /** Goes on where one was killed that made a snapshot. */
+  async #thaw(): Promise<void> {
+    const { frozen, rollback = '' } = this.record;
+    if (frozen === undefined) return;
+    if (existsSync(frozen.moved)) await this.changeRoot(rollback, frozen);
+    else this.#note({ rollback: undefined, frozen: undefined });
+  }
+
   /**
    * Ends what runs in the sandbox, and gives it another root: what it has written to the one before is gone. What is
    * mounted there stays. Until that is done nobody else enters it, whoever is killed.
    * @param snapshot the topmost layer of the new root
    * @throws KilnError E_SETUP, E_SANDBOX_GONE, E_IDMAP
    */
-  async changeRoot(
-    snapshot: string,
-    { tree, layers }: { readonly tree: string; readonly layers: readonly SnapshotLayer[] },
-  ): Promise<void> {
+  async changeRoot(snapshot: string, { tree, layers }: Root): Promise<void> {
     await this.killAll();
+    this.#unwatchDisk();
     this.#note({ rollback: snapshot });
+    const { scratch: old, labels, frozen } = this.record;
+    const scratch = old && { ...old, path: newScratch(this.#domain.paths, this.id) };
+    if (scratch !== undefined && labels !== undefined) {
+      await relabelScratch(scratch.path, labels);
+    }
     using home = closing(await this.layers.open('/'));
     const { blocks, bsize } = statfsSync(`/proc/self/fd/${home.fd}`);
-    using plan = planRoot(this.initPid, { root: tree, layers, disk: blocks * bsize });
+    const parts = { root: tree, layers, scratch: scratch?.path, disk: blocks * bsize };
+    using plan = planRoot(this.initPid, parts);
     try {
       await this.control.changeRoot(plan.operations, plan.fds);
     } catch (error) {
       // The root is the one that it was.
-      if (isKilnCode(error, 'E_SETUP')) this.#note({ rollback: undefined });
+      if (isKilnCode(error, 'E_SETUP') && frozen === undefined) this.#note({ rollback: undefined });
       throw error;
     }
-    this.#note({ rollback: undefined, layers: layers.map(({ id }) => id) });
+    const ids = layers.map(({ id }) => id);
+    this.#note({ rollback: undefined, frozen: undefined, layers: ids, scratch });
+    // Layers of folders that are bound with cow lie there, too.
+    if (old !== undefined && this.layers.folders.length === 0) {
+      discardScratch(this.#domain.paths, old.path);
+    }
   }
 
   #note(now: Partial<SandboxRecord>): void {
@@ -436,6 +507,7 @@ export class PlannedSandbox implements AsyncDisposable {
     await this.unpublish();
     this.#protection?.[Symbol.dispose]();
     this.#protection = undefined;
+    this.#unwatchDisk();
     await this.closeEgress();
   }
 

@@ -178,6 +178,13 @@ export async function ensureStoreContext(paths: StatePaths): Promise<void> {
   }
 }
 
+/** SELinux: a folder for what a sandbox writes. @throws KilnError E_RELABEL */
+export async function relabelScratch(scratch: string, labels: SandboxLabels): Promise<void> {
+  if (labels.module === 'selinux' && labels.files !== undefined) {
+    await relabelTree(scratch, labels.files);
+  }
+}
+
 /**
  * SELinux: files of the host that the sandbox may write to get the context of its own files, binds with z or Z
  * the one asked for. Throws E_RELABEL.

@@ -23,6 +23,7 @@ import {
   readSandboxRecord,
 } from '../../sandbox/domain/sandbox-record.ts';
 import { rollBack } from '../../snapshot/restore.ts';
+import { allSettled } from '../../snapshot/settle.ts';
 import { takeSnapshot } from '../../snapshot/take.ts';
 import { forbiddenError } from '../../users/configuration.ts';
 import type { Answer, CallContext } from './context.ts';
@@ -37,7 +38,7 @@ export const answerSnapshot: Answer<'Snapshot'> = async ({ sandbox, name, kill }
   if (daemon === undefined) return { snapshot: (await snapshotOf(engine, found, options)).id };
   await sweepSnapshots(engine.paths, engine.owner);
   const taken = await inOpen(found, kill, context, (opened) =>
-    takeSnapshot(engine, { ...opened, kept: opened.plan.command }, found.record, options),
+    takeSnapshot(engine, { ...opened, kept: opened.plan.command }, options),
   );
   return { snapshot: taken.id };
 };
@@ -96,7 +97,9 @@ async function inOpen<Result>(
 
 export const answerListSnapshots: Answer<'ListSnapshots'> = async (_, context) => {
   await using engine = context.openEngine();
-  return { snapshots: (await listSnapshots(engine.paths, engine.owner)).map(shown) };
+  const { paths, owner } = engine;
+  const all = await allSettled(paths, await listSnapshots(paths, owner));
+  return { snapshots: all.map(shown) };
 };
 
 export const answerRemoveSnapshot: Answer<'RemoveSnapshot'> = async ({ snapshot }, context) => {

@@ -1,0 +1,118 @@
+/**
+ * Makes of what a sandbox has left on the disk what a copy of it would be, as a confined child: set-id bits, capabilities
+ * and labels of files are dropped, and all is counted and digested. Nobody writes there any more; nothing is followed.
+ */
+import { createHash } from 'node:crypto';
+import { type BigIntStats, constants, fchmodSync, fstatSync, readSync } from 'node:fs';
+import { Budget } from '../artifacts/budget.ts';
+import { type ByteString, joinBytes, toBytes } from '../artifacts/pattern.ts';
+import { listEntries } from '../artifacts/source.ts';
+import { closing, getXattr, listXattrs, removeXattr } from '../host/calls/descriptor.ts';
+import type { SingleTask } from '../host/confine/task.ts';
+import {
+  DIRECTORY_BELOW,
+  openat2,
+  openPath,
+  RESOLVE_BENEATH,
+  RESOLVE_NO_SYMLINKS,
+  RESOLVE_NO_XDEV,
+  readlinkat,
+} from '../host/files/at.ts';
+import type { CopyOutput } from './copy-task.ts';
+import { isOfLayer, LayerDigest, modeInLayer } from './layer-digest.ts';
+
+const WITHIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
+const FOLDER = { ...DIRECTORY_BELOW, resolve: WITHIN };
+const FILE = {
+  flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
+};
+const STAT_BLOCK = 512;
+const PIECE = 1 << 20;
+const CAPABILITY = 'security.capability';
+
+export const task: SingleTask = {
+  async run(input, { fds: [tree = -1], emit }) {
+    emit(await new Settling(tree, (input as { maxEntries: number }).maxEntries).run());
+  },
+};
+
+class Settling {
+  readonly #tree: number;
+  readonly #budget: Budget;
+  readonly #digest = new LayerDigest();
+  readonly #links = new Map<string, ByteString>();
+  readonly #folders: ByteString[] = [''];
+  readonly #buffer = Buffer.allocUnsafe(PIECE);
+  #bytes = 0;
+  #entries = 0;
+  #leftOut = 0;
+
+  constructor(tree: number, visited: number) {
+    this.#tree = tree;
+    this.#budget = new Budget({ bytes: Number.MAX_SAFE_INTEGER, visited });
+  }
+
+  async run(): Promise<CopyOutput> {
+    // Grows while it is read.
+    for (let at = 0; at < this.#folders.length; at++) {
+      const path = this.#folders[at]!;
+      using folder = closing(openat2(this.#tree, path === '' ? '.' : toBytes(path), FOLDER));
+      this.#digest.note('folder', path, fstatSync(folder.fd, { bigint: true }));
+      this.#attributes(folder.fd);
+      for (const { name } of listEntries(folder.fd, this.#budget)) {
+        if (this.#budget.due) await this.#budget.breathe();
+        this.#entries++;
+        this.#entry(folder.fd, name, joinBytes(path, name));
+      }
+    }
+    const counted = { bytes: this.#bytes, entries: this.#entries, leftOut: this.#leftOut };
+    return { digest: this.#digest.digest(), ...counted };
+  }
+
+  #entry(folder: number, name: ByteString, path: ByteString): void {
+    using opened = closing(openPath(folder, toBytes(name)));
+    const stats = fstatSync(opened.fd, { bigint: true });
+    if (stats.isCharacterDevice() && stats.rdev === 0n) this.#digest.whiteout(path);
+    else if (stats.isDirectory()) this.#folders.push(path);
+    else if (stats.isSymbolicLink()) {
+      const to = readlinkat(opened.fd, '').toString('base64');
+      this.#digest.note('link', path, stats, to);
+    } else if (stats.isFile()) this.#file(folder, name, path, stats);
+    else this.#leftOut++;
+  }
+
+  #file(folder: number, name: ByteString, path: ByteString, stats: BigIntStats): void {
+    const inode = `${stats.dev}:${stats.ino}`;
+    const first = stats.nlink > 1n ? this.#links.get(inode) : undefined;
+    if (first !== undefined) {
+      this.#digest.hardLink(path, first);
+      return;
+    }
+    if (stats.nlink > 1n) this.#links.set(inode, path);
+    using file = closing(openat2(folder, toBytes(name), FILE));
+    this.#attributes(file.fd);
+    const mode = modeInLayer(stats);
+    if ((Number(stats.mode) & 0o7777) !== mode) fchmodSync(file.fd, mode);
+    this.#digest.note('file', path, stats, this.#contentOf(file.fd));
+    this.#bytes += Number(stats.blocks) * STAT_BLOCK;
+  }
+
+  #attributes(fd: number): void {
+    for (const name of listXattrs(fd).sort()) {
+      if (isOfLayer(name)) {
+        const value = getXattr(fd, name);
+        if (value !== undefined) this.#digest.attribute(name, value);
+      } else if (name === CAPABILITY) removeXattr(fd, name);
+    }
+  }
+
+  #contentOf(fd: number): string {
+    const hash = createHash('sha256');
+    for (let at = 0; ; ) {
+      const got = readSync(fd, this.#buffer, 0, PIECE, at);
+      if (got === 0) return hash.digest('hex');
+      hash.update(this.#buffer.subarray(0, got));
+      at += got;
+    }
+  }
+}

@@ -1,0 +1,47 @@
+import { closing } from '../host/calls/descriptor.ts';
+import { CONFINED_IDS } from '../host/confine/launch.ts';
+import { askConfined } from '../host/confine/run.ts';
+import type { StatePaths } from '../host/state/paths.ts';
+import {
+  leaseSnapshot,
+  type Snapshot,
+  snapshotFiles,
+  UNSETTLED,
+  writeSnapshot,
+} from '../image/store/snapshots.ts';
+import { MOST_NAMES, outputSchema } from './copy.ts';
+import { mappedMount } from './take.ts';
+
+/**
+ * A snapshot with its digest and size. What became a layer without a copy is looked at the first time that somebody asks,
+ * and set-id bits and capabilities are dropped then: see settle-task.ts.
+ * @throws KilnError E_NO_SNAPSHOT, E_ARTIFACT_LIMIT, the signal's reason
+ */
+export async function settled(
+  paths: StatePaths,
+  snapshot: Snapshot,
+  signal?: AbortSignal,
+): Promise<Snapshot> {
+  const { id, folder, record } = snapshot;
+  if (record.digest !== UNSETTLED) return snapshot;
+  await using _lease = await leaseSnapshot(paths, id);
+  using tree = closing(mappedMount(snapshotFiles.tree(folder), CONFINED_IDS));
+  const { leftOut: _, ...counted } = await askConfined({
+    ...{ task: 'snapshot-settle', input: { maxEntries: MOST_NAMES }, fds: [tree.fd], signal },
+    validate: (value) => outputSchema.parse(value),
+  });
+  const now = { ...record, ...counted };
+  writeSnapshot(folder, now);
+  return { ...snapshot, record: now };
+}
+
+/** One after the other: each reads what was written. */
+export async function allSettled(
+  paths: StatePaths,
+  snapshots: readonly Snapshot[],
+  signal?: AbortSignal,
+): Promise<Snapshot[]> {
+  const all: Snapshot[] = [];
+  for (const each of snapshots) all.push(await settled(paths, each, signal));
+  return all;
+}
