@@ -139,7 +139,6 @@ const WRONG: readonly (readonly [string[], RegExp, RegExp?])[] = [
   [['--short-circuit', 'check'], /it takes prep, build/],
   [['--forcearch', 'ppc64le'], /nothing that kiln does/, /none is emulated/],
   [['--rootdir', 'd'], /nothing that kiln does/, /KILN_STATE/],
-  [['--snapshot', 'x'], /nothing that kiln does/, /--uniqueext/],
 ];
 
 for (const [argv, message, hint] of WRONG) {

@@ -46,6 +46,14 @@ export const MAKING = {
   clean: mode('words', 'remove the root', { bare: true }),
 };
 
+const SNAPSHOTS: Partial<ModeRow> = {
+  changes: true,
+  users: {
+    why: 'each build of a user has a fresh root',
+    instead: '`kiln snapshot` keeps the state of a sandbox',
+  },
+};
+
 const COMMAND = 'run a command in the root: one argument through a shell, several as they are';
 const MANAGER = 'install, remove or update packages with the command line of a package manager';
 
@@ -64,6 +72,14 @@ export const WORKING = {
   orphanskill: mode('words', 'end all processes in the root'),
   'scrub-all-chroots': mode('words', 'remove all roots'),
   'pm-cmd': mode('packages', MANAGER, { changes: true }),
+  snapshot: mode('words', 'make the root a snapshot, which cleaning goes back to: NAME', SNAPSHOTS),
+  'rollback-to': mode('words', 'make the root what it was at a snapshot: NAME', SNAPSHOTS),
+  'remove-snapshot': mode('words', 'remove a snapshot of the root: NAME', SNAPSHOTS),
+  'list-snapshots': mode('words', 'list the snapshots of the root', {
+    ...SNAPSHOTS,
+    short: 'l',
+    silent: true,
+  }),
 };
 
 const WHOLE: Partial<ModeRow> = {

@@ -31,7 +31,6 @@ interface Fit {
   readonly rule: string;
 }
 
-const SNAPSHOTS = 'kiln has no snapshots: name roots with --uniqueext';
 const SCM =
   'no version control runs on the host: get the sources first, then give --spec and --sources';
 const MOUNTS = 'nothing stays mounted between commands: use --copyin, --copyout and --chroot';
@@ -52,7 +51,7 @@ const modes: Record<string, OptionEntry> = {
   scrub: {
     value: 'WHAT',
     choices: SCRUB_CHOICES,
-    help: 'remove the root (chroot, all); the caches belong to kiln and stay',
+    help: 'remove the root (chroot), with its snapshots (all, overlayfs, lvm); the caches belong to kiln and stay',
     users: 'open',
   },
   ...modesIn(WORKING),
@@ -212,8 +211,6 @@ const refused: Record<string, OptionEntry> = {
     refused:
       'mock’s lock knows packages by MD5 only: use `kiln build --lock lock.json --offline`; each build and --calculate-build-dependencies write lock.json',
   },
-  ...each('snapshot remove-snapshot rollback-to', { refused: SNAPSHOTS }),
-  'list-snapshots': { short: 'l', refused: SNAPSHOTS },
   ...each('mount umount', { refused: MOUNTS }),
   'scm-enable': { refused: SCM },
   'scm-option': { value: 'KEY=VALUE', refused: SCM },

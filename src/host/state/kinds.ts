@@ -136,6 +136,11 @@ export const KINDS: readonly StateKind[] = [
   kind('no content', 'events/lock'),
   kind('not read', 'events/[0-9]+.totals.json'),
   kind('tree', 'store/written/.*'),
+  kind(
+    'record',
+    'store/roots/[^/]+/packages-[0-9a-f]+.json',
+    'the root cannot go back to the snapshot that names it',
+  ),
 ];
 
 function kind(care: Care, pattern: string, mend?: string): StateKind {

@@ -140,10 +140,9 @@ async function buildInRoot(at: RootSession, request: BuildRequest): Promise<Buil
   const asked = chroot.clean && !line.has('no-clean') && line.value('short-circuit') === undefined;
   const clean = isOwn || asked;
   const after = cleanup(at);
-  const opened = clean
-    ? undefined
-    : await root.open((message) => log.warning({ code: 'mock-root', message }));
-  if (clean) await log.state('clean chroot', () => root.remove());
+  if (clean) await log.state('clean chroot', () => root.clean());
+  // A root with snapshots is still there: it is as at the current one.
+  const opened = await root.open((message) => log.warning({ code: 'mock-root', message }));
   const isThere = opened !== undefined && !opened.record.pristine;
   const report = isThere
     ? await buildThere(at, request)
@@ -174,7 +173,7 @@ async function cleanAfter(at: RootSession, succeeded: boolean): Promise<void> {
   if (!(succeeded ? onSuccess : onFailure)) return;
   const option = succeeded ? 'cleanup_on_success' : 'cleanup_on_failure';
   at.log.info(`Cleaning up build root ('${option}=True')`);
-  await at.log.state('clean chroot', () => at.root.remove());
+  await at.log.state('clean chroot', () => at.root.clean());
 }
 
 async function buildFresh(
@@ -217,7 +216,7 @@ async function buildThere(at: RootSession, request: BuildRequest): Promise<Build
     environment: at.chroot.environment,
     // In the root itself, afterwards: its image does not tell where packages come from.
     postinstall: false,
-    scratch: { path: root.scratch, fresh: false },
+    scratch: { path: root.scratch, fresh: false, layers: root.layers },
   });
   await root.note({ inUse: false });
   return report;

@@ -45,7 +45,14 @@ export async function chain(session: MockSession): Promise<number> {
   const { chroot } = at;
   const results = await resultsDirectory(session, chroot.config);
   await using root = await MockRoot.lock(session.engine, chroot.root);
-  await log.state('clean chroot', () => root.remove());
+  await log.state('clean chroot', () => root.clean());
+  const { current } = (await root.open(() => undefined))?.record ?? {};
+  if (current !== undefined) {
+    throw usageError(
+      `--chain builds in fresh roots, and ${chroot.root} is at its snapshot ${current}`,
+      'go back to its image first: `kiln-mock --rollback-to postinit`',
+    );
+  }
   await using _image = await log.state('chroot init', () => openBaseImage(at));
   log.info(`results dir: ${results}`);
   using key = await hostKey(chroot.sign, session.caller);

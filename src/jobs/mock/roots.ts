@@ -10,10 +10,11 @@ import { listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
 import { sweepSandboxes } from '../../sandbox/domain/sweep.ts';
 import { chrootOptions, configPlace } from './chroot.ts';
 import { describeConfigs, SYSTEM_CONFIG } from './config/load.ts';
-import { mockStatus } from './outcome.ts';
+import { argumentError, mockStatus } from './outcome.ts';
 import { MockRoot } from './root/root.ts';
 import { runsInRoot } from './root/root-sandbox.ts';
-import { chrootRequest, initRoot, type MockSession, withChroot } from './session.ts';
+import { removeSnapshot, rollBack, snapshotLines, takeSnapshot } from './root/snapshots.ts';
+import { chrootRequest, initRoot, type MockSession, withChroot, withRoot } from './session.ts';
 
 export async function init(session: MockSession): Promise<number> {
   const { engine, line, log } = session;
@@ -21,11 +22,14 @@ export async function init(session: MockSession): Promise<number> {
   const { chroot } = at;
   await using root = await MockRoot.lock(engine, chroot.root);
   if (chroot.clean && !line.has('no-clean')) {
-    await log.state('clean chroot', () => root.remove());
+    await log.state('clean chroot', () => root.clean());
   }
   await initRoot({ ...at, root });
   return 0;
 }
+
+/** What of `--scrub` removes snapshots: a root and its snapshots are one folder. */
+const WITH_SNAPSHOTS = ['all', 'lvm', 'overlayfs'];
 
 export async function clean(session: MockSession): Promise<number> {
   const { engine, line, log } = session;
@@ -33,13 +37,16 @@ export async function clean(session: MockSession): Promise<number> {
   const scrubs = line.values('scrub');
   await using root = await MockRoot.lock(engine, chroot.root);
   if (scrubs.length === 0) {
-    await log.state('clean chroot', () => removeForGood(root));
+    await log.state('clean chroot', () => cleanForGood(root));
     return 0;
   }
   for (const what of scrubs) {
     await log.state(`scrub ${JSON.stringify([what])}`, async () => {
-      if (what === 'all' || what === 'chroot') {
+      if (what === 'chroot') {
         log.info(`scrubbing chroot for ${chroot.root}`);
+        await cleanForGood(root);
+      } else if (WITH_SNAPSHOTS.includes(what)) {
+        log.info(`scrubbing chroot for ${chroot.root}, with its snapshots`);
         await removeForGood(root);
       } else {
         log.info(`${what}: all roots share kiln’s caches, \`kiln gc --max-age\` empties them`);
@@ -50,9 +57,57 @@ export async function clean(session: MockSession): Promise<number> {
 }
 
 /** The caller wants the disk space now, so delete at once. */
+async function cleanForGood(root: MockRoot): Promise<void> {
+  const tree = await root.clean();
+  if (tree !== undefined) await removeTree(tree);
+}
+
 async function removeForGood(root: MockRoot): Promise<void> {
   const tree = await root.remove();
   if (tree !== undefined) await removeTree(tree);
+}
+
+function nameOf({ line }: MockSession): string {
+  const [name] = line.args;
+  if (name !== undefined) return name;
+  throw argumentError('Requires a snapshot name');
+}
+
+export async function snapshot(session: MockSession): Promise<number> {
+  const name = nameOf(session);
+  return await withRoot(session, async ({ root, log }) => {
+    await takeSnapshot(root, name);
+    log.info(`created ${name} snapshot`);
+    return 0;
+  });
+}
+
+export async function rollbackTo(session: MockSession): Promise<number> {
+  const name = nameOf(session);
+  return await withRoot(session, async ({ root, log }) => {
+    await rollBack(root, name);
+    log.info(`rolled back to ${name} snapshot`);
+    return 0;
+  });
+}
+
+export async function dropSnapshot(session: MockSession): Promise<number> {
+  const name = nameOf(session);
+  return await withRoot(session, async ({ root, log }) => {
+    await removeSnapshot(root, name);
+    log.info(`deleted ${name} snapshot`);
+    return 0;
+  });
+}
+
+export async function listSnapshots(session: MockSession): Promise<number> {
+  const { engine, print } = session;
+  const { chroot } = await withChroot(session);
+  await using root = await MockRoot.lock(engine, chroot.root);
+  const opened = await root.open(() => undefined);
+  const lines = opened === undefined ? [] : snapshotLines(opened);
+  print(`${[`Snapshots for ${chroot.root}:`, ...lines].join('\n')}\n`);
+  return 0;
 }
 
 export async function orphanskill(session: MockSession): Promise<number> {

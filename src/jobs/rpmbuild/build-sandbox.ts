@@ -99,7 +99,7 @@ export class BuildSandbox implements AsyncDisposable {
         ...{ owner: user, caller: request.caller },
         shownAs: request.shownAs ?? ['kiln build', request.source.path],
       },
-      { tree: image.tree, id: manifest.id, environment },
+      { tree: image.tree, id: manifest.id, layers: request.scratch?.layers, environment },
     );
     const command = {
       policy: {

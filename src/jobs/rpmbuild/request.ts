@@ -11,7 +11,11 @@ import type { ValuesOf } from '../../options/row.ts';
 import { networkOf } from '../../options/texts.ts';
 import { type Repository, resolveRepository } from '../../packages/repository/configuration.ts';
 import { repositorySchema } from '../../packages/repository/configuration-schema.ts';
-import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
+import type {
+  Bind,
+  SandboxSpecification,
+  SnapshotLayer,
+} from '../../sandbox/policy/specification.ts';
 
 export type BuildSource =
   | {
@@ -30,6 +34,8 @@ interface KeptScratch {
   readonly path: string;
   /** Empty at first. Otherwise it has all requirements of the package, and nothing is solved. */
   readonly fresh: boolean;
+  /** Between the image and it. */
+  readonly layers?: readonly SnapshotLayer[];
 }
 
 /** What the rows of ASKED_OF_BUILDS say. `timeout` is for all commands together. */

@@ -82,7 +82,7 @@ export class RootSandbox implements AsyncDisposable {
         ...{ scratch: root.scratch, hostname: options.hostname ?? 'mock' },
         ...{ owner, caller, shownAs: rootCommand(root.name, options.command) },
       },
-      { tree: image.tree, id: image.manifest.id, environment },
+      { tree: image.tree, id: image.manifest.id, layers: root.layers, environment },
     );
     return new RootSandbox(root, await PlannedSandbox.open(engine, plan));
   }

@@ -20,7 +20,9 @@ import {
 } from '../../../image/store/work-directory.ts';
 import type { LockedPackage } from '../../../packages/repository/lock/lock.ts';
 import { sweepSandboxes } from '../../../sandbox/domain/sweep.ts';
+import type { SnapshotLayer } from '../../../sandbox/policy/specification.ts';
 import { pruneRecipes } from '../chroot.ts';
+import { NO_SNAPSHOTS, restore, rollBack, type SnapshotState, snapshotName } from './snapshots.ts';
 
 /** A valid name: it is also a folder, and part of a lock's name. Root names users' roots with their owner. */
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9_.+@:~-]{0,199}$/;
@@ -31,7 +33,7 @@ const ROOTS_MAX = 50;
 
 const FORMAT = 1;
 
-interface RootState {
+interface RootState extends SnapshotState {
   /** When it was last changed: changes that a crash may have lost are not trusted. */
   readonly changed: Moment;
   /** A sandbox may use it: set before the sandbox opens, cleared when it is gone. */
@@ -55,11 +57,11 @@ const takePackages = withFields<{ packages: LockedPackage[] }>({ packages: 'arra
 
 function readRecord(directory: string): RootRecord | undefined {
   const record = readRecordOrSetAside(join(directory, RECORD), takeRecord);
-  return record?.format === FORMAT ? record : undefined;
+  return record?.format === FORMAT ? { ...NO_SNAPSHOTS, ...record } : undefined;
 }
 
-function readPackages(directory: string): LockedPackage[] | undefined {
-  return readRecordOrSetAside(join(directory, PACKAGES), takePackages)?.packages;
+function readPackages(directory: string, name = PACKAGES): LockedPackage[] | undefined {
+  return readRecordOrSetAside(join(directory, name), takePackages)?.packages;
 }
 
 export class MockRoot implements AsyncDisposable {
@@ -130,15 +132,18 @@ export class MockRoot implements AsyncDisposable {
     } else if (readPackages(this.directory) === undefined) {
       reason = 'which packages it has is lost';
     }
-    if (image === undefined || reason !== undefined) {
-      await image?.[Symbol.asyncDispose]();
-      because(`the root ${this.name} is made again: ${reason}`);
-      await discard(paths, this.directory);
-      return undefined;
+    if (image !== undefined) {
+      this.#image = image;
+      this.#record = record;
+      if (reason === undefined) return this;
+      if (await restore(this)) {
+        because(`the root ${this.name} is as at its snapshot ${snapshotName(this)}: ${reason}`);
+        return this;
+      }
     }
-    this.#image = image;
-    this.#record = record;
-    return this;
+    because(`the root ${this.name} is made again: ${reason}`);
+    await this.remove();
+    return undefined;
   }
 
   async make(image: LeasedImage): Promise<this> {
@@ -164,6 +169,7 @@ export class MockRoot implements AsyncDisposable {
       inUse: false,
       changing: false,
       pristine: true,
+      ...NO_SNAPSHOTS,
     };
     writeRecord(join(made, PACKAGES), { packages });
     writeRecord(join(made, RECORD), record);
@@ -173,6 +179,16 @@ export class MockRoot implements AsyncDisposable {
     return this;
   }
 
+  /** Goes back to its current snapshot; a root without snapshots is removed, and its files lie at the returned path. */
+  async clean(): Promise<string | undefined> {
+    const { snapshots = [] } = this.#record ?? readRecord(this.directory) ?? {};
+    const opened = snapshots.length === 0 ? undefined : await this.open(() => undefined);
+    if (opened === undefined) return await this.remove();
+    await rollBack(this, this.record.current);
+    return undefined;
+  }
+
+  /** With its snapshots. */
   async remove(): Promise<string | undefined> {
     const record = this.#record ?? readRecord(this.directory);
     if (record?.inUse === true) await this.#endSandboxes();
@@ -188,8 +204,18 @@ export class MockRoot implements AsyncDisposable {
     writeRecord(join(this.directory, RECORD), this.#record);
   }
 
+  /** What is written to. */
   get scratch(): string {
+    return join(this.scratchSpace, this.record.top);
+  }
+
+  /** Of snapshots, too. */
+  get scratchSpace(): string {
     return join(this.directory, SCRATCH);
+  }
+
+  get layers(): readonly SnapshotLayer[] {
+    return this.record.layers.map((id) => ({ id, tree: join(this.scratchSpace, id, 'upper') }));
   }
 
   async rebase(id: string): Promise<void> {
@@ -207,16 +233,17 @@ export class MockRoot implements AsyncDisposable {
     await this.note({});
   }
 
-  packages(): LockedPackage[] {
-    const packages = readPackages(this.directory);
+  /** Those it has, or those of a file that a snapshot names. */
+  packages(of?: string): LockedPackage[] {
+    const packages = readPackages(this.directory, of);
     if (packages !== undefined) return packages;
     throw new KilnError('E_DAMAGED', `the root ${this.name} has lost its list of packages`, {
       hint: 'it is made again when it is opened again',
     });
   }
 
-  setPackages(packages: readonly LockedPackage[]): void {
-    writeRecord(join(this.directory, PACKAGES), { packages });
+  setPackages(packages: readonly LockedPackage[], of = PACKAGES): void {
+    writeRecord(join(this.directory, of), { packages });
   }
 
   /** What a user may write to it; nothing bounds root's. @throws KilnError E_DISK */

@@ -56,7 +56,7 @@ export async function withPackages<Result>(
 
 /**
  * Opens a sandbox on a root, calls `act`, and ends the sandbox when the disk becomes full. A root that takes more than
- * its bound is removed: a user's own, or that of the options. It is not the way of jobs (`inSandbox()`): a root's files
+ * its bound is removed, or goes back to its snapshot: a user's own, or that of the options. It is not the way of jobs (`inSandbox()`): a root's files
  * stay as the command left them, so nothing is collected or kept, and the watch of the disk decides how it ended.
  * @throws KilnError E_DISK, E_DISK_LOW
  */
@@ -83,7 +83,7 @@ export async function inRoot<Result>(
     if (!disk.signal.aborted) throw error;
     if (bound === undefined) throw disk.signal.reason;
     await sandbox.close();
-    await root.remove();
+    await root.clean();
     await emptyTrash(root.engine.paths);
     throw disk.signal.reason;
   }
