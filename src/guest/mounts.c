@@ -647,6 +647,7 @@ static int plan_moves(struct failure *failure) {
 
 int mounts_again(const struct message *wanted, struct failure *failure) {
   unsigned before = lower_count;
+  int sealed = measure_readonly("/");
   if (enter_stage() != 0) {
     fail(failure, FAIL_PIVOT, NULL);
     return -1;
@@ -667,5 +668,6 @@ int mounts_again(const struct message *wanted, struct failure *failure) {
   close_moves();
   if (dup3(scratch, layers[0], O_CLOEXEC) < 0 || closing(scratch, pivot("/newroot")) != 0)
     return fail(failure, FAIL_PIVOT, NULL);
+  if (sealed && (mounts_seal("/") != 0 || !measure_readonly("/"))) return fail(failure, FAIL_READONLY, "/");
   return 0;
 }

@@ -103,3 +103,22 @@ test.serial('a snapshot on the disk that was killed loses nothing', async (t) =>
   t.deepEqual(readdirSync(state.paths.snapshots), []);
   t.deepEqual(readdirSync(state.paths.written), []);
 });
+
+test.serial(
+  'a root that is read-only stays so after a snapshot and after a roll-back',
+  async (t) => {
+    for (const how of [[], ['--on-disk']]) {
+      const id = await kept(t, ':', '--read-only', ...how);
+      const refused = async (when: string) => {
+        const { said } = await kiln('exec', '--user', 'root', id, '--', 'sh', '-c', '>/etc/x');
+        t.regex(said, /\/etc\/x: Read-only file system/, `${when} ${how}`);
+      };
+      await refused('before');
+      const snapshot = await ok(t, 'snapshot', id);
+      await refused('after the snapshot');
+      await ok(t, 'rollback', id, snapshot);
+      await refused('after the roll-back');
+      await ok(t, 'kill', id);
+    }
+  },
+);
