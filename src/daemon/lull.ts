@@ -1,3 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { awaitedLater } from '../promise.ts';
+
 /** Milliseconds without a start, after which there is time for what can wait. */
 const AFTER = 30;
 /** What was begun and has not told that it has started is no noise any more after this time, ms. */
@@ -68,5 +71,33 @@ export class Lull implements Disposable {
     this.#latest = undefined;
     this.#endPauses();
     this.#listener(isLull);
+  }
+}
+
+/** Sandboxes of the daemon's own commands, which are removed once nothing starts: their callers wait no longer. */
+export class Removals {
+  readonly #lull: Lull;
+  readonly #failed: (error: unknown) => void;
+  readonly #running = new Set<Promise<void>>();
+
+  constructor(lull: Lull, failed: (error: unknown) => void) {
+    this.#lull = lull;
+    this.#failed = failed;
+  }
+
+  later(remove: () => Promise<void>): void {
+    const over = awaitedLater(
+      this.#lull
+        .pause()
+        .then(remove)
+        .catch(this.#failed)
+        .finally(() => this.#running.delete(over)),
+    );
+    this.#running.add(over);
+  }
+
+  /** Resolves when all are over, or after `most` milliseconds. */
+  async done(most: number): Promise<void> {
+    await Promise.race([Promise.allSettled(this.#running), sleep(most, undefined, { ref: false })]);
   }
 }

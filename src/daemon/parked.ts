@@ -1,14 +1,15 @@
-/** Keeps sandboxes parked for the next runs. They are started while nothing else starts. */
+/** Sandboxes that are parked for the next runs, and turns for whoever must start one. */
 import { writeFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
 import type { Engine } from '../engine.ts';
 import { readText } from '../host/calls/libc.ts';
-import type { HeldSandbox } from '../host/libvirt/sandbox-host.ts';
+import type { HeldSandbox, Turn, WantedTurn } from '../host/libvirt/sandbox-host.ts';
 import { readCounters, writeCounters } from '../host/state/counters.ts';
 import { makeRunFolder, type StatePaths } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
 import { ParkingLot } from '../sandbox/domain/parking.ts';
+import { UserJobs } from '../users/queue.ts';
 
 /** What must stay free beside parked sandboxes, and the estimate for one of them, bytes. */
 const SPARE_MEMORY = 512 << 20;
@@ -17,6 +18,7 @@ const SANDBOX_MEMORY = 32 << 20;
 /** After a failure, ms. */
 const RETRY = 10_000;
 
+/** Keeps sandboxes parked. They are started while nothing else starts. */
 export class ParkedSandboxes {
   readonly #paths: StatePaths;
   readonly #lot: ParkingLot;
@@ -118,4 +120,27 @@ function readTarget(paths: StatePaths): number | undefined {
 function writeTarget(paths: StatePaths, count: number): void {
   makeRunFolder(paths);
   writeFileSync(targetFile(paths), String(count));
+}
+
+/** More at once are no faster (src/host/libvirt/pool.ts). The last place is for a caller who has none. */
+const AT_ONCE = 4;
+
+/** Who may start a sandbox now: libvirt starts a few at a time, and those that wait would use up their patience. */
+export class Turns {
+  readonly #parked: Pick<ParkedSandboxes, 'take' | 'noteClaim'>;
+  readonly #starts = new UserJobs(AT_ONCE);
+
+  constructor(parked: Pick<ParkedSandboxes, 'take' | 'noteClaim'>) {
+    this.#parked = parked;
+  }
+
+  /** @throws the reason of an abort */
+  async take({ uid, isParkable, signal }: WantedTurn): Promise<Turn> {
+    const parked = isParkable ? await this.#parked.take() : undefined;
+    if (isParkable) this.#parked.noteClaim(parked !== undefined);
+    if (parked !== undefined) return { parked, [Symbol.dispose]: () => undefined };
+    const turn = await this.#starts.begin({ uid, most: AT_ONCE }, () => undefined, signal);
+    if (turn === undefined) throw signal?.reason;
+    return turn;
+  }
 }

@@ -25,9 +25,9 @@ import {
   TO_WORKER,
   u32s,
 } from './frames.ts';
+import type { Turns } from './parked.ts';
 import { Peer } from './peer.ts';
 import { closeStranger } from './stranger.ts';
-import type { Turns } from './turns.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 

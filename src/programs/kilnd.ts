@@ -11,12 +11,10 @@ import { describeError, KILN_FAILED, printError } from '../cli/output/errors.ts'
 import { Activity } from '../daemon/activity.ts';
 import { Life } from '../daemon/life.ts';
 import { isTaken, passedSockets } from '../daemon/listener.ts';
-import { Lull } from '../daemon/lull.ts';
-import { ParkedSandboxes } from '../daemon/parked.ts';
-import { Removals } from '../daemon/removals.ts';
+import { Lull, Removals } from '../daemon/lull.ts';
+import { ParkedSandboxes, Turns } from '../daemon/parked.ts';
 import { Server } from '../daemon/server.ts';
 import { type DaemonSettings, readSettings } from '../daemon/settings.ts';
-import { Turns } from '../daemon/turns.ts';
 import type { WorkersOptions } from '../daemon/worker-process.ts';
 import { Workers } from '../daemon/workers.ts';
 import { removeOldJobs } from '../detached/record.ts';

@@ -2,9 +2,8 @@
 import { statSync } from 'node:fs';
 import type { Call } from '../daemon/call.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
-import type { Lull } from '../daemon/lull.ts';
+import type { Lull, Removals } from '../daemon/lull.ts';
 import type { ParkedSandboxes } from '../daemon/parked.ts';
-import type { Removals } from '../daemon/removals.ts';
 import { WorkerResults } from '../daemon/results.ts';
 import type { Workers } from '../daemon/workers.ts';
 import type { Engine } from '../engine.ts';

@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Turns } from '../../src/daemon/turns.ts';
+import { Turns } from '../../src/daemon/parked.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
 import { ParkingLot } from '../../src/sandbox/domain/parking.ts';
 import { domainPrefix, readSandboxRecord } from '../../src/sandbox/domain/sandbox-record.ts';
