@@ -30,7 +30,7 @@ import { type Publication, publishPort } from '../network/publish.ts';
 import { openSandbox, reopenSandbox } from '../open.ts';
 import { planRoot } from '../policy/filesystem.ts';
 import { formatPublish, type PublishedPort } from '../policy/network.ts';
-import { userCapabilities } from '../policy/policy.ts';
+import { userCapabilities, type Policies, policiesOf } from '../policy/policy.ts';
 import { Protection } from '../policy/protected.ts';
 import { type SnapshotLayer, type Surroundings, surroundingsOf } from '../policy/specification.ts';
 import { executed } from './executed.ts';
@@ -38,7 +38,6 @@ import type { CommandIo, Executed, LimitHit, Measured, OpenIo, RunningCommand } 
 import { Layers, layeredFolders } from './layers.ts';
 import { mountImage } from './mount-image.ts';
 import type { CommandPlan, KeptCommand, Plan, SandboxPlan } from './plan.ts';
-import { type Policies, policiesOf } from './policies.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
 import { SandboxTree } from './tree.ts';
 import { type ExecuteRequest, type ReadRequest, Visitors, type WriteRequest } from './visitors.ts';

@@ -14,9 +14,9 @@ import { startCommand } from '../command/start-command.ts';
 import type { CommandStdio } from '../command/streams.ts';
 import type { FilesInside } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
+import type { Policies } from '../policy/policy.ts';
 import { copyBy, makeFiles } from './make-files.ts';
 import { behindLinkError, openFile, readInside } from './open-file.ts';
-import type { Policies } from './policies.ts';
 import type { FileContent } from './visitors.ts';
 
 /** Bytes of a file that are read at a time. */

@@ -1,6 +1,7 @@
 import { KilnError } from '../../errors.ts';
 import { type Capability, landlockAbi } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { awaitedLater } from '../../promise.ts';
 import { withCoreGuard, withLentCalls, withSetIdGuard } from '../seccomp/guard.ts';
 import { isShipped, seccompFilter } from '../seccomp/profile.ts';
 import { withProtocolGuard } from '../seccomp/protocols.ts';
@@ -50,7 +51,7 @@ function withoutSetfcap({ hostFiles, userNamespaces }: Surroundings): boolean {
   return hostFiles && !userNamespaces;
 }
 
-/** No other function makes a policy. Throws E_SECCOMP_PROFILE, E_SECCOMP, E_LAYER_MISSING, E_BIND. */
+/** No other function makes a policy; {@link policiesOf} calls it. Throws E_SECCOMP_PROFILE, E_SECCOMP, E_LAYER_MISSING, E_BIND. */
 export async function commandPolicy(
   paths: StatePaths,
   planned: Surroundings,
@@ -117,4 +118,21 @@ export function landlockWalls(use: LandlockUse): LandlockWall[] {
       `${wall} needs ABI ${FIRST_ABI[wall]}, this kernel has ${abi}`,
     );
   });
+}
+
+export type Policies = (request: PolicyRequest) => Promise<CommandPolicy>;
+
+/** Makes the policies of a sandbox's commands, each once. */
+export function policiesOf(paths: StatePaths, surroundings: Surroundings): Policies {
+  const made = new Map<string, Promise<CommandPolicy>>();
+  return (request) => {
+    const key = JSON.stringify(request);
+    const known = made.get(key);
+    if (known !== undefined) return known;
+    const policy = awaitedLater(commandPolicy(paths, surroundings, request));
+    made.set(key, policy);
+    // The cause may be fixed before the next command, so do not cache the failure.
+    policy.catch(() => made.delete(key));
+    return policy;
+  };
 }
