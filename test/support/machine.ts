@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import { openEngine } from '../../src/engine.ts';
 import type { Capability } from '../../src/host/process/process.ts';
 import { machineFiles } from '../../src/sandbox/domain/machine/relay.ts';
-import type { Executed, OpenIo, RunningCommand } from '../../src/sandbox/door/io.ts';
 import { type CommandPlan, planSandbox, type SandboxJob } from '../../src/sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../src/sandbox/door/planned-sandbox.ts';
+import type { Executed, OpenIo, RunningCommand } from '../../src/sandbox/door/supervise.ts';
 import { ROOT_CAPABILITIES } from '../../src/sandbox/policy/specification.ts';
 import { type BusyboxState, IMAGE } from './busybox-state.ts';
 

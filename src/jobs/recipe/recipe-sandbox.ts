@@ -2,11 +2,14 @@ import { posix } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { Output } from '../../sandbox/command/output.ts';
-import type { Executed, Measured } from '../../sandbox/door/io.ts';
-import type { KeptCommand } from '../../sandbox/door/plan.ts';
-import { type CommandPlan, commandUser, type Plan } from '../../sandbox/door/plan.ts';
+import {
+  type CommandPlan,
+  commandUser,
+  type KeptCommand,
+  type Plan,
+} from '../../sandbox/door/plan.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import type { TimeLimits } from '../../sandbox/door/supervise.ts';
+import type { Executed, Measured, TimeLimits } from '../../sandbox/door/supervise.ts';
 import { type PolicyRequest, userCapabilities } from '../../sandbox/policy/policy.ts';
 import { surroundingsOf } from '../../sandbox/policy/specification.ts';
 import type { SandboxShell } from './script-protocol.ts';

@@ -2,17 +2,21 @@ import { chmod, chown, mkdir } from 'node:fs/promises';
 import type { Engine } from '../../engine.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
-import type { Executed, OpenIo } from '../../sandbox/door/io.ts';
-import type { KeptCommand } from '../../sandbox/door/plan.ts';
 import {
   type CommandUser,
   commandUser,
   DEFAULT_DISK,
   DEFAULT_HOSTNAME,
+  type KeptCommand,
   planSandbox,
 } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import { type TimeLimits, timeOf } from '../../sandbox/door/supervise.ts';
+import {
+  type Executed,
+  type OpenIo,
+  type TimeLimits,
+  timeOf,
+} from '../../sandbox/door/supervise.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import {
   type Bind,

@@ -10,7 +10,7 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import { digestOf } from '../../image/key.ts';
 import { digestFile } from '../../packages/repository/cache.ts';
 import { readIdentities } from '../../packages/rpm/read.ts';
-import type { Executed } from '../../sandbox/door/io.ts';
+import type { Executed } from '../../sandbox/door/supervise.ts';
 import type { BuildJob } from './build-job.ts';
 import type { BuildSandbox } from './build-sandbox.ts';
 import {

@@ -33,12 +33,20 @@ import { formatPublish, type PublishedPort } from '../policy/network.ts';
 import { userCapabilities, type Policies, policiesOf } from '../policy/policy.ts';
 import { Protection } from '../policy/protected.ts';
 import { type SnapshotLayer, type Surroundings, surroundingsOf } from '../policy/specification.ts';
-import { executed } from './executed.ts';
-import type { CommandIo, Executed, LimitHit, Measured, OpenIo, RunningCommand } from './io.ts';
 import { Layers, layeredFolders } from './layers.ts';
 import { mountImage } from './mount-image.ts';
 import type { CommandPlan, KeptCommand, Plan, SandboxPlan } from './plan.ts';
-import { type CommandEnd, supervise } from './supervise.ts';
+import {
+  type CommandEnd,
+  type CommandIo,
+  type Executed,
+  executed,
+  type LimitHit,
+  type Measured,
+  type OpenIo,
+  type RunningCommand,
+  supervise,
+} from './supervise.ts';
 import { SandboxTree } from './tree.ts';
 import { type ExecuteRequest, type ReadRequest, Visitors, type WriteRequest } from './visitors.ts';
 

@@ -1,7 +1,13 @@
+/** Commands of a sandbox until their end: what they are given, limits of time, output, and what is told of the end. */
+import { addAbortListener } from 'node:events';
 import { isKilnCode } from '../../errors.ts';
+import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { LONGEST_WAIT } from '../../host/process/wait-for.ts';
-import { deferred } from '../../promise.ts';
-import type { SandboxProcess } from '../command/process.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
+import type { CommandFacts, SandboxFacts } from '../command/facts.ts';
+import { KEPT, listenToOutput, Output } from '../command/output.ts';
+import type { RefusedCall, SandboxProcess } from '../command/process.ts';
+import type { Secret } from '../policy/specification.ts';
 
 /** Time limits in milliseconds; undefined for none. */
 export interface TimeLimits {
@@ -137,4 +143,80 @@ export async function supervise(
  */
 export function waitForExtraCommand(command: SandboxProcess): Promise<CommandEnd> {
   return supervise(command, {}, 'cut', async () => undefined);
+}
+
+export interface OpenIo {
+  readonly secrets?: readonly Secret[];
+  readonly signal?: AbortSignal | undefined;
+  readonly samples?: UsageWatcher | undefined;
+  /** What its caller calls the sandbox. */
+  readonly name?: string | undefined;
+}
+
+interface UsageWatcher {
+  watch(read: () => CgroupUsage): Disposable;
+}
+
+export interface CommandIo {
+  readonly input?: Buffer | undefined;
+  readonly onOutput?: ((chunk: Buffer, stream: 'stdout' | 'stderr') => void) | undefined;
+  readonly keep?: number;
+  readonly capture?: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Work that needs nothing of the command: it is done while that runs. */
+  readonly meanwhile?: (() => void) | undefined;
+}
+
+export type LimitHit = 'timeout' | 'stall' | 'memory' | 'pids' | 'disk';
+
+export type Measured = SandboxFacts & CommandFacts;
+
+export interface Ended extends CommandEnd {
+  readonly limitHit: LimitHit | null;
+  readonly usage: CgroupUsage;
+  readonly measured: Measured;
+  readonly refused: readonly RefusedCall[];
+}
+
+export interface Executed extends Ended {
+  readonly output: Output;
+  readonly stdout: Buffer;
+}
+
+export interface RunningCommand {
+  readonly process: SandboxProcess;
+  readonly measured: Measured;
+  kill(): Promise<void>;
+  ended(): Promise<Ended>;
+}
+
+/** Feeds a command its input, keeps its output, and waits for its end. @throws the signal's reason */
+export async function executed(command: RunningCommand, io: CommandIo): Promise<Executed> {
+  const { signal, onOutput, capture = 0 } = io;
+  const output = new Output(io.keep ?? KEPT);
+  const stdout: Buffer[] = [];
+  let captured = 0;
+  const take = (chunk: Buffer, stream: 'stdout' | 'stderr') => {
+    output.push(chunk);
+    if (stream === 'stdout' && captured < capture) {
+      stdout.push(chunk.subarray(0, capture - captured));
+      captured += chunk.length;
+    }
+    onOutput?.(chunk, stream);
+  };
+  const listener = listenToOutput(command.process, take, command.kill);
+  // Also called where the signal was aborted while the command started.
+  const abort = () => void command.kill().catch(() => undefined);
+  using _abort = signal && addAbortListener(signal, abort);
+  const ended = awaitedLater(command.ended());
+  command.process.stdin.end(io.input);
+  io.meanwhile?.();
+  const end = await ended.catch((error: unknown) => {
+    signal?.throwIfAborted();
+    listener.rethrow();
+    throw error;
+  });
+  signal?.throwIfAborted();
+  listener.rethrow();
+  return { ...end, output, stdout: Buffer.concat(stdout) };
 }

@@ -1,9 +1,8 @@
 import type { Owner } from '../../../artifacts/destination.ts';
 import type { CommandStdio } from '../../../sandbox/command/streams.ts';
-import type { CommandIo, RunningCommand } from '../../../sandbox/door/io.ts';
 import { type CommandPlan, commandUser, planSandbox } from '../../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../../sandbox/door/planned-sandbox.ts';
-import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
+import type { CommandEnd, CommandIo, RunningCommand } from '../../../sandbox/door/supervise.ts';
 import { PROTECTED } from '../../../sandbox/policy/protected.ts';
 import {
   type Bind,

@@ -1,7 +1,6 @@
 import type { ErrorCode } from '../../../error-codes.ts';
 import { KilnError } from '../../../errors.ts';
-import type { Executed } from '../../../sandbox/door/io.ts';
-import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
+import type { CommandEnd, Executed } from '../../../sandbox/door/supervise.ts';
 import type { BuildReport } from './report.ts';
 
 export function whichLimit({ exitCode, timeLimit, limitHit }: Executed): BuildReport['limitHit'] {

@@ -7,8 +7,7 @@ import type { HeldPath } from '../../../host/files/held.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
 import type { MachineFacts } from '../../../sandbox/domain/ground.ts';
-import type { LimitHit, Measured } from '../../../sandbox/door/io.ts';
-import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
+import type { CommandEnd, LimitHit, Measured } from '../../../sandbox/door/supervise.ts';
 import type { Course, PhaseEvent } from '../../run/timeline.ts';
 import type { BuildRequest } from '../request.ts';
 
