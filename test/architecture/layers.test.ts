@@ -15,7 +15,7 @@ const ROOMS: readonly string[] = [
   ...['host/state', 'host/trace', 'host/confine', 'host/libvirt', 'stray-errors.ts'],
   ...['api', 'artifacts', 'egress', 'events', 'packages/rpm', 'packages/repository'],
   ...['sandbox/wire', 'sandbox/seccomp', 'sandbox/policy', 'sandbox/labels', 'sandbox/command'],
-  ...['sandbox/domain', 'sandbox/network', 'sandbox/fill.ts', 'sandbox/open.ts', 'sandbox/door'],
+  ...['sandbox/domain', 'sandbox/network', 'sandbox/open.ts', 'sandbox/door'],
   ...[
     'options',
     'recipe',

@@ -10,8 +10,8 @@ import { connect } from '../../src/host/libvirt/connection.ts';
 import { destroySandbox } from '../../src/sandbox/domain/destroy.ts';
 import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
 import { startDomain } from '../../src/sandbox/domain/start-domain.ts';
-import { fillSandbox } from '../../src/sandbox/fill.ts';
 import { securityModule, selinuxEnforces } from '../../src/sandbox/labels/module.ts';
+import { fillSandbox } from '../../src/sandbox/open.ts';
 import type { Bind } from '../../src/sandbox/policy/specification.ts';
 import {
   type BusyboxState,
@@ -21,8 +21,7 @@ import {
   PATIENCE,
 } from '../support/busybox-state.ts';
 import { type FaultyInit, installFaultyInit } from '../support/faulty-init.ts';
-import type { OpenOptions } from '../support/kiln.ts';
-import { openKiln } from '../support/kiln.ts';
+import { type OpenOptions, openKiln } from '../support/kiln.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 
 let state: BusyboxState;
