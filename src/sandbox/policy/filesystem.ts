@@ -23,8 +23,8 @@ import {
 } from '../wire/table.ts';
 import { openBind, refuseHostWrite } from './host-write.ts';
 import { hostResolver, hostsFile, networkResolver } from './hosts.ts';
+import { userLimits } from './limits.ts';
 import type { Bind, SandboxSpecification, SnapshotLayer } from './specification.ts';
-import { userLimits } from './user-limits.ts';
 
 /**
  * Hidden because they tell about the whole host or act on it: podman's and runc's list; also what tells the
