@@ -32,7 +32,7 @@ import { refuseHostWrites } from './policy/host-write.ts';
 import { requireLayer } from './policy/layers.ts';
 import { randomMac } from './policy/network.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
-import { encodeRequest } from './wire/encode.ts';
+import { encodeRequest } from './wire/codec.ts';
 import type { Parts } from './wire/table.ts';
 
 export interface SandboxUse {

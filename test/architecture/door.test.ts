@@ -35,12 +35,12 @@ const LOW_LEVEL: readonly {
     allowed: ['sandbox/command/start-command.ts', 'sandbox/door/visitors.ts'],
   },
   {
-    module: 'sandbox/wire/encode.ts',
+    module: 'sandbox/wire/codec.ts',
     names: ['encodeExec'],
     allowed: ['sandbox/command/start-command.ts'],
   },
   {
-    module: 'sandbox/wire/encode.ts',
+    module: 'sandbox/wire/codec.ts',
     names: ['encodeRequest'],
     allowed: [
       'sandbox/command/control.ts',
@@ -48,7 +48,7 @@ const LOW_LEVEL: readonly {
       'sandbox/domain/machine/orders.ts',
       'sandbox/domain/parking.ts',
       'sandbox/open.ts',
-      'sandbox/wire/encode.ts',
+      'sandbox/wire/codec.ts',
     ],
   },
   {

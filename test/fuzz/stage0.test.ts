@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { Random } from '../../scripts/fuzzing/random.ts';
-import { encodeRequest } from '../../src/sandbox/wire/encode.ts';
+import { encodeRequest } from '../../src/sandbox/wire/codec.ts';
 import { DESCRIPTORS, FRAMES, PORT } from '../../src/sandbox/wire/port.ts';
 import { ANSWERS, REQUESTS } from '../../src/sandbox/wire/table.ts';
 import { PATIENCE } from '../support/busybox-state.ts';

@@ -13,8 +13,12 @@ import { deferred } from '../../src/promise.ts';
 import { Channel } from '../../src/sandbox/command/channel.ts';
 import type { CommandFacts } from '../../src/sandbox/command/facts.ts';
 import { type ProcessEnd, SandboxProcess } from '../../src/sandbox/command/process.ts';
-import { AnswerDecoder } from '../../src/sandbox/wire/decode.ts';
-import { encodeExec, encodeMessage, encodeRequest } from '../../src/sandbox/wire/encode.ts';
+import {
+  AnswerDecoder,
+  encodeExec,
+  encodeMessage,
+  encodeRequest,
+} from '../../src/sandbox/wire/codec.ts';
 import { ANSWERS, FAILURES, FIELDS, type Message, REQUESTS } from '../../src/sandbox/wire/table.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { buildGuestHarness, readByGuest } from '../support/guest-harness.ts';

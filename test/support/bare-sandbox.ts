@@ -19,7 +19,7 @@ import {
   encodeRequest,
   type LandlockWall,
   type ResourceLimit,
-} from '../../src/sandbox/wire/encode.ts';
+} from '../../src/sandbox/wire/codec.ts';
 import type { SetupOperation } from '../../src/sandbox/wire/table.ts';
 import type { BusyboxState } from './busybox-state.ts';
 import { sandboxSpecification } from './specification.ts';

@@ -1,4 +1,4 @@
-import { encodeMessage } from '../../src/sandbox/wire/encode.ts';
+import { encodeMessage } from '../../src/sandbox/wire/codec.ts';
 import {
   FIELDS,
   type FieldName,

@@ -10,7 +10,7 @@ import { waitFor } from '../../host/process/wait-for.ts';
 import { connectUnixSocket, peerCredentials } from '../../host/sockets/unix-socket.ts';
 import { MessageSender } from '../../host/sockets/watch.ts';
 import { awaitedLater } from '../../promise.ts';
-import { AnswerDecoder } from '../wire/decode.ts';
+import { AnswerDecoder } from '../wire/codec.ts';
 import type { Answer } from '../wire/table.ts';
 
 /** Milliseconds. An init needs a few; the rest is for machines that are emulated, swap, or start many at once. */

@@ -3,7 +3,7 @@ import { closeDescriptor } from '../../host/calls/descriptor.ts';
 import { signalNumber } from '../../host/process/process.ts';
 import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../promise.ts';
-import { encodeRequest, encodeSignal } from '../wire/encode.ts';
+import { encodeRequest, encodeSignal } from '../wire/codec.ts';
 import type { Parts, RequestField } from '../wire/table.ts';
 import type { Channel } from './channel.ts';
 import { operationError } from './failures.ts';

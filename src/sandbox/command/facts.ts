@@ -1,11 +1,15 @@
 import { readlinkSync } from 'node:fs';
 import type { Capability } from '../../host/process/process.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
-import type { SandboxLabels } from '../labels/module.ts';
-import { type MeasuredLabel, measuredLabel, plannedLabel } from '../labels/module.ts';
+import {
+  type MeasuredLabel,
+  measuredLabel,
+  plannedLabel,
+  type SandboxLabels,
+} from '../labels/module.ts';
 import { layerMissingError } from '../policy/layers.ts';
 import { capabilityNames } from '../policy/specification.ts';
-import type { LandlockWall, ProcRule, ResourceLimit } from '../wire/encode.ts';
+import type { LandlockWall, ProcRule, ResourceLimit } from '../wire/codec.ts';
 import { FIELDS, type SetupOperation } from '../wire/table.ts';
 
 interface MeasuredMount {

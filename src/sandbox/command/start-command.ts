@@ -7,7 +7,7 @@ import { awaitedLater } from '../../promise.ts';
 import type { SandboxLabels } from '../labels/module.ts';
 import { PROC_RULES } from '../policy/filesystem.ts';
 import { type CommandPolicy, capabilityMask } from '../policy/specification.ts';
-import { encodeExec, encodeRequest, encodeSignal, type ResourceLimit } from '../wire/encode.ts';
+import { encodeExec, encodeRequest, encodeSignal, type ResourceLimit } from '../wire/codec.ts';
 import type { Answer } from '../wire/table.ts';
 import type { Channel } from './channel.ts';
 import { readCommandFacts } from './facts.ts';

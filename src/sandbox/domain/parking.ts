@@ -8,7 +8,7 @@ import { span } from '../../host/trace/trace.ts';
 import { allEnds, deferred } from '../../promise.ts';
 import { labelOperation } from '../labels/labels.ts';
 import { procOperations } from '../policy/filesystem.ts';
-import { encodeRequest } from '../wire/encode.ts';
+import { encodeRequest } from '../wire/codec.ts';
 import { destroySandbox, endDomain } from './destroy.ts';
 import { SandboxDomain } from './sandbox-domain.ts';
 import { isExpired, PARKED_LIFETIME, sandboxFiles } from './sandbox-record.ts';

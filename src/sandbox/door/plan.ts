@@ -14,7 +14,7 @@ import {
   surroundingsOf,
 } from '../policy/specification.ts';
 import { chosenProfile } from '../seccomp/profile.ts';
-import type { ResourceLimit } from '../wire/encode.ts';
+import type { ResourceLimit } from '../wire/codec.ts';
 import type { TimeLimits } from './supervise.ts';
 
 /** A part of the sandbox's own tree that outlives it. Owners on disk are the ids in the sandbox. */

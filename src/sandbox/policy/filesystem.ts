@@ -14,7 +14,7 @@ import { createUserNamespace } from '../../host/process/user-namespace.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 
-import type { ProcRule } from '../wire/encode.ts';
+import type { ProcRule } from '../wire/codec.ts';
 import {
   type PrepareOperation,
   type RequestField,

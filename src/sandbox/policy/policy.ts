@@ -5,7 +5,7 @@ import { awaitedLater } from '../../promise.ts';
 import { withCoreGuard, withLentCalls, withSetIdGuard, withShareGuard } from '../seccomp/guard.ts';
 import { isShipped, seccompFilter } from '../seccomp/profile.ts';
 import { withProtocolGuard } from '../seccomp/protocols.ts';
-import type { LandlockWall } from '../wire/encode.ts';
+import type { LandlockWall } from '../wire/codec.ts';
 import { refuseCopyUp, refuseRemount } from './host-write.ts';
 import { layerMissingError, requireLayer } from './layers.ts';
 import { type CommandPolicy, ROOT_CAPABILITIES, type Surroundings } from './specification.ts';

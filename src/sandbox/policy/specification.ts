@@ -3,7 +3,7 @@ import { KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { CAPABILITIES, type Capability } from '../../host/process/process.ts';
 import type { SeccompFilter } from '../seccomp/profile.ts';
-import type { LandlockWall } from '../wire/encode.ts';
+import type { LandlockWall } from '../wire/codec.ts';
 import type { LabelRequest } from './label-request.ts';
 import type { OptionalLayer } from './layers.ts';
 import type { SandboxLimits } from './limits.ts';

@@ -1,7 +1,7 @@
 /**
  * The wire between kiln and the init of a sandbox (src/guest): the one table of its messages, their fields, and
  * the init's failures. Both ends are made from it: scripts/write/wire.ts writes dist/wire/wire.h and wire.c,
- * and encode.ts and decode.ts read it directly.
+ * and codec.ts reads it directly.
  *
  * A message is { u32 length, u32 type, payload[length] }. Its payload is a sequence of fields { u32 tag, u32
  * length, bytes[length] }, and the bytes of a field are its parts, one after the other. Numbers are in the

@@ -1,4 +1,4 @@
-import type { LandlockWall } from '../../../src/sandbox/wire/encode.ts';
+import type { LandlockWall } from '../../../src/sandbox/wire/codec.ts';
 import type { Attempt } from '../attempt.ts';
 import { NO_DEVICES } from './ids.ts';
 

@@ -12,7 +12,7 @@ import { awaitedLater } from '../../../promise.ts';
 import type { Channel } from '../../command/channel.ts';
 import { factLines } from '../../command/facts.ts';
 import { operationError } from '../../command/failures.ts';
-import { encodeRequest } from '../../wire/encode.ts';
+import { encodeRequest } from '../../wire/codec.ts';
 import type { Answer, AnswerOf, Parts } from '../../wire/table.ts';
 import type { FilesInside } from '../ground.ts';
 
