@@ -10,6 +10,7 @@ import type { ImageManifest } from '../image/store/manifest.ts';
 import { ownResults, type Results } from '../jobs/run/collect.ts';
 import { explainLayers } from '../jobs/run/explain.ts';
 import { explainRefusals, learnedOptions } from '../jobs/run/explain-refusals.ts';
+import { requireStart, wholeCommand } from '../jobs/run/plan.ts';
 import type { RunRequest } from '../jobs/run/request.ts';
 import {
   describeRefusal,
@@ -19,7 +20,6 @@ import {
 } from '../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../jobs/run/run.ts';
 import { Timeline } from '../jobs/run/timeline.ts';
-import { requireStart, wholeCommand } from '../jobs/run/whole-command.ts';
 import { timeInMilliseconds } from '../options/measures.ts';
 import { MOUNT } from '../options/mount.ts';
 import { RUN, type RunOptions } from '../options/sandbox.ts';

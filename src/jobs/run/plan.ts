@@ -3,6 +3,7 @@ import { checkEgress, PUBLIC_HOSTS } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { readPatiently } from '../../host/files/user-file.ts';
 import { sayAfter, sayWaiting } from '../../host/process/wait-for.ts';
+import { type NamingPlace, resolveImage } from '../../image/find.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { networkOf } from '../../options/texts.ts';
 import { allEnds } from '../../promise.ts';
@@ -14,6 +15,7 @@ import { limitsOf } from '../../sandbox/policy/limits.ts';
 import { type PublishedPort, parsePublish } from '../../sandbox/policy/network.ts';
 import { PROTECTED } from '../../sandbox/policy/protected.ts';
 import type { Secret } from '../../sandbox/policy/specification.ts';
+import { shellWord } from '../../shell-words.ts';
 import { refuseUndone } from './machine.ts';
 import type { RunRequest } from './request.ts';
 
@@ -106,4 +108,55 @@ async function readSecret(name: string, file: string, signal?: AbortSignal): Pro
     clearTimeout(late);
     said?.();
   }
+}
+
+/**
+ * Words take the place of CMD and follow ENTRYPOINT. One that is given takes the place of both, and an empty one leaves
+ * ENTRYPOINT out.
+ * @param given a word, or a JSON array of words
+ * @throws KilnError E_ARGUMENT where neither says what to run
+ */
+export function wholeCommand(
+  image: ImageManifest,
+  words: readonly string[],
+  given: string | undefined,
+): Pick<RunRequest, 'argv' | 'entrypoint'> {
+  const { entrypoint = [], command = [] } = image;
+  const before = given === undefined ? entrypoint : given === '' ? [] : wordsOf(given);
+  const usual = given === undefined || given === '' ? command : [];
+  const argv = [...before, ...(words.length > 0 ? words : usual)];
+  if (!argv[0]) throw noCommandError(image.name);
+  return entrypoint.length === 0 ? { argv } : { argv, entrypoint: '' };
+}
+
+function wordsOf(given: string): readonly string[] {
+  if (!given.startsWith('[')) return [given];
+  try {
+    const words: unknown = JSON.parse(given);
+    if (Array.isArray(words) && words.every((word) => typeof word === 'string')) return words;
+  } catch {
+    // It is said below.
+  }
+  throw new KilnError('E_ARGUMENT', `--entrypoint ${given} is no JSON array of words`, {
+    hint: `write one word, or several as --entrypoint '["sh", "-c"]'`,
+  });
+}
+
+/** Before an image is made that says nothing of the kind. @throws KilnError E_ARGUMENT, and as {@link resolveImage} */
+export async function requireStart(
+  engine: NamingPlace & { cwd(): string },
+  { image, entrypoint }: { readonly image?: string; readonly entrypoint?: string },
+): Promise<void> {
+  if (entrypoint) return;
+  if (image === undefined) throw noCommandError(undefined);
+  const { kind } = await resolveImage(engine, image, engine.cwd());
+  if (kind !== 'image') throw noCommandError(image);
+}
+
+function noCommandError(image: string | undefined): KilnError {
+  const whose = image === undefined ? '' : `, and the image ${image} has no CMD`;
+  const named = image === undefined ? '' : ` -r ${shellWord(image)}`;
+  return new KilnError('E_ARGUMENT', `no command is given${whose}`, {
+    hint: `write it behind --: kiln run${named} -- COMMAND; \`kiln shell${named}\` opens a shell`,
+  });
 }
