@@ -12,7 +12,7 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import { readManifest } from '../../image/store/manifest.ts';
 import { readSandboxRecord } from '../../sandbox/domain/sandbox-record.ts';
 import type { KeptCommand } from '../../sandbox/door/plan.ts';
-import { inSandbox } from '../run/in-sandbox.ts';
+import { inSandbox } from '../run/run.ts';
 import type { BuildJob } from './build-job.ts';
 import { BuildSandbox } from './build-sandbox.ts';
 import { makeSrpm } from './input.ts';
