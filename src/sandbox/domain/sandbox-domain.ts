@@ -11,9 +11,8 @@ import { awaitedLater } from '../../promise.ts';
 import { type Channel, INIT_DEADLINE, openChannel } from '../command/channel.ts';
 import { setupError } from '../command/failures.ts';
 import { lowerOwnRange } from '../labels/relabel.ts';
-import { Container } from './container.ts';
 import { endDomain, removeSandbox } from './destroy.ts';
-import type { Ground } from './ground.ts';
+import { Container, type Ground } from './ground.ts';
 import { MACHINE_DEADLINE, Machine } from './machine/machine.ts';
 import {
   driverOf,
