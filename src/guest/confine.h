@@ -54,7 +54,7 @@ uint32_t rights_measure(struct rights_files files, const struct confinement *wan
                         const struct user *user, const struct landlock *landlock, char *facts,
                         size_t size);
 
-// landlock.c: nothing outside the sandbox's root can be opened, even through a leaked directory (landlock(7)).
+// Landlock: nothing outside the sandbox's root can be opened, even through a leaked directory (landlock(7)).
 
 int landlock_prepare(void);
 // A descriptor of the rules, or -1 (errno) when the kernel does not support all of `flags` (WALL_…).
