@@ -79,13 +79,7 @@ void filter_answer(void);
 uint32_t filter_refused(int pid, const struct wire_refused **out);
 void filter_reported(int pid);
 
-// lend.c: calls that the init makes in a command's place.
-
-struct seccomp_notif;
-
-// Before the first command, with the sandbox's /proc. 0, or -1 (errno).
+// For calls that the init makes in a command's place: before the first command, with the sandbox's /proc. 0, or -1 (errno).
 int lend_prepare(void);
-// 1: answered with a descriptor; 0: no such call; else the negative errno to answer with.
-int lend(int listener, const struct seccomp_notif *question);
 
 #endif

@@ -153,7 +153,7 @@ export function withCoreGuard(filter: SeccompFilter): SeccompFilter {
 }
 
 /*
- * Calls that the init makes in a command's place (src/guest/lend.c): the filter asks it. In front of every profile,
+ * Calls that the init makes in a command's place (src/guest/filter.c): the filter asks it. In front of every profile,
  * whose verdict on the call counts first.
  */
 
