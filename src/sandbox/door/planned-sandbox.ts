@@ -29,7 +29,7 @@ import { type Publication, publishPort } from '../network/publish.ts';
 import { type FilledSandbox, openSandbox, reopenSandbox } from '../open.ts';
 import { planRoot } from '../policy/filesystem.ts';
 import { formatPublish, type PublishedPort } from '../policy/network.ts';
-import { userCapabilities, type Policies, policiesOf } from '../policy/policy.ts';
+import { type Policies, policiesOf, userCapabilities } from '../policy/policy.ts';
 import { Protection } from '../policy/protected.ts';
 import { type SnapshotLayer, type Surroundings, surroundingsOf } from '../policy/specification.ts';
 import { Layers, layeredFolders } from './layers.ts';
