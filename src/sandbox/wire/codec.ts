@@ -129,14 +129,14 @@ function encodePart(part: Part, value: unknown): Buffer | undefined {
   }
 }
 
-export function isWholeUnits(
+function isWholeUnits(
   { length }: Buffer,
   { unit, most }: Extract<Part, { readonly kind: 'bytes' }>,
 ): boolean {
   return length <= most && length % unit === 0 && (length > 0 || unit === 1);
 }
 
-export function isOfKind(kind: 'text' | 'path' | 'name', text: string): boolean {
+function isOfKind(kind: 'text' | 'path' | 'name', text: string): boolean {
   if (kind === 'path') return text.startsWith('/');
   return kind === 'text' || !(text === '' || text.startsWith('.') || text.includes('/'));
 }
