@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/types.h>
 
 #include "frames.h"
@@ -87,6 +88,8 @@ void append_u32(struct text *text, uint32_t value);
 /* Their number, and each with a NUL behind it. */
 void append_words(struct text *text, char *const *words);
 
+/* Without rows where there is no terminal. */
+struct winsize window_size(void);
 void make_terminal_raw(void);
 void restore_terminal(void);
 

@@ -69,8 +69,7 @@ void make_terminal_raw(void) {
   if (tcsetattr(0, TCSADRAIN, &raw) == 0) client.raw = true;
 }
 
-/* Without rows where there is no terminal. */
-static struct winsize window_size(void) {
+struct winsize window_size(void) {
   struct winsize size = {0};
   for (int fd = 0; fd <= 2; fd++)
     if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_row > 0) return size;

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -167,9 +166,7 @@ static void start_ssh(struct near *near, struct address *address) {
 }
 
 static void append_window(struct text *text) {
-  struct winsize size = {0};
-  for (int fd = 0; fd <= 2; fd++)
-    if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_row > 0) break;
+  struct winsize size = window_size();
   append_u32(text, size.ws_row);
   append_u32(text, size.ws_col);
 }
