@@ -253,20 +253,28 @@ function buildDate(): string {
 async function buildManPages(): Promise<boolean> {
   const folder = join(dist, 'man');
   const mark = join(folder, 'man1/kiln.1');
-  const sources = ['src', 'scripts/write', 'scripts/build.ts', 'package.json'];
+  const sources = ['src', 'docs', 'README.md', 'scripts/write', 'scripts/build.ts', 'package.json'];
   if (await upToDate(mark, sources)) return false;
   const started = new Date();
-  const [{ describedByDefault }, { manPages }, { SHELLS }, { KILN_VERSION }] = await Promise.all([
-    import('./write/reference.ts'),
-    import('./write/man.ts'),
-    import('../src/cli/completion.ts'),
-    import('../src/host/state/paths.ts'),
-  ]);
+  const [{ describedByDefault }, { manPages }, { guidePages }, { SHELLS }, { KILN_VERSION }] =
+    await Promise.all([
+      import('./write/reference.ts'),
+      import('./write/man.ts'),
+      import('./write/man-guides.ts'),
+      import('../src/cli/completion.ts'),
+      import('../src/host/state/paths.ts'),
+    ]);
   const kiln = await describedByDefault();
   const temporary = join(dist, `.man-${process.pid}`);
-  await mkdir(join(temporary, 'man1'), { recursive: true });
-  for (const [name, text] of manPages(kiln, { date: buildDate(), version: KILN_VERSION })) {
+  const settings = { date: buildDate(), version: KILN_VERSION };
+  for (const section of [1, 5, 8]) {
+    await mkdir(join(temporary, `man${section}`), { recursive: true });
+  }
+  for (const [name, text] of manPages(kiln, settings)) {
     await writeFile(join(temporary, 'man1', `${name}.1`), text);
+  }
+  for (const [name, text] of guidePages(settings)) {
+    await writeFile(join(temporary, `man${name.at(-1)}`, name), text);
   }
   await mkdir(join(temporary, 'completions'));
   const scripts = { bash: 'kiln.bash', zsh: '_kiln', fish: 'kiln.fish' } as const;

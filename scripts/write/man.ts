@@ -15,7 +15,7 @@ const SIGNS: Readonly<Record<string, string>> = {
 };
 
 /** Text in which no sign means something to roff; it may begin a line. */
-function plain(text: string): string {
+export function plain(text: string): string {
   const escaped = text.replaceAll(/[\\\-’'“”^~`…]/g, (sign) => SIGNS[sign] ?? sign);
   const ascii = escaped.replaceAll(/[^\n -~]/gu, (sign) => {
     const code = sign.codePointAt(0)?.toString(16).toUpperCase() ?? '';
@@ -25,7 +25,7 @@ function plain(text: string): string {
 }
 
 /** Prose: what is between backticks is bold. A full stop ends a line, as roff has it. */
-function prose(text: string): string {
+export function prose(text: string): string {
   const parts = text
     .split('`')
     .map((part, at) => (at % 2 === 1 ? `\\fB${plain(part)}\\fR` : plain(part)));
@@ -49,7 +49,7 @@ function wrapped(text: string): string {
   return lines.map((line) => line.replace(/^\./, '\\&.')).join('\n');
 }
 
-function verbatim(lines: readonly string[]): string {
+export function verbatim(lines: readonly string[]): string {
   return `.EX\n${plain(lines.join('\n'))}\n.EE\n`;
 }
 
@@ -146,6 +146,9 @@ export function withPages(kiln: CommandDescription): CommandDescription[] {
   return kiln.commands.filter(({ program }) => program !== 'kiln help');
 }
 
+export const DOCUMENTATION =
+  '.SH DOCUMENTATION\nPages that are named docs/... lie in\n.I /usr/share/doc/kiln/docs\nwhere a package of the system brought kiln, else in its own folder.\n';
+
 function page(
   command: CommandDescription,
   { date, version, seeAlso, middle }: PageSettings & { middle: string },
@@ -164,12 +167,12 @@ function page(
     middle,
     command.options.length === 0 ? '' : `.SH OPTIONS\n${command.options.map(option).join('')}`,
     notes(command, '.SH'),
-    '.SH DOCUMENTATION\nPages that are named docs/... lie in\n.I /usr/share/doc/kiln/docs\nwhere a package of the system brought kiln, else in its own folder.\n',
+    DOCUMENTATION,
     `.SH SEE ALSO\n${references.join('')}`,
   ].join('');
 }
 
-interface PageSettings {
+export interface PageSettings {
   /** As 2026-11-27. */
   readonly date: string;
   readonly version: string;

@@ -5,6 +5,7 @@ import { processCaller } from '../../src/cli/caller/process-caller.ts';
 import { describeKiln } from '../../src/cli/commands.ts';
 import type { CommandDescription } from '../../src/cli/reference/describe.ts';
 import { pageName, withPages } from './man.ts';
+import { guidePages } from './man-guides.ts';
 import { referencePages } from './markdown.ts';
 
 export const REFERENCE = join(import.meta.dirname, '../../docs/reference');
@@ -27,6 +28,8 @@ if (import.meta.main) {
   const file = join(REFERENCE, '../../package.json');
   const text = readFileSync(file, 'utf8');
   const names = ['kiln', ...withPages(await describedByDefault()).map(pageName)].sort();
-  const man = names.map((name) => `\n    "dist/man/man1/${name}.1"`).join(',');
+  const guides = [...guidePages({ date: '', version: '' }).keys()].sort();
+  const files = [...names.map((name) => `${name}.1`), ...guides];
+  const man = files.map((name) => `\n    "dist/man/man${name.at(-1)}/${name}"`).join(',');
   writeFileSync(file, text.replace(/"man": \[[^\]]*\]/, `"man": [${man}\n  ]`));
 }

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { manPages } from '../../scripts/write/man.ts';
+import { guidePages } from '../../scripts/write/man-guides.ts';
 import { referencePages } from '../../scripts/write/markdown.ts';
 import { API_PAGES, describedByDefault, REFERENCE } from '../../scripts/write/reference.ts';
 import { SHELLS, type Shell } from '../../src/cli/completion.ts';
@@ -33,6 +34,10 @@ test.after.always(async () => {
 
 function pages(): ReadonlyMap<string, string> {
   return manPages(kiln, { date: '2026-11-27', version: '1.2.3' });
+}
+
+function guides(): ReadonlyMap<string, string> {
+  return guidePages({ date: '2026-11-27', version: '1.2.3' });
 }
 
 /** `-r`, `--image`: all names of options of a command, sorted. */
@@ -118,8 +123,13 @@ test('docs/reference is what scripts/write/reference.ts writes', async (t) => {
 test('package.json lists every manual page', async (t) => {
   // npm links none of a folder that is named in `directories`.
   const { man } = JSON.parse(await readFile(join(KILN, '../../package.json'), 'utf8'));
-  const names = [...pages().keys()].sort().map((name) => `dist/man/man1/${name}.1`);
-  t.deepEqual(man, names, 'run npm run write-reference');
+  const names = [...pages().keys()].sort().map((name) => `${name}.1`);
+  const files = [...names, ...[...guides().keys()].sort()];
+  t.deepEqual(
+    man,
+    files.map((name) => `dist/man/man${name.at(-1)}/${name}`),
+    'run npm run write-reference',
+  );
 });
 
 test('reference, manual pages and completions have the same options', async (t) => {
@@ -185,6 +195,25 @@ test('man and mandoc accept the manual pages without a warning', async (t) => {
     const { stdout } = await execa('mandoc', ['-Tlint', file], { reject: false });
     t.is(stdout, '', name);
   }
+});
+
+test('man and mandoc accept the pages of files and of the daemon, which have their keys', async (t) => {
+  for (const [name, text] of guides()) {
+    const file = join(folder, name);
+    await writeFile(file, text);
+    const read = await execa('man', ['--warnings', '-l', file], { env: { MANPAGER: 'cat' } });
+    t.is(read.stderr, '', name);
+    const { stdout } = await execa('mandoc', ['-Tlint', file], { reject: false });
+    t.is(stdout, '', name);
+  }
+  const has = (page: string, ...words: string[]) => {
+    for (const word of words)
+      t.regex(guides().get(page) ?? '', new RegExp(word), `${page}: ${word}`);
+  };
+  has('kiln.yaml.5', 'stall\\\\-timeout', 'mirrors', 'hostImage');
+  has('kiln-recipe.5', 'extends', 'scriptlets', 'steps');
+  has('service.yaml.5', 'fBhealth.interval', 'fBmounts.source', 'fBpublish');
+  has('kilnd.8', 'KILN_IDLE', 'kiln.socket');
 });
 
 test('bash completes commands, options, values, and what kiln lists', async (t) => {

@@ -110,7 +110,7 @@ const absolute = z
 const mount = z.strictObject({
   source: absolute.describe('A file or folder of the host'),
   target: absolute.describe('Where it is seen in the service'),
-  readonly: z.boolean().default(false),
+  readonly: z.boolean().default(false).describe('Nothing is written there'),
   relabel: z
     .enum(['shared', 'private'])
     .optional()
@@ -136,15 +136,15 @@ const health = z.strictObject({
     .refine((where) => port.safeParse(/\d+/.exec(where)?.[0]).success, 'a port is 1 to 65535')
     .optional()
     .describe('Asked for inside the service; 200 to 399 is healthy'),
-  interval: time.default(10_000),
-  timeout: time.default(5000),
+  interval: time.default(10_000).describe('From one look to the next, as 10s'),
+  timeout: time.default(5000).describe('How long a look may take'),
   retries: z.int().min(1).max(100).default(3).describe('So many failures in a row are too many'),
   restart: z.boolean().default(true).describe('Restart the service then'),
 });
 
 export const serviceSchema = z
   .strictObject({
-    description: z.string().max(200).default(''),
+    description: z.string().max(200).default('').describe('What it is for, one line'),
     image: z.string().min(1).describe('A recipe’s name or path, a lock, or an image id'),
     packages: z.array(z.string()).default([]).describe('Packages whose /etc and /var are its own'),
     units: z.array(z.string()).default([]).describe('Units of the image that it runs'),
@@ -157,12 +157,21 @@ export const serviceSchema = z
     command: z.array(z.string()).min(1).optional().describe('What it runs instead of units'),
     user: z.string().optional().describe('Who runs the command'),
     workdir: absolute.optional().describe('Where the command starts'),
-    environment: z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string()).default({}),
-    hostname: z.string().regex(SERVICE_NAME).optional(),
-    network: z.union([z.literal('private'), networkSchema]).default('private'),
-    publish: z.array(publish).default([]),
-    mounts: z.array(mount).default([]),
-    tmpfs: z.array(tmpfs).default([]),
+    environment: z
+      .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string())
+      .default({})
+      .describe('Variables of its command or units, as NAME: VALUE'),
+    hostname: z.string().regex(SERVICE_NAME).optional().describe('Else its own name'),
+    network: z
+      .union([z.literal('private'), networkSchema])
+      .default('private')
+      .describe('private (loopback only), or a libvirt network: its name, or what follows'),
+    publish: z
+      .array(publish)
+      .default([])
+      .describe('Ports of this host that lead into it, as [ADDRESS:]HOSTPORT:PORT'),
+    mounts: z.array(mount).default([]).describe('Files and folders of the host that it sees'),
+    tmpfs: z.array(tmpfs).default([]).describe('Empty file systems in memory'),
     'allow-host-write': z
       .boolean()
       .default(false)
