@@ -27,7 +27,7 @@ make_rpm() {
   touch -d "@$SOURCE_DATE_EPOCH" "$here/rpmbuild/SOURCES/tree/usr/share/licenses/kiln/LICENSE"
   sed -e "s/@VERSION@/$version/; s/@RELEASE@/$release/; s/@ARCH@/$arch/" -e '/@REQUIRES@/{r /input/requires
 d}' -e '/@FUNCTIONS@/{r source/packaging/functions.sh
-d}' source/packaging/kiln.spec >rpmbuild/kiln.spec
+d}' -e "s/@DATE@/$(LC_ALL=C date -u -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')/" source/packaging/kiln.spec >rpmbuild/kiln.spec
   rpmbuild -bb --target "$arch" --define "_topdir $here/rpmbuild" rpmbuild/kiln.spec
   cp "rpmbuild/RPMS/$arch"/*.rpm .
 }

@@ -24,10 +24,17 @@ function unique(names: readonly string[]): string[] {
   return [...new Set(names)].sort();
 }
 
+/** Every Debian has them, and its policy forbids to depend on them without a version. */
+const ESSENTIAL = ['util-linux', 'dpkg'];
+
+function debian(packages: readonly string[]): string {
+  return unique(packages.filter((name) => !ESSENTIAL.includes(name))).join(', ');
+}
+
 /** `Depends` of the .deb. kernel.node and Node take the C library of Debian 12 or newer. */
 export function debianDepends(): string {
   const packages = needs().map(({ debian }) => debian);
-  return unique([...packages, 'libc6 (>= 2.36)', 'libstdc++6', 'passwd']).join(', ');
+  return debian([...packages, 'libc6 (>= 2.36)', 'libstdc++6', 'passwd']);
 }
 
 /**
@@ -36,7 +43,7 @@ export function debianDepends(): string {
  */
 export function debianRecommends(): string {
   const packages = [...needs('fixtures'), ...needs('mock')].map(({ debian }) => debian);
-  return unique([...packages, 'distribution-gpg-keys']).join(', ');
+  return debian([...packages, 'distribution-gpg-keys']);
 }
 
 /** Lines of the spec. Libraries by their sonames, all else by the names that Fedora or SUSE have for it. */

@@ -15,8 +15,8 @@ install_tree() {
     "$share/zsh/$2" "$share/fish/vendor_completions.d" "$tree/usr/lib/systemd/system" \
     "$tree/usr/lib/sysusers.d" "$tree/usr/lib/tmpfiles.d"
   cp -a "$source/bin" "$source/dist" "$source/policy" "$source/recipes" "$source/package.json" "$source/LICENSE" "$lib/"
-  mv "$lib/dist/man/man1" "$share/man/man1"
-  gzip -9n "$share"/man/man1/*.1
+  for section in 1 5 8; do mv "$lib/dist/man/man$section" "$share/man/"; done
+  gzip -9n "$share"/man/man[158]/*
   for name in kiln kiln-mock; do
     cp "$lib/dist/man/completions/kiln.bash" "$share/bash-completion/completions/$name"
     cp "$lib/dist/man/completions/kiln.fish" "$share/fish/vendor_completions.d/$name.fish"
@@ -32,10 +32,16 @@ install_tree() {
   cp "$toolchain/node-linux-$node_arch/bin/node" "$lib/node_modules/node-linux-$node_arch/bin/"
   cp -rL "$modules/@koromix/koffi-linux-$node_arch" "$lib/node_modules/@koromix/"
   for name in koffi openpgp; do cp -rL "$modules/$name" "$lib/node_modules/$name"; done
-  # What is for browsers, and what koffi is compiled with where no binary fits.
-  rm -r "$lib"/node_modules/koffi/vendor "$lib"/node_modules/koffi/doc \
-    "$lib"/node_modules/openpgp/dist/lightweight "$lib"/node_modules/openpgp/dist/types
-  rm "$lib"/node_modules/openpgp/dist/openpgp.*
+  # What is for browsers, for compilers of TypeScript, for another C library, and what koffi is compiled with where no
+  # binary fits.
+  for name in vendor doc lib src/koffi/src src/koffi/CMakeLists.txt cnoke.cjs CHANGELOG.md; do
+    rm -rf "$lib/node_modules/koffi/${name:?}"
+  done
+  rm -rf "$lib"/node_modules/openpgp/dist/lightweight "$lib"/node_modules/openpgp/lightweight \
+    "$lib"/node_modules/openpgp/dist/types "$lib"/node_modules/@koromix/*/musl_*
+  rm "$lib"/node_modules/openpgp/dist/openpgp.* "$lib"/node_modules/openpgp/dist/node/*.map \
+    "$lib"/node_modules/openpgp/dist/node/openpgp.cjs "$lib"/node_modules/openpgp/dist/node/openpgp.min.mjs
+  find "$lib/node_modules" -name '*.d.ts' -delete
   for unit in kiln.service kiln.socket; do
     sed -e 's,/opt/kiln,/usr/lib/kiln,' -e 's/^\[Unit\]$/[Unit]\nDocumentation=man:kiln(1)/' -e 's/^SocketMode=.*/SocketMode=0660\nSocketGroup=kiln/' \
       "$source/units/$unit" >"$tree/usr/lib/systemd/system/$unit"
@@ -47,13 +53,23 @@ install_tree() {
   cp -r "$source/docs" "$source/README.md" "$source/CHANGELOG.md" "$share/doc/kiln/"
   cp "$source/dist/THIRD-PARTY-NOTICES" "$share/doc/kiln/"
   chmod -R u=rwX,go=rX "$tree"
+  find "$lib/node_modules" -name '*.node' -exec chmod a-x {} +
   find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 }
 
 make_deb() {
   install_tree "$here/deb" vendor-completions
-  cp "$source/LICENSE" deb/usr/share/doc/kiln/copyright
-  touch -d "@$SOURCE_DATE_EPOCH" deb/usr/share/doc/kiln/copyright
+  doc=deb/usr/share/doc/kiln
+  # Debian has its text.
+  rm "deb/usr/lib/kiln/LICENSE"
+  ln -s ../../share/common-licenses/Apache-2.0 deb/usr/lib/kiln/LICENSE
+  cp "$source/packaging/deb/copyright" "$doc/copyright"
+  install -D -m 644 "$source/packaging/deb/lintian-overrides" deb/usr/share/lintian/overrides/kiln
+  { printf 'kiln (%s) unstable; urgency=medium\n\n  * CHANGELOG.md says what is new.\n\n' "$version-$release"
+    printf ' -- kiln <kiln@kiln.invalid>  %s\n' "$(LC_ALL=C date -u -d "@$SOURCE_DATE_EPOCH" '+%a, %d %b %Y %H:%M:%S +0000')"
+  } | gzip -9n >"$doc/changelog.Debian.gz"
+  chmod 644 "$doc"/copyright "$doc"/changelog.Debian.gz
+  find deb/usr -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
   mkdir deb/DEBIAN
   for script in preinst postinst prerm postrm; do
     { printf '#!/bin/sh\nset -e\n'; cat "$source/packaging/functions.sh" "$source/packaging/deb/$script"; } >"deb/DEBIAN/$script"
@@ -75,5 +91,5 @@ Description: commands and builds in locked-down sandboxes on images of RPMs
  destroyed. It brings its own Node.
 END
   (cd deb && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum >DEBIAN/md5sums)
-  dpkg-deb --root-owner-group -Zzstd "-z${level:-10}" --build deb "kiln_$version-${release}_$debian.deb"
+  dpkg-deb --root-owner-group -Zxz "-z${level:-6}" --build deb "kiln_$version-${release}_$debian.deb"
 }

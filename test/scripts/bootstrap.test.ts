@@ -52,9 +52,9 @@ test('exactly the packages of missing commands would be installed', async (t) =>
   const call = 'missing_packages apt run build fixtures test';
   t.is(await bootstrapFunction(call, systemFolders.join(':')), '');
   await inTemporary(async (folder) => {
-    const path = await commandsWithout(folder, ['virsh', 'rpmbuild', 'rpmsign']);
-    t.is(await bootstrapFunction(call, path), 'libvirt-clients rpm');
-    t.is(await bootstrapFunction('missing_packages apt run', path), 'libvirt-clients');
+    const path = await commandsWithout(folder, ['libvirtd', 'rpmbuild', 'rpmsign']);
+    t.is(await bootstrapFunction(call, path), 'libvirt-daemon rpm');
+    t.is(await bootstrapFunction('missing_packages apt run', path), 'libvirt-daemon');
     t.is(await bootstrapFunction('missing_packages dnf fixtures', path), 'rpm-build rpm-sign');
   });
 });

@@ -45,8 +45,9 @@ test('packages depend on what host-packages.txt says kiln needs to run', (t) => 
   for (const name of ['libvirt-daemon-driver-lxc', 'libsolv1', 'e2fsprogs', 'mount']) {
     t.true(depends.includes(name), name);
   }
-  // What it takes to build and to test kiln is none of it.
-  for (const name of ['gcc', 'podman', 'rpm', '-']) t.false(depends.includes(name), name);
+  // What it takes to build and to test kiln is none of it, nor what every Debian has.
+  for (const name of ['gcc', 'podman', 'rpm', 'libvirt-clients', 'util-linux', '-'])
+    t.false(depends.includes(name), name);
   for (const name of ['createrepo-c', 'rpm', 'python3-jinja2'])
     t.true(debianRecommends().split(', ').includes(name));
   t.regex(rpmRequires(), /^Requires: libsolv\.so\.1\(\)\(64bit\)$/m);
@@ -118,13 +119,34 @@ long('packages built again are the same', async (t) => {
   state = await busyboxState();
 });
 
+/** What a checker of packages calls an error. */
+async function errorsOf(checker: string, args: readonly string[], pattern: RegExp) {
+  const { stdout } = await execa(checker, args, { reject: false });
+  return stdout.split('\n').filter((line) => pattern.test(line));
+}
+
+long(
+  'lintian and rpmlint find no error in the packages that has no reason beside it',
+  async (t) => {
+    t.timeout(600_000 * PATIENCE);
+    const names = (await readdir(join(folder, 'one'))).map((name) => join(folder, 'one', name));
+    const [deb = '', rpm = ''] = ['.deb', '.rpm'].map((end) =>
+      names.find((name) => name.endsWith(end)),
+    );
+    const filters = join(top, 'packaging/rpmlintrc.toml');
+    t.deepEqual(await errorsOf('lintian', [deb], /^E: /), []);
+    t.deepEqual(await errorsOf('rpmlint', ['-c', filters, rpm], / E: /), []);
+  },
+);
+
 long('the .deb can be installed, upgraded, removed and purged', async (t) => {
   t.timeout(600_000 * PATIENCE);
   const output = await inContainer({
     install: 'dpkg -i /packages/before/kiln.deb',
     upgrade: 'dpkg -i /packages/one/*.deb',
     list: 'dpkg -L kiln | tail -n +2',
-    remove: 'dpkg -r kiln && dpkg -P kiln',
+    remove:
+      'dpkg -r kiln && dpkg -i /packages/one/*.deb && kiln run -r busybox -- echo installed again && dpkg -r kiln && dpkg -P kiln',
   });
   t.deepEqual(faults(output), [], output);
   t.regex(
@@ -132,6 +154,7 @@ long('the .deb can be installed, upgraded, removed and purged', async (t) => {
     /^before-aaaaaaaa\.cjs$/m,
     'a part of the version before stays until the next one',
   );
+  t.regex(output, /^installed again$/m);
 });
 
 long('the .rpm can be installed, upgraded and removed', async (t) => {
