@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
-import { signalName } from '../host/process/process.ts';
+import { signalName } from '../host/process/signals.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import type { Connection } from './connection.ts';
 import type { Ended, ExecuteParameters } from './io-kiln.ts';

@@ -1,10 +1,11 @@
 /** Finds the daemon, and starts it if root calls. */
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
-import { packageRoot } from '../host/state/paths.ts';
+import { packageRoot } from '../host/state/package-root.ts';
 import { Connection } from './connection.ts';
 import { INTERFACE_VERSION } from './interface.ts';
 import { Kiln } from './kiln.ts';
@@ -23,7 +24,7 @@ export async function connect({ state, start = true }: ConnectOptions = {}): Pro
   const place = state ?? (process.env.KILN_STATE || undefined);
   const socket = place === undefined ? DEFAULT_SOCKET : join(resolve(place), 'io.kiln');
   const open = async () => await Connection.open(socket);
-  const program = join(packageRoot(), 'dist/kiln');
+  const program = clientProgram();
   const env = { ...process.env, ...defined({ KILN_STATE: place }) };
   const ask = async () => {
     const connection = await open();
@@ -58,6 +59,12 @@ export async function connect({ state, start = true }: ConnectOptions = {}): Pro
   const withFiles = async () => Connection.through(program, env);
   // kilnd opens root's files itself.
   return new Kiln(connection, { open, withFiles: process.getuid?.() === 0 ? open : withFiles });
+}
+
+/** That of the library's own package, or of the machine: the package kiln-client has none. */
+function clientProgram(): string {
+  const own = join(packageRoot(), 'dist/kiln');
+  return existsSync(own) ? own : 'kiln';
 }
 
 function unreachableError(socket: string, cause: NodeJS.ErrnoException): KilnError {

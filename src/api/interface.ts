@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
-import { packageRoot } from '../host/state/paths.ts';
+import { packageRoot } from '../host/state/package-root.ts';
 
 /** The type of a field of Varlink (https://varlink.org/Interface-Definition). */
 export type Type =

@@ -4,7 +4,7 @@ import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
 import { errnoName, SyscallError } from '../host/calls/libc.ts';
-import { signalName, signalNumber } from '../host/process/process.ts';
+import { signalName, signalNumber } from '../host/process/signals.ts';
 import { deferred } from '../promise.ts';
 import {
   encodeFrame,

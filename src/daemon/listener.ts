@@ -9,7 +9,7 @@ import { startProgram } from '../host/process/child-process.ts';
 import { ownEnvironment } from '../host/process/own-process.ts';
 import { notifyManager } from '../host/sockets/service-manager.ts';
 import { connectUnixSocket } from '../host/sockets/unix-socket.ts';
-import { packageRoot } from '../host/state/paths.ts';
+import { packageRoot } from '../host/state/package-root.ts';
 
 /** By systemd, whose socket must not be replaced. @throws Node's own errors of the file system */
 export function isTaken(path: string): boolean {

@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot, type StatePaths } from '../host/state/paths.ts';
+import { packageRoot } from '../host/state/package-root.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 import { timeInMilliseconds } from '../options/measures.ts';
 import { type Configuration, groupNumber, readConfiguration } from '../users/configuration.ts';
 import { configurationFile } from '../users/configuration-file.ts';

@@ -8,7 +8,8 @@ import { pickEngine } from '../host/libvirt/pick-engine.ts';
 import { runTool } from '../host/process/child-process.ts';
 import { hasSystemd } from '../host/process/process.ts';
 import { patience } from '../host/process/wait-for.ts';
-import { packageRoot, type StatePaths } from '../host/state/paths.ts';
+import { packageRoot } from '../host/state/package-root.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 
 const INSTALL = { debian: 'apt-get install', fedora: 'dnf install', suse: 'zypper install' };
 

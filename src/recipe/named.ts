@@ -5,7 +5,8 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { isWithin } from '../host/files/user-file.ts';
-import { packageRoot, type StatePaths } from '../host/state/paths.ts';
+import { packageRoot } from '../host/state/package-root.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 
 /** The name of this host's own /usr: no recipe and no other image is called so. */
 export const HOST_IMAGE = 'host';

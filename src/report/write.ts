@@ -9,7 +9,7 @@ import { KilnError } from '../errors.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { Folder } from '../host/files/folder.ts';
 import type { HeldPath } from '../host/files/held.ts';
-import { packageRoot } from '../host/state/paths.ts';
+import { packageRoot } from '../host/state/package-root.ts';
 import { type Result, readResult } from '../result/schema.ts';
 import { failuresOf, lastLines, readLog } from './ci/findings.ts';
 import type { BrowserFiles } from './html.ts';

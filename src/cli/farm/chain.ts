@@ -10,7 +10,7 @@ import { isPackageName, STEP_FILE } from '../../farm/step.ts';
 import { Folder } from '../../host/files/folder.ts';
 import { type HeldPath, ownPath } from '../../host/files/held.ts';
 import { startProgram } from '../../host/process/child-process.ts';
-import { packageRoot } from '../../host/state/paths.ts';
+import { packageRoot } from '../../host/state/package-root.ts';
 import { isImageName } from '../../image/find.ts';
 import { type AskedChain, chainJson } from '../../jobs/chain/request.ts';
 import {

@@ -8,7 +8,7 @@ import { KilnError } from '../../errors.ts';
 import { currentAction } from '../../events/action.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { DISK_FULL, knownFailure, reasonLines } from '../../host/calls/system-error.ts';
-import { signalNumber } from '../../host/process/process.ts';
+import { signalNumber } from '../../host/process/signals.ts';
 import { damageText, onDamage } from '../../host/state/damage.ts';
 import { statePaths } from '../../host/state/paths.ts';
 import type { CommandEnd, TimeLimits } from '../../sandbox/door/supervise.ts';

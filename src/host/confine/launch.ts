@@ -16,7 +16,8 @@ import {
 import { startProgram } from '../process/child-process.ts';
 import { nodeCommand, nodePath } from '../process/own-node.ts';
 import { createUserNamespace } from '../process/user-namespace.ts';
-import { packageRoot, programPath } from '../state/paths.ts';
+import { packageRoot } from '../state/package-root.ts';
+import { programPath } from '../state/paths.ts';
 import { USER_NAMESPACE_FD } from './task.ts';
 
 /**

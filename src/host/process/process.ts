@@ -3,7 +3,6 @@
  * Sources: prctl(2), prlimit(2), linux/prctl.h, asm-generic/resource.h.
  */
 import { existsSync, readFileSync, readlinkSync, statfsSync, writeFileSync } from 'node:fs';
-import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { attempt, readText } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
@@ -64,21 +63,6 @@ export function setNoNewPrivileges(): void {
 /** The kernel kills this process when its parent ends. Forgotten when ids change (prctl(2)). */
 export function dieWithParent(): void {
   checked('prctl', tryCall('prctl', PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), 'parent death signal');
-}
-
-const signalNumbers: Readonly<Record<string, number>> = constants.signals;
-
-/** @throws TypeError for an unknown name, as Node's own kill() does */
-export function signalNumber(signal: NodeJS.Signals | number): number {
-  const number = typeof signal === 'number' ? signal : signalNumbers[signal];
-  if (number === undefined) throw new TypeError(`unknown signal ${signal}`);
-  return number;
-}
-
-/** The first of its names: SIGABRT, not SIGIOT. */
-export function signalName(number: number): NodeJS.Signals | undefined {
-  const found = Object.entries(constants.signals).find(([, known]) => known === number);
-  return found?.[0] as NodeJS.Signals | undefined;
 }
 
 const LONGEST_PAUSE = 50;

@@ -1,6 +1,5 @@
 import {
   chmodSync,
-  existsSync,
   lstatSync,
   mkdirSync,
   readdirSync,
@@ -17,6 +16,7 @@ import { KilnError } from '../../errors.ts';
 import { hasErrno, succeeds, unlessErrno } from '../calls/libc.ts';
 import { PROC_SUPER_MAGIC } from '../process/process.ts';
 import { shortHash } from '../process/short-hash.ts';
+import { packageRoot } from './package-root.ts';
 
 export const DEFAULT_STATE = '/var/lib/kiln';
 
@@ -162,16 +162,6 @@ function look(path: string) {
     if (hasErrno(error, 'ENOTDIR')) return undefined;
     throw unusableStateError(path, (error as Error).message, error);
   }
-}
-
-/** Kiln's own folder, with recipes/, dist/ and scripts/, whether kiln runs from src/ or from dist/. */
-export function packageRoot(): string {
-  for (let folder = import.meta.dirname; folder !== '/'; folder = dirname(folder)) {
-    if (existsSync(join(folder, 'package.json'))) return folder;
-  }
-  throw new KilnError('E_INSTALLATION', 'kiln cannot find its own files', {
-    hint: 'run kiln from a checkout or from its installed package, with all of it in place',
-  });
 }
 
 /** A program of src/programs, as a file of dist/ where this runs from there. */

@@ -1,7 +1,7 @@
 /** How a call of mock's ends: its statuses, what it tells of builds, its mistakes. */
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
-import { signalNumber } from '../../host/process/process.ts';
+import { signalNumber } from '../../host/process/signals.ts';
 import { describeProgress } from '../../image/progress.ts';
 import type { BuildHooks, BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { MockEvents, MockSession } from './session.ts';

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import { Readable, Writable } from 'node:stream';
-import { signalNumber } from '../../host/process/process.ts';
+import { signalNumber } from '../../host/process/signals.ts';
 import { CHUNK_BYTES, type ParentMessage } from './script-protocol.ts';
 import type { ChildMessage } from './script-session.ts';
 

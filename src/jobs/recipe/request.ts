@@ -4,7 +4,7 @@ import { basename, join, resolve } from 'node:path';
 import type { Warning } from '../../artifacts/warning.ts';
 import { KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
-import { packageRoot } from '../../host/state/paths.ts';
+import { packageRoot } from '../../host/state/package-root.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
 import { ASKED_OF_RECIPES } from '../../options/build.ts';
 import { usualValues, type ValuesOf, valuesIn } from '../../options/row.ts';

@@ -1,6 +1,6 @@
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor } from '../../host/calls/descriptor.ts';
-import { signalNumber } from '../../host/process/process.ts';
+import { signalNumber } from '../../host/process/signals.ts';
 import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../promise.ts';
 import { encodeRequest, encodeSignal } from '../wire/codec.ts';

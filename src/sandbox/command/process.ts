@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
-import { signalName, signalNumber } from '../../host/process/process.ts';
+import { signalName, signalNumber } from '../../host/process/signals.ts';
 import type { AnswerOf, Parts } from '../wire/table.ts';
 import type { CommandFacts } from './facts.ts';
 import type { CommandStreams } from './streams.ts';

@@ -5,8 +5,9 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { attempt, readText } from '../../host/calls/libc.ts';
 import { tryCall } from '../../host/calls/system-call.ts';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
-import { signalNumber, statOf } from '../../host/process/process.ts';
+import { statOf } from '../../host/process/process.ts';
 import { isRunning } from '../../host/process/recorded-process.ts';
+import { signalNumber } from '../../host/process/signals.ts';
 import type { SandboxRecord } from './sandbox-record.ts';
 
 export interface SandboxedProcess {

@@ -8,7 +8,8 @@ import { removeTree } from '../../host/files/remove-tree.ts';
 import { shortHash } from '../../host/process/short-hash.ts';
 import { findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import { clearPlace, renameOver, setAside, tellDamage } from '../../host/state/damage.ts';
-import { packageRoot, type StatePaths } from '../../host/state/paths.ts';
+import { packageRoot } from '../../host/state/package-root.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
 
 /**

@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { signalName } from '../../host/process/process.ts';
+import { signalName } from '../../host/process/signals.ts';
 
 export type ExitStatusSet = ReadonlySet<number | string>;
 

@@ -9,7 +9,7 @@ import { runConfined } from '../../../host/confine/run.ts';
 import { FIRST_FD } from '../../../host/confine/task.ts';
 import { callNumber, compileFilter } from '../../../host/process/seccomp.ts';
 import { patience } from '../../../host/process/wait-for.ts';
-import { packageRoot } from '../../../host/state/paths.ts';
+import { packageRoot } from '../../../host/state/package-root.ts';
 import {
   ConfigOptions,
   type ConfigValue,

@@ -10,7 +10,7 @@ import { KilnError } from '../../../errors.ts';
 import { libc, type Pointer, typed } from '../../../host/calls/c-library.ts';
 import { attempt } from '../../../host/calls/libc.ts';
 import { ownEnvironment } from '../../../host/process/own-process.ts';
-import { packageRoot } from '../../../host/state/paths.ts';
+import { packageRoot } from '../../../host/state/package-root.ts';
 
 /** Of rpm 4.19 and newer: older ones cannot say why they refuse a key or a signature. */
 const LIBRPMIO = 'librpmio.so.10';
