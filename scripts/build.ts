@@ -22,6 +22,7 @@ import {
 import { basename, join, resolve } from 'node:path';
 import { execa } from 'execa';
 import { rolldown } from 'rolldown';
+import { writeClientPackage } from './packaging/client.ts';
 import { thirdPartyNotices } from './packaging/notices.ts';
 import { writeGenerated } from './write/wire.ts';
 
@@ -134,6 +135,18 @@ async function buildFixtures(): Promise<boolean> {
   await made.write({ file: temporary, format: 'esm', codeSplitting: false, comments });
   await utimes(temporary, started, started);
   await rename(temporary, target);
+  return true;
+}
+
+/** Makes dist/client: the library as a package of its own, kiln-client, which needs no other. */
+async function buildClientLibrary(): Promise<boolean> {
+  const folder = join(dist, 'client');
+  const sources = ['src', 'package-lock.json', 'scripts/build.ts', 'scripts/packaging'];
+  if (await upToDate(join(folder, 'package.json'), sources)) return false;
+  const temporary = join(dist, `.client-${process.pid}`);
+  await writeClientPackage(top, temporary);
+  await rm(folder, { recursive: true, force: true });
+  await rename(temporary, folder);
   return true;
 }
 
@@ -381,7 +394,7 @@ const results = await Promise.allSettled([
     buildClient(),
     copyReportFiles(),
     copyMockFiles(),
-    buildTypes(),
+    buildTypes().then(async (made) => (await buildClientLibrary()) || made),
     buildManPages(),
   ],
 ]);

@@ -33,7 +33,9 @@ d}' -e "s/@DATE@/$(LC_ALL=C date -u -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')/" s
 }
 
 make_npm() {
-  (cd source && node "/toolchain/npm/bin/npm-cli.js" pack --ignore-scripts --pack-destination "$here")
+  for folder in source source/dist/client; do
+    (cd "$folder" && node "/toolchain/npm/bin/npm-cli.js" pack --ignore-scripts --pack-destination "$here")
+  done
 }
 
 make_deb

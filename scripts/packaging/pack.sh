@@ -23,7 +23,7 @@ install_tree() {
     ln -s ../lib/kiln/dist/kiln "$tree/usr/bin/$name"
   done
   cp "$lib/dist/man/completions/_kiln" "$share/zsh/$2/_kiln"
-  rm -r "$lib/dist/man"
+  rm -r "$lib/dist/man" "$lib/dist/client"
   mkdir "$lib/src/api"
   cp "$source"/src/api/*.varlink "$lib/src/api/"
   # What it takes to link the programs anew with another C library.

@@ -90,8 +90,8 @@ await kiln.run({ image: 'busybox' }).catch((failure: KilnError) => console.log(f
 await kiln.build({ sources: 'x.src.rpm' }).catch((failure: KilnError) => console.log(failure.code, failure.message));
 `;
 
-async function compile(name: string, program: string): Promise<string> {
-  const file = join(folder, `${name}.mts`);
+async function compile(name: string, program: string, where = folder): Promise<string> {
+  const file = join(where, `${name}.mts`);
   await writeFile(file, program);
   const strict = ['--strict', '--exactOptionalPropertyTypes', '--noUncheckedIndexedAccess'];
   const target = [
@@ -104,9 +104,9 @@ async function compile(name: string, program: string): Promise<string> {
   ];
   const tsc = join(top, 'node_modules/.bin/tsc');
   await execa(tsc, [...strict, ...target, '--types', 'node', file], {
-    cwd: folder,
+    cwd: where,
   });
-  return join(folder, `${name}.mjs`);
+  return join(where, `${name}.mjs`);
 }
 
 test('a strict TypeScript program compiles against the installed library, and runs', async (t) => {
@@ -123,6 +123,40 @@ test('a strict TypeScript program compiles against the installed library, and ru
     'E_ARGUMENT',
     'E_ARGUMENT sources is not of its type',
   ]);
+});
+
+const CLIENT_PROGRAM = `import { connect, ExecError, KilnError, type Image, type Sandbox } from 'kiln-client';
+
+await using kiln = await connect();
+const images: readonly Image[] = await kiln.images();
+await using sandbox: Sandbox = await kiln.open({ image: images[0]?.name ?? '' });
+const error: unknown = await sandbox.exec('exit 3').catch((failure: unknown) => failure);
+console.log((await sandbox.exec('echo in a sandbox')).stdout.trim(), error instanceof ExecError && error.code);
+const missing: unknown = await kiln.run({ image: 'none', argv: ['x'] }).catch((failure: unknown) => failure);
+console.log(missing instanceof KilnError && missing.code);
+`;
+
+test('the library is a package of its own, which needs no other, and nothing native', async (t) => {
+  const { stdout: packed } = await execa('npm', ['pack', '--json', '--pack-destination', folder], {
+    cwd: join(top, 'dist/client'),
+  });
+  const [{ filename = '', unpackedSize = 0 } = {}] = JSON.parse(packed) as Record<string, never>[];
+  const alone = await mkdtemp(join(folder, 'alone-'));
+  const place = join(alone, 'node_modules/kiln-client');
+  await mkdir(place, { recursive: true });
+  await execa('tar', ['-xzf', join(folder, filename), '--strip-components=1'], { cwd: place });
+  const manifest = JSON.parse(await readFile(join(place, 'package.json'), 'utf8'));
+  for (const key of ['dependencies', 'scripts', 'optionalDependencies'])
+    t.is(manifest[key], undefined);
+  t.true(unpackedSize < 500_000, `${unpackedSize} bytes`);
+  t.false(/koffi|\.node['"]/.test(await readFile(join(place, 'index.js'), 'utf8')));
+  await symlink(join(top, 'node_modules/@types'), join(alone, 'node_modules/@types'));
+  const program = await compile('client', CLIENT_PROGRAM, alone);
+  await using state = await busyboxState();
+  const PATH = `${join(installed, 'dist')}:${process.env.PATH}`;
+  const env = { KILN_STATE: state.paths.root, KILN_PARKED: '0', PATH };
+  const { stdout } = await execa(process.execPath, [program], { env });
+  t.deepEqual(stdout.split('\n'), ['in a sandbox 3', 'E_IMAGE_MISSING']);
 });
 
 const USERS_PROGRAM = `import { once } from 'node:events';
