@@ -163,7 +163,7 @@ ${failed.slice(0, CAUSES_MAX).map(
   ) => html`<h3>${nameOf(member)}${member.failedPhase === null ? undefined : html`: failed in ${member.failedPhase}`}</h3>
 ${member.failure === null ? html`<p class="message">${member.reason ?? ''}</p>` : said(member.failure)}
 ${member.failures && failureList(member.failures, member.page ?? '')}
-${member.lastLines.length === 0 ? undefined : html`<ol class="lines">${member.lastLines.map(causeLine)}</ol>`}`,
+${member.lastLines.length === 0 ? undefined : html`<ol class="lines" tabindex="0" aria-label="the last lines">${member.lastLines.map(causeLine)}</ol>`}`,
 )}
 ${left > 0 ? html`<p>${left} more failed.</p>` : undefined}
 </section>`;

@@ -140,7 +140,7 @@ export function drawing(
     const { x, y } = graph.node(key(member.name)) as { x: number; y: number };
     return node(member, key(member.name), x - NODE.width / 2, y - NODE.height / 2, places);
   });
-  return html`<div class="graph" tabindex="0"><svg width="${Math.ceil(width)}" height="${Math.ceil(height)}" viewBox="0 0 ${Math.ceil(width)} ${Math.ceil(height)}" role="img" aria-label="what needs what">
+  return html`<div class="graph" tabindex="0" role="group" aria-label="the graph, which scrolls"><svg width="${Math.ceil(width)}" height="${Math.ceil(height)}" viewBox="0 0 ${Math.ceil(width)} ${Math.ceil(height)}" role="img" aria-label="what needs what">
 <defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z"/></marker></defs>
 ${edges}
 ${nodes}

@@ -89,7 +89,7 @@ ${failure.causes.map((text) => html`<p class="because">because ${text}</p>`)}`
 }
 ${failures === undefined ? undefined : failureList(failures, '')}
 ${limitHit === null ? undefined : html`<p>The limit that was in the way: <b>${limitHit}</b>.</p>`}
-${failure === null || failure.lastLines.length === 0 ? undefined : html`<ol class="lines">${failure.lastLines.map(causeLine)}</ol>`}
+${failure === null || failure.lastLines.length === 0 ? undefined : html`<ol class="lines" tabindex="0" aria-label="the last lines">${failure.lastLines.map(causeLine)}</ol>`}
 ${differences.slice(0, ROWS_MAX).map((one) => html`<p class="because">${one.package} ${one.path}: ${one.what}</p>`)}
 ${failure?.hint === undefined ? undefined : html`<p class="hint">${failure.hint}</p>`}
 </section>`;
@@ -167,7 +167,7 @@ function logSection(logs: readonly ReportLog[]): Html {
 <select class="parts" aria-label="go to a part of the log"></select><button type="button" class="folds"></button>
 <input type="search" placeholder="search" aria-label="search the log"><button type="button" class="previous" aria-label="previous match">↑</button><button type="button" class="next" aria-label="next match">↓</button>
 <span class="matches" role="status"></span></div>
-<div class="viewer" tabindex="0"><div class="height"></div><ol class="rows"></ol></div>
+<div class="viewer" tabindex="0" role="group" aria-label="the log"><div class="height"></div><ol class="rows"></ol></div>
 <pre class="end">${main === undefined ? '' : main.end.join('\n')}</pre>
 </section>`;
 }

@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import axe from 'axe-core';
 import { ownPath } from '../../src/host/files/held.ts';
 import { renewReport } from '../../src/report/write.ts';
 import { inViews } from '../support/chromium.ts';
@@ -11,6 +12,20 @@ const PATIENCE = Number(process.env.KILN_TEST_PATIENCE ?? 1);
 const VIEWS = [400, 800, 1600].flatMap((width) =>
   (['light', 'dark'] as const).map((scheme) => ({ width, scheme })),
 );
+/** What axe-core finds: names and roles for screen readers, contrast, what a keyboard reaches. */
+const AXE = `${axe.source};
+axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) =>
+  violations.map(({ id, nodes }) => id + ': ' + nodes.slice(0, 3).map(({ html, failureSummary }) =>
+    html.slice(0, 200) + ' ' + failureSummary.slice(0, 200)).join(' | ')))`;
+
+/** On paper nothing scrolls, folds or is pressed: what is hidden there, and what is to be there. */
+const PRINTED = `({
+  buttons: [...document.querySelectorAll('button, input, select')].filter((each) => each.getClientRects().length > 0).length,
+  folded: [...document.querySelectorAll('details')].filter((each) => !each.lastElementChild.checkVisibility()).length,
+  cause: document.querySelector('#cause')?.getClientRects().length ?? 0,
+  wide: Math.max(0, document.documentElement.scrollWidth - innerWidth),
+})`;
+
 const LONG = `${'verylong'.repeat(24)}-1-1`;
 const folder = mkdtempSync(join(tmpdir(), 'kiln-views-'));
 const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
@@ -64,6 +79,12 @@ async function look(t: import('ava').ExecutionContext, path: string): Promise<vo
     t.true(noteIsRight, `${width}: whether the graph scrolls`);
     t.deepEqual(unnamed, []);
   }
+  const accessible = [VIEWS[0]!, VIEWS[3]!, VIEWS[4]!];
+  for (const [at, found] of (await inViews<readonly string[]>(path, accessible, AXE)).entries()) {
+    t.deepEqual(found, [], `${accessible[at]?.width} ${accessible[at]?.scheme}`);
+  }
+  const [printed] = await inViews(path, [{ width: 800, scheme: 'light', isPrint: true }], PRINTED);
+  t.deepEqual(printed, { buttons: 0, folded: 0, cause: 1, wide: 0 });
   t.is(new Set(seen.map(({ ground }) => ground)).size, 2, 'light and dark differ');
 }
 

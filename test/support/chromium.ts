@@ -32,6 +32,8 @@ export async function inBrowser(path: string, hash = ''): Promise<string> {
 interface View {
   readonly width: number;
   readonly scheme: 'light' | 'dark';
+  /** As it is printed. */
+  readonly isPrint?: boolean;
 }
 
 /** A protocol of Chromium's own, by a pipe: https://chromedevtools.github.io/devtools-protocol/ */
@@ -86,20 +88,20 @@ export async function inViews<Value>(
   const wire = new Wire(child.stdio[3] as Writable, child.stdio[4] as Readable);
   const values: Value[] = [];
   try {
-    for (const { width, scheme } of views) {
+    for (const { width, scheme, isPrint = false } of views) {
       const { targetId } = await wire.call('Target.createTarget', { url: 'about:blank' });
       const attached = await wire.call('Target.attachToTarget', { targetId, flatten: true });
       const session = String(attached.sessionId);
       const call = (method: string, params: object) => wire.call(method, params, session);
       const evaluate = async (text: string) => {
-        const wanted = { expression: text, returnByValue: true };
+        const wanted = { expression: text, returnByValue: true, awaitPromise: true };
         const { result } = await call('Runtime.evaluate', wanted);
         return (result as { readonly value: unknown }).value;
       };
       const size = { width, height: 900, deviceScaleFactor: 1, mobile: false };
       await call('Emulation.setDeviceMetricsOverride', size);
       const features = [{ name: 'prefers-color-scheme', value: scheme }];
-      await call('Emulation.setEmulatedMedia', { features });
+      await call('Emulation.setEmulatedMedia', { features, media: isPrint ? 'print' : '' });
       await call('Page.navigate', { url: `file://${path}` });
       const isReady = "document.readyState === 'complete' && location.protocol === 'file:'";
       for (let tries = 0; (await evaluate(isReady)) !== true; tries++) {
