@@ -38,10 +38,12 @@ interface ShownSandbox extends ListedSandbox {
   readonly imageName: string | undefined;
   readonly usage: SandboxUsage;
   readonly endless: readonly EndlessProcess[] | undefined;
+  /** The id of the detached job that runs in it, which every command takes: people see one id for both. */
+  readonly job?: string | undefined;
 }
 
 const COLUMNS: Columns<ShownSandbox> = [
-  ['ID', ({ id }) => id],
+  ['ID', ({ id, job }) => job ?? id],
   ['STATE', ({ state }) => state],
   ['OWNER', ({ record }) => ownerText(record)],
   ['AGE', ({ record }) => age(record.created)],
@@ -77,10 +79,11 @@ export function psCommand(caller: Caller): KilnCommand {
         return;
       }
       const listed = await listSandboxes(paths, { owner: caller.user });
+      const jobIn = new Map(jobs.map(({ record }) => [record.sandbox, record.id]));
       const sandboxes: ShownSandbox[] = [];
       for (const sandbox of listed) {
         if (options.all !== true && sandbox.state === 'parked') continue;
-        sandboxes.push(shown(sandbox, paths));
+        sandboxes.push({ ...shown(sandbox, paths), job: jobIn.get(sandbox.id) });
         // There may be many, and the daemon has other callers.
         await setImmediate();
       }

@@ -79,6 +79,8 @@ test.serial('a job goes on without its caller, and reports how it ended', async 
   t.regex(id, /^[0-9a-f]{10}$/);
   t.is((await jobs(state)).find((job) => job.id === id)?.state, 'running');
   t.regex(await says(state, ['ps']), new RegExp(`${id} .*running .*run -r busybox`));
+  // Its sandbox is called after it: there is one id.
+  t.regex(await says(state, ['ps']), new RegExp(`^${id} +running .*kiln-[0-9a-f]+-`, 'm'));
   const waiting = state.kiln(['wait', id]);
   end.open();
   const waited = await waiting;

@@ -192,6 +192,19 @@ test.serial(
   },
 );
 
+test.serial('folders that are removed below a daemon are made anew', async (t) => {
+  const run = ['run', '-r', 'busybox', '--', 'echo', 'here'];
+  for (const names of [['libvirt'], ['sandboxes'], ['libvirt', 'sandboxes']]) {
+    for (const name of names) {
+      await rm(join(state.paths.run, name), { recursive: true, force: true });
+    }
+    for (let time = 1; time <= 2; time++) {
+      const { exitCode, stdout, stderr } = await state.kiln(run);
+      t.deepEqual([exitCode, stdout], [0, 'here'], `${names.join()} ${time}: ${stderr}`);
+    }
+  }
+});
+
 test.serial('too few descriptors are reported', async (t) => {
   const ends = await script(
     t,
