@@ -108,9 +108,9 @@ export const CODES_BY_PAGE = {
     E_PROGRAM_SILENT: 'A program of the host that kiln started does not answer.',
     E_READ_ONLY: 'The file system is mounted read-only.',
     E_SETUP: 'The init could not prepare the sandbox.',
-    E_STATE: 'The state directory (KILN_STATE) cannot be used.',
+    E_STATE: 'The state folder (KILN_STATE) cannot be used.',
     E_STATE_PRIVATE:
-      'The path to the state directory is closed to other users; sandboxes must pass it.',
+      'The path to the state folder is closed to other users; sandboxes must pass it.',
     E_SUBUID: "kiln's line in /etc/subuid or /etc/subgid gives it too few ids.",
     E_SYSCALL: 'A system call failed in a way that kiln does not expect.',
     E_TOO_MANY_FILES: 'kiln or the host has too many open files.',
@@ -158,7 +158,7 @@ export const CODES_BY_PAGE = {
     E_IMAGE_MOUNT: 'The image of a file system cannot be mounted.',
     E_IMAGE_TREE: 'The image has something else where kiln must write a file or folder.',
     E_IMAGE_USER: 'A user or group that the recipe names is missing, or exists with other ids.',
-    E_LOCKED: 'Another process holds a lock in the state directory and does not let go.',
+    E_LOCKED: 'Another process holds a lock in the state folder and does not let go.',
     E_DIGEST: 'The image has another digest than the one that was asked for.',
     E_PULL: 'skopeo could not fetch the image.',
     E_OCI: 'The OCI layout is damaged, or has no image for this architecture.',
@@ -236,16 +236,16 @@ export const CODES_BY_PAGE = {
     E_BUILD_SOURCE: 'The file to build is not a source package, or cannot be read.',
     E_BUILD_SPEC: 'The spec cannot be read, or no source package can be made of it.',
     E_BUILD_SRPM: 'rpm cannot read or unpack the source package.',
-    E_RESULTDIR_BUSY: 'Another build writes to the same result directory.',
+    E_RESULTDIR_BUSY: 'Another build writes to the same result folder.',
   },
   'chains.md': {
-    E_CHAIN_BUSY: 'Another chain works in the same result directory.',
+    E_CHAIN_BUSY: 'Another chain works in the same result folder.',
     E_CHAIN_CYCLE: 'Packages of the chain need each other to be built.',
     E_CHAIN_DUPLICATE: 'Two files of the chain are the same package.',
     E_CHAIN_SCAN: 'rpm could not say what a source package of the chain requires.',
   },
   'farm.md': {
-    E_FARM_CHAIN: 'There is no chain of this id or in this directory that was given to a pool.',
+    E_FARM_CHAIN: 'There is no chain of this id or in this folder that was given to a pool.',
     E_FARM_IMAGE: 'This machine cannot make the image of a step as the submitting machine has it.',
     E_FARM_POOL: 'HTCondor is not installed, does not run, or does not take jobs of this user.',
     E_FARM_ROOT: 'Root gave a chain to a pool; HTCondor takes no jobs of root.',
@@ -265,16 +265,16 @@ export const CODES_BY_PAGE = {
     E_PROVENANCE_KEY: 'The key for signing provenance cannot be read, or is of the wrong kind.',
   },
   'artifacts.md': {
-    E_ARTIFACT_COLLISION: 'Two artifacts would get the same path in the result directory.',
+    E_ARTIFACT_COLLISION: 'Two artifacts would get the same path in the result folder.',
     E_ARTIFACT_LIMIT: 'The artifacts are more, or larger, than may be copied.',
     E_ARTIFACT_MISSING:
       'No file matches an artifact pattern, or what matches was left out with a warning.',
     E_ARTIFACT_PATTERN: 'The artifact pattern is not written correctly.',
     E_ARTIFACT_TIMEOUT: 'Collecting the artifacts took too long.',
-    E_ARTIFACT_WRITE: 'An artifact cannot be written to the result directory.',
+    E_ARTIFACT_WRITE: 'An artifact cannot be written to the result folder.',
     E_COPY_IN: 'A file cannot be copied into the sandbox (--copy-in).',
     E_RESULT: 'The result.json is missing, or is not one of this version of kiln.',
-    E_RESULTDIR: 'The result directory cannot be used.',
+    E_RESULTDIR: 'The result folder cannot be used.',
   },
   'result.md': {
     E_INTERNAL: 'kiln met something that it does not expect; this is a bug in kiln.',
@@ -328,7 +328,7 @@ export const WARNINGS_BY_PAGE = {
     'no-match': 'A pattern gave nothing; this also is the failure `E_ARTIFACT_MISSING`.',
     'link-outside':
       'A symbolic link is not relative, leads above the artifacts, or to nothing that is copied: skipped.',
-    'reserved-name': 'A file of kiln’s own has that name in the result directory: skipped.',
+    'reserved-name': 'A file of kiln’s own has that name in the result folder: skipped.',
     'special-file': 'A device, socket or fifo: left out.',
     'pseudo-filesystem': 'Something in /proc, /sys or the like: skipped.',
     vanished: 'A file was listed, and gone before it could be read: skipped.',
@@ -337,7 +337,7 @@ export const WARNINGS_BY_PAGE = {
     'mode-bits-dropped': 'A setuid or setgid bit was taken off.',
     more: 'There are more warnings than are listed.',
     'results-moved':
-      'The result directory was moved, or a link put in its place, while kiln worked: the results are in the folder that kiln had opened.',
+      'The result folder was moved, or a link put in its place, while kiln worked: the results are in the folder that kiln had opened.',
   },
   'builds.md': {
     'no-lock': 'There is no lock.json: where packages of the base image came from is not known.',

@@ -179,7 +179,7 @@ export class Connection {
       .replace(/^kiln: /, '');
     const message = why ? `kilnd did not answer: ${why}` : 'the connection to kilnd is over';
     this.#end ??= new KilnError('E_NO_DAEMON', message, {
-      hint: 'call connect() again; kilnd.log in the state directory may say why it ended',
+      hint: 'call connect() again; kilnd.log in the state folder may say why it ended',
       cause,
     });
     for (const { last } of this.#pending.splice(0)) last.reject(this.#end);

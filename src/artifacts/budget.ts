@@ -69,12 +69,12 @@ export class Budget {
 }
 
 const WHAT: Readonly<Record<keyof CopyLimits, (limit: number) => string>> = {
-  entries: (limit) => `${limit} files and directories`,
-  visited: (limit) => `${limit} directory entries looked at`,
+  entries: (limit) => `${limit} files and folders`,
+  visited: (limit) => `${limit} folder entries looked at`,
   paths: (limit) => `${sizeInWords(limit)} of paths`,
   bytes: sizeInWords,
   holes: (limit) => `${sizeInWords(limit)} of holes in sparse files`,
-  depth: (limit) => `${limit} directories deep`,
+  depth: (limit) => `${limit} folders deep`,
 };
 
 function limitError(kind: keyof CopyLimits, limit: number): KilnError {

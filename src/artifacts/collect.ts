@@ -139,7 +139,7 @@ function openBase(rootFd: number, path: string) {
 
 function cannotWriteError(directory: string, path: ByteString, cause: unknown): KilnError {
   const full = hasErrno(cause, 'ENOSPC', 'EDQUOT');
-  const hint = full ? `make room on the file system of ${directory}` : 'check the result directory';
+  const hint = full ? `make room on the file system of ${directory}` : 'check the result folder';
   const what = `artifact ${quoteName(path)} cannot be written in ${directory}`;
   return new KilnError('E_ARTIFACT_WRITE', what, { hint, cause });
 }
@@ -205,7 +205,7 @@ class PatternWalk {
     if (parent !== undefined || !this.#options.reserved.has(name)) return false;
     using entry = openEntry(fd, name);
     if (entry === undefined || !(isWhole || fstatSync(entry.fd).isDirectory())) return false;
-    const what = 'has the name of a file of kiln’s own in the result directory: skipped';
+    const what = 'has the name of a file of kiln’s own in the result folder: skipped';
     this.#options.warnings.add('reserved-name', `${source}/${name}`, what);
     return true;
   }

@@ -266,7 +266,7 @@ function openSource(item: CopyInItem): Source {
   const { fd } = opened;
   const stats = fstatSync(fd);
   if (!stats.isFile() && !stats.isDirectory()) {
-    throw copyError(item, 'it is neither a file nor a directory');
+    throw copyError(item, 'it is neither a file nor a folder');
   }
   const held = stack.move();
   return {
@@ -280,7 +280,7 @@ function copyError(
   item: CopyInItem,
   why: string,
   cause?: unknown,
-  hint = '--copy-in SRC:DST takes a file or directory of the host and an absolute path',
+  hint = '--copy-in SRC:DST takes a file or folder of the host and an absolute path',
 ): KilnError {
   return new KilnError(
     'E_COPY_IN',
@@ -298,9 +298,9 @@ const BEHIND_LINK =
   'is where the command’s user may not write: behind a symbolic link of that user’s, no other rights count';
 
 const WHY_NOT = [
-  ['EISDIR', 'is a directory there'],
+  ['EISDIR', 'is a folder there'],
   ['EROFS', 'is where the sandbox cannot be written to: --read-only, or a read-only bind'],
-  ['ENOTDIR', 'is not a directory'],
+  ['ENOTDIR', 'is not a folder'],
   ['ENAMETOOLONG', 'is too long, or leads through symbolic links that are'],
   ['ELOOP', 'leads through a symbolic link of another user’s, which is not followed'],
   ['EACCES', BEHIND_LINK],

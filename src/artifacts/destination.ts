@@ -154,7 +154,7 @@ function lastComponent(path: ByteString): Buffer {
 /** @param path a held one, or what the caller calls it */
 export function resultDirectoryError(path: string, cause: unknown): KilnError {
   if (isKilnCode(cause, 'E_RESULTDIR')) return cause;
-  const what = `the result directory ${path} cannot be used`;
+  const what = `the result folder ${path} cannot be used`;
   if (hasErrno(cause, 'ELOOP')) {
     const why = 'it is a symbolic link, which a command or a checkout may have put there';
     return new KilnError('E_RESULTDIR', `${what}: ${why}`, {
@@ -168,7 +168,7 @@ export function resultDirectoryError(path: string, cause: unknown): KilnError {
     });
   }
   return new KilnError('E_RESULTDIR', what, {
-    hint: 'name a directory that can be written, with room for the artifacts',
+    hint: 'name a folder that can be written, with room for the artifacts',
     cause,
   });
 }

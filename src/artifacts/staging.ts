@@ -135,11 +135,11 @@ function checkRoom(from: number, to: number, below: string): void {
       inBoth(from, to, name, (a, b) => checkRoom(a, b, path));
     } else if (mine === 'directory' || there === 'directory') {
       const [is, becomes] =
-        there === 'directory' ? ['a directory', 'a file'] : ['not a directory', 'a directory'];
+        there === 'directory' ? ['a folder', 'a file'] : ['not a folder', 'a folder'];
       throw new KilnError(
         'E_RESULTDIR',
-        `${quoteName(path)} in the result directory is ${is}, the artifact is ${becomes}`,
-        { hint: 'remove it, or name an empty result directory' },
+        `${quoteName(path)} in the result folder is ${is}, the artifact is ${becomes}`,
+        { hint: 'remove it, or name an empty result folder' },
       );
     }
   }

@@ -61,7 +61,7 @@ const commands: readonly CommandEntry[] = [
     'build, lock, list, show, remove, export and import images',
     () => import('./images/image.ts'),
   ],
-  ['report', 'make report.html of a result directory anew', () => one(jobs(), 'reportCommand')],
+  ['report', 'make report.html of a result folder anew', () => one(jobs(), 'reportCommand')],
   ['ci', 'run the jobs of GitLab’s and GitHub’s runners', loadCi],
   ['rpm', 'query, verify and unpack RPM files', () => import('./rpm/command.ts')],
   ['service', 'run long-lived services', () => import('./service/command.ts')],

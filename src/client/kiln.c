@@ -481,7 +481,7 @@ static bool report_drained(void) {
 _Noreturn static void lost(void) {
   restore_terminal();
   fail("E_SANDBOX_GONE",
-       "the daemon has ended, and the sandbox with it\n  hint: its log, kilnd.log in the state directory, "
+       "the daemon has ended, and the sandbox with it\n  hint: its log, kilnd.log in the state folder, "
        "may say why; `kiln gc` cleans up");
 }
 
@@ -589,10 +589,10 @@ static void begin(char **argv, char **environment) {
       if (geteuid() != 0) run_elsewhere(argv);
       if (errno != ENOENT && errno != ECONNREFUSED) {
         if (errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG) {
-          fail("E_STATE", "cannot keep kiln’s state in %s: %s\n  hint: name a directory in KILN_STATE", daemon_place(),
-               errno == ENOTDIR ? "it is not a directory" : strerrorname_np(errno));
+          fail("E_STATE", "cannot keep kiln’s state in %s: %s\n  hint: name a folder in KILN_STATE", daemon_place(),
+               errno == ENOTDIR ? "it is not a folder" : strerrorname_np(errno));
         }
-        fail("E_NO_DAEMON", "the daemon of %s cannot be reached: %s\n  hint: KILN_STATE names the state directory",
+        fail("E_NO_DAEMON", "the daemon of %s cannot be reached: %s\n  hint: KILN_STATE names the state folder",
              daemon_place(), strerror(errno));
       }
       daemon_start();

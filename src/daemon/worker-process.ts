@@ -54,7 +54,7 @@ interface GiveOptions {
   readonly isLast: boolean;
 }
 
-const SEE_LOG = 'kilnd.log in the state directory may say why';
+const SEE_LOG = 'kilnd.log in the state folder may say why';
 
 interface Job {
   readonly uid: number;

@@ -215,6 +215,6 @@ export function findChain(env: Environment, name: string): string {
   if (found.length === 1) return found[0]!.directory;
   const what = found.length === 0 ? 'no chain' : `${found.length} chains`;
   throw new KilnError('E_FARM_CHAIN', `you have ${what} called ${name}`, {
-    hint: '`kiln farm status` lists them; a path with a slash means a result directory',
+    hint: '`kiln farm status` lists them; a path with a slash means a result folder',
   });
 }

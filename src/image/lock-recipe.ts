@@ -56,13 +56,13 @@ async function checkOutput(file: HeldPath): Promise<void> {
       throw unwritableError(file, cause);
     },
   );
-  if (!there.isDirectory()) throw unwritableError(file, new Error(`${folder} is not a directory`));
-  if (at?.isDirectory()) throw unwritableError(file, new Error('it is a directory'));
+  if (!there.isDirectory()) throw unwritableError(file, new Error(`${folder} is not a folder`));
+  if (at?.isDirectory()) throw unwritableError(file, new Error('it is a folder'));
 }
 
 function unwritableError(file: string, cause: unknown): KilnError {
   return new KilnError('E_ARGUMENT', `cannot write ${file}`, {
-    hint: 'name a file in a directory that is there and can be written: -o FILE',
+    hint: 'name a file in a folder that is there and can be written: -o FILE',
     cause,
   });
 }

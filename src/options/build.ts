@@ -132,11 +132,11 @@ export const BUILD = {
     help: 'build from this spec file instead of a source package',
   }),
   sourceDirectory: row(opened<HeldPath>('dir', path('sources')), 'open', {
-    help: 'take the files that the spec names as Source and Patch from this directory',
+    help: 'take the files that the spec names as Source and Patch from this folder',
     flag: 'sources',
   }),
   resultDirectory: row(opened<string>('dir', path('lone results')), 'open', {
-    help: 'write packages and logs to this directory',
+    help: 'write packages and logs to this folder',
     usual: 'result',
     flag: 'resultdir',
   }),

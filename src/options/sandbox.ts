@@ -92,7 +92,7 @@ export function allowHost(more = '') {
 }
 
 export function allowHostWrite(where = '') {
-  const help = `${where}allow writable binds of directories that the host itself needs; see docs/sandboxes.md`;
+  const help = `${where}allow writable binds of folders that the host itself needs; see docs/sandboxes.md`;
   return row(flag, CONFIRMS, { help });
 }
 
@@ -188,7 +188,7 @@ export const SANDBOX = {
     short: 'e',
   },
   workdir: row(text('dir'), 'open', {
-    help: 'start the command in this directory of the sandbox',
+    help: 'start the command in this folder of the sandbox',
     short: 'w',
   }),
   user: row(text('user'), 'open', {
@@ -271,7 +271,7 @@ export const SANDBOX = {
     flag: 'artifact',
   }),
   resultDirectory: row(places.opened<string>('dir', path('results')), 'open', {
-    help: 'write artifacts and result.json to this directory',
+    help: 'write artifacts and result.json to this folder',
     flag: 'resultdir',
   }),
   onDisk: row(flag, root('the kernel keeps no limit of what is written there'), {

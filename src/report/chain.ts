@@ -71,7 +71,7 @@ export function chainReport(
   } catch (cause) {
     throw new KilnError('E_RESULT', `${path} is not of a chain of this version of kiln`, {
       cause: cause instanceof z.ZodError ? new Error(z.prettifyError(cause)) : cause,
-      hint: 'name a result directory as a chain left it; an older one is renewed by building it again',
+      hint: 'name a result folder as a chain left it; an older one is renewed by building it again',
     });
   }
   const failed = chain.members.filter(({ state }) => state === 'failed');

@@ -68,7 +68,7 @@ export async function renewReport(directory: HeldPath, owner: Owner): Promise<st
 
 export function noResultError(path: string): KilnError {
   return new KilnError('E_RESULT', `${path} does not exist`, {
-    hint: 'name the directory that --resultdir named',
+    hint: 'name the folder that --resultdir named',
   });
 }
 

@@ -160,11 +160,11 @@ const sample = z
   .describe('what the processes of the sandbox had used at one moment');
 
 const artifact = z.object({
-  path: z.string().describe('below the result directory; U+FFFD stands for what is not UTF-8'),
+  path: z.string().describe('below the result folder; U+FFFD stands for what is not UTF-8'),
   pathBytes: z.base64().optional().describe('the exact path, only where it is not UTF-8'),
   source: z.string().describe('where it was in the sandbox'),
   type: z.enum(['file', 'directory', 'symlink']),
-  size: count.describe('bytes, holes included; 0 for a directory'),
+  size: count.describe('bytes, holes included; 0 for a folder'),
   sha256: sha256.optional().describe('of a file'),
   target: z.string().optional().describe('of a symbolic link'),
   targetBytes: z.base64().optional(),
@@ -182,7 +182,7 @@ const warning = z.object({
 });
 
 const builtPackage = z.object({
-  file: z.string().describe('in the result directory'),
+  file: z.string().describe('in the result folder'),
   nevra: z.string().describe('name-[epoch:]version-release.arch, epoch 0 left out'),
   sha256,
   size: count.describe('bytes'),
@@ -269,7 +269,7 @@ export function readResult(text: string, path: string): Result {
   } catch (cause) {
     throw new KilnError('E_RESULT', `${path} is not a result of this version of kiln`, {
       cause: cause instanceof z.ZodError ? new Error(z.prettifyError(cause)) : cause,
-      hint: 'name a result directory as a job left it',
+      hint: 'name a result folder as a job left it',
     });
   }
 }

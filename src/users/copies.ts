@@ -56,7 +56,7 @@ export async function copyFolder(
   using to = closing(openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY));
   const failure = (name: ByteString, cause: unknown) =>
     new KilnError('E_CALLER_FILE', `${quoteName(name)} of ${path} cannot be copied`, {
-      hint: 'root makes room in the state directory',
+      hint: 'root makes room in the state folder',
       cause,
     });
   const how = { root: to.fd, owner: { uid: 0, gid: 0 }, replace: false, failure };

@@ -211,13 +211,13 @@ test('a source that cannot be copied is an error that says why', async (t) => {
   to.within('mkdir -p dir/f; echo x > file');
   const cases: [string, string, RegExp][] = [
     ['nothing', '/x', /no such file/],
-    ['pipe', '/x', /neither a file nor a directory/],
+    ['pipe', '/x', /neither a file nor a folder/],
     ['f', 'relative', /not an absolute path/],
     ['f', '/a/../b', /"\.\."/],
-    ['d', '/file', /"\/file" is not a directory/],
-    ['f', '/file/x', /not a directory/],
-    ['f', '/file/', /not a directory/],
-    ['f', '/dir', /"\/dir\/f" is a directory there/],
+    ['d', '/file', /"\/file" is not a folder/],
+    ['f', '/file/x', /not a folder/],
+    ['f', '/file/', /not a folder/],
+    ['f', '/dir', /"\/dir\/f" is a folder there/],
     ['big', '/small/', /"\/small\/big" cannot be written/],
   ];
   for (const [source, target, message] of cases) {

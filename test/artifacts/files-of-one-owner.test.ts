@@ -35,7 +35,7 @@ for (const [what, prepare] of [
     },
   ],
 ] as const) {
-  test(`artifacts do not get ${what} that new files in the result directory get`, (t) => {
+  test(`artifacts do not get ${what} that new files in the result folder get`, (t) => {
     const { root, out, bash } = sandboxTree(t);
     bash(`mkdir -m 777 dir ../out; echo 1 > dir/a; chmod 666 dir/a; echo 2 > b; chmod 640 b
       echo 3 > c; chmod 1604 c; chown -R 1234:1234 dir b c`);

@@ -114,7 +114,7 @@ test.serial(`files that disappear meanwhile are reported, and the others come ou
   t.true(vanished > 0);
 });
 
-test.serial('directories that come and go do not fail the collection', async (t) => {
+test.serial('folders that come and go do not fail the collection', async (t) => {
   const tree = sandboxTree(t);
   tree.bash('mkdir -p out/{1..50}; echo here > out/stays');
   racer(t, tree, `cd out; exec perl -e 'while (1) { rmdir for 1..50; mkdir for 1..50 }'`);
@@ -129,7 +129,7 @@ test.serial('directories that come and go do not fail the collection', async (t)
   t.true(gone > 0);
 });
 
-test.serial('an unreadable directory is reported, and the others come out', (t) => {
+test.serial('an unreadable folder is reported, and the others come out', (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir -p out/closed ../out; echo here > out/stays; echo no > out/closed/f
     chown 1234 out/closed; chmod 0 out/closed`);
@@ -142,7 +142,7 @@ test.serial('an unreadable directory is reported, and the others come out', (t) 
 });
 
 test.serial(
-  'a tree of ten thousand levels is refused, and the result directory is unchanged',
+  'a tree of ten thousand levels is refused, and the result folder is unchanged',
   async (t) => {
     const tree = sandboxTree(t);
     tree.bash(
@@ -169,9 +169,9 @@ test.serial(`limits end a collection at once, and nothing is left of it`, async 
   const cases: [string, object, RegExp][] = [
     ['huge', {}, /16\.0G of holes/],
     ['huge', { limits: { holes: 2 ** 43 - 1 } }, /8192\.0G of holes/],
-    ['many', { limits: { entries: 5000 } }, /5000 files and directories/],
-    ['many/*', { limits: { visited: 3000 } }, /3000 directory entries/],
-    ['**/none', { limits: { visited: 100 } }, /100 directory entries/],
+    ['many', { limits: { entries: 5000 } }, /5000 files and folders/],
+    ['many/*', { limits: { visited: 3000 } }, /3000 folder entries/],
+    ['**/none', { limits: { visited: 100 } }, /100 folder entries/],
     ['many', { limits: { paths: 3000 } }, /3000 bytes of paths/],
     ['data', { limits: { bytes: 2 ** 20 } }, /more than 1\.0M would/],
   ];

@@ -10,7 +10,7 @@ import { bashIn, OWNER, sandboxTree } from './sandbox-tree.ts';
 /** Every path below a directory with its content, links shown as such. */
 const SHOW = `find . -mindepth 1 -type d -printf '%P/\\n' -o -type l -printf '%P -> %l\\n' -o -printf '%P ' -exec cat {} \\; | sort`;
 
-test('files in the result directory stay, unless an artifact has their name', async (t) => {
+test('files in the result folder stay, unless an artifact has their name', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`
     mkdir -p src/new/deep src/old; echo new > src/file; echo new > src/link; echo new > src/old/a
@@ -38,15 +38,15 @@ old/mine mine
   );
 });
 
-test('if a directory would replace a file or link, or be replaced, nothing moves', async (t) => {
+test('if a folder would replace a file or link, or be replaced, nothing moves', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir -p b/x c z; echo f > a; echo f > z/q; mkdir -p ../elsewhere ../out/a
     cd ../out; echo f > b; ln -s ../elsewhere c; mkdir -p z; mkdir z/q`);
   for (const [pattern, message] of [
-    ['a', /"a" .* is a directory, the artifact is a file/],
-    ['b', /"b" .* is not a directory, the artifact is a directory/],
-    ['c', /"c" .* is not a directory/],
-    ['z', /"z\/q" .* is a directory/],
+    ['a', /"a" .* is a folder, the artifact is a file/],
+    ['b', /"b" .* is not a folder, the artifact is a folder/],
+    ['c', /"c" .* is not a folder/],
+    ['z', /"z\/q" .* is a folder/],
   ] as const) {
     tree.bash('echo 1 > ok');
     await t.throwsAsync(tree.collect([pattern, 'ok']), { code: 'E_RESULTDIR', message });
@@ -55,7 +55,7 @@ test('if a directory would replace a file or link, or be replaced, nothing moves
   t.is(tree.bash('ls -A ../elsewhere'), '');
 });
 
-test('a new result directory and its new parents belong to the caller', async (t) => {
+test('a new result folder and its new parents belong to the caller', async (t) => {
   const tree = sandboxTree(t);
   tree.bash('echo x > f');
   await tree.collect(['f'], { destination: `${tree.out}/deep/er` });
@@ -64,7 +64,7 @@ test('a new result directory and its new parents belong to the caller', async (t
   t.is(owners, ` ${own} 755\ndeep ${own} 755\ndeep/er ${own} 755\ndeep/er/f ${own} 644\n`);
 });
 
-test('an unusable result directory is named', async (t) => {
+test('an unusable result folder is named', async (t) => {
   const tree = sandboxTree(t);
   tree.bash('echo x > f');
   for (const destination of ['/proc/nowhere', `${tree.root}/f`, `${tree.root}/f/below`]) {
@@ -72,7 +72,7 @@ test('an unusable result directory is named', async (t) => {
   }
 });
 
-test(`a full disk leaves the result directory unchanged`, async (t) => {
+test(`a full disk leaves the result folder unchanged`, async (t) => {
   const tree = sandboxTree(t);
   tree.bash(
     'echo new > a; head -c 12M /dev/urandom > big; mkdir c; cd c; for n in {1..300}; do head -c 20K /dev/urandom > $n; done; cd ..; mkdir ../out',
@@ -131,7 +131,7 @@ test('the next collection clears what a killed one left, and no running one’s 
   t.is(bashIn(tree.out, SHOW), 'f x\n');
 });
 
-test('ten collections into one directory do not disturb each other', async (t) => {
+test('ten collections into one folder do not disturb each other', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(
     'for i in {0..9}; do mkdir $i; head -c 300K /dev/urandom > $i/$i; echo s > $i/same; done',

@@ -26,7 +26,7 @@ for (const [what, plant] of Object.entries(PLANTED)) {
   });
 }
 
-test('a result directory takes one chain at a time', async (t) => {
+test('a result folder takes one chain at a time', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-records-'));
   t.teardown(() => rmSync(directory, { recursive: true }));
   using records = Records.open(ownPath(directory));

@@ -45,7 +45,7 @@ test('the rest of a log is bounded, and its last line says so', async (t) => {
   t.true(stdout.length < 40 * 100_000);
 });
 
-test('results among sources: the result directory, and files of builds, are known', async (t) => {
+test('results among sources: the result folder, and files of builds, are known', async (t) => {
   const sources = await folder(t);
   const out = join(sources, 'a/out');
   await mkdir(out, { recursive: true });

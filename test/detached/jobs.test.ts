@@ -132,7 +132,7 @@ test.serial('a name belongs to one job at a time, and results wait to be fetched
   const out = join(state.beside, 'out');
   // Node's own recursive mkdir would go on for ever.
   const nowhere = await state.kiln(['results', 'nightly', '/proc/x']);
-  t.regex(String(nowhere.stderr), /the result directory \/proc\/x cannot be used/);
+  t.regex(String(nowhere.stderr), /the result folder \/proc\/x cannot be used/);
   await says(state, ['results', 'nightly', out]);
   t.is(readFileSync(join(out, 'o/d/f'), 'utf8'), 'made\n');
   const result = JSON.parse(readFileSync(join(out, 'result.json'), 'utf8')) as { status: string };

@@ -232,42 +232,42 @@ const faults: readonly Fault[] = [
     says: /user\.max_net_namespaces is 3.*no more than a few sandboxes can run at a time/s,
   },
   {
-    title: 'a state directory too small for an image',
+    title: 'a state folder too small for an image',
     check: 'state-directory',
     setup: 'mkdir $D/state; mount -t tmpfs -o size=64m tmpfs $D/state',
     status: 'fail',
     says: /tmpfs, 0\.1 GiB free.*too little space/s,
   },
   {
-    title: 'a state directory with room for few images',
+    title: 'a state folder with room for few images',
     check: 'state-directory',
     setup: 'mkdir $D/state; mount -t tmpfs -o size=4g tmpfs $D/state',
     status: 'warn',
     says: /tmpfs, 4\.0 GiB free/,
   },
   {
-    title: 'a state directory without inodes left',
+    title: 'a state folder without inodes left',
     check: 'state-directory',
     setup: 'mkdir $D/state; mount -t tmpfs -o size=4g,nr_inodes=1000 tmpfs $D/state',
     status: 'fail',
     says: /too little inodes/,
   },
   {
-    title: 'a state directory on a noexec mount',
+    title: 'a state folder on a noexec mount',
     check: 'state-directory',
     setup: 'mkdir $D/state; mount -t tmpfs -o size=20g,noexec tmpfs $D/state',
     status: 'fail',
     says: /noexec.*mount -o remount,exec/s,
   },
   {
-    title: 'a state directory that is read-only',
+    title: 'a state folder that is read-only',
     check: 'state-directory',
     setup: 'mkdir $D/state; mount -t tmpfs -o size=20g,ro tmpfs $D/state',
     status: 'fail',
     says: /state is read-only/,
   },
   {
-    title: 'a state directory behind a folder that only its owner may pass',
+    title: 'a state folder behind a folder that only its owner may pass',
     check: 'state-directory',
     setup:
       'mount -t tmpfs -o size=20g,mode=755 tmpfs $D; mkdir -m 700 $D/home; KILN_STATE=$D/home/state',
@@ -275,7 +275,7 @@ const faults: readonly Fault[] = [
     says: /home is closed to other users.*chmod o\+x/s,
   },
   {
-    title: 'a state directory that everybody may write to',
+    title: 'a state folder that everybody may write to',
     check: 'state-directory',
     setup: 'mount -t tmpfs -o size=20g,mode=755 tmpfs $D; mkdir -m 777 $D/state',
     status: 'fail',
@@ -290,7 +290,7 @@ const faults: readonly Fault[] = [
     says: /others may replace .*chmod go-w (\S+\/state\/(jobs|store|store\/images)( |$)){3}/s,
   },
   {
-    title: 'a state directory of another user',
+    title: 'a state folder of another user',
     check: 'state-directory',
     setup: 'mount -t tmpfs -o size=20g,mode=755 tmpfs $D; mkdir $D/state; chown 1000 $D/state',
     status: 'fail',
@@ -418,14 +418,14 @@ const faults: readonly Fault[] = [
     says: /SELinux, enforcing.*semodule -i (?:\S|'.*)*kiln\.cil/s,
   },
   {
-    title: 'a run directory in which everybody may write',
+    title: 'a run folder in which everybody may write',
     check: 'run-directory',
     setup: 'mount -t tmpfs -o mode=777 tmpfs /run',
     status: 'fail',
     says: /mode 777.*chmod 755/s,
   },
   {
-    title: 'folders of the run directory in which everybody may write',
+    title: 'folders of the run folder in which everybody may write',
     check: 'run-directory',
     setup: `mount -t tmpfs -o mode=755 tmpfs /run
       KILN_STATE=${ELSEWHERE}; run=${statePaths({ KILN_STATE: ELSEWHERE }).run}
@@ -434,7 +434,7 @@ const faults: readonly Fault[] = [
     says: /others may replace .*chmod go-w \/run\/kiln\/\w+ \/run\/kiln\/\w+\/sandboxes$/s,
   },
   {
-    title: 'a run directory that survives a boot',
+    title: 'a run folder that survives a boot',
     check: 'run-directory',
     setup: 'mount -t ramfs -o mode=755 ramfs /run',
     status: 'warn',

@@ -223,7 +223,7 @@ test.serial('a daemon that cannot start says why', async (t) => {
     stderr: string;
   };
   t.is(error.code, 125);
-  t.regex(error.stderr, /^kiln: cannot keep kiln’s state in .*file: it is not a directory/);
+  t.regex(error.stderr, /^kiln: cannot keep kiln’s state in .*file: it is not a folder/);
   t.notRegex(error.stderr, /\n {4}at /);
   await rm(folder);
 });

@@ -85,7 +85,7 @@ test.serial('an interrupt before the command starts gives 130, and leaves nothin
   t.deepEqual(await readdir(state.paths.sandboxes).catch(() => []), []);
 });
 
-test.serial('a missing bind and a state directory that is closed are reported', async (t) => {
+test.serial('a missing bind and a state folder that is closed are reported', async (t) => {
   const bind = await kiln(['run', '-r', IMAGE, '--bind', '/no/such:/x', '--', 'true']);
   t.is(bind.exitCode, 125);
   t.regex(bind.stderr, /cannot bind \/no\/such/);

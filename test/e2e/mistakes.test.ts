@@ -57,18 +57,18 @@ test.serial('an output file that cannot be written is named before the work is d
     lock('/nonexistent/x.json'),
     /^kiln: you cannot use \/nonexistent\/x\.json: .*ENOENT \[E_\w+\]$/m,
   );
-  await refused(t, lock(folder), /because: it is a directory/);
+  await refused(t, lock(folder), /because: it is a folder/);
   await refused(t, lock('/etc/passwd/x.json'), /x\.json: ENOTDIR: not a directory/);
   for (const output of ['/etc/passwd', '/proc/kiln-test/x']) {
     await refused(
       t,
       ['image', 'export', IMAGE, '-o', output],
-      RegExp(`directory ${output} cannot be used`),
+      RegExp(`folder ${output} cannot be used`),
     );
   }
 });
 
-test.serial('an unusable state directory is an error, not an empty state', async (t) => {
+test.serial('an unusable state folder is an error, not an empty state', async (t) => {
   const commands = [
     ['ps'],
     ['image', 'ls'],
@@ -238,11 +238,7 @@ test.serial('impossible options of a sandbox are refused', async (t) => {
     [['--network', 'nonet'], /no network .*'nonet'/, /virsh -c '.*libvirt-sock' net-list.*engine/],
     [['--user', '99999:1'], /no user 99999:1/, /up to 65535/],
     [['--user', 'root:root'], /the group of user root:root is not a number/, /such as root:0;/],
-    [
-      ['--resultdir', '/dev/null'],
-      /directory \/dev\/null cannot be used \[E_RESULTDIR\]/,
-      /name a/,
-    ],
+    [['--resultdir', '/dev/null'], /folder \/dev\/null cannot be used \[E_RESULTDIR\]/, /name a/],
     [['--resultdir', '/proc/x/y'], /\/proc\/x\/y cannot be used \[E_R.*\n.*kernel’s/, /name a/],
     [['--frob'], /unknown option '--frob'/, /`kiln run --help`/],
     [['--memry', '1G'], /unknown option '--memry'/, /did you mean --memory\?/],
@@ -266,7 +262,7 @@ test.serial('impossible options of a sandbox are refused', async (t) => {
   const recipe = place('unusable.yaml');
   await writeFile(recipe, `image: ${IMAGE}\nsteps: ['true']\n`);
   const build = ['build', recipe, '--resultdir', '/dev/null'];
-  await refused(t, build, /^kiln: the result directory \/dev\/null cannot be used/);
+  await refused(t, build, /^kiln: the result folder \/dev\/null cannot be used/);
   // No call is allowed, so that execve(2) cannot even be refused.
   const profile = place('none.json');
   const hint = RegExp(`profile ${profile} may refuse what a start takes`);
@@ -314,7 +310,7 @@ test.serial('missing files and names are reported', async (t) => {
     [['report', '/nonexistent'], /\/nonexistent does not exist \[E_RESULT\]/, /--resultdir/],
     [['help', 'frobnicate'], /unknown command 'frobnicate'/, /`kiln --help`/],
     [['results', 'nightly', ''], /'dir'.*a path cannot be empty/, /--help/],
-    [['report', ''], /'directory'.*a path cannot be empty/, /--help/],
+    [['report', ''], /'folder'.*a path cannot be empty/, /--help/],
     [['image', 'rm', ''], /there is no image ""/, /image ls/],
     [['image', 'rm', '../packages'], /there is no image \.\.\/packages/, /image ls/],
     [['image', 'build', '--update', IMAGE], /means an image itself/, /name the recipe/],

@@ -79,7 +79,7 @@ for (const way of Object.keys(CALLERS) as Way[]) {
     t.is(ended.exitCode, 125);
     t.regex(
       String(ended.stderr),
-      /the result directory \S+\/out cannot be used: it was removed after kiln had opened it \[E_RESULTDIR\]/,
+      /the result folder \S+\/out cannot be used: it was removed after kiln had opened it \[E_RESULTDIR\]/,
     );
     t.is(String(ended.stderr).match(/E_RESULTDIR/g)?.length, 1);
   });

@@ -196,7 +196,7 @@ test('a step that HTCondor ends stops its kiln, and waits for that', async (t) =
   t.is(readFileSync(join(place, 'ended'), 'utf8'), 'over\n');
 });
 
-test('DAGMan’s scripts pass on any directory and environment unchanged', async (t) => {
+test('DAGMan’s scripts pass on any folder and environment unchanged', async (t) => {
   const place = join(folder, `it's a $(touch evil) "folder"`);
   mkdirSync(place);
   const program = join(place, 'kiln');

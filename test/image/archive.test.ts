@@ -307,7 +307,7 @@ add('null', tarfile.CHRTYPE, devmajor=1, devminor=3)`,
     [
       'root.tar',
       "add('.', tarfile.SYMTYPE, linkname='/tmp')",
-      /refused: its file \/ is not a directory/,
+      /refused: its file \/ is not a folder/,
     ],
     ['hard.tar', "add('a', tarfile.LNKTYPE, linkname='../victim')", /refused: it has the name/],
     ['bomb.tar', "add('a', data=bytes(3000000))", /put more than 1\.9M on the disk/],

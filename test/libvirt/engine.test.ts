@@ -4,7 +4,7 @@ import { statePaths } from '../../src/host/state/paths.ts';
 
 const paths = statePaths({ KILN_STATE: '/var/tmp/kiln-engine-test' });
 
-test('without KILN_URI the engine is the embedded one of this state directory', (t) => {
+test('without KILN_URI the engine is the embedded one of this state folder', (t) => {
   for (const env of [{}, { KILN_URI: '' }]) {
     const engine = pickEngine(paths, env);
     t.is(engine.kind, 'embedded');

@@ -440,7 +440,7 @@ test.serial('a detached job goes on there, and is found again', async (t) => {
   t.is(fetched.exitCode, 0, fetched.stderr);
   t.is(fetched.stdout, 'fetched');
   const nowhere = await there(world, ['results', 'apart', '/proc/x']);
-  t.regex(nowhere.stderr, /the result directory \/proc\/x cannot be used/);
+  t.regex(nowhere.stderr, /the result folder \/proc\/x cannot be used/);
   t.true(existsSync(join(world.cwd, 'fetched/result.json')));
   t.true(await allFoldersGo());
 });

@@ -139,7 +139,7 @@ test.serial('foreign names, reasons and logs bring neither markup nor scripts', 
   t.regex(page, /Content-Security-Policy" content="default-src 'none'; script-src 'sha256-/);
 });
 
-test('links in the result directory are not followed', async (t) => {
+test('links in the result folder are not followed', async (t) => {
   const directory = await chain('links', [{ name: 'linked', state: 'failed', took: 1 }]);
   const elsewhere = join(folder, 'elsewhere');
   mkdirSync(elsewhere);

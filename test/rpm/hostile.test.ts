@@ -61,7 +61,7 @@ const attacks: Record<string, Attack> = {
     code: 'E_RPM_HOSTILE',
     message: /\/x\/y\/b is below \/x/,
   },
-  'a directory that turns out to be a link in the payload': {
+  'a folder that turns out to be a link in the payload': {
     rpm: buildRpm({
       files: [plain('/a', { mode: DIRECTORY }), plain('/a/b')],
       archive: Buffer.concat([
@@ -178,7 +178,7 @@ const attacks: Record<string, Attack> = {
     code: 'E_RPM_FORMAT',
     message: /tag 1117 is not inside the header/,
   },
-  'files in directories that are not there': {
+  'files in folders that are not there': {
     rpm: buildRpm({ files: [plain('/a')], tags: [{ tag: 1116, type: 'int32', values: [7] }] }),
     code: 'E_RPM_FORMAT',
     message: /in no directory/,

@@ -143,15 +143,15 @@ test('a package unpacks beside others, and stops at files that are in the way', 
   t.deepEqual(lookAt(directory), before);
 });
 
-test('a directory that cannot be made is named, and nothing hangs', async (t) => {
+test('a folder that cannot be made is named, and nothing hangs', async (t) => {
   const file = fixture('one-epoch');
   // In /proc, Node's own recursive mkdir never returns.
   for (const directory of ['/proc/kiln-test/x', '/etc/passwd']) {
     const { exitCode, stderr } = await kiln('rpm', 'unpack', '-C', directory, file);
     t.is(exitCode, 125);
-    const what = `kiln: the result directory ${directory} cannot be used [E_RESULTDIR]`;
+    const what = `kiln: the result folder ${directory} cannot be used [E_RESULTDIR]`;
     t.true(stderr.startsWith(what), stderr);
-    t.regex(stderr, /^ {2}hint: name a directory/m);
+    t.regex(stderr, /^ {2}hint: name a folder/m);
   }
 });
 

@@ -66,7 +66,7 @@ test('a file without a checksum is read if its content has the right form', (t) 
   t.is(readRecord(join(folder, 'none.json')), undefined);
 });
 
-test('a damaged record is set aside once, and a directory in its place as well', (t) => {
+test('a damaged record is set aside once, and a folder in its place as well', (t) => {
   const path = join(folder, 'aside/record.json');
   mkdirSync(join(path, 'inner'), { recursive: true });
   t.is(readRecordOrSetAside(path), undefined);

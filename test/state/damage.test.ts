@@ -144,7 +144,7 @@ const GARBLINGS: Readonly<Record<string, Garbled>> = {
     other[at] = (other[at] ?? 0) ^ 1;
     return other;
   },
-  'a directory': () => 'directory',
+  'a folder': () => 'directory',
 };
 
 /** Puts something else in the place of a file. (One that is executed cannot be written to.) */
@@ -228,7 +228,7 @@ function damages(): {
   readonly kinds: Kind[];
 }[] {
   const each = KINDS.filter(({ care }) => GARBLED.has(care)).flatMap((kind, index) =>
-    (kind.care === 'no content' ? ['a directory'] : garblingsOf(index).map(([name]) => name)).map(
+    (kind.care === 'no content' ? ['a folder'] : garblingsOf(index).map(([name]) => name)).map(
       (garbling) => ({ title: `${kind.pattern.source}: ${garbling}`, garbling, kinds: [kind] }),
     ),
   );

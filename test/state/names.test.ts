@@ -138,8 +138,8 @@ test('an empty KILN_STATE means the default, and an impossible one is refused', 
   await symlink('loop', at('loop'));
   const { KILN_FROM_SOURCE = '' } = process.env;
   for (const [name, why] of [
-    ['file', /is not a directory/],
-    ['file/below', /is not a directory/],
+    ['file', /is not a folder/],
+    ['file/below', /is not a folder/],
     ['dangling', /symbolic link to what is not there/],
     ['loop', /ELOOP/],
     ['\ufffd', /not UTF-8/],
@@ -155,7 +155,7 @@ test('an empty KILN_STATE means the default, and an impossible one is refused', 
       t.regex(String(stderr), /KILN_STATE/);
       if (command[0] === 'run') continue;
       t.regex(String(stderr), why);
-      t.regex(String(stderr), /cannot keep kiln’s state in .*\n.*name a directory in KILN_STATE/s);
+      t.regex(String(stderr), /cannot keep kiln’s state in .*\n.*name a folder in KILN_STATE/s);
     }
   }
   t.deepEqual(

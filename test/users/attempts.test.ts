@@ -372,7 +372,7 @@ test.serial(
   },
 );
 
-test.serial('the state directory, its jobs and its sockets are closed', async (t) => {
+test.serial('the state folder, its jobs and its sockets are closed', async (t) => {
   const { as, run, paths } = t.context;
   const argv = [
     ...ROOT,

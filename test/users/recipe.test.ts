@@ -133,7 +133,7 @@ long<UserState & { readonly closed: UserState }>(
   },
 );
 
-test.serial('a result directory takes one build of a user at a time', async (t) => {
+test.serial('a result folder takes one build of a user at a time', async (t) => {
   const { as, beside } = t.context;
   // Of everybody's, with recipes that everybody reads.
   const shared = join(beside, 'shared');

@@ -93,7 +93,7 @@ class Link:
             self.errors.seek(0)
             said = self.errors.read(_SAID_MAX).decode(errors="replace").strip()
         said = f": {said.removeprefix('kiln: ')}" if said else ""
-        hint = "call again; kilnd.log in the state directory may say why it ended"
+        hint = "call again; kilnd.log in the state folder may say why it ended"
         return KilnError("E_NO_DAEMON", f"kilnd did not answer{said}", hint)
 
     def end(self) -> None:

@@ -130,7 +130,7 @@ async function newest(folder: string, wanted: ReadonlySet<string>): Promise<stri
 
 const STEP = {
   resultdir: row(opened<string>('dir', path('results')), 'open', {
-    help: 'write packages and logs to this directory',
+    help: 'write packages and logs to this folder',
     usual: 'out',
   }),
   worker: row(text('name'), 'open', { help: 'call this machine by this name in results' }),

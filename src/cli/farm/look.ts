@@ -25,7 +25,7 @@ import { LogView, printJson } from '../output/print.ts';
 import { type Columns, type ListOptions, printRows, printTable } from '../output/table.ts';
 import { run } from './chain.ts';
 
-const CHAIN = 'an id, the beginning of one, or a result directory (with a slash)';
+const CHAIN = 'an id, the beginning of one, or a result folder (with a slash)';
 
 const MACHINES: Columns<Slot> = [
   ['MACHINE', (slot) => slot.Name],
@@ -64,7 +64,7 @@ export function checkCommand(caller: Caller): KilnCommand {
 export function statusCommand(caller: Caller): KilnCommand {
   return new KilnCommand('status')
     .description('Show how it stands with a chain, or list your chains.')
-    .argument('[chain]', 'its id, the beginning of it, or its result directory (with a slash)')
+    .argument('[chain]', 'its id, the beginning of it, or its result folder (with a slash)')
     .rows({ json: json('print JSON instead of a table') })
     .examples('kiln farm status', 'kiln farm status 3fa9c1d2')
     .action(async (name: string | undefined, options: ListOptions) => {

@@ -238,7 +238,7 @@ export function resultsCommand(caller: Caller): KilnCommand {
   return new KilnCommand('results')
     .description('Copy the results of a detached job that has ended.')
     .argument('<id>', JOB)
-    .argument('[dir]', 'the directory to write them to', 'result')
+    .argument('[dir]', 'the folder to write them to', 'result')
     .examples('kiln wait nightly; kiln results nightly out')
     .action(async (id: string, directory: string) => {
       const { record, folder, state } = await findJob(statePaths(caller.env), caller.user, id);
@@ -297,8 +297,8 @@ Examples:
 
 export function reportCommand(caller: Caller): KilnCommand {
   return new KilnCommand('report')
-    .description('Write report.html again from what a job or a chain left in its result directory.')
-    .argument('<directory>', 'the result directory of a job or a chain')
+    .description('Write report.html again from what a job or a chain left in its result folder.')
+    .argument('<folder>', 'the result folder of a job or a chain')
     .addHelpText('after', REPORT_EXAMPLES)
     .action(async (directory: string) => {
       const folder = await caller.paths.existing(directory);

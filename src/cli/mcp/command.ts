@@ -29,11 +29,11 @@ const SURROUNDINGS = {
 const MCP = {
   image: imageRow('where a call names none, use'),
   resultdir: row(kind.text('dir'), ROOTS, {
-    help: 'write results and artifacts below this directory',
+    help: 'write results and artifacts below this folder',
     usual: 'kiln-results',
   }),
   sources: row(kind.text('dir'), ROOTS, {
-    help: 'build packages of sources below this directory only',
+    help: 'build packages of sources below this folder only',
     usual: '.',
   }),
   ...{ ...SURROUNDINGS, ...LIMITS, isolation, copyIn, env, user },
@@ -225,7 +225,7 @@ function addTools(server: McpServer, kiln: Tools): void {
     'build_package',
     'Build RPM packages of a source package or a spec file on the host, without a network. fetch_artifact reads what comes of it.',
     {
-      source: z.string().describe('A .src.rpm or .spec below the server’s source directory'),
+      source: z.string().describe('A .src.rpm or .spec below the server’s source folder'),
       image,
     },
     async ({ source, image: named }, signal) => {

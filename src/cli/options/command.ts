@@ -62,7 +62,7 @@ export class KilnCommand extends Command {
   }
 
   override addArgument(argument: Argument): this {
-    if (!argument.variadic && /^(?:dir|directory|file|path)$/.test(argument.name()))
+    if (!argument.variadic && /^(?:dir|folder|file|path)$/.test(argument.name()))
       refuseEmpty(argument);
     return super.addArgument(argument);
   }

@@ -43,7 +43,7 @@ export const EXIT_STATUSES = {
     [40, 'a source package that rpm cannot read or unpack'],
     [50, 'arguments'],
     [60, 'the root is locked'],
-    [70, 'result directory'],
+    [70, 'result folder'],
     [80, 'sandbox'],
     [126, 'a command cannot be executed'],
     [127, 'the image does not have a command'],

@@ -182,7 +182,7 @@ const KINDS: Readonly<Record<string, ValueKind>> = {
   step: 'file',
   script: 'file',
   dir: 'folder',
-  directory: 'folder',
+  folder: 'folder',
 };
 
 const TEXTS: ReadonlySet<string> = new Set(

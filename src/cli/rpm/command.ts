@@ -36,7 +36,7 @@ Examples:
 
 const UNPACK = {
   directory: row(opened<string>('dir', path('results')), ROOTS, {
-    help: 'write to this directory; it is made if it does not exist',
+    help: 'write to this folder; it is made if it does not exist',
     short: 'C',
     usual: '.',
   }),
@@ -48,9 +48,9 @@ const UNPACK = {
 function unpackCommand(caller: Caller): KilnCommand {
   return new KilnCommand('unpack')
     .description(
-      'Write the files of .rpm packages into a directory: verified, with modes, times, links and ' +
+      'Write the files of .rpm packages into a folder: verified, with modes, times, links and ' +
         'capabilities, owned by root. No script runs. A confined process reads the packages; ' +
-        'it can write only to the directory. Needs root.',
+        'it can write only to the folder. Needs root.',
     )
     .argument('<file...>', '.rpm files')
     .rows(UNPACK)

@@ -198,7 +198,7 @@ export function schemaCommand(caller: Caller): KilnCommand {
 
 const INSTALL = {
   directory: row(places.opened<string>('dir', path('results')), ROOTS, {
-    help: 'write the units to this directory, and do not tell systemd',
+    help: 'write the units to this folder, and do not tell systemd',
   }),
   enable: row(flag, ROOTS, { help: 'start the services with the host, and rotate logs daily' }),
   cron: row(places.opened<string>('file', path('result')), ROOTS, {
@@ -230,7 +230,7 @@ export function installCommand(caller: Caller): KilnCommand {
       }
       if (options.directory === undefined && !hasSystemd()) {
         throw new KilnError('E_NO_SYSTEMD', 'this host does not run systemd', {
-          hint: '`kiln service start` needs no systemd; --directory writes the unit files to a directory of yours',
+          hint: '`kiln service start` needs no systemd; --directory writes the unit files to a folder of yours',
         });
       }
       const services = await Promise.all(names.map((name) => readService(engine.paths, name)));

@@ -81,7 +81,7 @@ export const stateDirectory: Check = {
     );
     if (refused !== undefined) {
       const how = hasErrno(refused, 'EROFS') ? 'is read-only' : 'is not writable';
-      return fail(found, `${root} ${how}`, 'set KILN_STATE to a directory that can be written');
+      return fail(found, `${root} ${how}`, 'set KILN_STATE to a folder that can be written');
     }
     if (mount.options.includes('noexec')) {
       return fail(

@@ -42,7 +42,7 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
   EROFS: {
     code: 'E_READ_ONLY',
     reason: 'the file system is read-only',
-    hint: 'mount it writable, or name another directory in KILN_STATE',
+    hint: 'mount it writable, or name another folder in KILN_STATE',
   },
   EACCES: {
     code: 'E_PERMISSION',
@@ -86,13 +86,13 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
   },
   ENOTDIR: {
     code: 'E_PATH',
-    reason: 'a part of the path is not a directory',
+    reason: 'a part of the path is not a folder',
     hint: 'remove or rename what is in the way',
   },
   EISDIR: {
     code: 'E_PATH',
-    reason: 'it is a directory',
-    hint: 'name a file, or remove or rename the directory',
+    reason: 'it is a folder',
+    hint: 'name a file, or remove or rename the folder',
   },
   ELOOP: {
     code: 'E_PATH',
@@ -113,8 +113,8 @@ const ACTIONS: Readonly<Record<string, string>> = {
   fsync: 'write',
   link: 'link',
   lstat: 'look at',
-  mkdir: 'make the directory',
-  mkdtemp: 'make a directory',
+  mkdir: 'make the folder',
+  mkdtemp: 'make a folder',
   open: 'open',
   openat: 'open',
   openat2: 'open',

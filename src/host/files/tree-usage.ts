@@ -11,7 +11,7 @@ const MAX_TREE_DEPTH = 1000;
 
 export function checkTreeDepth(depth: number): void {
   if (depth <= MAX_TREE_DEPTH) return;
-  const what = `a tree has more than ${MAX_TREE_DEPTH} directories within directories`;
+  const what = `a tree has more than ${MAX_TREE_DEPTH} folders within folders`;
   throw new KilnError('E_TREE_DEPTH', what, {
     hint: 'what wrote it is at fault: remove the deep folders in the sandbox that made them',
   });

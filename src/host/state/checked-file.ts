@@ -153,7 +153,7 @@ function readIfThere(path: string): Buffer | undefined {
     return readFileSync(path);
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
-    if (hasErrno(error, 'EISDIR')) throw new DamagedFileError(path, 'it is a directory');
+    if (hasErrno(error, 'EISDIR')) throw new DamagedFileError(path, 'it is a folder');
     throw error;
   }
 }

@@ -78,5 +78,5 @@ export function renameOver(from: string, to: string): void {
 export function clearPlace(path: string): void {
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return;
   setAside(path);
-  tellDamage({ path, why: 'it is a directory', done: `it lies in ${asidePath(path)} now` });
+  tellDamage({ path, why: 'it is a folder', done: `it lies in ${asidePath(path)} now` });
 }

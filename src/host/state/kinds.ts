@@ -213,7 +213,7 @@ function damageOf(care: Care, path: string, isDirectory: boolean): DamagedFileEr
     if (care === 'image') checkTree(path.replace(/image\.json$/, 'tree'));
     if (care === 'header') checkHeader(path);
     if (care === 'checked when used' && isDirectory) {
-      throw new DamagedFileError(path, 'it is a directory');
+      throw new DamagedFileError(path, 'it is a folder');
     }
     return undefined;
   } catch (error) {
@@ -236,7 +236,7 @@ function checkTree(path: string): void {
 
 function checkHeader(path: string): void {
   if (!statSync(path, { throwIfNoEntry: false })?.isFile()) {
-    throw new DamagedFileError(path, 'it is a directory');
+    throw new DamagedFileError(path, 'it is a folder');
   }
   const entry = path.replace(/header\.rpm$/, 'package.json');
   const { header } = findRecord<{ readonly header?: string }>(entry).value ?? {};

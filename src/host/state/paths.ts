@@ -106,7 +106,7 @@ function realDirectory(path: string): string {
 
 function unusableStateError(root: string, why: string, cause?: unknown): KilnError {
   return new KilnError('E_STATE', `cannot keep kiln’s state in ${root}: ${why}`, {
-    hint: `name a directory in KILN_STATE, or leave it unset for ${DEFAULT_STATE}`,
+    hint: `name a folder in KILN_STATE, or leave it unset for ${DEFAULT_STATE}`,
     cause,
   });
 }
@@ -149,9 +149,9 @@ export function requireState(root: string): void {
     at = dirname(at);
     found = look(at);
   }
-  if (!found.isDirectory()) throw unusableStateError(root, `${at} is not a directory`);
+  if (!found.isDirectory()) throw unusableStateError(root, `${at} is not a folder`);
   if (at !== root && statfsSync(at).type === PROC_SUPER_MAGIC) {
-    throw unusableStateError(root, `no directory can be made in ${at}`);
+    throw unusableStateError(root, `no folder can be made in ${at}`);
   }
 }
 

@@ -88,7 +88,7 @@ export class LayerWriter {
     const name = pax?.get('path')?.toString('latin1') ?? header.name;
     const path = this.#normal(name);
     if (path === '/') {
-      if (header.type !== 'directory') throw hostileError('its file / is not a directory');
+      if (header.type !== 'directory') throw hostileError('its file / is not a folder');
       return this.#directory('/', header, lstatSync('/'));
     }
     const base = basename(path);
@@ -109,8 +109,7 @@ export class LayerWriter {
         const target = pax?.get('linkpath')?.toString('latin1') ?? header.linkname ?? '';
         const first = this.#normal(target);
         // Maybe one that the link's own name has just made.
-        if (find(first)?.isDirectory())
-          throw hostileError(`its hard link ${path} is of a directory`);
+        if (find(first)?.isDirectory()) throw hostileError(`its hard link ${path} is of a folder`);
         linkSync(bytes(first), bytes(path));
         return NOTHING;
       }

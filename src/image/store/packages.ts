@@ -281,7 +281,7 @@ async function unpackPart(
   for (const result of missing) {
     const tree = join(entryOf(result), 'tree');
     renameSync(join(root, result.job.into), tree);
-    if (!lstatSync(tree).isDirectory()) throw new TypeError(`${tree} is not a directory`);
+    if (!lstatSync(tree).isDirectory()) throw new TypeError(`${tree} is not a folder`);
   }
   const added: StoredPackage[] = [];
   await using _published = await acquireLock(publishLock(paths), { signal });

@@ -41,7 +41,7 @@ export async function readMembers(
     const { name, version, release } = rpm;
     const id = `${name}-${version}-${release}`;
     if (!/^[A-Za-z0-9_][^/\s\0]*$/.test(id)) {
-      throw notASourceError(path, 'has a name that cannot be that of a directory');
+      throw notASourceError(path, 'has a name that cannot be that of a folder');
     }
     const sha256 = await sha256Of(path);
     const other = members.get(id);

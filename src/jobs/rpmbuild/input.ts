@@ -88,10 +88,9 @@ async function checkSources(sources: string | undefined): Promise<void> {
   if (sources === undefined) return;
   const found = await stat(sources).catch(() => undefined);
   if (found?.isDirectory()) return;
-  const what =
-    found === undefined ? `there is no directory ${sources}` : `${sources} is not a directory`;
+  const what = found === undefined ? `there is no folder ${sources}` : `${sources} is not a folder`;
   throw new KilnError('E_BUILD_SOURCE', what, {
-    hint: '--sources names the directory with the files that the spec lists as Source and Patch',
+    hint: '--sources names the folder with the files that the spec lists as Source and Patch',
   });
 }
 
@@ -262,9 +261,9 @@ function specHint(end: Executed, source: BuildSource): string {
     const links = sources === undefined ? [] : files.filter((name) => isLink(join(sources, name)));
     const names = (links.length > 0 ? links : files).slice(0, NAMES).join(', ');
     if (links.length > 0) {
-      return `a Source or Patch is a link to what is not in the directory of --sources (${names}), and links are not followed out of it: put the file itself there`;
+      return `a Source or Patch is a link to what is not in the folder of --sources (${names}), and links are not followed out of it: put the file itself there`;
     }
-    return `a Source or Patch of the spec is missing (${names}): --sources names the directory that has it, such as \`--sources .\``;
+    return `a Source or Patch of the spec is missing (${names}): --sources names the folder that has it, such as \`--sources .\``;
   }
   const place = lines.find((line) => /^error: .*\bline \d+: /.test(line));
   if (place !== undefined) return `mend the spec: ${place.slice('error: '.length, 200)}`;

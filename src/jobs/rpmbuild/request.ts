@@ -148,7 +148,7 @@ export function addedRepository(
 
 function directory(path: string, written: string): string {
   if (statSync(foundAt(path), { throwIfNoEntry: false })?.isDirectory()) return path;
-  throw new KilnError('E_ARGUMENT', `--addrepo ${written}: there is no such directory`, {
+  throw new KilnError('E_ARGUMENT', `--addrepo ${written}: there is no such folder`, {
     hint: 'name a folder that has repodata/ (createrepo_c makes it), or a URL',
   });
 }

@@ -130,7 +130,7 @@ export async function isSealed(path: string): Promise<boolean> {
     throw new DamagedFileError(path, 'its digest is another one');
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return false;
-    if (hasErrno(error, 'EISDIR')) throw new DamagedFileError(path, 'it is a directory');
+    if (hasErrno(error, 'EISDIR')) throw new DamagedFileError(path, 'it is a folder');
     throw error;
   }
 }

@@ -171,7 +171,7 @@ async function packageMirrors(
   context: DownloadContext,
 ): Promise<Mirrors> {
   const { id, source } = repository;
-  if (source.kind === 'directory') throw new TypeError('a directory has no mirrors');
+  if (source.kind === 'directory') throw new TypeError('a folder has no mirrors');
   const access = accesses?.get(id);
   const state = await readState(stateDirectory(context.cache, repository));
   const usable = state !== undefined && Date.now() - state.checkedAt < MIRRORS_AGE;

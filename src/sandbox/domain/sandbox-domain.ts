@@ -123,7 +123,7 @@ export class SandboxDomain {
       }
       throw new KilnError('E_STATE', `cannot write to ${this.directory}`, {
         cause: error,
-        hint: 'make room there, or name another directory in KILN_STATE',
+        hint: 'make room there, or name another folder in KILN_STATE',
       });
     }
   }

@@ -171,7 +171,7 @@ export function requirePassable(directory: string): void {
     if ((statSync(path).mode & 0o001) === 0) {
       const what = `${path} is closed to other users, but sandboxes must pass it`;
       throw new KilnError('E_STATE_PRIVATE', what, {
-        hint: `chmod o+x ${path}, or set KILN_STATE to another directory`,
+        hint: `chmod o+x ${path}, or set KILN_STATE to another folder`,
       });
     }
     if (path === dirname(path)) return;

@@ -139,7 +139,7 @@ export function cronFile({ command, env }: KilnInvocation): string {
   ].join(' ');
   if (/[\n\r]/.test(line)) {
     throw new KilnError('E_STATE', 'a line of crontab(5) cannot hold a path with a line break', {
-      hint: 'keep KILN_STATE in a directory without one in its name, or use the systemd timer',
+      hint: 'keep KILN_STATE in a folder without one in its name, or use the systemd timer',
     });
   }
   return `# Written by \`kiln service install --cron\`: the logs in kiln services, every day.\n17 3 * * * root ${line.replaceAll('%', '\\%')}\n`;

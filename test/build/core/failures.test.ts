@@ -220,7 +220,7 @@ test.serial('a file that is not a source package is refused', async (t) => {
   }
 });
 
-test.serial('a result directory that cannot be written is named', async (t) => {
+test.serial('a result folder that cannot be written is named', async (t) => {
   const path = await sourcePackage(await state.fresh(), { name: 'plain' });
   const file = join(await state.fresh(), 'file');
   await writeFile(file, '');
@@ -238,7 +238,7 @@ test.serial('a result directory that cannot be written is named', async (t) => {
   t.regex(String(empty.stderr), /--resultdir.*a path cannot be empty/);
 });
 
-test.serial('a directory in place of a package is reported in the result', async (t) => {
+test.serial('a folder in place of a package is reported in the result', async (t) => {
   const path = await sourcePackage(await state.fresh(), { name: 'plain' });
   const resultDirectory = await state.fresh();
   const { stdout: arch } = await execa('uname', ['-m']);
@@ -254,7 +254,7 @@ test.serial('a directory in place of a package is reported in the result', async
   t.true((await readdir(resultDirectory)).includes('report.html'));
 });
 
-test.serial('links, pipes and directories among the packages give a warning', async (t) => {
+test.serial('links, pipes and folders among the packages give a warning', async (t) => {
   const secret = join(await state.fresh(), 'secret');
   await writeFile(secret, 'secret');
   const there = '/builddir/build/RPMS';
@@ -388,7 +388,7 @@ test.serial('a failed build names its report, and how to enter its sandbox', asy
   );
   t.regex(
     (await build('away', away, patch, join(directory, 'none-1.tar.gz'))).text,
-    /kiln: \S+\/none-1\.tar\.gz is not a directory/,
+    /kiln: \S+\/none-1\.tar\.gz is not a folder/,
   );
   const long = { name: 'long', preamble: `Source0: ${'n'.repeat(300)}` };
   const tooLong = await build('long', long, patch, sources);

@@ -278,7 +278,7 @@ test('the least recently used files of a cache go first, and no link is followed
   t.is((await stat(outside)).size, 50_000);
 });
 
-test.serial('one of two builds into one result directory is refused', async (t) => {
+test.serial('one of two builds into one result folder is refused', async (t) => {
   t.timeout(2 * MINUTE * PATIENCE);
   const resultDirectory = ownPath(await state.fresh());
   const path = await sourcePackage(await state.fresh(), { name: 'twice' });

@@ -232,7 +232,7 @@ test.serial('time limits end a step and its processes; ^C and kill -9 leave noth
   }
 });
 
-test.serial('an unwritable result directory is reported before anything is built', async (t) => {
+test.serial('an unwritable result folder is reported before anything is built', async (t) => {
   const folder = await workshop.folder({
     'it.yaml': `image: ${BUSYBOX}\nsteps: [echo ran]`,
     out: '',
@@ -245,7 +245,7 @@ test.serial('an unwritable result directory is reported before anything is built
   ]);
   t.is(run.exitCode, 125);
   t.is(String(run.stdout), '');
-  t.regex(String(run.stderr), /result directory/);
+  t.regex(String(run.stderr), /result folder/);
 });
 
 test.serial('--keep keeps the sandbox of a failed step, with its files', async (t) => {
@@ -281,7 +281,7 @@ test.serial('--keep keeps the sandbox of a failed step, with its files', async (
   await workshop.state.kiln(['kill', id]);
 });
 
-test.serial('a result directory takes one build at a time', async (t) => {
+test.serial('a result folder takes one build at a time', async (t) => {
   const folder = await workshop.folder({
     'slow.yaml': `image: ${BUSYBOX}\nsteps: ["echo begun; sleep 3"]\n`,
   });
@@ -301,7 +301,7 @@ test.serial('a result directory takes one build at a time', async (t) => {
   t.true((await readdir(out)).includes('result.json'));
 });
 
-test.serial('an artifact cannot replace the lock of a result directory', async (t) => {
+test.serial('an artifact cannot replace the lock of a result folder', async (t) => {
   const { stderr, result, resultDirectory } = await workshop.build({
     'it.yaml': `image: ${BUSYBOX}
 sandbox: { workdir: /tmp }

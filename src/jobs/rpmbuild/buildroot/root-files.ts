@@ -166,7 +166,7 @@ export async function readBuildLock(place: RecipePlace, path: string): Promise<B
   const lock = readLockFile(path, {
     schema: buildLockSchema,
     name: 'lock of a build',
-    hint: 'take the lock.json of a result directory of `kiln build`',
+    hint: 'take the lock.json of a result folder of `kiln build`',
   });
   const { boundLock } = await import('../../../image/given-lock.ts');
   const packages = await boundLock(place, path, lock.image.packages);

@@ -155,7 +155,7 @@ async function findPackages(
 function isFile(folder: number, name: Buffer, path: string): boolean {
   const stats = statAt(folder, name);
   if (stats?.isDirectory() === true)
-    throw notAPackageError(`${path}/${name}`, new Error('it is a directory'));
+    throw notAPackageError(`${path}/${name}`, new Error('it is a folder'));
   return stats?.isFile() === true;
 }
 

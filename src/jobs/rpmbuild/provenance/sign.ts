@@ -126,7 +126,7 @@ function openPackage(directory: number, file: string): number {
 
 function changedError(file: string, cause?: unknown): KilnError {
   return new KilnError('E_BUILD_OUTPUT', `${file} changed before it could be signed`, {
-    hint: 'nothing else may write to the result directory of a build that runs',
+    hint: 'nothing else may write to the result folder of a build that runs',
     cause,
   });
 }

@@ -161,7 +161,7 @@ export async function digestFiles(
     } catch (cause) {
       throw new KilnError('E_RESULTDIR', `${directory}/${path} cannot be read`, {
         cause,
-        hint: 'nothing else may write to the result directory of a build that runs',
+        hint: 'nothing else may write to the result folder of a build that runs',
       });
     }
   }

@@ -129,7 +129,7 @@ function checkParents(
   byPath: ReadonlyMap<string, PlannedFile>,
 ): void {
   if ((byPath.get('')?.type ?? 'directory') !== 'directory') {
-    throw rpmError('E_RPM_HOSTILE', 'its file / is not a directory');
+    throw rpmError('E_RPM_HOSTILE', 'its file / is not a folder');
   }
   const good = new Set<string>();
   for (const { relative, path } of files) {

@@ -189,7 +189,7 @@ export class PackageWriter implements CpioVisitor {
       if (!hasErrno(cause, 'EEXIST')) throw cause;
       throw rpmError('E_RPM_HOSTILE', `${showName(file.path)} is already in the destination`, {
         cause,
-        hint: 'unpack into an empty directory',
+        hint: 'unpack into an empty folder',
       });
     }
   }
@@ -240,6 +240,6 @@ function makeOrFind(path: string | Buffer, mode: number, relative: string): bool
   } catch (error) {
     if (!hasErrno(error, 'EEXIST')) throw error;
     if (lstatSync(path).isDirectory()) return false;
-    throw rpmError('E_RPM_HOSTILE', `/${showName(relative)} is not a directory in the destination`);
+    throw rpmError('E_RPM_HOSTILE', `/${showName(relative)} is not a folder in the destination`);
   }
 }
