@@ -215,7 +215,7 @@ export async function runAndReport(
       warning: (warning) => printWarning(warning, caller.stderr),
     };
     const report = await run(engine, image, request, hooks, timeline);
-    announce(report, options, caller);
+    announce(report, options, it, caller);
     await tellRefusals(report, request, options, caller);
     const describe = (status: number) =>
       resultOfRun({ request, exitStatus: status, renamed: engine.renamed }, report);
@@ -249,9 +249,9 @@ export function resultsPlace(request: ResultsPlace, error: unknown): ResultsPlac
   return isUsable ? request : { caller: request.caller };
 }
 
-function announce(report: RunReport, options: RunOptions, caller: Caller): void {
+function announce(report: RunReport, options: RunOptions, it: KilnCommand, caller: Caller): void {
   if (report.limitHit !== null) {
-    caller.stderr.say(`kiln: ${limitText(report.limitHit, options)}\n`);
+    caller.stderr.say(`kiln: ${limitText(report.limitHit, options, (name) => it.isGiven(name))}\n`);
   }
   caller.exitStatus = commandStatus(report.end);
   if (report.failure !== undefined) {

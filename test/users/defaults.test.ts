@@ -99,6 +99,16 @@ test.serial('an option wins, then the environment, the userâ€™s file, and rootâ€
   t.is(option.exitCode, 0, String(option.stderr));
 });
 
+test.serial('a command that a default has ended is told whose time it was', async (t) => {
+  const { user, own } = t.context;
+  put(own, 'defaults: { timeout: 1s }\n', USER.uid);
+  const told = await user(['run', '-r', 'busybox', '--', 'sleep', '60']);
+  t.is(told.exitCode, 124);
+  t.regex(String(told.stderr), /\(timeout of kiln\.yaml: `kiln config show` tells which\)/);
+  const given = await user(['run', '-r', 'busybox', '--timeout', '1s', '--', 'sleep', '60']);
+  t.regex(String(given.stderr), /was reached \(--timeout\)/);
+});
+
 test.serial('shells, builds and services use the default image as well', async (t) => {
   const { config, own, user, root } = t.context;
   writeConfig(config, 'defaults: { image: nowhere, timeout: 1s, memory: 99M }\n');

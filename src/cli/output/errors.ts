@@ -92,14 +92,17 @@ export function commandStatus(end: CommandEnd): number {
   return end.exitCode ?? KILN_FAILED;
 }
 
-/** @param limit one that a command has hit, as the API says it too */
+/** @param limit one that a command has hit, as the API says it too @param isGiven whether the caller gave an option */
 export function limitText(
   limit: string,
   { timeout = 0, stallTimeout = 0 }: TimeLimits,
+  isGiven: (name: string) => boolean = () => true,
 ): string | undefined {
+  const from = (name: string, flag: string) =>
+    isGiven(name) ? `--${flag}` : `${flag} of kiln.yaml: \`kiln config show\` tells which`;
   const texts: Readonly<Record<string, string>> = {
-    timeout: `the command was ended after ${timeout / 1000} s: the time limit was reached (--timeout)`,
-    stall: `the command was ended: it wrote nothing for ${stallTimeout / 1000} s (--stall-timeout)`,
+    timeout: `the command was ended after ${timeout / 1000} s: the time limit was reached (${from('timeout', 'timeout')})`,
+    stall: `the command was ended: it wrote nothing for ${stallTimeout / 1000} s (${from('stallTimeout', 'stall-timeout')})`,
     memory: 'the kernel killed a process: the memory limit was reached (--memory)',
     pids: 'the command could not start a process: the limit was reached (--pids)',
     disk: 'a file system of the sandbox is full: the disk limit was reached (--disk)',
