@@ -1,5 +1,5 @@
 import { Argument } from 'commander';
-import { listJobs, titleOf } from '../detached/record.ts';
+import { type ListedJob, listJobs, titleOf } from '../detached/record.ts';
 import { type StatePaths, statePaths } from '../host/state/paths.ts';
 import { seesHost } from '../image/host.ts';
 import { visibleImages } from '../image/store/images.ts';
@@ -63,20 +63,11 @@ const LISTS: Readonly<
       ...images.map(({ manifest: { id, name } }) => [id.slice(0, 12), `image ${name}`] as const),
     ];
   },
-  // Jobs as well: attach, wait, logs and exec take both.
-  sandbox: async (paths, { user }) => {
-    const sandboxes = await listSandboxes(paths, { owner: user });
+  sandbox: async (paths, { user }) => sandboxesAndJobs(paths, user, await listJobs(paths, user)),
+  live: async (paths, { user }) => {
     const jobs = await listJobs(paths, user);
-    return [
-      ...sandboxes
-        .filter(({ state }) => state !== 'parked')
-        .flatMap(({ id, state, record }) =>
-          [id, record.name ?? []]
-            .flat()
-            .map((word) => [word, about(state, record.command)] as const),
-        ),
-      ...jobs.map(({ state, record }) => [titleOf(record), about(state, record.command)] as const),
-    ];
+    const live = jobs.filter(({ state }) => state === 'running');
+    return await sandboxesAndJobs(paths, user, live);
   },
   snapshot: async (paths, { user }) =>
     (await listSnapshots(paths, user)).map(({ id, record }) => [
@@ -91,6 +82,27 @@ const LISTS: Readonly<
   service: async (paths, { user }) =>
     user === undefined ? (await serviceNames(paths)).map((name) => [name, 'service']) : [],
 };
+
+/** Jobs as well: commands for sandboxes take both. */
+async function sandboxesAndJobs(
+  paths: StatePaths,
+  user: Caller['user'],
+  jobs: readonly ListedJob[],
+): Promise<Suggestion[]> {
+  const sandboxes = await listSandboxes(paths, { owner: user });
+  return [
+    ...sandboxes
+      .filter(({ state }) => state !== 'parked')
+      .flatMap(({ id, state, record }) =>
+        [id, record.name ?? []].flat().map((word) => [word, about(state, record.command)] as const),
+      ),
+    // A name is known to its own user alone.
+    ...jobs.map(({ state, record }) => {
+      const word = record.owner === user?.uid ? titleOf(record) : record.id;
+      return [word, about(state, record.command)] as const;
+    }),
+  ];
+}
 
 function about(state: string, command: readonly string[] = []): string {
   return [state, ...command].join(' ').slice(0, 60);

@@ -20,6 +20,8 @@ export interface OptionDescription {
 export interface NamedValue {
   readonly name: string;
   readonly choices: readonly string[];
+  /** What has ended is not meant. */
+  readonly isLive?: boolean;
 }
 
 interface ValueDescription extends NamedValue {
@@ -64,6 +66,7 @@ export function describe(
       help: argument.description,
       isVariadic: argument.variadic,
       choices: argument.argChoices ?? [],
+      isLive: LIVE.has(words.join(' ')),
     })),
     options: help
       .visibleOptions(command)
@@ -151,7 +154,18 @@ export function withSubcommands(command: CommandDescription): CommandDescription
   return [command, ...command.commands.flatMap(withSubcommands)];
 }
 
-export const LISTED = ['image', 'recipe', 'sandbox', 'snapshot', 'service', 'profile'] as const;
+/** Commands for sandboxes and jobs that have not ended. */
+const LIVE: ReadonlySet<string> = new Set(['exec', 'kill', 'stop', 'stats', 'top', 'attach']);
+
+export const LISTED = [
+  'image',
+  'recipe',
+  'sandbox',
+  'live',
+  'snapshot',
+  'service',
+  'profile',
+] as const;
 export type Listed = (typeof LISTED)[number];
 
 /** What may be a file of the host as well. */
@@ -197,6 +211,7 @@ export function valueKind(value: NamedValue): ValueKind {
   const [word = ''] = /[a-z]+/.exec(name.toLowerCase()) ?? [];
   if (name === 'name=file' || choices.length > 0) return 'text';
   const kind = KINDS[word] ?? (TEXTS.has(word) ? 'text' : undefined);
+  if (kind === 'sandbox' && value.isLive === true) return 'live';
   if (kind !== undefined) return kind;
   throw new Error(`src/cli/reference/describe.ts does not say what a value called ${name} is`);
 }
