@@ -34,14 +34,14 @@ install_tree() {
   for name in koffi openpgp; do cp -rL "$modules/$name" "$lib/node_modules/$name"; done
   # What is for browsers, for compilers of TypeScript, for another C library, and what koffi is compiled with where no
   # binary fits.
-  for name in vendor doc lib src/koffi/src src/koffi/CMakeLists.txt cnoke.cjs CHANGELOG.md; do
+  for name in vendor doc lib src/koffi/src/abi src/koffi/src/trampolines.cjs src/koffi/CMakeLists.txt cnoke.cjs CHANGELOG.md; do
     rm -rf "$lib/node_modules/koffi/${name:?}"
   done
   rm -rf "$lib"/node_modules/openpgp/dist/lightweight "$lib"/node_modules/openpgp/lightweight \
     "$lib"/node_modules/openpgp/dist/types "$lib"/node_modules/@koromix/*/musl_*
   rm "$lib"/node_modules/openpgp/dist/openpgp.* "$lib"/node_modules/openpgp/dist/node/*.map \
     "$lib"/node_modules/openpgp/dist/node/openpgp.cjs "$lib"/node_modules/openpgp/dist/node/openpgp.min.mjs
-  find "$lib/node_modules" -name '*.d.ts' -delete
+  find "$lib/node_modules" '(' -name '*.d.ts' -o -name '*.cc' -o -name '*.hh' -o -name '*.inc' -o -name '*.S' ')' -delete
   for unit in kiln.service kiln.socket; do
     sed -e 's,/opt/kiln,/usr/lib/kiln,' -e 's/^\[Unit\]$/[Unit]\nDocumentation=man:kiln(1)/' -e 's/^SocketMode=.*/SocketMode=0660\nSocketGroup=kiln/' \
       "$source/units/$unit" >"$tree/usr/lib/systemd/system/$unit"
