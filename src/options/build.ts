@@ -8,7 +8,7 @@ import { SIZES, TIMES } from './measures.ts';
 import { count, size as sizes } from './numbers.ts';
 import { hostPath, opened } from './places.ts';
 import { row, type ValuesOf } from './row.ts';
-import { every, NETWORK, path, root, setting } from './rules.ts';
+import { areListed, every, NETWORK, path, root, setting } from './rules.ts';
 import {
   allowHost,
   allowHostWrite,
@@ -170,8 +170,8 @@ export const BUILD = {
       kind: 'setting',
       setting: 'users.egress, and --egress HOST for what the build may reach',
       // --egress has a rule of its own; without it, --network decides.
-      allows: (_, { networks }, { egress, network }) =>
-        (Array.isArray(egress) && egress.length > 0) || networks.some((name) => name === network),
+      allows: (_, policy, { egress, network }) =>
+        (Array.isArray(egress) && egress.length > 0) || areListed(network, policy),
     },
     {
       help: `allow the network during the build, or only in these phases: ${NETWORK_PHASES.join(', ')}`,

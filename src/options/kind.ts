@@ -33,6 +33,8 @@ export interface Kind<Value = unknown> {
   readonly word?: (asked: unknown) => string | undefined;
   /** A word has several values. */
   readonly lists?: true;
+  /** Several words are one text, with spaces between them. */
+  readonly joins?: true;
   /** A word has a name and what it stands for: all of them are one record, as in the API's JSON. */
   readonly pairs?: true;
   readonly choices?: readonly string[];

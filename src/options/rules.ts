@@ -129,11 +129,16 @@ export const EGRESS = setting('egress', (value, policy) =>
   every<string>(value, (host) => isOpenHost(host, policy)),
 );
 
-/** A network's name, without settings that could take another one's address. */
+/** Networks by their names, without settings that could take another one's address. */
+export function areListed(value: unknown, { networks }: Pick<Allowances, 'networks'>): boolean {
+  return String(value)
+    .split(/\s+/)
+    .every((name) => networks.includes(name));
+}
+
 export const NETWORK = setting(
   'networks',
-  (value, { networks }) =>
-    value === 'private' || value === 'none' || networks.some((name) => name === value),
+  (value, policy) => value === 'private' || value === 'none' || areListed(value, policy),
 );
 
 /** Below it, ports are for root (ip_unprivileged_port_start). */

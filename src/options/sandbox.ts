@@ -200,7 +200,7 @@ export const SANDBOX = {
   }),
   hostname: row(texts.hostname, 'open', { help: 'give the sandbox this host name' }),
   network: row(texts.network, NETWORK, {
-    help: 'choose the network: private or none (loopback only), host, or a libvirt network as NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC] (without an address DHCP gives one)',
+    help: 'choose the network: private or none (loopback only), host, or a libvirt network as NAME[,address=IP/PREFIX][,gateway=IP][,mac=MAC] and more, several times (without an address DHCP gives one); see docs/networks.md',
     usual: 'private',
     defaults: ['run', 'shell'],
   }),

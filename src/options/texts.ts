@@ -8,6 +8,7 @@ import {
   type LibvirtNetwork,
   parseLibvirtNetwork,
   parsePublish,
+  type SandboxNetwork,
 } from '../sandbox/policy/network.ts';
 import { parseCapability } from '../sandbox/policy/specification.ts';
 import { type Kind, needed } from './kind.ts';
@@ -86,15 +87,24 @@ function checked(term: string, check: (word: string) => unknown): Kind<string> {
 
 export const label = checked('label', parseLabelRequest);
 
-/** @throws InvalidArgumentError */
-export function networkOf(word: string): 'private' | 'host' | LibvirtNetwork {
-  if (word === 'private' || word === 'none') return 'private';
-  return word === 'host'
-    ? word
-    : needed(
-        parseLibvirtNetwork(word),
-        'not a network: write NAME, or NAME,address=192.168.122.7/24,gateway=192.168.122.1.',
-      );
+const HOW = 'write NAME, or NAME,address=192.168.122.7/24,gateway=192.168.122.1';
+
+/** Several of libvirt's have spaces between them. @throws InvalidArgumentError */
+export function networkOf(text: string): SandboxNetwork {
+  const words = text.split(/\s+/);
+  const alone = words.find((word) => word === 'private' || word === 'none' || word === 'host');
+  if (alone !== undefined) {
+    const kind = alone === 'host' ? alone : 'private';
+    return needed(words.length === 1 ? kind : undefined, `${alone} goes with no other network.`);
+  }
+  return words.map(networkNamed);
 }
 
-export const network = checked('network', networkOf);
+/** @throws InvalidArgumentError */
+export function networkNamed(word: string): LibvirtNetwork {
+  const network = parseLibvirtNetwork(word);
+  if (typeof network === 'object') return network;
+  throw new InvalidArgumentError(`${network || 'not a network'}: ${HOW}.`);
+}
+
+export const network: Kind<string> = { ...checked('network', networkOf), joins: true };

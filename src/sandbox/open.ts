@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { Owner } from '../artifacts/destination.ts';
+import { defined } from '../defined.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
 import { lockUnlessHeld } from '../host/files/flock.ts';
@@ -21,19 +22,14 @@ import { newScratch } from './domain/written.ts';
 import { labelOperation, labelsInside } from './labels/labels.ts';
 import { relabelSources } from './labels/relabel.ts';
 import { requirePolicy } from './labels/selinux.ts';
-import {
-  INTERFACE,
-  type LeasedAddress,
-  type LeaseRequest,
-  leaseAddress,
-} from './network/dhcp-client.ts';
+import { giveAddresses, interfacesOf } from './network/addresses.ts';
+import type { LeasedAddress, LeaseRequest } from './network/dhcp-client.ts';
 import { type BindOwners, planFilesystem, procOperations } from './policy/filesystem.ts';
 import { refuseHostWrites } from './policy/host-write.ts';
 import { requireLayer } from './policy/layers.ts';
-import { randomMac } from './policy/network.ts';
+import { randomMac, type SandboxNetwork } from './policy/network.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
 import { encodeRequest } from './wire/codec.ts';
-import type { Parts } from './wire/table.ts';
 
 export interface SandboxUse {
   readonly user: Owner;
@@ -41,6 +37,7 @@ export interface SandboxUse {
   readonly command?: readonly string[];
   readonly name?: string | undefined;
   readonly signal?: AbortSignal | undefined;
+  readonly onLease?: LeaseRequest['onLease'];
 }
 
 export async function openSandbox(
@@ -50,7 +47,7 @@ export async function openSandbox(
 ): Promise<FilledSandbox> {
   const asked = {
     ...withinShare(wanted, host.owner),
-    network: knownInterface(wanted.network),
+    network: knownInterfaces(wanted.network),
   };
   const sandbox = await takeSandbox(host, asked, use.signal);
   try {
@@ -58,7 +55,7 @@ export async function openSandbox(
     await limitSandbox(sandbox.ground, specification);
     if (specification.boot) sandbox.ground.delegate(sandbox.range.base);
     const owners = { ...use, groups: host.owner?.groups ?? [] };
-    return await fillSandbox(sandbox, specification, owners, use.signal);
+    return await fillSandbox(sandbox, specification, owners, use);
   } catch (error) {
     await sandbox.destroy();
     throw error;
@@ -111,10 +108,10 @@ function withinShare(
   };
 }
 
-/** Gives the interface an Ethernet address, because libvirt would not tell which one it chose. */
-function knownInterface(network: SandboxSpecification['network']): SandboxSpecification['network'] {
-  if (typeof network === 'string' || network.mac !== undefined) return network;
-  return { ...network, mac: randomMac() };
+/** Gives each interface an Ethernet address, because libvirt would not tell which one it chose. */
+function knownInterfaces(network: SandboxNetwork): SandboxNetwork {
+  if (typeof network === 'string') return network;
+  return network.map((each) => ({ ...each, mac: each.mac ?? randomMac() }));
 }
 
 async function takeSandbox(
@@ -221,7 +218,7 @@ export async function reopenSandbox(host: SandboxHost, id: string, rollsBack = f
 export interface FilledSandbox {
   readonly domain: SandboxDomain;
   readonly facts: SandboxFacts;
-  readonly lease?: LeasedAddress | undefined;
+  readonly leases?: readonly LeasedAddress[];
 }
 
 /**
@@ -233,33 +230,36 @@ export async function fillSandbox(
   domain: SandboxDomain,
   specification: SandboxSpecification,
   owners: BindOwners,
-  signal?: AbortSignal,
+  { onLease, signal }: Pick<LeaseRequest, 'onLease' | 'signal'> = {},
 ): Promise<FilledSandbox> {
-  let lease: LeasedAddress | undefined;
+  const leases: LeasedAddress[] = [];
   try {
     using _ = span('fill the sandbox');
     const { labels } = domain.record;
     const label = labelOperation(labels);
-    const asks = leaseRequest(specification);
-    const fixed = fixedAddress(specification);
-    // libvirt gives it to a container before its init runs.
-    const isUnset = fixed !== undefined && domain.ground.machine !== undefined;
+    const interfaces = interfacesOf(specification.network);
+    const isUnset = domain.ground.machine !== undefined;
     // Check before any label on the host changes.
     if (labels !== undefined) refuseHostWrites(domain.paths, specification, owners.caller);
     await relabelSources(specification, labels);
     const rules = specification.nested ? [] : procOperations();
     const prepare = domain.prepared ? undefined : encodeRequest('prepare', [...label, ...rules]);
-    const isSent = asks !== undefined || isUnset;
+    const isSent = interfaces.some(({ network }) => network.dhcp || isUnset);
     if (isSent && prepare !== undefined) await domain.prepare(prepare);
     const control = new SandboxControl(domain.channel);
-    if (asks !== undefined) lease = await leaseAddress(control, { ...asks, signal });
-    if (isUnset) await control.setAddress(INTERFACE, fixed);
+    const { hostname } = specification;
+    const how = { hostname, onLease, signal };
+    const addresses = await giveAddresses(control, interfaces, isUnset, leases, how);
+    if (addresses.length > 0) domain.describe({ addresses });
     using plan = planFilesystem(
       specification,
       { range: domain.range, initPid: domain.channel.initPid },
       owners,
       domain.paths,
-      lease ?? fixed ?? {},
+      {
+        ...defined({ address: addresses[0]?.address }),
+        nameServers: leases.flatMap(({ nameServers }) => nameServers),
+      },
     );
     const { sources } = plan;
     // Listen before sending: an init that could not prepare sends the reason and hangs up.
@@ -292,26 +292,10 @@ export async function fillSandbox(
       labels,
       around: await domain.ground.around(),
     });
-    return { domain, facts, lease };
+    return { domain, facts, leases };
   } catch (error) {
-    lease?.close();
+    for (const lease of leases) lease.close();
     await domain.destroy();
     throw error;
   }
-}
-
-function leaseRequest({ network, hostname }: SandboxSpecification): LeaseRequest | undefined {
-  if (typeof network === 'string' || network.dhcp === false) return undefined;
-  if (network.address !== undefined || network.mac === undefined) return undefined;
-  return { mac: network.mac, hostname };
-}
-
-/** As the init takes it. The mask is for machines, which have no addresses of IPv6. */
-function fixedAddress({ network }: SandboxSpecification): Parts<'address'> | undefined {
-  if (typeof network === 'string' || network.address === undefined) return undefined;
-  const { address: given, gateway = '0.0.0.0' } = network;
-  const [address = '', prefix] = given.split('/');
-  const mask = Buffer.alloc(4);
-  mask.writeUInt32BE((2 ** 32 - 2 ** (32 - Number(prefix))) >>> 0);
-  return { address, mask: [...mask].join('.'), gateway };
 }

@@ -122,7 +122,7 @@ test.serial('an address and DHCP together are refused', async (t) => {
     'true',
   );
   t.is(exitCode, 125);
-  t.regex(String(stderr), /NAME,dhcp or NAME,address=/);
+  t.regex(String(stderr), /either dhcp, or an IPv4 address and its routes: write NAME/);
 });
 
 test.serial(

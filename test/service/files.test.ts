@@ -149,6 +149,31 @@ dhcp=true
 source=default
 mac=52:54:00:12:34:56
 
+[network.1]
+dhcp=false
+source=lan
+addresses=2
+routes=2
+
+[network.1.address.0]
+primary=10.0.0.2
+prefix=24
+broadcast=10.0.0.255
+
+[network.1.address.1]
+primary=fd00::2
+prefix=64
+
+[network.1.route.0]
+prefix=0
+gateway=10.0.0.1
+target=0.0.0.0
+
+[network.1.route.1]
+prefix=16
+gateway=10.0.0.9
+target=10.7.0.0
+
 [security]
 label=system_u:system_r:svirt_lxc_net_t:s0
 dynamic=true
@@ -162,17 +187,25 @@ dynamic=true
       user: '33',
       mounts: [{ source: '/srv/web', target: '/srv/data' }],
       tmpfs: [{ target: '/mnt/ram', size: 1024 }],
-      network: { name: 'default', mac: '52:54:00:12:34:56' },
+      network: [
+        { name: 'default', mac: '52:54:00:12:34:56' },
+        {
+          name: 'lan',
+          address: ['10.0.0.2/24', 'fd00::2/64'],
+          gateway: '10.0.0.1',
+          route: '10.7.0.0/16%10.0.0.9',
+        },
+      ],
       label: 'dynamic:system_u:system_r:svirt_lxc_net_t:s0',
     });
     const image = '[mount.3]\ntype=GVirSandboxConfigMountHostImage\ntarget=/srv/image\nsource=/x\n';
-    const second = '[network.1]\nsource=other\n';
+    const second = '[network.2]\nsource=other\n[network.2.route.0]\ngateway=192.0.2.1\n';
     await writeFile(path, `${await readFile(path, 'utf8')}\n${image}\n${second}`);
     await t.throwsAsync(readOldSandbox(path), {
       code: 'E_OLD_SANDBOX',
       message: `${path} has what a service cannot have
   mount.3: a mount of type HostImage at /srv/image
-  network.1: a service has one network`,
+  network.2: either dhcp, or an IPv4 address and its routes`,
     });
     await writeFile(path, 'image: not-old\n');
     await t.throwsAsync(readOldSandbox(path), { code: 'E_OLD_SANDBOX' });

@@ -252,7 +252,7 @@ test.serial('a clone does not get what must be unique: address, gateway, MAC, po
   t.regex(String(stderr), /net1’s network\.address, network\.gateway, network\.mac/);
   t.regex(String(stderr), /net2 publishes no port/);
   const [listed] = JSON.parse(await ok('list', '--json', 'net2'));
-  t.deepEqual(listed.definition.network, { name: 'lan', dhcp: true, peers: true });
+  t.deepEqual(listed.definition.network, { name: 'lan', peers: true });
   t.deepEqual(listed.definition.publish, []);
   const own = ['-N', 'lan,address=192.168.122.8/24', '-p', '8082:80'];
   const given = await service('clone', 'net1', 'net3', ...own);

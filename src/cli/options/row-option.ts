@@ -24,6 +24,7 @@ export class RowOption extends Option {
     const read = (text: string) => kind.read(text, from);
     if (kind.pairs) this.#pair(read);
     else if (many) this.#repeat(read);
+    else if (kind.joins) this.#join(read, usual);
     else this.argParser(read).default((variable && from.env[variable]) || usual, usually);
     if (preset !== undefined) this.preset(preset);
     if (kind.choices !== undefined) this.argChoices = [...kind.choices];
@@ -41,6 +42,13 @@ export class RowOption extends Option {
       if (value === undefined) return before;
       return lists && Array.isArray(value) ? [...before, ...value] : [...before, value];
     }).default([], 'none');
+  }
+
+  /** The first word takes the place of what is usual. */
+  #join(read: Parse, usual: unknown): void {
+    this.argParser((text: string, before: unknown) => {
+      return before === undefined || before === usual ? read(text) : read(`${before} ${text}`);
+    }).default(usual);
   }
 
   /** Each word has a name and a value: they are one record. */

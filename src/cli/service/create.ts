@@ -12,7 +12,12 @@ import { path, ROOTS } from '../../options/rules.ts';
 import { allowHost, allowHostWrite, env, image, quiet, SANDBOX } from '../../options/sandbox.ts';
 import { knownKeys } from '../../recipe/problem.ts';
 import type { WantedBind } from '../../sandbox/policy/specification.ts';
-import { type ServiceFile, serviceSchema } from '../../service/definition/definition.ts';
+import {
+  type NetworkFile,
+  oneOrMore,
+  type ServiceFile,
+  serviceSchema,
+} from '../../service/definition/definition.ts';
 import { readOldSandbox, readServiceFile } from '../../service/definition/definition-file.ts';
 import { changeService } from '../../service/lifecycle/change-service.ts';
 import { cloneService, createService } from '../../service/lifecycle/create.ts';
@@ -58,7 +63,7 @@ const CREATE = {
   allowHost: allowHost(),
   allowHostWrite: allowHostWrite(),
   network: network(
-    'add an interface on a libvirt network; options: dhcp, or address=IP/PREFIX and gateway=IP; mac=MAC, filter=NAME,filter.VARIABLE=VALUE, peers',
+    'add an interface on a libvirt network; options: dhcp, or address=IP/PREFIX, gateway=IP and route=NETWORK/PREFIX%GATEWAY; mac=MAC, filter=NAME,filter.VARIABLE=VALUE, peers',
   ),
   hostname: row(text('name'), ROOTS, {
     help: 'give the service this host name; by default its name',
@@ -170,8 +175,8 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
       command: some(argv),
       user,
       hostname,
+      network: oneOrMore<NetworkFile>(network),
       environment: Object.keys(env).length > 0 ? env : undefined,
-      network,
       mounts: some(mount),
       tmpfs: some(tmpfs),
       'allow-host-write': allowHostWrite,
@@ -197,7 +202,10 @@ export function cloneCommand(caller: Caller): KilnCommand {
     .examples('kiln service clone apache1 apache2 --publish 8082:80')
     .action(async (from: string, name: string, options: ValuesOf<typeof CLONE>) => {
       await using engine = caller.openEngine();
-      const changes = defined({ publish: some(options.publish), network: options.network });
+      const changes = defined({
+        publish: some(options.publish),
+        network: oneOrMore<NetworkFile>(options.network),
+      });
       const left = await cloneService(engine.paths, from, name, changes);
       caller.stdout.say(`${name}: ${instanceFiles(engine.paths, name).definition}\n`);
       if (left.includes('publish')) {

@@ -3,6 +3,7 @@ import { count } from '../../options/numbers.ts';
 import { row, type ValuesOf } from '../../options/row.ts';
 import { ROOTS } from '../../options/rules.ts';
 import { formatPublish } from '../../sandbox/policy/network.ts';
+import { networksFile } from '../../service/definition/definition.ts';
 import { instanceFiles, readService, serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices, serviceState } from '../../service/list-services.ts';
 import { followLog, readLog } from '../../service/log-file.ts';
@@ -34,7 +35,10 @@ export function listCommand(caller: Caller): KilnCommand {
           name,
           file: instanceFiles(engine.paths, name).definition,
           image: service?.image,
-          definition: service?.definition,
+          definition: service && {
+            ...service.definition,
+            network: networksFile(service.definition),
+          },
           problem: problem?.message,
           status,
           outcome,

@@ -1,27 +1,27 @@
 import { defined, some } from '../../defined.ts';
-import { type Kind, needed, text } from '../../options/kind.ts';
+import { type Kind, text } from '../../options/kind.ts';
 import { row, type ValuesOf } from '../../options/row.ts';
 import { ROOTS } from '../../options/rules.ts';
 import { LIMITS, SANDBOX, SANDBOX_LIMITS } from '../../options/sandbox.ts';
 import * as texts from '../../options/texts.ts';
 import { keysOfValues } from '../../options/yaml.ts';
-import { parseNetwork, type ServiceFile } from '../../service/definition/definition.ts';
+import {
+  type NetworkFile,
+  networkFile,
+  type ServiceFile,
+} from '../../service/definition/definition.ts';
 
 export function publish(help: string) {
   return row(texts.publish, ROOTS, { help, many: true, short: 'p' });
 }
 
-const interfaceOf: Kind<NonNullable<ServiceFile['network']>> = {
+const interfaceOf: Kind<NetworkFile> = {
   term: 'name[,option…]',
-  read: (word) =>
-    needed(
-      parseNetwork(word),
-      'write it as NAME,dhcp or NAME,address=192.168.122.7/24,gateway=192.168.122.1.',
-    ),
+  read: (word) => networkFile(texts.networkNamed(word)),
 };
 
 export function network(help: string) {
-  return row(interfaceOf, ROOTS, { help, short: 'N' });
+  return row(interfaceOf, ROOTS, { help, many: true, short: 'N' });
 }
 
 /** What `kiln service set` changes as well. */

@@ -128,7 +128,8 @@ function networkLayer(
   }
   if (network === 'private') return on('net-namespace', 'own, with nothing but lo');
   if (network === 'host') return off('net-namespace', 'the host’s, as asked for');
-  return on('net-namespace', `own, on libvirt’s network ${network.name}`);
+  const names = network.map(({ name }) => name).join(', ');
+  return on('net-namespace', `own, on libvirt’s network ${names}`);
 }
 
 function labelLayer(label: LabelRequest): PlannedLayer {

@@ -4,7 +4,10 @@ import type { SandboxOptions } from '../../options/sandbox.ts';
 
 /** What of a request is not done for machines yet, as its words have it. */
 const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])[] = [
-  ['an IPv6 address', ({ network }) => /,address=[^,/]*:/.test(network)],
+  ['an IPv6 address', ({ network }) => /,address=[^,/ ]*:/.test(network)],
+  ['route=', ({ network }) => network.includes(',route=')],
+  ['a second address', ({ network }) => /,address=.*,address=/.test(network)],
+  ['a second network', ({ network }) => network.includes(' ')],
   ['--publish', ({ publish }) => publish.length > 0],
   ['--profile nested', ({ profile }) => profile === 'nested'],
   ['a bind with cow', ({ binds }) => binds.some(({ cow }) => cow === true)],

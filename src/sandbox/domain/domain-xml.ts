@@ -1,8 +1,6 @@
-import { isIP, isIPv6 } from 'node:net';
 import { totalmem } from 'node:os';
-import { KilnError } from '../../errors.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
-import type { LibvirtNetwork } from '../policy/network.ts';
+import { type LibvirtNetwork, type SandboxNetwork, versionOf } from '../policy/network.ts';
 import { INIT_PATH } from './skeleton.ts';
 
 export interface DomainOptions {
@@ -11,7 +9,7 @@ export interface DomainOptions {
   readonly skeleton: string;
   readonly socketDirectory: string;
   readonly range: IdRange;
-  readonly network: 'private' | 'host' | LibvirtNetwork;
+  readonly network: SandboxNetwork;
   readonly context?: string;
 }
 
@@ -22,28 +20,21 @@ export function escapeXml(text: string): string {
 function networkXml(network: DomainOptions['network']): { features: string; devices: string } {
   if (network === 'private') return { features: '<privnet/>', devices: '' };
   if (network === 'host') return { features: '', devices: '' };
-  if (!/^[\w.-]+$/.test(network.name)) {
-    throw new KilnError('E_ARGUMENT', `not the name of a libvirt network: ${network.name}`, {
-      hint: '`virsh net-list` shows the names',
-    });
-  }
-  return { features: '<privnet/>', devices: interfaceXml(network) };
+  return { features: '<privnet/>', devices: network.map((each) => interfaceXml(each)).join('') };
 }
 
-/** How libvirt gives a container its address; in a machine it cannot. */
-function addressXml({ address, gateway }: LibvirtNetwork): string {
-  if (address === undefined) return '';
-  const [ip = '', prefix] = address.split('/');
-  if (isIP(ip) === 0 || !/^\d{1,3}$/.test(prefix ?? '')) {
-    throw new KilnError('E_ARGUMENT', `not an address with its prefix: ${address}`, {
-      hint: 'write it as 192.168.122.7/24',
-    });
-  }
-  const [family, any] = isIPv6(ip) ? ['ipv6', '::'] : ['ipv4', '0.0.0.0'];
-  const route =
-    gateway &&
-    `<route family='${family}' address='${any}' prefix='0' gateway='${escapeXml(gateway)}'/>`;
-  return `<ip address='${ip}' family='${family}' prefix='${prefix}'/>${route ?? ''}`;
+/** How libvirt gives a container its addresses; in a machine it cannot. */
+function addressXml({ addresses, routes }: LibvirtNetwork): string {
+  const family = (ip: string) => `family='${versionOf(ip) === 6 ? 'ipv6' : 'ipv4'}'`;
+  const ips = addresses.map((address) => {
+    const [ip = '', prefix = ''] = address.split('/');
+    return `<ip address='${escapeXml(ip)}' ${family(ip)} prefix='${escapeXml(prefix)}'/>`;
+  });
+  const ways = routes.map(({ to, via }) => {
+    const [ip = '', prefix = ''] = to.split('/');
+    return `<route ${family(ip)} address='${escapeXml(ip)}' prefix='${escapeXml(prefix)}' gateway='${escapeXml(via)}'/>`;
+  });
+  return [...ips, ...ways].join('');
 }
 
 /** With the host's kernel (vhost) a guest would talk to that, and not to the confined qemu. */

@@ -78,7 +78,7 @@ export class PlannedSandbox implements AsyncDisposable {
   readonly tree: SandboxTree;
   readonly layers: Layers;
   readonly #domain: SandboxDomain;
-  readonly #lease: LeasedAddress | undefined;
+  readonly #leases: readonly LeasedAddress[];
   readonly #surroundings: Surroundings;
   readonly #policies: Policies;
   readonly #plan: KeptPlan;
@@ -93,7 +93,7 @@ export class PlannedSandbox implements AsyncDisposable {
   measured: Measured | undefined;
 
   private constructor(
-    { domain, facts, lease }: FilledSandbox,
+    { domain, facts, leases = [] }: FilledSandbox,
     surroundings: Surroundings,
     policies: Policies,
     plan: KeptPlan,
@@ -106,7 +106,7 @@ export class PlannedSandbox implements AsyncDisposable {
     this.tree = new SandboxTree(domain, policies, plan.owner, facts);
     this.layers = new Layers(plan.folders ?? [], this.control, facts, domain.ground);
     this.#domain = domain;
-    this.#lease = lease;
+    this.#leases = leases;
     this.#surroundings = surroundings;
     this.#policies = policies;
     this.#plan = plan;
@@ -180,6 +180,18 @@ export class PlannedSandbox implements AsyncDisposable {
     // Loaded here, because few sandboxes have a proxy.
     const { openEgress } = await import('../../egress/open.ts');
     this.#egress = await openEgress((port) => this.#domain.ground.listen(port), egress);
+  }
+
+  /** Resolves with the reason when a network has taken an address back. */
+  get addressLost(): Promise<unknown> | undefined {
+    return this.#leases.length === 0
+      ? undefined
+      : Promise.race(this.#leases.map(({ lost }) => lost));
+  }
+
+  /** Of its networks, in their order. */
+  get addresses(): readonly string[] {
+    return (this.#domain.record.addresses ?? []).map(({ address }) => address);
   }
 
   /** What a kept sandbox publishes while somebody is in it. */
@@ -509,7 +521,7 @@ export class PlannedSandbox implements AsyncDisposable {
 
   async #leave(): Promise<void> {
     this.#visitors?.close();
-    this.#lease?.close();
+    for (const lease of this.#leases) lease.close();
     await this.unpublish();
     this.#protection?.[Symbol.dispose]();
     this.#protection = undefined;
@@ -531,7 +543,10 @@ function enteredBy(
   const callers = binds.filter(({ own, hosts }) => own !== true && hosts !== true);
   return {
     ...{ sandbox, image, isolation, egress, argv: shownAs },
-    network: typeof network === 'string' ? network : `libvirt:${network.name}`,
+    network:
+      typeof network === 'string'
+        ? network
+        : network.map(({ name }) => `libvirt:${name}`).join(' '),
     publish: some(publish.map(formatPublish)),
     binds: some(
       callers.map(({ source, target, readonly, cow }) =>

@@ -7,6 +7,7 @@ import { awaitedLater, deferred } from '../../promise.ts';
 import type { CommandFacts, SandboxFacts } from '../command/facts.ts';
 import { KEPT, listenToOutput, Output } from '../command/output.ts';
 import type { RefusedCall, SandboxProcess } from '../command/process.ts';
+import type { LeaseRequest } from '../network/dhcp-client.ts';
 import type { Secret } from '../policy/specification.ts';
 
 /** Time limits in milliseconds; undefined for none. */
@@ -149,6 +150,8 @@ export interface OpenIo {
   readonly secrets?: readonly Secret[];
   readonly signal?: AbortSignal | undefined;
   readonly samples?: UsageWatcher | undefined;
+  /** A network has given it an address, the first time or anew. */
+  readonly onLease?: LeaseRequest['onLease'];
   /** What its caller calls the sandbox. */
   readonly name?: string | undefined;
 }

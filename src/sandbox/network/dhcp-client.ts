@@ -16,6 +16,8 @@ import {
 } from './dhcp-message.ts';
 
 const SERVER_PORT = 67;
+/** As the init takes an address that there is not. */
+export const NONE = '0.0.0.0';
 const EVERYBODY = '255.255.255.255';
 
 /** A bridge with STP forwards nothing for the first half minute, ms. */
@@ -128,18 +130,23 @@ class DhcpClient {
   }
 }
 
-/** libvirt's name for the first interface of a container. */
-export const INTERFACE = 'eth0';
-
 export interface LeaseRequest {
   readonly mac: string;
   readonly hostname: string;
-  readonly onLease?: (lease: DhcpAnswer) => void;
+  /** Whether the gateway that the server tells is taken. */
+  readonly takesGateway: boolean;
+  readonly onLease?: ((lease: Leased) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+/** What a server gives, for the first time or anew. */
+interface Leased extends DhcpAnswer {
+  readonly interface: string;
 }
 
 export interface LeasedAddress {
   readonly address: string;
+  readonly gateway: string | undefined;
   readonly nameServers: readonly string[];
   readonly lost: Promise<unknown>;
   close(): void;
@@ -151,22 +158,24 @@ export interface LeasedAddress {
  */
 export async function leaseAddress(
   control: SandboxControl,
-  { mac, hostname, onLease, signal }: LeaseRequest,
+  name: string,
+  { mac, hostname, takesGateway, onLease, signal }: LeaseRequest,
 ): Promise<LeasedAddress> {
   signal?.throwIfAborted();
   const hardware = Buffer.from(mac.replaceAll(':', ''), 'hex');
-  const client = new DhcpClient(await control.dhcpSocket(INTERFACE), { hardware, hostname });
+  const client = new DhcpClient(await control.dhcpSocket(name), { hardware, hostname });
   using _abort = signal && addAbortListener(signal, () => client.close());
   let inUse = '';
   let current: DhcpAnswer | undefined;
   const use = async (lease: DhcpAnswer): Promise<void> => {
-    const { address, mask, gateway = '0.0.0.0' } = lease;
+    const { address, mask } = lease;
+    const gateway = (takesGateway && lease.gateway) || NONE;
     const wanted = JSON.stringify([address, mask, gateway, lease.nameServers]);
     if (wanted === inUse) return;
-    await control.setAddress(INTERFACE, { address, mask, gateway });
+    await control.setAddress(name, { address, mask, gateway });
     inUse = wanted;
     current = lease;
-    onLease?.(lease);
+    onLease?.({ ...lease, interface: name });
   };
   try {
     const lease = await client.lease();
@@ -176,6 +185,7 @@ export async function leaseAddress(
       get address() {
         return current?.address ?? '';
       },
+      gateway: lease.gateway,
       get nameServers() {
         return current?.nameServers ?? [];
       },

@@ -1,17 +1,45 @@
 import { randomBytes } from 'node:crypto';
 import { isIP } from 'node:net';
+import { defined } from '../../defined.ts';
 
-/** An interface on a libvirt network. libvirt sets a fixed address before the sandbox's init runs. */
+/** A way of an interface to other networks. */
+interface Route {
+  /** NETWORK/PREFIX; of a gateway 0.0.0.0/0 or ::/0. */
+  readonly to: string;
+  readonly via: string;
+}
+
+/** An interface on a libvirt network. libvirt sets fixed addresses and routes before the init of a container runs. */
 export interface LibvirtNetwork {
   readonly name: string;
   readonly mac?: string;
-  readonly address?: string;
-  /** False if kiln must not ask for an address: whoever opens the sandbox does, or nobody. */
-  readonly dhcp?: false;
-  readonly gateway?: string;
+  /** IP/PREFIX. */
+  readonly addresses: readonly string[];
+  readonly routes: readonly Route[];
+  /** Whether a DHCP server is asked for an IPv4 address. */
+  readonly dhcp: boolean;
   readonly filter?: string;
   readonly filterParameters?: Readonly<Record<string, readonly string[]>>;
+  /** Whether other sandboxes of the network are kept away; unless said, services are. */
   readonly isolated?: boolean;
+}
+
+/** `private`: its own, with `lo` alone; else also an interface for each of the list. */
+export type SandboxNetwork = 'private' | 'host' | readonly LibvirtNetwork[];
+
+/** Of libvirt's names for the interfaces of a container, in the order of its networks. */
+export function interfaceName(nth: number): string {
+  return `eth${nth}`;
+}
+
+const ANYWHERE = { 4: '0.0.0.0/0', 6: '::/0' } as const;
+
+export function gatewayRoute(via: string): Route {
+  return { to: ANYWHERE[isIP(via) === 6 ? 6 : 4], via };
+}
+
+export function isGateway({ to }: Route, version: 4 | 6): boolean {
+  return to === ANYWHERE[version];
 }
 
 /** A TCP port of this host that leads to one of the sandbox's loopback. */
@@ -52,28 +80,98 @@ export function randomMac(): string {
   return virtualMac(randomBytes(3));
 }
 
-const OPTIONS: Readonly<Record<string, (value: string) => boolean>> = {
-  address: (value) => {
-    const [ip = '', prefix = '', ...more] = value.split('/');
-    const most = isIP(ip) === 6 ? 128 : 32;
-    return (
-      isIP(ip) !== 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= most && more.length === 0
-    );
-  },
-  gateway: (value) => isIP(value) !== 0,
-  mac: (value) => /^[\da-f]{2}(?::[\da-f]{2}){5}$/i.test(value),
+/** The version of IP, of an address, or one with a prefix behind `/`; 0 for anything else. */
+export function versionOf(text: string): 0 | 4 | 6 {
+  const [ip = '', prefix, ...more] = text.split('/');
+  const version = isIP(ip) as 0 | 4 | 6;
+  if (version === 0 || more.length > 0) return 0;
+  if (prefix === undefined) return version;
+  return /^\d{1,3}$/.test(prefix) && Number(prefix) <= (version === 6 ? 128 : 32) ? version : 0;
+}
+
+/** `NETWORK/PREFIX%GATEWAY`, as virt-sandbox had it. Undefined for anything else. */
+export function parseRoute(text: string): Route | undefined {
+  const [to = '', via = '', ...more] = text.split('%');
+  const version = versionOf(to);
+  const isRoute = to.includes('/') && isIP(via) !== 0 && isIP(via) === version && more.length === 0;
+  return isRoute ? { to, via } : undefined;
+}
+
+const NAME = /^[\w.-]+$/;
+const MAC = /^[\da-f]{2}(?::[\da-f]{2}){5}$/i;
+/** The values that nwfilter accepts (libvirt's formatnwfilter page). */
+const FILTER_VALUE = /^[\w.:/-]+$/;
+
+const FLAGS: Readonly<Record<string, Partial<LibvirtNetwork>>> = {
+  dhcp: { dhcp: true },
+  peers: { isolated: false },
+  isolated: { isolated: true },
 };
 
-/** `NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC]`; without an address DHCP gives one. Else undefined. */
-export function parseLibvirtNetwork(text: string): LibvirtNetwork | undefined {
+/**
+ * `NAME[,dhcp][,address=IP/PREFIX…][,gateway=IP…][,route=NETWORK/PREFIX%GATEWAY…][,mac=MAC][,filter=NAME
+ * [,filter.VARIABLE=VALUE…]][,peers|isolated]`; what has dots behind it may come again. Without an address DHCP gives one.
+ * @returns what is wrong with it, if that is known
+ */
+export function parseLibvirtNetwork(text: string): LibvirtNetwork | string | undefined {
   const [name = '', ...options] = text.split(',');
-  if (!/^[\w.-]+$/.test(name)) return undefined;
-  const given: Record<string, string> = {};
+  let flags: Partial<LibvirtNetwork> = {};
+  const given = new Map<string, string[]>();
   for (const option of options) {
-    const [, key = '', value = ''] = /^(\w+)=(.*)$/.exec(option) ?? [];
-    if (OPTIONS[key]?.(value) !== true || key in given) return undefined;
-    given[key] = value;
+    if (FLAGS[option] !== undefined) flags = { ...flags, ...FLAGS[option] };
+    else {
+      const [, key = '', value = ''] = /^([\w.]+)=(.*)$/.exec(option) ?? [];
+      if (option.startsWith('dhcp6')) return NO_DHCP6;
+      given.set(key, [...(given.get(key) ?? []), value]);
+    }
   }
-  if (given.gateway !== undefined && given.address === undefined) return undefined;
-  return { name, ...given };
+  const take = (key: string) => {
+    const values = given.get(key) ?? [];
+    given.delete(key);
+    return values;
+  };
+  const routes = [...take('gateway').map(gatewayRoute), ...take('route').map(parseRoute)];
+  const [[mac, ...macs], [filter, ...filters]] = [take('mac'), take('filter')];
+  const addresses = take('address');
+  if (macs.length + filters.length > 0 || routes.includes(undefined)) return undefined;
+  const variables = [...given].filter(([key]) => /^filter\.\w+$/.test(key));
+  if (variables.length < given.size) return undefined;
+  const filterParameters = Object.fromEntries(
+    variables.map(([key, values]) => [key.slice('filter.'.length), values]),
+  );
+  const network: LibvirtNetwork = {
+    name,
+    ...{ addresses, routes: routes.filter((route) => route !== undefined) },
+    ...{ dhcp: addresses.length === 0, ...flags },
+    ...defined({ mac, filter }),
+    ...(variables.length > 0 ? { filterParameters } : {}),
+  };
+  return problemOf(network) ?? network;
+}
+
+const NO_DHCP6 = 'DHCP gives IPv4 addresses only; address= gives a fixed one of IPv6';
+
+/** What is wrong with a network, however it was written; an empty text for what says nothing. */
+export function problemOf(network: LibvirtNetwork): string | undefined {
+  const { name, mac = '', addresses, routes, dhcp, filter, filterParameters = {} } = network;
+  const values = Object.values(filterParameters).flat();
+  const isWritten =
+    NAME.test(name) &&
+    (mac === '' || MAC.test(mac)) &&
+    NAME.test(filter ?? 'none') &&
+    addresses.every((address) => address.includes('/') && versionOf(address) !== 0) &&
+    routes.every(({ to, via }) => isIP(via) !== 0 && versionOf(to) === isIP(via)) &&
+    values.every((value) => FILTER_VALUE.test(value));
+  if (!isWritten) return '';
+  if (values.length > 0 && filter === undefined) return 'filter.VARIABLE is of a filter';
+  for (const version of [4, 6] as const) {
+    const has = addresses.some((address) => versionOf(address) === version);
+    const ways = routes.filter(({ via }) => isIP(via) === version);
+    if (ways.filter((route) => isGateway(route, version)).length > 1) return 'two gateways';
+    if (dhcp && version === 4 && (has || ways.length > 0)) {
+      return 'either dhcp, or an IPv4 address and its routes';
+    }
+    if (ways.length > 0 && !has) return `a route wants an address of IPv${version}`;
+  }
+  return undefined;
 }

@@ -7,7 +7,7 @@ import type { LandlockWall } from '../wire/codec.ts';
 import type { LabelRequest } from './label-request.ts';
 import type { OptionalLayer } from './layers.ts';
 import type { SandboxLimits } from './limits.ts';
-import type { LibvirtNetwork } from './network.ts';
+import type { SandboxNetwork } from './network.ts';
 
 /** As somebody has written it. */
 export interface WantedBind {
@@ -56,7 +56,7 @@ type IsolationKind = (typeof ISOLATION)[number];
 /** The fields that decide isolation. A job must name each: a default would hide one that was forgotten. */
 export interface Isolation {
   readonly isolation: IsolationKind;
-  readonly network: 'private' | 'host' | LibvirtNetwork;
+  readonly network: SandboxNetwork;
   readonly binds: readonly Bind[];
   readonly allowHostWrite: boolean;
   /** Paths below writable binds that stay as they are. */

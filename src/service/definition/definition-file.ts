@@ -12,8 +12,16 @@ import { isImageName } from '../../image/find.ts';
 import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../../recipe/document.ts';
 import { RecipeError } from '../../recipe/problem.ts';
 import { parseYaml } from '../../recipe/yaml.ts';
+import { gatewayRoute, problemOf } from '../../sandbox/policy/network.ts';
 import { parseUnitFile } from '../unit/unit-file.ts';
-import { type ServiceDefinition, type ServiceFile, serviceSchema } from './definition.ts';
+import {
+  type NetworkFile,
+  networkFile,
+  oneOrMore,
+  type ServiceDefinition,
+  type ServiceFile,
+  serviceSchema,
+} from './definition.ts';
 
 const HINT =
   'docs/services.md explains them; `kiln service schema` prints the JSON Schema of service.yaml';
@@ -141,8 +149,7 @@ function translate(path: string, sections: OldSections): OldSandbox {
   const get: Get = (section, key) => sections.get(section)?.get(key);
   const { mounts, tmpfs, refused } = oldMounts(sections, get);
   const command = valuesOf(get, 'command', 'argv');
-  const network = oldNetwork(get, refused);
-  if (sections.has('network.1')) refused.push('network.1: a service has one network');
+  const networks = oldNetworks(sections, get, refused);
   if (refused.length > 0) throw withoutCounterpart(path, refused);
   const label = get('security', 'label');
   const kind = get('security', 'dynamic') === 'false' ? 'static' : 'dynamic';
@@ -155,7 +162,7 @@ function translate(path: string, sections: OldSections): OldSandbox {
       user,
       mounts: some(mounts),
       tmpfs: some(tmpfs),
-      network,
+      network: oneOrMore(networks),
       label: label && `${kind}:${label}`,
     }),
   };
@@ -201,22 +208,42 @@ function sizeIn(get: Get, section: string): number | undefined {
   return Number.isSafeInteger(usage) && usage > 0 ? usage : undefined;
 }
 
-function oldNetwork(get: Get, refused: string[]): ServiceFile['network'] | undefined {
-  const name = get('network.0', 'source');
-  if (name === undefined) return undefined;
-  const filter = get('network.0', 'filter');
-  const own = { name, ...defined({ mac: get('network.0', 'mac'), filter }) };
-  const address = get('network.0.address.0', 'primary');
-  if (address === undefined) {
-    return get('network.0', 'dhcp') === 'false' ? { ...own, dhcp: false } : own;
+/** Networks of libvirt's, or the reason why one cannot be had. */
+function oldNetworks(sections: OldSections, get: Get, refused: string[]): NetworkFile[] {
+  const networks: NetworkFile[] = [];
+  for (let nth = 0; sections.has(`network.${nth}`); nth++) {
+    const section = `network.${nth}`;
+    const name = get(section, 'source');
+    if (name === undefined) {
+      refused.push(`${section}: it names no network`);
+      continue;
+    }
+    const addresses = numbered(sections, `${section}.address`).map(
+      (each) => `${get(each, 'primary')}/${get(each, 'prefix') ?? 24}`,
+    );
+    const routes = numbered(sections, `${section}.route`).map((each) => {
+      const via = get(each, 'gateway') ?? '';
+      const { to } = gatewayRoute(via);
+      const target = get(each, 'target');
+      return { to: target === undefined ? to : `${target}/${get(each, 'prefix') ?? 0}`, via };
+    });
+    const network = {
+      ...{ name, addresses, routes },
+      dhcp: addresses.length === 0 && get(section, 'dhcp') !== 'false',
+      ...defined({ mac: get(section, 'mac'), filter: get(section, 'filter') }),
+    };
+    const problem = problemOf(network);
+    if (problem === undefined) networks.push(networkFile(network));
+    else
+      refused.push(
+        `${section}: ${problem || 'an address or a route is not written as it must be'}`,
+      );
   }
-  if (get('network.0.address.1', 'primary') !== undefined) {
-    refused.push('network.0.address.1: a network has one address');
-  }
-  const gateway = get('network.0.route.0', 'gateway');
-  return {
-    ...own,
-    address: `${address}/${get('network.0.address.0', 'prefix') ?? 24}`,
-    ...defined({ gateway }),
-  };
+  return networks;
+}
+
+function numbered(sections: OldSections, prefix: string): string[] {
+  const found: string[] = [];
+  for (let nth = 0; sections.has(`${prefix}.${nth}`); nth++) found.push(`${prefix}.${nth}`);
+  return found;
 }

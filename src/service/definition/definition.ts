@@ -4,14 +4,21 @@ import { ownPath } from '../../host/files/held.ts';
 import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
 import { keysOf, size, time } from '../../options/yaml.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
-import { parsePublish } from '../../sandbox/policy/network.ts';
+import {
+  gatewayRoute,
+  isGateway,
+  type LibvirtNetwork,
+  parsePublish,
+  parseRoute,
+  problemOf,
+} from '../../sandbox/policy/network.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 
 const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');
-const ip = z.union([z.ipv4(), z.ipv6()]);
 
-/** The values that nwfilter accepts (libvirt's formatnwfilter page). */
-const filterValue = z.string().regex(/^[\w.:/-]+$/);
+/** One, or a list. */
+const oneOrList = <Schema extends z.ZodType>(one: Schema) =>
+  z.union([one, z.array(one)]).transform((given) => (Array.isArray(given) ? given : [given]));
 
 const networkOptions = z
   .strictObject({
@@ -19,63 +26,86 @@ const networkOptions = z
     dhcp: z
       .boolean()
       .optional()
-      .describe('The network gives it an IPv4 address: true where none is given here'),
-    address: z.union([z.cidrv4(), z.cidrv6()]).optional().describe('As 192.168.122.7/24'),
-    gateway: ip.optional(),
-    mac: z.mac().optional().describe('As 52:54:00:12:34:56; else one of its own, always the same'),
-    filter: z
-      .string()
-      .regex(/^[\w.-]+$/)
+      .describe('The network gives it an IPv4 address: true where no address is given here'),
+    address: oneOrList(z.string()).optional().describe('As 192.168.122.7/24; a list of several'),
+    gateway: oneOrList(z.string())
       .optional()
-      .describe('A rule set of nwfilter'),
+      .describe('The way out; a list of one for IPv4 and IPv6'),
+    route: oneOrList(z.string())
+      .optional()
+      .describe('Ways to other networks, as 10.1.0.0/16%10.0.0.1'),
+    mac: z
+      .string()
+      .optional()
+      .describe('As 52:54:00:12:34:56; else one of its own, always the same'),
+    filter: z.string().optional().describe('A rule set of nwfilter'),
     'filter-parameters': z
-      .record(z.string().regex(/^\w+$/), z.union([filterValue, z.array(filterValue)]))
+      .record(z.string().regex(/^\w+$/), oneOrList(z.string()))
       .optional()
       .describe('Values of its variables; a list where a variable has several'),
     peers: z.boolean().default(false).describe('Other services of the network may reach it'),
   })
-  .refine(
-    ({ dhcp, address, gateway }) => dhcp !== true || (address ?? gateway) === undefined,
-    'either dhcp, or an address and a gateway',
-  )
-  .refine(
-    (options) => options.filter !== undefined || options['filter-parameters'] === undefined,
-    'filter-parameters are of a filter',
-  )
-  .transform((options) => ({ ...options, dhcp: options.dhcp ?? options.address === undefined }));
+  .transform((file, context): LibvirtNetwork => {
+    const { name, address: addresses = [], gateway = [], route = [], peers, mac, filter } = file;
+    const routes = route.map(
+      (text) => parseRoute(text) ?? refuse(context, `${text} is not NETWORK/PREFIX%GATEWAY`),
+    );
+    const network: LibvirtNetwork = {
+      ...{ name, addresses, routes: [...gateway.map(gatewayRoute), ...routes] },
+      ...{ dhcp: file.dhcp ?? addresses.length === 0, isolated: !peers },
+      ...defined({ mac, filter, filterParameters: file['filter-parameters'] }),
+    };
+    const problem = problemOf(network);
+    if (problem === undefined) return network;
+    return refuse(context, problem || 'an address, a name or a value is not written as it must be');
+  });
 
-export type ServiceNetwork = z.output<typeof networkOptions>;
-
-const networkSchema = z.union([
-  libvirtName.transform((name): ServiceNetwork => ({ name, dhcp: true, peers: false })),
+const oneNetwork = z.union([
+  libvirtName.transform(
+    (name): LibvirtNetwork => ({ name, addresses: [], routes: [], dhcp: true, isolated: true }),
+  ),
   networkOptions,
 ]);
 
-type NetworkFile = z.input<typeof networkSchema>;
+const networkSchema = oneOrList(oneNetwork);
 
-const FLAGS = ['dhcp', 'peers'];
+export type NetworkFile = z.input<typeof oneNetwork>;
 
-/**
- * Parses
- * `NAME[,dhcp][,address=IP/PREFIX][,gateway=IP][,mac=MAC][,filter=NAME[,filter.VARIABLE=VALUE…]][,peers]` into
- * the form of service.yaml. Undefined for anything else.
- */
-export function parseNetwork(text: string): NetworkFile | undefined {
-  const [name = '', ...options] = text.split(',');
-  if (options.length === 0) return libvirtName.safeParse(name).success ? name : undefined;
-  const given: Record<string, unknown> = { name };
-  const parameters: Record<string, string[]> = {};
-  for (const option of options) {
-    const equals = option.indexOf('=');
-    const key = equals < 0 ? option : option.slice(0, equals);
-    const value = equals < 0 ? FLAGS.includes(key) : option.slice(equals + 1);
-    const [, variable] = /^filter\.(.+)$/.exec(key) ?? [];
-    if (variable === undefined) given[key] = value;
-    else parameters[variable] = [...(parameters[variable] ?? []), String(value)];
-  }
-  if (Object.keys(parameters).length > 0) given['filter-parameters'] = parameters;
-  const parsed = networkOptions.safeParse(given);
-  return parsed.success ? (parsed.data as NetworkFile) : undefined;
+/** As service.yaml has it. */
+export function networkFile(network: LibvirtNetwork): NetworkFile {
+  const { name, mac, addresses, routes, dhcp, filter, filterParameters, isolated } = network;
+  const texts = routes.map((route) =>
+    isGateway(route, 4) || isGateway(route, 6)
+      ? { gateway: route.via }
+      : { route: `${route.to}%${route.via}` },
+  );
+  const options = {
+    ...(dhcp === (addresses.length === 0) ? {} : { dhcp }),
+    ...defined({
+      address: oneOrMore(addresses),
+      gateway: oneOrMore(texts.flatMap((each) => each.gateway ?? [])),
+      route: oneOrMore(texts.flatMap((each) => each.route ?? [])),
+      ...{ mac, filter, 'filter-parameters': filterParameters && listsOf(filterParameters) },
+      peers: isolated === false ? true : undefined,
+    }),
+  };
+  return Object.keys(options).length === 0 ? name : { name, ...options };
+}
+
+/** Of a checked service. */
+export function networksFile({ network }: ServiceDefinition): ServiceFile['network'] {
+  return typeof network === 'string' ? network : oneOrMore(network.map(networkFile));
+}
+
+function listsOf(values: NonNullable<LibvirtNetwork['filterParameters']>) {
+  return Object.fromEntries(
+    Object.entries(values).map(([name, each]) => [name, oneOrMore(each) ?? []]),
+  );
+}
+
+/** As files have a list that is short mostly. */
+export function oneOrMore<Value>(values: readonly Value[]): Value | Value[] | undefined {
+  return values.length > 1 ? [...values] : values[0];
 }
 
 /** A service's name: it is also a host name, a folder, and part of a unit's name. */

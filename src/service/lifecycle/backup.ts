@@ -190,7 +190,7 @@ function asksOfHost(definition: ServiceDefinition): string[] {
       ({ source, target, readonly, relabel }) =>
         `a mount: ${source}:${target}${readonly ? ':ro' : ''}${relabel ? ', relabelled' : ''}`,
     ),
-    ...(network === 'private' ? [] : [`the network ${network.name}`]),
+    ...(network === 'private' ? [] : network.map(({ name }) => `the network ${name}`)),
     ...publish.map((port) => `port ${formatPublish(port)} of this host`),
     ...(capabilities.length === 0 ? [] : [`capabilities: ${capabilities.join(', ')}`]),
     ...(seccomp === 'default' ? [] : [`the seccomp profile ${seccomp}`]),

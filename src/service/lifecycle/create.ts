@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { constants, existsSync, openSync } from 'node:fs';
 import { copyFile, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
@@ -13,7 +14,7 @@ import { copyTree } from '../../image/tree/clone.ts';
 import { refuseCopyUp, refuseHostWrites, refuseRemount } from '../../sandbox/policy/host-write.ts';
 import { parseCapability } from '../../sandbox/policy/specification.ts';
 import { bootCommand } from '../boot/booted-system.ts';
-import type { ServiceDefinition, ServiceFile } from '../definition/definition.ts';
+import type { NetworkFile, ServiceDefinition, ServiceFile } from '../definition/definition.ts';
 import { definedMounts } from '../definition/definition.ts';
 import {
   changeDefinition,
@@ -136,12 +137,28 @@ export function checkMounts(paths: StatePaths, definition: ServiceDefinition): v
   refuseRemount({ shownFiles: mounts.length > 0, allowHostWrite });
 }
 
-const UNIQUE = [
-  ['publish'],
-  ['network', 'address'],
-  ['network', 'gateway'],
-  ['network', 'mac'],
-] as const;
+/** What a clone does not have of its model's network. Without a fixed address it needs DHCP again. */
+const OWN = ['address', 'gateway', 'route', 'mac'] as const;
+
+/** @param left gets the names of what is left out */
+function withoutOwn(network: ServiceFile['network'], left: Set<string>): ServiceFile['network'] {
+  if (Array.isArray(network)) return network.map((each) => withoutOwnOf(each, left));
+  return network && withoutOwnOf(network, left);
+}
+
+function withoutOwnOf(network: NetworkFile, left: Set<string>): NetworkFile {
+  if (typeof network === 'string') return network;
+  const { dhcp, ...rest } = network;
+  const found = OWN.filter((key) => key in network);
+  for (const key of found) left.add(`network.${key}`);
+  const others = Object.entries(rest).filter(([key]) => !OWN.some((own) => own === key));
+  const isFixed = found.some((key) => key !== 'mac');
+  return {
+    ...Object.fromEntries(others),
+    name: network.name,
+    ...(isFixed ? {} : defined({ dhcp })),
+  };
+}
 
 /**
  * Copies a stopped service (blocks are shared where the file system can), without settings that only one
@@ -166,20 +183,17 @@ export async function cloneService(
     giveIdentity(files.etc, name);
     writeImageId(files.image, image);
     await copyFile(model.files.definition, files.definition);
-    const left: string[] = [];
+    const left = new Set<string>();
     const changed = changeDefinition(files.definition, (document) => {
       document.delete('hostname');
-      // Without its fixed address the clone needs DHCP again.
-      if (document.hasIn(['network', 'address'])) document.deleteIn(['network', 'dhcp']);
-      for (const path of UNIQUE.filter((path) => document.hasIn(path))) {
-        document.deleteIn(path);
-        if (changes[path[0]] === undefined) left.push(path.join('.'));
-      }
-      for (const key of ['publish', 'network'] as const) {
-        if (changes[key] !== undefined) document.set(key, changes[key]);
-      }
+      if (document.has('publish') && changes.publish === undefined) left.add('publish');
+      document.delete('publish');
+      const { network } = document.toJS() as ServiceFile;
+      const others = changes.network ?? withoutOwn(network, left);
+      if (others !== undefined) document.set('network', others);
+      if (changes.publish !== undefined) document.set('publish', changes.publish);
     });
     changed.store();
-    return left;
+    return [...left];
   });
 }

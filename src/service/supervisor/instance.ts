@@ -2,7 +2,6 @@ import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError, reasonOf } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
-import { INTERFACE, type LeasedAddress, leaseAddress } from '../../sandbox/network/dhcp-client.ts';
 import { parseCapability } from '../../sandbox/policy/specification.ts';
 import { unitManager } from '../definition/service-units.ts';
 import { tmpfilesPlan } from '../lifecycle/owned-paths.ts';
@@ -11,7 +10,7 @@ import { Tree } from '../lifecycle/tree.ts';
 import type { LogFile } from '../log-file.ts';
 import type { ServiceState, ServiceStatus } from '../status.ts';
 import { HealthWatch } from './health.ts';
-import { networkMac, writeNameServers } from './network.ts';
+import { writeNameServers } from './network.ts';
 import { openServiceSandbox, serviceImage } from './service-sandbox.ts';
 import type { LiveLimits } from './supervisor-client.ts';
 import { NOTIFY_SOCKET, type RunningUnit, type UnitHost, type UnitManager } from './unit-host.ts';
@@ -23,7 +22,6 @@ export class Instance {
   readonly host: UnitHost;
   readonly #manager: UnitManager;
   readonly #started = Date.now();
-  #lease: LeasedAddress | undefined;
   #phase: 'starting' | 'up' | 'stopping' = 'starting';
   #restarting = 0;
   #health: HealthWatch | undefined;
@@ -36,7 +34,11 @@ export class Instance {
 
   static async open(engine: Engine, service: StoredService, log: LogFile): Promise<Instance> {
     await using image = await serviceImage(engine.paths, service);
-    const sandbox = await openServiceSandbox(engine, service, image);
+    // Before anything runs: programs may look for it only once.
+    const sandbox = await openServiceSandbox(engine, service, image, (lease) => {
+      writeNameServers(service.files.etc, lease.nameServers);
+      log.write('kiln', `${lease.interface} has ${lease.address}, leased by ${lease.server}`);
+    });
     const tree = new Tree(sandbox.tree.openRoot());
     try {
       const host: UnitHost = {
@@ -73,13 +75,18 @@ export class Instance {
 
   get gone(): Promise<void> {
     const ends = [this.host.control.gone, this.#manager.lost];
-    if (this.#lease !== undefined) ends.push(this.#lease.lost.then(() => undefined));
+    const lost = this.host.sandbox.addressLost;
+    if (lost !== undefined) ends.push(lost.then(() => undefined));
     return Promise.race(ends);
   }
 
   async #prepare(): Promise<void> {
     const { control, tree, log } = this.host;
-    await this.#askForAddress();
+    this.host.sandbox.addressLost
+      ?.then((reason) => {
+        if (reason !== undefined) log.write('kiln', reasonOf(reason));
+      })
+      .catch(() => undefined);
     // A systemd in the sandbox reads tmpfiles.d itself.
     const plan = this.#service.definition.boot ? undefined : tmpfilesPlan(tree);
     const own = { path: '/run/kiln', mode: 0o755, uid: 0, gid: 0 };
@@ -88,27 +95,6 @@ export class Instance {
     await control.listenForNotifications(NOTIFY_SOCKET, (pid, text) =>
       this.#manager.notified(pid, text),
     );
-  }
-
-  /** Gets the address before anything runs, because programs may look for it only once. */
-  async #askForAddress(): Promise<void> {
-    const { name, definition, files } = this.#service;
-    const { network, hostname = name } = definition;
-    if (network === 'private' || !network.dhcp) return;
-    const { control, log } = this.host;
-    this.#lease = await leaseAddress(control, {
-      mac: networkMac(network, files),
-      hostname,
-      onLease: ({ address, server, nameServers }) => {
-        writeNameServers(files.etc, nameServers);
-        log.write('kiln', `${INTERFACE} has ${address}, leased by ${server}`);
-      },
-    });
-    this.#lease.lost
-      .then((reason) => {
-        if (reason !== undefined) log.write('kiln', reasonOf(reason));
-      })
-      .catch(() => undefined);
   }
 
   /** A failed unit does not stop the others. Throws the first failure. */
@@ -128,8 +114,6 @@ export class Instance {
   async close(): Promise<void> {
     this.#phase = 'stopping';
     this.#health?.stop();
-    this.#lease?.close();
-    this.#lease = undefined;
     try {
       await this.host.sandbox.unpublish();
       await this.#manager.stop();
@@ -188,15 +172,9 @@ export class Instance {
       health: this.#health?.health ?? null,
       units,
       publish: this.#service.definition.publish,
-      address: this.#address,
+      address: sandbox.addresses.join(' ') || null,
       usage: await this.#usage(),
     };
-  }
-
-  get #address(): string | null {
-    const { network } = this.#service.definition;
-    if (network === 'private') return null;
-    return this.#lease?.address ?? network.address?.split('/')[0] ?? null;
   }
 
   #state(): ServiceState {

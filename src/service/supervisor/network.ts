@@ -4,10 +4,9 @@ import { hostname } from 'node:os';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno, readText } from '../../host/calls/libc.ts';
 import { openat2, RESOLVE_IN_ROOT } from '../../host/files/at.ts';
-import { virtualMac } from '../../sandbox/policy/network.ts';
-import type { ServiceNetwork } from '../definition/definition.ts';
+import { type SandboxNetwork, virtualMac } from '../../sandbox/policy/network.ts';
 import { replaceFileIn } from '../definition/definition-file.ts';
-import type { InstanceFiles } from '../lifecycle/store.ts';
+import type { StoredService } from '../lifecycle/store.ts';
 
 const MARK = '# Made by kiln from what DHCP said.\n';
 
@@ -31,9 +30,15 @@ function isOurs(directory: number): boolean {
   }
 }
 
-/** The same at each start, because networks identify a service by it, but different on each host. */
-export function networkMac({ mac }: ServiceNetwork, { directory }: InstanceFiles): string {
-  if (mac !== undefined) return mac;
-  const identity = [readText('/etc/machine-id') ?? '', hostname(), directory].join('\n');
-  return virtualMac(hash('sha256', identity, 'buffer').subarray(0, 3));
+/** Its hardware addresses are the same at each start, because networks identify a service by them. */
+export function networksOf({ definition, files }: StoredService): SandboxNetwork {
+  const { network } = definition;
+  if (network === 'private') return network;
+  // Different on each host.
+  const identity = [readText('/etc/machine-id') ?? '', hostname(), files.directory];
+  return network.map((each, nth) => {
+    const text = [...identity, ...(nth === 0 ? [] : [nth])].join('\n');
+    const mac = virtualMac(hash('sha256', text, 'buffer').subarray(0, 3));
+    return { ...each, mac: each.mac ?? mac };
+  });
 }

@@ -9,14 +9,13 @@ import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
 import { keyOf, valuesOfKeys } from '../../options/yaml.ts';
 import { planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import type { OpenIo } from '../../sandbox/door/supervise.ts';
 import { LIMIT_NAMES, LIMITS } from '../../sandbox/policy/limits.ts';
-import type { LibvirtNetwork } from '../../sandbox/policy/network.ts';
 import { systemFiles } from '../boot/booted-system.ts';
-import type { ServiceNetwork } from '../definition/definition.ts';
 import { definedMounts } from '../definition/definition.ts';
 import { knownImage, type StoredService, varVolume } from '../lifecycle/store.ts';
 import { unitName } from '../unit/load-unit.ts';
-import { networkMac } from './network.ts';
+import { networksOf } from './network.ts';
 
 /** Namespaces of each kind for units of a booted service: PrivateTmp=, PrivateNetwork= and so on. */
 const BOOT_NAMESPACES = 256;
@@ -35,17 +34,18 @@ export async function serviceImage(
 
 export async function openServiceSandbox(
   engine: Engine,
-  { name, files, definition }: StoredService,
+  service: StoredService,
   image: LeasedImage,
+  onLease: OpenIo['onLease'],
 ): Promise<PlannedSandbox> {
-  const { boot, network, hostname, mounts, tmpfs, disk, user, label, publish } = definition;
+  const { name, files, definition } = service;
+  const { boot, hostname, mounts, tmpfs, disk, user, label, publish } = definition;
   const plan = planSandbox(
     {
       hostname: hostname ?? name,
       // The service's own /etc has these files.
       names: false,
-      network:
-        network === 'private' ? 'private' : sandboxNetwork(network, networkMac(network, files)),
+      network: networksOf(service),
       volumes: [
         { source: files.etc, target: '/etc' },
         { source: varVolume(files), target: '/var' },
@@ -72,7 +72,7 @@ export async function openServiceSandbox(
     { tree: image.tree, id: image.manifest.id, environment: {} },
   );
   try {
-    return await PlannedSandbox.open(engine, plan);
+    return await PlannedSandbox.open(engine, plan, { onLease });
   } catch (error) {
     throw withServiceHint(name, error);
   }
@@ -84,23 +84,6 @@ function bindOwner({ accounts }: ImageManifest, user = 'root'): { uid: number; g
   const account = accounts.find((each) => each.name === name || String(each.uid) === name);
   const uid = account?.uid ?? (Number(name) || 0);
   return { uid, gid: account?.gid ?? uid };
-}
-
-/** Only the host reaches a service on its network, unless peers are allowed. */
-function sandboxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
-  const { name, peers, address, gateway, filter, 'filter-parameters': given = {} } = network;
-  const filterParameters = Object.fromEntries(
-    Object.entries(given).map(([variable, value]) => [variable, [value].flat()]),
-  );
-  return {
-    name,
-    mac,
-    isolated: !peers,
-    // The supervisor asks for the lease: a service that loses its address is restarted.
-    dhcp: false,
-    ...defined({ address, gateway }),
-    ...(filter === undefined ? {} : { filter, filterParameters }),
-  };
 }
 
 const HINTS: readonly (readonly [RegExp, string])[] = [

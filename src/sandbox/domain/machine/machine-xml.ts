@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { LibvirtNetwork } from '../../policy/network.ts';
+import type { SandboxNetwork } from '../../policy/network.ts';
 import { PORT } from '../../wire/port.ts';
 import { escapeXml, interfaceXml, MACHINE_CARD } from '../domain-xml.ts';
 import type { BootFiles } from './boot-files.ts';
@@ -19,7 +19,7 @@ export interface MachineOptions {
   /** Bytes. */
   readonly memory: number;
   readonly processors: number;
-  readonly network: 'private' | LibvirtNetwork;
+  readonly network: Exclude<SandboxNetwork, 'host'>;
 }
 
 export type Accelerator = 'kvm' | 'tcg';
@@ -73,7 +73,7 @@ export function machineXml(options: MachineOptions): string {
     <controller type='usb' model='none'/>
     <channel type='unix'><source mode='connect' path='${socket('port.sock')}'/><target type='virtio' name='${PORT.name}'/></channel>
     <serial type='unix'><source mode='connect' path='${socket('console.sock')}'/><target type='isa-serial' port='0'/></serial>
-    ${network === 'private' ? '' : interfaceXml(network, MACHINE_CARD)}
+    ${network === 'private' ? '' : network.map((each) => interfaceXml(each, MACHINE_CARD)).join('')}
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
     <memballoon model='none'/>
     <watchdog model='itco' action='none'/>
