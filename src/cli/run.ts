@@ -52,8 +52,8 @@ import { tellUsualImage } from './output/usual-image.ts';
 
 /** Of a job that goes on by itself, the job has the name. */
 function nameHook({ name, detach: goesOn }: RunOptions, { paths, owner }: Engine) {
-  if (name === undefined || goesOn === true) return {};
-  return { takeName: () => takeName(paths, owner?.uid, name) };
+  if (name === undefined || goesOn === true) return { knownAs: name };
+  return { knownAs: name, takeName: () => takeName(paths, owner?.uid, name) };
 }
 
 export interface RunContext {

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import type { Owner } from '../artifacts/destination.ts';
-import { defined } from '../defined.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
 import { lockUnlessHeld } from '../host/files/flock.ts';
@@ -24,8 +23,10 @@ import { relabelSources } from './labels/relabel.ts';
 import { requirePolicy } from './labels/selinux.ts';
 import { giveAddresses, interfacesOf } from './network/addresses.ts';
 import type { LeasedAddress, LeaseRequest } from './network/dhcp-client.ts';
+import { neighboursOn } from './network/neighbours.ts';
 import { type BindOwners, planFilesystem, procOperations } from './policy/filesystem.ts';
 import { refuseHostWrites } from './policy/host-write.ts';
+import type { NetworkAnswers } from './policy/hosts.ts';
 import { requireLayer } from './policy/layers.ts';
 import { randomMac, type SandboxNetwork } from './policy/network.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
@@ -38,6 +39,8 @@ export interface SandboxUse {
   readonly name?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onLease?: LeaseRequest['onLease'];
+  /** What others of the caller's find it by on its networks. */
+  readonly knownAs?: string | undefined;
 }
 
 export async function openSandbox(
@@ -55,7 +58,8 @@ export async function openSandbox(
     await limitSandbox(sandbox.ground, specification);
     if (specification.boot) sandbox.ground.delegate(sandbox.range.base);
     const owners = { ...use, groups: host.owner?.groups ?? [] };
-    return await fillSandbox(sandbox, specification, owners, use);
+    const neighbours = await neighboursOn(host.paths, specification.network, host.owner);
+    return await fillSandbox(sandbox, specification, owners, { ...use, neighbours });
   } catch (error) {
     await sandbox.destroy();
     throw error;
@@ -77,7 +81,7 @@ function describe(
     created: Date.now(),
     ...{ image, command: use.command, owner: owner?.uid, scratch },
     layers: layers?.map(({ id }) => id),
-    name: use.name,
+    ...{ name: use.name, knownAs: use.knownAs },
     labels: labels && labelsInside(labels, nested || boot),
   });
   return scratch === undefined ? {} : { scratch: scratch.path };
@@ -230,7 +234,12 @@ export async function fillSandbox(
   domain: SandboxDomain,
   specification: SandboxSpecification,
   owners: BindOwners,
-  { onLease, signal }: Pick<LeaseRequest, 'onLease' | 'signal'> = {},
+  {
+    knownAs,
+    neighbours = [],
+    onLease,
+    signal,
+  }: Pick<LeaseRequest, 'onLease' | 'signal'> & Pick<NetworkAnswers, 'knownAs' | 'neighbours'> = {},
 ): Promise<FilledSandbox> {
   const leases: LeasedAddress[] = [];
   try {
@@ -247,8 +256,7 @@ export async function fillSandbox(
     const isSent = interfaces.some(({ network }) => network.dhcp || isUnset);
     if (isSent && prepare !== undefined) await domain.prepare(prepare);
     const control = new SandboxControl(domain.channel);
-    const { hostname } = specification;
-    const how = { hostname, onLease, signal };
+    const how = { hostname: knownAs ?? specification.hostname, onLease, signal };
     const addresses = await giveAddresses(control, interfaces, isUnset, leases, how);
     if (addresses.length > 0) domain.describe({ addresses });
     using plan = planFilesystem(
@@ -257,7 +265,7 @@ export async function fillSandbox(
       owners,
       domain.paths,
       {
-        ...defined({ address: addresses[0]?.address }),
+        ...{ address: addresses[0]?.address, knownAs, neighbours },
         nameServers: leases.flatMap(({ nameServers }) => nameServers),
       },
     );

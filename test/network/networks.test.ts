@@ -1,8 +1,11 @@
 /** Sandboxes on several networks of libvirt's: addresses, routes, filters, names. */
+import { Resolver } from 'node:dns/promises';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { neighboursOn } from '../../src/sandbox/network/neighbours.ts';
+import { parseLibvirtNetwork } from '../../src/sandbox/policy/network.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
 import { createNetwork, virsh } from '../support/libvirt-network.ts';
@@ -131,6 +134,34 @@ test.serial('a rule set of nwfilter keeps a port shut', async (t) => {
   const lost = await run('--network', `first,address=${first(4)}/24,filter=nonesuch`, '--', 'true');
   t.is(lost.exitCode, 125);
   t.regex(String(lost.stderr), /'nonesuch' is missing/);
+});
+
+test.serial('sandboxes of one network find each other by name', async (t) => {
+  const server = ['/bin/busybox', 'httpd', '-f', '-p', '8080', '-h', '/etc'];
+  await begin('store', [`first,address=${first(20)}/24`, 'second'], ...server);
+  // glibc's own answer, of what kiln knew when it began, and over the network.
+  const look = ['sh', '-c', 'getent ahostsv4 store; getent ahostsv4 me; cat /etc/hosts'];
+  const on = ['--network', `first,address=${first(21)}/24`];
+  const found = await kiln('run', '-r', 'host', ...on, '--name', 'me', '--', ...look);
+  t.regex(String(found.stdout), new RegExp(`^${first(20)} +STREAM store$`, 'm'), String(found.stderr));
+  t.regex(String(found.stdout), new RegExp(`^${first(21)} +STREAM`, 'm'));
+  t.notRegex(String(found.stdout), new RegExp(`10\\.93\\.${third}\\.\\d+\\s+store`));
+  // On another network nobody knows of it, nor does another user on this one.
+  const apart = await kiln('run', '-r', 'host', '--network', 'second', '--', 'cat', '/etc/hosts');
+  t.regex(String(apart.stdout), new RegExp(`^10\\.93\\.${third}\\.\\d+\\s+store$`, 'm'));
+  t.false(String(apart.stdout).includes(first(20)));
+  const [network] = [parseLibvirtNetwork('first')].filter((each) => typeof each === 'object');
+  const ofUser = (owner: { uid: number } | undefined) =>
+    neighboursOn(state.paths, network === undefined ? 'private' : [network], owner);
+  t.deepEqual(await ofUser({ uid: 4711 }), []);
+  t.deepEqual(await ofUser(undefined), [{ name: 'store', address: first(20) }]);
+  // Who came before asks the network's own name server.
+  await begin('late', ['second'], ...server);
+  const names = new Resolver();
+  names.setServers([second(1)]);
+  const [late = ''] = await names.resolve4('late');
+  t.true((await inside('store', '/bin/busybox', 'nslookup', 'late')).includes(late));
+  await kiln('kill', 'store', 'late');
 });
 
 const WRONG: readonly (readonly [string, RegExp])[] = [

@@ -27,6 +27,8 @@ export interface TakenName extends AsyncDisposable {
 
 interface JobHooks {
   readonly takeName?: (() => Promise<TakenName>) | undefined;
+  /** What other sandboxes of the caller's find it by on its networks. */
+  readonly knownAs?: string | undefined;
   readonly entered?: (sandbox: string) => void;
   /** The steps have ended: signals go to the caller again. The answer aborts the collection of artifacts. */
   readonly ended?: () => AbortSignal;
@@ -132,9 +134,9 @@ export async function runJob<End extends StepsEnd>(
   const job = {
     open: async () => {
       await using taken = await hooks.takeName?.();
-      const name = taken?.name;
+      const names = { name: taken?.name, knownAs: hooks.knownAs };
       return {
-        sandbox: await PlannedSandbox.open(engine, plan, { secrets, signal, samples, name }),
+        sandbox: await PlannedSandbox.open(engine, plan, { secrets, signal, samples, ...names }),
       };
     },
     entered: (id: string) => {

@@ -46,6 +46,8 @@ export interface SandboxRecord {
   readonly command?: readonly string[] | undefined;
   readonly owner?: number | undefined;
   readonly keepUntil?: number;
+  /** What others of the caller's find it by on its networks: the name of it, or of its job. */
+  readonly knownAs?: string | undefined;
   /** Its own, once they are known. */
   readonly addresses?: readonly { readonly network: string; readonly address: string }[];
   /** Ports of this host that lead into it now, as --publish has them. */

@@ -154,6 +154,8 @@ export interface OpenIo {
   readonly onLease?: LeaseRequest['onLease'];
   /** What its caller calls the sandbox. */
   readonly name?: string | undefined;
+  /** What others of the caller's find it by on its networks; of a job, its name. */
+  readonly knownAs?: string | undefined;
 }
 
 interface UsageWatcher {

@@ -22,7 +22,7 @@ import {
   WIRE,
 } from '../wire/table.ts';
 import { openBind, refuseHostWrite } from './host-write.ts';
-import { hostResolver, hostsFile, networkResolver } from './hosts.ts';
+import { hostResolver, hostsFile, type NetworkAnswers, networkResolver } from './hosts.ts';
 import { userLimits } from './limits.ts';
 import type { Bind, SandboxSpecification, SnapshotLayer } from './specification.ts';
 
@@ -56,11 +56,6 @@ const PRIVATE_TMPFS = [
   { path: '/dev/shm', mode: 0o1777 },
 ];
 
-export interface NetworkAnswers {
-  readonly address?: string;
-  readonly nameServers?: readonly string[];
-}
-
 let overlayAsked = false;
 
 /** Loads the overlay module once: a sandbox cannot. If it is missing, the init reports that. */
@@ -90,7 +85,7 @@ function secretOperations(
 
 function nameOperations(
   { names, root, hostname, network }: SandboxSpecification,
-  { address, nameServers = [] }: NetworkAnswers,
+  answers: NetworkAnswers,
 ): SetupOperation[] {
   if (!names) return [];
   const file = (name: string, content: string | undefined): SetupOperation[] =>
@@ -100,8 +95,8 @@ function nameOperations(
       ? undefined
       : network === 'host'
         ? hostResolver()
-        : networkResolver(nameServers);
-  return [...file('hosts', hostsFile(root, hostname, address)), ...file('resolv.conf', resolver)];
+        : networkResolver(answers.nameServers ?? []);
+  return [...file('hosts', hostsFile(root, hostname, answers)), ...file('resolv.conf', resolver)];
 }
 
 /**

@@ -8,6 +8,12 @@ import {
   RESOLVE_NO_SYMLINKS,
 } from '../../host/files/at.ts';
 
+/** A name, and an address that it stands for. */
+export interface Neighbour {
+  readonly name: string;
+  readonly address: string;
+}
+
 /** The host's own file, and the servers behind systemd-resolved's stub (systemd-resolved.service(8)). */
 const HOST_FILES = ['/etc/resolv.conf', '/run/systemd/resolve/resolv.conf'];
 
@@ -80,12 +86,24 @@ function entries(text: string): { readonly address: string; readonly names: read
   });
 }
 
+/** What is known of a sandbox's networks. */
+export interface NetworkAnswers {
+  /** The sandbox's own. */
+  readonly address?: string | undefined;
+  readonly nameServers?: readonly string[];
+  readonly knownAs?: string | undefined;
+  readonly neighbours?: readonly Neighbour[];
+}
+
 /**
- * The image's, plus `localhost` and the sandbox's own host name if they are missing.
+ * Those of the caller's other sandboxes, the image's, plus `localhost` and the sandbox's own host name if they are missing.
  * @param root the image's tree, a path on the host
- * @param address the sandbox's own on its network, where it has one
  */
-export function hostsFile(root: string, hostname: string, address = OWN_ADDRESS): string {
+export function hostsFile(
+  root: string,
+  hostname: string,
+  { address = OWN_ADDRESS, knownAs, neighbours = [] }: NetworkAnswers = {},
+): string {
   const image = imageHosts(root);
   const known = entries(image);
   const has = (name: string, prefix = '') =>
@@ -95,8 +113,12 @@ export function hostsFile(root: string, hostname: string, address = OWN_ADDRESS)
   if (!has('localhost', '::1')) lines.push('::1\tlocalhost ip6-localhost ip6-loopback');
   if (/^[\w.-]+$/.test(hostname) && !has(hostname.toLowerCase()) && hostname !== 'localhost') {
     const [short = ''] = hostname.split('.');
-    lines.push(`${address}\t${short === hostname ? hostname : `${hostname} ${short}`}`);
+    const names = [...new Set([hostname, short, knownAs ?? hostname])];
+    lines.push(`${address}\t${names.join(' ')}`);
   }
   const own = lines.map((line) => `${line}\n`).join('');
-  return image === '' || image.endsWith('\n') ? image + own : `${image}\n${own}`;
+  // First, because resolvers take the first line that has a name.
+  const others = neighbours.map((each) => `${each.address}\t${each.name}\n`).join('');
+  const begin = image === '' || image.endsWith('\n') ? image : `${image}\n`;
+  return others + begin + own;
 }
