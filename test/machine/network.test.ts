@@ -60,8 +60,16 @@ long('a machine has an address of a libvirt network, by DHCP or as it was given'
   }
 });
 
-test('a machine takes no fixed IPv6 address, and says so before anything starts', async (t) => {
-  const { exitCode, stderr } = await inMachine('machines,address=fd00::2/64', 'true');
-  t.is(exitCode, 125);
-  t.regex(String(stderr), /an IPv6 address is not done for machines yet/);
+test('a machine has one network and address of IPv4, and says so before anything starts', async (t) => {
+  const fixed = 'machines,address=10.0.0.2/24';
+  for (const [network, what] of [
+    ['machines,address=fd00::2/64', 'an IPv6 address'],
+    [`${fixed},route=10.9.0.0/16%10.0.0.1`, 'route='],
+    [`${fixed},address=10.0.0.3/24`, 'a second address'],
+    ['machines machines', 'a second network'],
+  ] as const) {
+    const { exitCode, stderr } = await inMachine(network, 'true');
+    t.is(exitCode, 125);
+    t.true(String(stderr).includes(`${what} is not done for machines yet`), String(stderr));
+  }
 });

@@ -13,7 +13,7 @@ import { createNetwork, virsh } from '../support/libvirt-network.ts';
 let state: BusyboxState;
 const third = ((process.pid + 50) % 250) + 1;
 const first = (last: number) => `10.92.${third}.${last}`;
-const second = (last: number) => `10.93.${third}.${last}`;
+const second = (last: number) => `10.91.${third}.${last}`;
 const six = (last: number) => `fd00:92:${third}::${last}`;
 
 test.before(async () => {
@@ -81,7 +81,7 @@ test.serial(
     const addresses = await inside('both', '/bin/busybox', 'ip', 'addr');
     t.regex(addresses, new RegExp(`inet ${first(2)}/24 .*eth0`));
     t.regex(addresses, new RegExp(`inet6 ${six(2)}/64 scope global`));
-    const leased = new RegExp(`inet (10\\.93\\.${third}\\.(?:5\\d|60))/24 .*eth1`).exec(
+    const leased = new RegExp(`inet (10\\.91\\.${third}\\.(?:5\\d|60))/24 .*eth1`).exec(
       addresses,
     )?.[1];
     t.truthy(leased, addresses);
@@ -143,12 +143,16 @@ test.serial('sandboxes of one network find each other by name', async (t) => {
   const look = ['sh', '-c', 'getent ahostsv4 store; getent ahostsv4 me; cat /etc/hosts'];
   const on = ['--network', `first,address=${first(21)}/24`];
   const found = await kiln('run', '-r', 'host', ...on, '--name', 'me', '--', ...look);
-  t.regex(String(found.stdout), new RegExp(`^${first(20)} +STREAM store$`, 'm'), String(found.stderr));
+  t.regex(
+    String(found.stdout),
+    new RegExp(`^${first(20)} +STREAM store$`, 'm'),
+    String(found.stderr),
+  );
   t.regex(String(found.stdout), new RegExp(`^${first(21)} +STREAM`, 'm'));
-  t.notRegex(String(found.stdout), new RegExp(`10\\.93\\.${third}\\.\\d+\\s+store`));
+  t.notRegex(String(found.stdout), new RegExp(`10\\.91\\.${third}\\.\\d+\\s+store`));
   // On another network nobody knows of it, nor does another user on this one.
   const apart = await kiln('run', '-r', 'host', '--network', 'second', '--', 'cat', '/etc/hosts');
-  t.regex(String(apart.stdout), new RegExp(`^10\\.93\\.${third}\\.\\d+\\s+store$`, 'm'));
+  t.regex(String(apart.stdout), new RegExp(`^10\\.91\\.${third}\\.\\d+\\s+store$`, 'm'));
   t.false(String(apart.stdout).includes(first(20)));
   const [network] = [parseLibvirtNetwork('first')].filter((each) => typeof each === 'object');
   const ofUser = (owner: { uid: number } | undefined) =>

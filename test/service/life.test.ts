@@ -411,7 +411,7 @@ test.serial(
         const path = join(state.paths.services, `net${last}/service.yaml`);
         await writeFile(
           path,
-          (await readFile(path, 'utf8')).replace('peers: false', 'peers: true'),
+          (await readFile(path, 'utf8')).replace('name: peers', 'name: peers\n  peers: true'),
         );
       }
       t.is((await service('start', 'net5', 'net6')).exitCode, 0);

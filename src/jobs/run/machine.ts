@@ -1,13 +1,11 @@
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import type { SandboxOptions } from '../../options/sandbox.ts';
+import { networkOf } from '../../options/texts.ts';
+import { undoneNetwork } from '../../sandbox/policy/network.ts';
 
 /** What of a request is not done for machines yet, as its words have it. */
 const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])[] = [
-  ['an IPv6 address', ({ network }) => /,address=[^,/ ]*:/.test(network)],
-  ['route=', ({ network }) => network.includes(',route=')],
-  ['a second address', ({ network }) => /,address=.*,address=/.test(network)],
-  ['a second network', ({ network }) => network.includes(' ')],
   ['--publish', ({ publish }) => publish.length > 0],
   ['--profile nested', ({ profile }) => profile === 'nested'],
   ['a bind with cow', ({ binds }) => binds.some(({ cow }) => cow === true)],
@@ -19,7 +17,8 @@ const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])
 /** @throws KilnError E_MACHINE */
 export function refuseUndone(request: SandboxOptions, { host }: Pick<ImageManifest, 'host'>): void {
   if (request.isolation === 'container') return;
-  const [asked] = UNDONE.find(([, asks]) => asks(request)) ?? [];
+  const [asked = undoneNetwork(networkOf(request.network))] =
+    UNDONE.find(([, asks]) => asks(request)) ?? [];
   const undone = host === undefined ? asked : 'the image host';
   if (undone === undefined) return;
   throw new KilnError('E_MACHINE', `${undone} is not done for machines yet`, {

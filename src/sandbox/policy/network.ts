@@ -32,6 +32,17 @@ export function interfaceName(nth: number): string {
   return `eth${nth}`;
 }
 
+/** What of a network is not done for machines yet. */
+export function undoneNetwork(network: SandboxNetwork): string | undefined {
+  if (typeof network === 'string') return undefined;
+  const addresses = network.flatMap((each) => each.addresses);
+  const routes = network.flatMap((each) => each.routes);
+  if (addresses.some((address) => versionOf(address) === 6)) return 'an IPv6 address';
+  if (routes.some((route) => !isGateway(route, 4))) return 'route=';
+  if (addresses.length > 1) return 'a second address';
+  return network.length > 1 ? 'a second network' : undefined;
+}
+
 const ANYWHERE = { 4: '0.0.0.0/0', 6: '::/0' } as const;
 
 export function gatewayRoute(via: string): Route {
