@@ -77,6 +77,19 @@ test('kiln run --save writes what --file takes, and runs nothing', async (t) => 
   t.regex(await readFile(more, 'utf8'), /^memory: 32M$/m);
 });
 
+test('the networks of a file go together, and make way for those of the command line', async (t) => {
+  const file = join(state.beside, 'networks.yaml');
+  const two = ['--network', 'lan', '--network', 'store,address=10.1.0.7/24'];
+  await state.kiln(['run', '-r', IMAGE, ...two, '-p', '8085:80', '--save', file, '--', 'true']);
+  const explained = async (...more: readonly string[]) =>
+    String((await state.kiln(['run', '--file', file, ...more, '--explain'])).stdout);
+  const planned = await explained();
+  t.regex(planned, /net-namespace .*network lan, store/);
+  t.regex(planned, /published port +off +8085:80/);
+  t.regex(await explained('--network', 'none'), /net-namespace .*nothing but lo/);
+  t.regex(await explained('--network', 'other'), /net-namespace .*network other$/m);
+});
+
 test('mistakes in the file of a job are told with their lines', async (t) => {
   const wrong = await written(
     'wrong.yaml',

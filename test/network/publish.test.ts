@@ -82,6 +82,8 @@ test.serial('an address is chosen, and a port that somebody has is refused', asy
   );
   const nowhere = await run('--publish', `192.0.2.1:${port}:80`, '--', 'true');
   t.regex(String(nowhere.stderr), /this host has no such address/);
+  const hosts = ['--network', 'host', '--allow-host-network', '-p', `${port}:22`];
+  t.regex(String((await run(...hosts, '--', 'true')).stderr), /has its ports already/);
   await state.kiln(['kill', 'six']);
 });
 

@@ -31,8 +31,12 @@ export async function wordsWithFile(
 ): Promise<readonly string[]> {
   const named = written.findLast(({ row }) => row === RUN.file)?.text;
   if (named === undefined || named === null) return argv;
-  const { words, command } = await readJobFile(named, caller);
-  const own = written.filter(({ row }) => row !== RUN.file).map(wordOf);
+  const given = written.filter(({ row }) => row !== RUN.file);
+  const replaced = given
+    .filter(({ row }) => row.kind.joins)
+    .map((each) => keyOf(each.attribute, each.row));
+  const { words, command } = await readJobFile(named, caller, replaced);
+  const own = given.map(wordOf);
   const behind = args.length > 0 ? args : command;
   return ['run', ...words, ...own, ...(behind.length === 0 ? [] : ['--', ...behind])];
 }
@@ -41,8 +45,8 @@ function wordOf({ flag, text }: WrittenOption): string {
   return text === null ? flag : `${flag}=${text}`;
 }
 
-/** @throws RecipeError (E_JOB_FILE) with all mistakes; KilnError E_CALLER_FILE */
-async function readJobFile(file: string, caller: Caller) {
+/** @param replaced keys that do not count @throws RecipeError (E_JOB_FILE) with all mistakes; KilnError E_CALLER_FILE */
+async function readJobFile(file: string, caller: Caller, replaced: readonly string[]) {
   const held = await caller.paths.text(file);
   const text = await readPatiently(held, FILE_MAX, undefined)
     .then((bytes) => utf8Text(bytes, file))
@@ -55,7 +59,8 @@ async function readJobFile(file: string, caller: Caller) {
   const checked = value === undefined ? undefined : document.check(schemaIn(folder, caller), value);
   if (checked === undefined) throw new RecipeError(file, document.problems, HINT, 'job');
   const { command = [], ...options } = checked;
-  return { words: Object.values(options).flat() as string[], command };
+  const kept = Object.entries(options).filter(([key]) => !replaced.includes(key));
+  return { words: kept.flatMap(([, words]) => words as string[]), command };
 }
 
 /** Of a file in `folder`: its values become words of a command line. */
@@ -92,7 +97,7 @@ function wordsOfValue(name: string, row: Row, from: Source): z.ZodType<string[],
     return [`${flag}=${word}`];
   });
   if (preset !== undefined) return z.union([alone, one]);
-  if (!many) return one;
+  if (!many && !kind.joins) return one;
   const several = z.array(one).transform((each: string[][]) => each.flat());
   if (!kind.pairs) return z.union([several, one]);
   const pairs = z
@@ -133,7 +138,8 @@ export async function saveJobFile(
       text === null ? [] : placedIn(caller.cwd(), row, text),
     );
     const isFlag = row.kind.term === undefined;
-    value[keyOf(name, row)] = isFlag ? true : row.many ? words : words.at(-1);
+    const isList = row.many || (row.kind.joins && words.length > 1);
+    value[keyOf(name, row)] = isFlag ? true : isList ? words : words.at(-1);
   }
   if (command.length > 0) value.command = command;
   const text = new Document(value).toString({ lineWidth: 0 });

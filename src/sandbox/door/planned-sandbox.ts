@@ -204,6 +204,11 @@ export class PlannedSandbox implements AsyncDisposable {
    * any more. All of them, or none. @throws KilnError E_PUBLISH, E_MACHINE
    */
   async publish(ports: readonly PublishedPort[]): Promise<AsyncDisposable> {
+    if (ports.length > 0 && this.#surroundings.hostNetwork) {
+      throw new KilnError('E_ARGUMENT', 'a sandbox in the host’s network has its ports already', {
+        hint: 'leave out --publish, or --network host',
+      });
+    }
     const own: Publication[] = [];
     const close = async () => {
       for (const each of own) {
