@@ -126,6 +126,9 @@ const LOCAL = `
   mount -t tmpfs none mounted; echo shown >mounted/shown; chmod 644 mounted/shown
   echo secret >"$OUT/secret"; chmod 644 "$OUT/secret"
   ln -s "$OUT/secret" link
+  ln -s "../../../../../../../..$OUT/secret" climbing
+  ln -s "$OUT" way
+  ln -s "/proc/self/root$OUT/secret" around
   ln -s /etc/shadow shadow
   ln -s /proc/1/root/etc/shadow shadow-of-init
   echo open >open; chmod 666 open
@@ -141,21 +144,38 @@ const ATTEMPTS = `
   try link cat /usr/local/link
   try shadow cat /usr/local/shadow
   try shadow-of-init cat /usr/local/shadow-of-init
+  try climbing cat /usr/local/climbing
+  try way cat /usr/local/way/secret
+  try around cat /usr/local/around
   try path cat "$OUT/secret"
+  try by-init cat "/proc/1/root$OUT/secret"
+  try by-init-folder cat "/proc/1/cwd/../../../../..$OUT/secret"
+  try by-map sh -c 'cat /proc/1/map_files/*'
   try by-self cat "/proc/self/root$OUT/secret"
   try by-parent cat "/usr/../..$OUT/secret"
   try state ls "$KILN_STATE_FOLDER"
   try machine-id test -s /etc/machine-id
   try private ls /etc/ssl/private
   try write sh -c 'echo x >/usr/local/open'
+  try reopen sh -c 'exec 3</usr/local/open && echo x >/proc/self/fd/3'
   try make touch /usr/local/made
+  try mode chmod 644 /usr/local/closed
+  try owner chown 1000 /usr/local/closed
+  try hard-link sh -c 'ln /usr/local/closed /usr/local/hard && cat /usr/local/hard'
   try make-in-bin touch /usr/bin/kiln-test-made
   try set-id sh -c '/usr/local/set-id -u | grep -qx 0 && test "$(id -u)" != 0'
+  try own-set-id sh -c 'cp /usr/local/set-id /tmp/s && chmod 4755 /tmp/s && /tmp/s -u | grep -qx 0 && test "$(id -u)" != 0'
+  try own-device sh -c 'mknod /tmp/k c 1 11 && dd if=/tmp/k of=/dev/null bs=4096 count=1 iflag=nonblock'
   try device dd if=/usr/local/kmsg of=/dev/null bs=4096 count=1 iflag=nonblock
   try uncover sh -c 'umount /usr/local/mounted && cat /usr/local/mounted/hidden'
   try remount sh -c 'mount -o remount,rw,bind /usr/local && echo x >/usr/local/open'
+  try again sh -c 'mkdir -p /tmp/b && mount --bind /usr/local /tmp/b && mount -o remount,rw,bind /tmp/b && echo x >/tmp/b/open'
+  try over sh -c 'mkdir -p /tmp/r && mount --rbind / /tmp/r && cat "/tmp/r$OUT/secret"'
+  try below sh -c 'umount -l /usr && ls /usr/local'
   try remount-usr sh -c 'mount -o remount,rw,bind /usr && touch /usr/kiln-test-made'
   try overlay sh -c 'mkdir -p /tmp/u /tmp/w /tmp/m && mount -t overlay none -o lowerdir=/usr/local,upperdir=/tmp/u,workdir=/tmp/w /tmp/m && cat /tmp/m/closed'
+  try rename mv /usr/local/link /usr/local/moved
+  try remove rm /usr/local/way
   true`;
 
 /** SYS_ADMIN is refused. */
@@ -202,6 +222,12 @@ test.serial('no attempt to change or read the host succeeds, however a command r
   const cannot = [
     'set-id',
     'shadow-of-init',
+    'by-init',
+    'by-init-folder',
+    'by-map',
+    'below',
+    'own-set-id',
+    'own-device',
     'make-in-bin',
     'remount-usr',
     'private',
