@@ -14,6 +14,14 @@ const KEYS: ReadonlyMap<string, string> = new Map(
 const BIND = ['source', 'target', 'relabel', 'ro', 'rw', 'cow', 'nolinks'];
 const TMPFS = ['target', 'size'];
 
+const IMAGE = ['source', 'target', 'ro'];
+
+const TYPES: ReadonlyMap<string, readonly string[]> = new Map([
+  ['bind', BIND],
+  ['image', IMAGE],
+  ['tmpfs', TMPFS],
+]);
+
 const WORDS = new Set(['ro', 'rw', 'cow', 'nolinks']);
 
 const RELABEL: ReadonlyMap<string, string> = new Map([
@@ -22,7 +30,18 @@ const RELABEL: ReadonlyMap<string, string> = new Map([
 ]);
 
 const HOW =
-  'write it as type=bind,source=SRC,target=DST[,readonly] or type=tmpfs,target=DST[,tmpfs-size=SIZE].';
+  'write it as type=bind,source=SRC,target=DST[,readonly], type=image,source=FILE,target=DST or type=tmpfs,target=DST[,tmpfs-size=SIZE].';
+
+/** What podman has, and there is something else for. */
+const INSTEAD: ReadonlyMap<string, string> = new Map([
+  ['volume', 'there are no named volumes: type=bind,source=DIR shows a folder of this host.'],
+  [
+    'guest-bind',
+    'a folder of a sandbox stands at one place: put a link into the image, or give the bind again with another target.',
+  ],
+  ['devpts', 'every sandbox has a /dev/pts of its own.'],
+  ['ramfs', 'write type=tmpfs.'],
+]);
 
 /** @throws InvalidArgumentError */
 function isTrue(name: string, value: string | undefined): boolean {
@@ -60,16 +79,14 @@ function partsOf(word: string): ReadonlyMap<string, string> {
 function mountAgain(word: string): readonly [flag: string, value: string] {
   const parts = partsOf(word);
   const type = needed(parts.get('type'), `it has no type: ${HOW}`);
-  if (type !== 'bind' && type !== 'tmpfs')
-    throw new InvalidArgumentError(`there is no type ${type}: ${HOW}`);
-  const allowed = type === 'bind' ? BIND : TMPFS;
+  const allowed = needed(TYPES.get(type), INSTEAD.get(type) ?? `there is no type ${type}: ${HOW}`);
   const other = [...parts.keys()].find((key) => key !== 'type' && !allowed.includes(key));
   if (other !== undefined) throw new InvalidArgumentError(`type=${type} takes no ${other}.`);
   const place = (key: string) => {
     const path = needed(parts.get(key), `type=${type} needs ${key}=PATH.`);
     if (!path.includes(':')) return path;
     throw new InvalidArgumentError(
-      `${path} has a colon, which --${type} divides at: give a link without one.`,
+      `${path} has a colon, at which its option is divided: give a link without one.`,
     );
   };
   const target = place('target');
@@ -77,6 +94,7 @@ function mountAgain(word: string): readonly [flag: string, value: string] {
     const size = parts.get('size');
     return ['--tmpfs', size === undefined ? target : `${target}:${size}`];
   }
+  if (type === 'image') return ['--bind', `${place('source')}:${target}:image`];
   const relabel = parts.get('relabel');
   const label =
     relabel && needed(RELABEL.get(relabel), `relabel is shared or private, not ${relabel}.`);
@@ -92,7 +110,7 @@ function mountAgain(word: string): readonly [flag: string, value: string] {
 
 /** It never has a value of its own, so requests and calls know nothing of it. */
 export const MOUNT: Row = row({ term: 'spec', read: mountAgain }, 'open', {
-  help: 'write --bind or --tmpfs as podman does: type=bind,source=SRC,target=DST[,readonly][,relabel=shared], type=tmpfs,target=DST[,tmpfs-size=SIZE]',
+  help: 'write --bind or --tmpfs as podman does: type=bind,source=SRC,target=DST[,readonly][,relabel=shared], type=image,source=FILE,target=DST, type=tmpfs,target=DST[,tmpfs-size=SIZE]',
   many: true,
   again: mountAgain,
 });

@@ -48,7 +48,7 @@ export const image: Kind<string> = {
   fromJson: (name: string, field) => hostImage(field, name),
 };
 
-const BIND_OPTIONS = ['ro', 'rw', 'cow', 'z', 'Z', 'nolinks'];
+const BIND_OPTIONS = ['ro', 'rw', 'cow', 'image', 'z', 'Z', 'nolinks'];
 
 /** SRC is relative to the caller's folder, DST absolute in the sandbox. */
 export const bind: Kind<Bind> = {
@@ -56,15 +56,18 @@ export const bind: Kind<Bind> = {
   read: (word, from): WantedBind => {
     const [source, target, mode = 'rw', ...more] = word.split(':');
     if (!source || more.length > 0)
-      throw new InvalidArgumentError('write it as SRC:DST[:ro|rw|cow][,z|Z][,nolinks].');
+      throw new InvalidArgumentError('write it as SRC:DST[:ro|rw|cow|image][,z|Z][,nolinks].');
     const options = mode.split(',');
     const unknown = options.find((option) => !BIND_OPTIONS.includes(option));
     if (unknown !== undefined) {
       throw new InvalidArgumentError(
-        `unknown option ${unknown}: there are ro, rw, cow, z, Z and nolinks.`,
+        `unknown option ${unknown}: there are ro, rw, cow, image, z, Z and nolinks.`,
       );
     }
     const isCow = options.includes('cow');
+    const isImage = options.includes('image');
+    if (isImage && (isCow || options.includes('rw')))
+      throw new InvalidArgumentError('what is unpacked from an image is read-only.');
     if (isCow && (options.includes('ro') || options.includes('rw')))
       throw new InvalidArgumentError('write one of ro, rw and cow.');
     const absolute = resolve(from.cwd(), source);
@@ -76,8 +79,9 @@ export const bind: Kind<Bind> = {
     return {
       source: absolute,
       target: mountTarget(target ?? absolute),
-      readonly: isCow || options.includes('ro'),
+      readonly: isCow || isImage || options.includes('ro'),
       ...(isCow ? { cow: true } : {}),
+      ...(isImage ? { image: true } : {}),
       ...(options.includes('nolinks') ? { noLinks: true } : {}),
       ...defined({ relabel }),
     };
@@ -86,15 +90,16 @@ export const bind: Kind<Bind> = {
   fromJson: (asked: json.Bind, field): WantedBind => ({
     source: hostPath(field, asked.source),
     target: mountTarget(asked.target),
-    readonly: asked.readonly === true || asked.cow === true,
+    readonly: asked.readonly === true || asked.cow === true || asked.image === true,
     ...(asked.cow === true ? { cow: true } : {}),
+    ...(asked.image === true ? { image: true } : {}),
     ...(asked.noLinks === true ? { noLinks: true } : {}),
     ...defined({ relabel: asked.relabel }),
   }),
   word: (asked) => {
-    const { source, target, readonly, cow, relabel, noLinks } = fieldsOf(asked);
+    const { source, target, readonly, cow, image, relabel, noLinks } = fieldsOf(asked);
     const options = [
-      cow === true ? 'cow' : readonly === true ? 'ro' : 'rw',
+      cow === true ? 'cow' : image === true ? 'image' : readonly === true ? 'ro' : 'rw',
       ...(relabel === undefined ? [] : [relabel === 'private' ? 'Z' : 'z']),
       ...(noLinks === true ? ['nolinks'] : []),
     ];

@@ -52,6 +52,8 @@ test.before(async () => {
   const folder = join(state.beside, 'desk');
   for (const name of ['', 'source', 'units']) mkdirSync(join(folder, name));
   writeFileSync(join(folder, 'source/file'), 'text\n');
+  const disk = [join(folder, 'source'), join(folder, 'disk.img'), '16M'];
+  await execa('mke2fs', ['-q', '-t', 'ext4', '-d', ...disk]);
   await state.kiln(['run', '-r', IMAGE, '--', 'true']);
   const dhcp = "<dhcp><range start='10.93.7.50' end='10.93.7.90'/></dhcp>";
   const network = { name: NET, bridge: 'virbr-k2012', host: '10.93.7.1', dhcp };

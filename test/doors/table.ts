@@ -279,6 +279,7 @@ export function doorEntry(door: Door): DoorEntry {
 
 /** Modules that start a command and are no door of the table, and why. */
 export const NO_DOORS: Readonly<Record<string, string>> = {
+  'jobs/run/disk-images.ts': 'runs kiln’s own script in a sandbox of -r host, which is one',
   'jobs/recipe/steps.ts': 'asks recipe-sandbox.ts, which is one',
   'jobs/mock/enter.ts': 'asks root-sandbox.ts, which is one',
   'doctor/checks/sandbox.ts': 'runs a command of kiln’s own in an empty sandbox',

@@ -36,6 +36,8 @@ const laterBind: typeof callersBind = {
   ...callersBind,
   read: (word, from) => {
     const bind = callersBind.read(word, from);
+    if ((bind as WantedBind).image === true)
+      throw new InvalidArgumentError('image is for sandboxes: import its files as an image.');
     if ((bind as WantedBind).cow === undefined) return bind;
     throw new InvalidArgumentError('cow is for sandboxes that are kept: a service has volumes.');
   },

@@ -134,15 +134,26 @@ export function mountOverlay(lowers: readonly number[]): number {
 export function mountLoopImage(path: string, type: string): number {
   const { name, device } = attachLoop(path);
   using _device = closing(device);
+  return mountDevice(name, type, path);
+}
+
+/** All mounts of one device are of the same file system. @param title what messages call it */
+export function mountDevice(name: string, type: string, title = name): number {
   using opened = closing(checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type));
   const { fd: fs } = opened;
   checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_STRING, 'source', name, 0), name);
-  checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_CMD_CREATE, null, null, 0), path);
+  checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_CMD_CREATE, null, null, 0), title);
   const attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
   return checked('fsmount', tryCall('fsmount', fs, FSMOUNT_CLOEXEC, attributes));
 }
 
-function attachLoop(path: string): { readonly name: string; readonly device: number } {
+export interface AttachedLoop {
+  readonly name: string;
+  /** The device is there until this is closed, and nothing has it mounted. */
+  readonly device: number;
+}
+
+export function attachLoop(path: string): AttachedLoop {
   using control = closing(openSync('/dev/loop-control', constants.O_RDWR));
   using file = closing(openSync(path, constants.O_RDWR));
   const config = Buffer.alloc(CONFIG_SIZE);

@@ -9,6 +9,7 @@ const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])
   ['--publish', ({ publish }) => publish.length > 0],
   ['--profile nested', ({ profile }) => profile === 'nested'],
   ['a bind with cow', ({ binds }) => binds.some(({ cow }) => cow === true)],
+  ['a bind with image', ({ binds }) => binds.some(({ image }) => image === true)],
   ['--from', ({ fromSnapshot }) => fromSnapshot !== undefined],
   ['--on-disk', ({ onDisk }) => onDisk === true],
   ['--label', ({ label }) => label !== undefined && label !== 'auto'],

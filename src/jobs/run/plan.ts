@@ -28,9 +28,17 @@ export function planRun(
   engine: CallersLayers,
   request: RunRequest,
   image: TakenImage & { readonly manifest: ImageManifest },
-  learnsEgress = false,
+  {
+    learnsEgress = false,
+    volumes = [],
+  }: {
+    readonly learnsEgress?: boolean | undefined;
+    readonly volumes?: Plan['sandbox']['volumes'];
+  } = {},
 ): Plan {
-  const { argv, env, capabilities, caller, binds, tmpfs, hostname, disk } = request;
+  const { argv, env, capabilities, caller, tmpfs, hostname, disk } = request;
+  // Those are `volumes`.
+  const binds = request.binds.filter(({ image: isDisk }) => isDisk !== true);
   const { isolation, profile, onDisk } = request;
   const egress = learnsEgress ? [...request.egress, PUBLIC_HOSTS] : some(request.egress);
   const network = networkOf(request.network);
@@ -65,7 +73,7 @@ export function planRun(
       allowHostWrite: request.allowHostWrite === true,
       readonlyRoot: request.readOnly === true,
       protectedPaths: [...(request.protection ? PROTECTED : []), ...request.protect],
-      ...{ volumes: [], privateTmp: true, namespaces: 0, boot: false },
+      ...{ volumes, privateTmp: true, namespaces: 0, boot: false },
     },
     image,
   );

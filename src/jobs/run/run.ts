@@ -16,6 +16,8 @@ import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd, LimitHit, Measured } from '../../sandbox/door/supervise.ts';
 import type { LeasedStack } from '../../snapshot/stack.ts';
 import { collect, type Results } from './collect.ts';
+import { unpackDisks } from './disk-images.ts';
+import { refuseUndone } from './machine.ts';
 import { planRun, readSecrets } from './plan.ts';
 import type { RunRequest } from './request.ts';
 import { type Course, Timeline } from './timeline.ts';
@@ -129,7 +131,10 @@ export async function runJob<End extends StepsEnd>(
   };
   timeline.leave();
   const secrets = await readSecrets(request.secrets, signal);
-  const plan = planRun(engine, request, image, hooks.learnsEgress);
+  refuseUndone(request, image.manifest);
+  await using disks = await unpackDisks(engine, request, signal);
+  const { learnsEgress } = hooks;
+  const plan = planRun(engine, request, image, { learnsEgress, volumes: disks.volumes });
   const { samples } = timeline;
   const job = {
     open: async () => {

@@ -1,11 +1,17 @@
 import { KilnError } from '../../errors.ts';
 import { SyscallError } from '../../host/calls/libc.ts';
-import { mountLoopImage } from '../../host/files/mount.ts';
+import { mountDevice, mountLoopImage } from '../../host/files/mount.ts';
 
-/** A detached mount of a file with an ext4 file system; the caller closes it. @throws KilnError E_IMAGE_MOUNT */
-export function mountImage(path: string): number {
+/**
+ * A detached mount of an ext4 file system of kiln's own, in a file or on a device; the caller closes it.
+ * @throws KilnError E_IMAGE_MOUNT
+ */
+export function mountVolume(
+  source: { readonly image: string } | { readonly device: string },
+): number {
+  const path = 'device' in source ? source.device : source.image;
   try {
-    return mountLoopImage(path, 'ext4');
+    return 'device' in source ? mountDevice(path, 'ext4') : mountLoopImage(path, 'ext4');
   } catch (cause) {
     throw new KilnError('E_IMAGE_MOUNT', `cannot mount ${path}`, {
       cause,

@@ -19,8 +19,9 @@ import type { TimeLimits } from './supervise.ts';
 
 /** A part of the sandbox's own tree that outlives it. Owners on disk are the ids in the sandbox. */
 export interface PlannedVolume {
-  readonly source: string | { readonly image: string };
+  readonly source: string | { readonly image: string } | { readonly device: string };
   readonly target: string;
+  readonly readonly?: true;
 }
 
 type Optional<Value> = { readonly [Key in keyof Value]?: Value[Key] | undefined };

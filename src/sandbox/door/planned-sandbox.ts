@@ -33,7 +33,7 @@ import { type Policies, policiesOf, userCapabilities } from '../policy/policy.ts
 import { Protection } from '../policy/protected.ts';
 import { type SnapshotLayer, type Surroundings, surroundingsOf } from '../policy/specification.ts';
 import { Layers, layeredFolders } from './layers.ts';
-import { mountImage } from './mount-image.ts';
+import { mountVolume } from './mount-image.ts';
 import type { CommandPlan, KeptCommand, Plan, SandboxPlan } from './plan.ts';
 import {
   type CommandEnd,
@@ -124,9 +124,9 @@ export class PlannedSandbox implements AsyncDisposable {
     const surroundings = surroundingsOf(plan.sandbox);
     const policies = policiesOf(host.paths, surroundings);
     if ('command' in plan) await policies(plan.command.policy);
-    const volumes = plan.sandbox.volumes.map(({ source, target }) => ({
-      source: typeof source === 'string' ? source : mountImage(source.image),
-      target,
+    const volumes = plan.sandbox.volumes.map(({ source, ...where }) => ({
+      source: typeof source === 'string' ? source : mountVolume(source),
+      ...where,
     }));
     const { owner: user, caller, shownAs: command } = plan;
     using stack = new DisposableStack();

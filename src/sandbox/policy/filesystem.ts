@@ -122,14 +122,20 @@ export function planFilesystem(
   using users = usersOf(initPid);
   const { fd: namespace } = users;
   operations.push(...rootOperations(plan, specification, namespace));
-  for (const { source, target } of specification.volumes) {
-    const mount = typeof source === 'number' ? source : detach(source, namespace, false);
+  const addVolume = ({ source, target, ...how }: Volume) => {
+    const readonly = how.readonly === true;
+    const mount = typeof source === 'number' ? source : detach(source, namespace, readonly);
     const fd = plan.add(mount, typeof source === 'number' ? target : source);
     if (typeof source === 'number') {
-      setMountAttributes(mount, { set: WRITABLE, userNamespace: namespace });
+      const set = WRITABLE | (readonly ? MOUNT_ATTR_RDONLY : 0);
+      setMountAttributes(mount, { set, userNamespace: namespace });
     }
-    operations.push({ op: 'bind', fd, access: 'own', directory: true, path: target });
-  }
+    const access = readonly ? 'readonly' : 'own';
+    operations.push({ op: 'bind', fd, access, directory: true, path: target });
+  };
+  // Those that are read-only are a caller's, and mounted as binds are.
+  const isPart = (volume: Volume) => volume.readonly !== true;
+  for (const volume of specification.volumes.filter(isPart)) addVolume(volume);
   if (specification.network !== 'private') operations.push({ op: 'network' });
   operations.push(...userLimits(nested ? null : namespaces));
   for (const { path, mode } of PRIVATE_TMPFS.slice(specification.privateTmp ? 0 : -1)) {
@@ -145,11 +151,13 @@ export function planFilesystem(
     if (!specification.allowHostWrite) refuseHostWrite(paths, source, fd, owners.caller);
   };
   // Mounts above others come first: later ones would hide what is below.
-  const wanted = [...specification.tmpfs, ...specification.binds].sort((a, b) =>
+  const shown = specification.volumes.filter((volume) => !isPart(volume));
+  const wanted = [...specification.tmpfs, ...specification.binds, ...shown].sort((a, b) =>
     a.target < b.target ? -1 : Number(a.target > b.target),
   );
   for (const mount of wanted) {
-    if ('source' in mount) addBind(plan, mount, binds ?? -1, check);
+    if ('source' in mount && !('place' in mount)) addVolume(mount);
+    else if ('source' in mount) addBind(plan, mount, binds ?? -1, check);
     else {
       const { target: path, size: own = bytes } = mount;
       operations.push({ op: 'tmpfs', path, mode: 0o1777, bytes: own });
@@ -205,6 +213,8 @@ export function planRoot(initPid: number, parts: RootParts) {
   const owned = stack.move();
   return { operations, fds: plan.fds, [Symbol.dispose]: () => owned.dispose() };
 }
+
+type Volume = SandboxSpecification['volumes'][number];
 
 export interface BindOwners {
   readonly user: { readonly uid: number; readonly gid: number };
@@ -277,7 +287,12 @@ function addBind(
   namespace: number,
   check: (source: string, fd: number) => void,
 ): void {
-  const { source, target: path, readonly, own, hosts, cow } = bind;
+  const { source, target: path, readonly, own, hosts, cow, image } = bind;
+  if (image === true) {
+    throw new KilnError('E_BIND', `cannot bind ${source}: image is for runs and shells`, {
+      hint: '`kiln run` and `kiln shell` unpack the file system in a file',
+    });
+  }
   using opened = closing(openBind(bind));
   const access = cow === true ? 'cow' : readonly ? 'readonly' : own === true ? 'own' : 'host';
   if (access === 'host') check(source, opened.fd);

@@ -23,6 +23,8 @@ export interface WantedBind {
   readonly relabel?: 'shared' | 'private';
   /** The sandbox writes to a layer of its own above the folder, which is `readonly`. */
   readonly cow?: true;
+  /** `source` is a file with a file system, which is unpacked: src/jobs/run/disk-images.ts. It is `readonly`. */
+  readonly image?: true;
 }
 
 export interface Bind extends WantedBind {
@@ -117,7 +119,11 @@ export interface SnapshotLayer {
 
 export interface SandboxSpecification extends SandboxImage, Isolation, Interior {
   /** A number is the descriptor of a detached mount. */
-  readonly volumes: readonly { readonly source: string | number; readonly target: string }[];
+  readonly volumes: readonly {
+    readonly source: string | number;
+    readonly target: string;
+    readonly readonly?: true;
+  }[];
   readonly secrets: readonly Secret[];
 }
 

@@ -4,6 +4,8 @@ import { admit, namesFiles } from '../../cli/users/user-guard.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { currentAction } from '../../events/action.ts';
+import { unpackDisks } from '../../jobs/run/disk-images.ts';
+import { refuseUndone } from '../../jobs/run/machine.ts';
 import { planRun, readSecrets } from '../../jobs/run/plan.ts';
 import { SHELL } from '../../options/sandbox.ts';
 import { destroySandbox } from '../../sandbox/domain/destroy.ts';
@@ -53,7 +55,9 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   await using image = found;
   const { id, name } = image.manifest;
   const request = { ...runRequest(options, [], command, caller.ids), image: id };
-  const plan = planRun(engine, request, image);
+  refuseUndone(request, image.manifest);
+  await using disks = await unpackDisks(engine, request, call.signal);
+  const plan = planRun(engine, request, image, { volumes: disks.volumes });
   const secrets = await readSecrets(request.secrets, call.signal);
   const sandbox = await PlannedSandbox.open(engine, plan, { secrets, signal: call.signal });
   try {

@@ -1,0 +1,125 @@
+/** File systems in files of a caller's: a program of the host unpacks them in a sandbox, and the kernel reads none. */
+import { execFileSync } from 'node:child_process';
+import { chmod, chown, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import anyTest, { type TestFn } from 'ava';
+import { execa } from 'execa';
+import { until } from '../support/eventually.ts';
+import { USER, type UserState, userState } from '../support/second-user.ts';
+
+const test = anyTest as TestFn<UserState>;
+
+/** How each is made of a folder. */
+const MAKERS: Readonly<Record<string, (folder: string, file: string) => readonly string[]>> = {
+  squashfs: (folder, file) => ['mksquashfs', folder, file, '-quiet', '-no-progress'],
+  erofs: (folder, file) => ['mkfs.erofs', '--quiet', file, folder],
+  ext4: (folder, file) => ['mke2fs', '-q', '-F', '-t', 'ext4', '-d', folder, file, '16M'],
+};
+
+let place: string;
+
+test.before(async (t) => {
+  t.context = await userState();
+  place = join(t.context.beside, 'files');
+  const tree = join(place, 'tree');
+  await mkdir(join(tree, 'folder'), { recursive: true });
+  await writeFile(join(tree, 'folder/file'), 'of the image\n');
+  await chown(join(tree, 'folder/file'), 1000, 1000);
+  await chmod(join(tree, 'folder/file'), 0o640);
+  await writeFile(join(tree, 'closed'), 'of its root\n', { mode: 0o600 });
+  await writeFile(join(tree, 'set-id'), '');
+  await chmod(join(tree, 'set-id'), 0o4755);
+  await symlink('/etc/passwd', join(tree, 'link'));
+  for (const [type, words] of Object.entries(MAKERS)) {
+    const [program = '', ...args] = words(tree, join(place, type));
+    await execa(program, args);
+  }
+});
+test.after.always(async ({ context }) => {
+  await context[Symbol.asyncDispose]();
+});
+
+const mount = (file: string) => ['--mount', `type=image,source=${join(place, file)},target=/tmp/x`];
+
+/** Loop devices that have a file of a state. */
+function loops({ paths }: UserState): string[] {
+  const words = ['--list', '--noheadings', '--output', 'BACK-FILE'];
+  return execFileSync('losetup', words, { encoding: 'utf8' })
+    .split('\n')
+    .filter((line) => line.startsWith(paths.root));
+}
+
+const LOOK =
+  'cat folder/file; cat closed; stat -c "%a %u" folder/file set-id; touch new; grep " /tmp/x " /proc/self/mountinfo';
+
+for (const type of Object.keys(MAKERS)) {
+  test.serial(`the files of a ${type} are there, with owners and modes, read-only`, async (t) => {
+    const words = ['run', '-r', 'busybox', ...mount(type), '-w', '/tmp/x', '--', 'sh', '-c', LOOK];
+    for (const call of [t.context.kiln(words), t.context.as(USER, words)]) {
+      const { stdout, stderr } = await call;
+      const [text, file, setId, shown = ''] = String(stdout).split('\n');
+      t.is(text, 'of the image', String(stderr));
+      t.is(file, '640 1000');
+      // debugfs leaves set-id bits out, and no mount heeds them.
+      t.regex(setId ?? '', /^4?755 0$/);
+      // A file system of kiln's own, and not the caller's.
+      t.regex(shown, / ro,nosuid,nodev,relatime,idmapped - ext4 \/dev\/loop\d+ /);
+      t.regex(String(stderr), /closed'?: Permission denied[\s\S]*new: Read-only file system/);
+    }
+    t.true(await until(() => loops(t.context).length === 0));
+  });
+}
+
+test.serial('a kept sandbox has its files as long as it is there', async (t) => {
+  const { kiln } = t.context;
+  await kiln([
+    'run',
+    '--name',
+    'kept',
+    '--keep',
+    '-r',
+    'busybox',
+    ...mount('squashfs'),
+    '--',
+    'true',
+  ]);
+  const { stdout, stderr } = await kiln(['exec', 'kept', '--', 'cat', '/tmp/x/folder/file']);
+  t.is(stdout, 'of the image', String(stderr));
+  t.is(loops(t.context).length, 1);
+  await kiln(['kill', 'kept']);
+  t.true(await until(() => loops(t.context).length === 0));
+});
+
+test.serial('what cannot be unpacked is refused by name, and leaves nothing', async (t) => {
+  const { kiln, as } = t.context;
+  await writeFile(join(place, 'xfs'), 'XFSB');
+  await writeFile(join(place, 'other'), 'text\n');
+  await writeFile(
+    join(place, 'damaged'),
+    Buffer.concat([Buffer.from('hsqs'), Buffer.alloc(4096, 7)]),
+  );
+  await mkdir(join(place, 'bomb-tree'));
+  await execa('sh', ['-c', 'yes | head -c 67108864 >much'], { cwd: join(place, 'bomb-tree') });
+  await execa('mksquashfs', [join(place, 'bomb-tree'), join(place, 'bomb'), '-quiet']);
+  await writeFile(join(place, 'private'), '', { mode: 0o600 });
+  const run = ['run', '-r', 'busybox'];
+  const refusals: readonly (readonly [words: readonly string[], why: RegExp])[] = [
+    [mount('xfs'), /xfs cannot be mounted: no program reads xfs but the kernel/],
+    [mount('other'), /other cannot be mounted: it is no squashfs, erofs or ext4/],
+    [mount('damaged'), /damaged cannot be mounted: unpacking it failed: /],
+    [['--disk', '16M', ...mount('bomb')], /bomb cannot be mounted: it has more in it than --disk/],
+    [['--isolation', 'vm', ...mount('ext4')], /a bind with image is not done for machines yet/],
+    [['--mount', 'type=guest-bind,source=/a,target=/b'], /give the bind again with another target/],
+    [['-v', `${place}/ext4:/x:image,rw`], /what is unpacked from an image is read-only/],
+  ];
+  for (const [words, why] of refusals) {
+    const { exitCode, stderr } = await kiln([...run, ...words, '--', 'true']);
+    t.is(exitCode, 125, words.join(' '));
+    t.regex(String(stderr), why);
+  }
+  const closed = await as(USER, [...run, ...mount('private'), '--', 'true']);
+  t.regex(String(closed.stderr), /private cannot be mounted: you may not read it/);
+  const service = ['service', 'create', '-r', 'busybox', '-m', `${place}/ext4:/x:image`, 's'];
+  t.regex(String((await kiln([...service, '--', 'true'])).stderr), /image is for sandboxes/);
+  t.true(await until(() => loops(t.context).length === 0));
+});
