@@ -64,11 +64,14 @@ export const egress: Kind<string> = {
 
 export const publish: Kind<string> = {
   term: '[addr:]port:port',
-  read: (word) =>
-    needed(
-      parsePublish(word) && word,
+  read: (word) => {
+    // podman names the protocol, too.
+    const ports = word.replace(/\/tcp$/, '');
+    return needed(
+      parsePublish(ports) && ports,
       `write it as [ADDRESS:]HOSTPORT:PORT, as 8081:80${word.endsWith('/udp') ? '; only TCP ports can be published' : ''}.`,
-    ),
+    );
+  },
 };
 
 export const capability: Kind<Capability> = { term: 'capability', read: parseCapability };

@@ -75,7 +75,7 @@ const TUTORIAL: readonly (readonly [words: string, answer: RegExp])[] = [
     'run -dt docker.io/library/httpd',
     /hint: if docker\.io\/library\/httpd is an image: `kiln image pull docker:\/\/docker\.io\/library\/httpd`, then `kiln run -r httpd -- COMMAND`/,
   ],
-  ['run -dt -p 8080:80/tcp docker.io/library/httpd', /kiln service create --publish|if docker\.io/],
+  ['run -dt -p 8080:80/tcp docker.io/library/httpd', /if docker\.io/],
   ['run -dt -r busybox --name web -- sh -c "echo served; sleep 100"', /^\w{10}$/],
   ['ps', /^\w{10} +running .* busybox /m],
   ['inspect -l', /hint: name it: `kiln ps -q` lists ids/],
