@@ -56,6 +56,10 @@ test.serial(
       t.is(refused.exitCode, 125, image.join(' '));
       t.regex(String(refused.stderr), why);
     }
+    // Nor does a program of the host unpack a file for them.
+    const unpacks = ['--mount', 'type=image,source=/bin/busybox,target=/x'];
+    const unpacked = await as(USER, ['run', '-r', 'busybox', ...unpacks, '--', 'true']);
+    t.regex(String(unpacked.stderr), /host is not for users .*users\.hostImage/s);
     const shown = await as(USER, ['image', 'ls', '--json']);
     t.false(String(shown.stdout).includes(id));
     t.is((await kiln(['run', '-r', 'host', '--', 'true'])).exitCode, 0);

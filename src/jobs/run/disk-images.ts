@@ -10,7 +10,7 @@ import { KilnError } from '../../errors.ts';
 import { closeDescriptor } from '../../host/calls/descriptor.ts';
 import { type AttachedLoop, attachLoop } from '../../host/files/mount.ts';
 import { runProgram } from '../../host/process/child-process.ts';
-import { currentHost, makeHost } from '../../image/host.ts';
+import { currentHost, makeHost, requireHost } from '../../image/host.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { usualValues, valuesIn } from '../../options/row.ts';
@@ -78,7 +78,9 @@ export async function unpackDisks(
   return { volumes, [Symbol.asyncDispose]: () => kept.disposeAsync() };
 }
 
-async function hostImage({ paths }: Engine): Promise<LeasedImage> {
+async function hostImage({ paths, owner }: Engine): Promise<LeasedImage> {
+  // What takes over the program that unpacks reads what the image has.
+  requireHost(owner);
   const id = currentHost(paths);
   return (id && (await leaseImage(paths, id))) || (await makeHost(paths));
 }
