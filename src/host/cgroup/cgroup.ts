@@ -11,7 +11,7 @@ import { rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { hasErrno, readText, unlessErrno } from '../calls/libc.ts';
+import { attempt, hasErrno, readText, unlessErrno } from '../calls/libc.ts';
 
 export interface CgroupHierarchy {
   readonly path: string;
@@ -102,6 +102,13 @@ export function knownHierarchies(): readonly CgroupHierarchy[] {
   return known;
 }
 
+/** Those that have one of these controllers. */
+export function hierarchiesOf(controllers: readonly string[]): readonly CgroupHierarchy[] {
+  return knownHierarchies().filter((known) =>
+    controllers.some((controller) => known.controllers.includes(controller)),
+  );
+}
+
 export function cgroupMode(hierarchies: readonly CgroupHierarchy[]): CgroupMode {
   const v2 = hierarchies.some(({ version }) => version === 2);
   const v1 = hierarchies.some(
@@ -135,6 +142,15 @@ const PAUSE_MS = 10;
 /** @param name a sandbox's domain's, or a user's work's: both have the state in them; without it, the one of all */
 export function kilnGroup(hierarchy: string, name = ''): string {
   return join(hierarchy, PARENT, name);
+}
+
+/** On v2, for the groups of kiln's. Without a controller its limit cannot be set, and that is reported. */
+export function passControllersOn(hierarchy: string, controllers: readonly string[]): void {
+  for (const parent of [hierarchy, kilnGroup(hierarchy)]) {
+    for (const name of controllers) {
+      attempt(() => writeFileSync(join(parent, 'cgroup.subtree_control'), `+${name}`));
+    }
+  }
 }
 
 export function makePidsGroup(path: string): void {

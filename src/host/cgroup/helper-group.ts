@@ -1,9 +1,8 @@
 /** Groups of processes that serve one sandbox from outside. Sources: as work-group.ts. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { attempt } from '../calls/libc.ts';
-import { kilnGroup, knownHierarchies } from './cgroup.ts';
+import { hierarchiesOf, kilnGroup, passControllersOn } from './cgroup.ts';
 
 const CONTROLLERS = ['memory', 'cpu', 'pids', 'io', 'blkio'];
 
@@ -12,10 +11,7 @@ const CONTROLLERS = ['memory', 'cpu', 'pids', 'io', 'blkio'];
  * there @throws KilnError E_NO_CGROUPS
  */
 export function makeHelperGroups(id: string): string[] {
-  const hierarchies = knownHierarchies().filter(({ controllers }) =>
-    controllers.some((name) => CONTROLLERS.includes(name)),
-  );
-  return hierarchies.map(({ path, version }) => {
+  return hierarchiesOf(CONTROLLERS).map(({ path, version }) => {
     const group = kilnGroup(path, id);
     try {
       mkdirSync(group, { recursive: true });
@@ -25,14 +21,7 @@ export function makeHelperGroups(id: string): string[] {
         hint: '`kiln doctor cgroups` says what this host lacks',
       });
     }
-    if (version === 2) for (const parent of [path, kilnGroup(path)]) passOn(parent);
+    if (version === 2) passControllersOn(path, CONTROLLERS);
     return join(group, 'cgroup.procs');
   });
-}
-
-/** Without a controller its limit cannot be set, and that is reported. */
-function passOn(group: string): void {
-  for (const name of CONTROLLERS) {
-    attempt(() => writeFileSync(join(group, 'cgroup.subtree_control'), `+${name}`));
-  }
 }

@@ -7,7 +7,13 @@ import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { attempt, hasErrno, readText } from '../calls/libc.ts';
-import { type CgroupHierarchy, kilnGroup, knownHierarchies, removeOwnCgroups } from './cgroup.ts';
+import {
+  type CgroupHierarchy,
+  hierarchiesOf,
+  kilnGroup,
+  passControllersOn,
+  removeOwnCgroups,
+} from './cgroup.ts';
 import { type CgroupLimits, ProcessCgroups } from './cgroup-files.ts';
 import { readUsage } from './cgroup-usage.ts';
 
@@ -20,12 +26,6 @@ interface Place {
 /** @param uid without it, what the names of all users' groups begin with */
 export function workGroup({ run }: Place, uid: number | '' = ''): string {
   return `work-${basename(run)}-${uid}`;
-}
-
-function hierarchiesOf(controllers: readonly string[]) {
-  return knownHierarchies().filter((known) =>
-    controllers.some((controller) => known.controllers.includes(controller)),
-  );
 }
 
 let entered: { readonly name: string; readonly killsBefore: number } | undefined;
@@ -56,7 +56,7 @@ function enter({ path, version }: CgroupHierarchy, name: string): void {
     try {
       mkdirSync(group, { recursive: true });
       if (version === 2) {
-        for (const parent of [path, kilnGroup(path)]) passControllersOn(parent);
+        passControllersOn(path, CONTROLLERS);
         writeFileSync(procs, pid);
       } else {
         // The first thread decides for the memory of all and for children. Moving it alone takes no time, all threads
@@ -78,13 +78,6 @@ function freeProcessors(name: string): void {
     const [file, none] = version === 2 ? ['cpu.max', 'max'] : ['cpu.cfs_quota_us', '-1'];
     // Without the file there was no limit.
     attempt(() => writeFileSync(join(kilnGroup(path, name), file), none));
-  }
-}
-
-function passControllersOn(group: string): void {
-  for (const controller of CONTROLLERS) {
-    // Without it the limit cannot be set, and that is reported.
-    attempt(() => writeFileSync(join(group, 'cgroup.subtree_control'), `+${controller}`));
   }
 }
 
