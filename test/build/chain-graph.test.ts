@@ -50,7 +50,7 @@ test('cycles are found where tsort finds a loop, and breaking them leaves none',
   );
 });
 
-test('a long chain is no problem, and an error about a cycle says who needs what', (t) => {
+test('a long chain is ordered, and the error for a cycle names each dependency', (t) => {
   const long = Array.from({ length: 3000 }, (_, index) => ({
     name: `p${index}`,
     requires: index === 0 ? ['cap2999'] : [`cap${index - 1}`],

@@ -102,18 +102,21 @@ test.serial('a job goes on without its caller, and reports how it ended', async 
   t.deepEqual([logs.stdout, logs.stderr], ['out\nlate', 'err']);
 });
 
-test.serial('a command that cannot start is reported to the caller; it is no job', async (t) => {
-  const state = t.context;
-  const before = (await jobs(state)).length;
-  const missing = await state.kiln([...DETACHED, '--', 'nothing-of-this-name']);
-  t.is(missing.exitCode, 127);
-  t.regex(String(missing.stderr), /nothing-of-this-name/);
-  t.is(missing.stdout, '');
-  t.is((await jobs(state)).length, before);
-  const none = await state.kiln(['wait', 'nobody']);
-  t.is(none.exitCode, 125);
-  t.regex(String(none.stderr), /there is no job nobody \[/);
-});
+test.serial(
+  'a command that cannot start is reported to the caller and leaves no job',
+  async (t) => {
+    const state = t.context;
+    const before = (await jobs(state)).length;
+    const missing = await state.kiln([...DETACHED, '--', 'nothing-of-this-name']);
+    t.is(missing.exitCode, 127);
+    t.regex(String(missing.stderr), /nothing-of-this-name/);
+    t.is(missing.stdout, '');
+    t.is((await jobs(state)).length, before);
+    const none = await state.kiln(['wait', 'nobody']);
+    t.is(none.exitCode, 125);
+    t.regex(String(none.stderr), /there is no job nobody \[/);
+  },
+);
 
 test.serial('a name belongs to one job at a time, and results wait to be fetched', async (t) => {
   const state = t.context;
@@ -345,19 +348,22 @@ test.serial('users have jobs of their own, within their share', async (t) => {
   await says(state, ['kill', roots]);
 });
 
-test.serial('for root, a name means root’s own job, whoever else uses it', async (t) => {
-  const state = t.context;
-  const script = (text: string) => [...DETACHED, '--name', 'nightly', '--', 'sh', '-c', text];
-  const roots = await says(state, script('echo roots'));
-  await says(state, ['wait', roots]);
-  const users = await state.as(USER, script('echo users; exit 9'));
-  t.is(users.exitCode, 0, String(users.stderr));
-  await state.as(USER, ['wait', 'nightly']);
-  t.is(await says(state, ['logs', 'nightly']), 'roots');
-  t.is((await state.kiln(['wait', 'nightly'])).exitCode, 0);
-  t.is(await says(state, ['logs', String(users.stdout)]), 'users');
-  t.is(String((await state.as(USER, ['logs', 'nightly'])).stdout), 'users');
-});
+test.serial(
+  'for root, a name means root’s own job, also where users have jobs of that name',
+  async (t) => {
+    const state = t.context;
+    const script = (text: string) => [...DETACHED, '--name', 'nightly', '--', 'sh', '-c', text];
+    const roots = await says(state, script('echo roots'));
+    await says(state, ['wait', roots]);
+    const users = await state.as(USER, script('echo users; exit 9'));
+    t.is(users.exitCode, 0, String(users.stderr));
+    await state.as(USER, ['wait', 'nightly']);
+    t.is(await says(state, ['logs', 'nightly']), 'roots');
+    t.is((await state.kiln(['wait', 'nightly'])).exitCode, 0);
+    t.is(await says(state, ['logs', String(users.stdout)]), 'users');
+    t.is(String((await state.as(USER, ['logs', 'nightly'])).stdout), 'users');
+  },
+);
 
 test.serial('a job outlives the replacement of its daemon, but not its death', async (t) => {
   const state = t.context;

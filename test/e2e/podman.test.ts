@@ -52,7 +52,7 @@ test('each command and option of podman’s is kiln’s, or has a hint', (t) => 
   );
 });
 
-test('what hints name is there', (t) => {
+test('every command and option that a hint names exists', (t) => {
   const source = readFileSync(join(REFERENCE, '../../src/cli/other-words.ts'), 'utf8');
   const quoted = [...source.matchAll(/`(kiln [^`$]+?)`|(--[a-z-]+ of `kiln run`)/g)];
   t.true(quoted.length > 20);

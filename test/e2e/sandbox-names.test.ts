@@ -70,7 +70,7 @@ test.serial('one of two that begin at once gets the name', async (t) => {
   await kiln('kill', 'both');
 });
 
-test.serial('what looks like an id, or is no word, is no name', async (t) => {
+test.serial('a sandbox’s name must be a word that does not look like an id', async (t) => {
   for (const [name, said] of [
     ['beef', /the name beef looks like an id \[E_ARGUMENT\]/],
     ['0123456789', /looks like an id/],

@@ -24,7 +24,7 @@ function place(t: { teardown(act: () => void): void }): string {
   return root;
 }
 
-test('two files of a uid are kept, and the totals of others, whoever else writes events', (t) => {
+test('of each uid two event files are kept, and others’ totals stay right', (t) => {
   const root = place(t);
   const options = { bytes: 10_000, journal: NOWHERE };
   writeEvent({ root }, event(1, { uid: 7, user: 'quiet' }), options);

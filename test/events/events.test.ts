@@ -247,7 +247,7 @@ test.serial('events that cannot be written hinder no command', async (t) => {
   t.true(existsSync(join(folder, '0.jsonl')));
 });
 
-test('kiln events refuses a time that is none', async (t) => {
+test('kiln events refuses an invalid time', async (t) => {
   const { exitCode, stderr } = await t.context.kiln(['events', '--since', 'yesterday']);
   t.is(exitCode, 125);
   t.regex(String(stderr), /not a time: write it as 10m/);

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { closedFolder } from '../../scripts/farm/pool.ts';
 
-test('the folder that keeps a pool’s user from kiln is named', (t) => {
+test('closedFolder() names the folder that the pool’s user cannot enter', (t) => {
   const folder = mkdtempSync('/var/tmp/kiln-closed-');
   t.teardown(() => rmSync(folder, { recursive: true }));
   chmodSync(folder, 0o755);

@@ -33,7 +33,7 @@ const recipe = fc.oneof(
   fc.string(),
 );
 
-test('any recipe matches its schema, or is refused with the places of its problems', async (t) => {
+test('a random recipe either matches its schema or is refused with the position of each problem', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-fuzz-recipe-'));
   t.teardown(() => rm(directory, { recursive: true }));

@@ -64,7 +64,7 @@ test('two builds of one image at once build it once, and both get it', (t) =>
     t.deepEqual(await readdir(join(state.engine.paths.store, 'work')), []);
   }));
 
-test('a full disk is named, and the build goes on when there is room', async (t) => {
+test('the error for a full disk names the disk, and the build resumes when there is room', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const disk = await mkdtemp(join(tmpdir(), 'kiln-full-'));
   await execa('mount', ['-t', 'tmpfs', '-o', 'size=1m,mode=711', 'tmpfs', disk]);

@@ -269,7 +269,7 @@ config_opts['module_install'] = ['nodejs:18/common']
   });
 });
 
-test('repositories are switched by name or glob, and a missing one is named', async (t) => {
+test('repositories are switched on and off by name or glob, with a warning for an unknown name', async (t) => {
   const directory = await folder(t, { 'test.cfg': CONFIG, 'templates/demo.tpl': TEMPLATE });
   const ids = async (...switches: { pattern: string; enabled: boolean }[]) =>
     (await meaning(directory, switches)).recipe.repositories?.map(({ id }) => id);

@@ -131,7 +131,7 @@ config_opts['newline'] = """a\nb"""`,
   'included.tpl': "config_opts['included'] = config_opts['tabbed']",
 };
 
-test('a configuration means what Python, Jinja and mock make of it', async (t) => {
+test('a configuration is read as Python, Jinja and mock read it', async (t) => {
   const configs = Object.entries(CONSTRUCTS).map(([name, text]) => [`${name}.cfg`, text] as const);
   const directory = await folder(t, { ...Object.fromEntries(configs), ...INCLUDED });
   const loaded = await compareFolder(t, directory);

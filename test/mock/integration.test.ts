@@ -48,7 +48,7 @@ const SHOWN: Readonly<Record<string, readonly string[]>> = {
   '17-spec-and-rebuild': [builds, '--buildsrpm makes a source package'],
   '18-spec-sources-and-rebuild': [builds, '--buildsrpm makes a source package'],
   '19-sign-plugin': [builds, 'the plugin sign uses the key of the caller’s gpg'],
-  '20-lvm-plugin': [here, 'a build root is made again when one of its packages has an update'],
+  '20-lvm-plugin': [here, 'a build root is rebuilt when one of its packages has an update'],
   '21-mockchain-image': REFUSED,
   '22-rootdir': REFUSED,
   '23-local-mirrorlist': [
@@ -58,7 +58,7 @@ const SHOWN: Readonly<Record<string, readonly string[]>> = {
   '24-postinstall': [builds, '--additional-package, --enable-network and --postinstall'],
   '25-postupdate-root-cache': [
     here,
-    'a build root is made again when one of its packages has an update',
+    'a build root is rebuilt when one of its packages has an update',
   ],
   '26-external-deps': LEFT_OUT,
   '27-nspawn': [here, 'the parent of a command is the init of its sandbox'],
@@ -116,7 +116,7 @@ test.serial('several source packages can share a result directory', async (t) =>
   for (const name of ['one', 'two']) t.true(existsSync(join(out, `${name}-1-1.noarch.rpm`)), name);
 });
 
-test.serial('a build root is made again when one of its packages has an update', async (t) => {
+test.serial('a build root is rebuilt when one of its packages has an update', async (t) => {
   const directory = join(state.directory, 'updates');
   await writeFile(
     join(state.configs, 'updates.cfg'),

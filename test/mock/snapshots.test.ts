@@ -87,7 +87,7 @@ test.serial('snapshots are removed with what nothing else stands on', async (t) 
   t.deepEqual(await onDisk('a'), []);
 });
 
-test.serial('what is no snapshot is refused with mock’s words', async (t) => {
+test.serial('wrong words of --snapshot are refused with mock’s messages', async (t) => {
   await mock(t, '--snapshot', 'kept');
   const wrong: readonly [string[], number, RegExp][] = [
     [['--snapshot'], 50, /Requires a snapshot name/],

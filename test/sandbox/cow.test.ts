@@ -169,7 +169,7 @@ A line"; busybox rm /bin/wc; echo x > /etc/new`,
   t.regex((await kiln('diff', id, '/nowhere')).said, /no folder bound with cow at \/nowhere/);
 });
 
-test.serial('a file that was only touched is no change', async (t) => {
+test.serial('a file with a new time and the same content does not count as changed', async (t) => {
   const { folder } = t.context;
   const id = await kept(t, folder, 'touch a b sub; echo b > b; chmod 600 sub/c; chmod 644 sub/c');
   t.deepEqual(await kiln('diff', id, '/src'), { code: 0, out: '', said: '' });

@@ -137,7 +137,7 @@ function byTable(): [string, Buffer][] {
   return cases;
 }
 
-test('every frame of the table has a number of its own', (t) => {
+test('no two frames of the table have the same number', (t) => {
   const types = Object.values(FRAMES).map(({ type }) => type);
   t.is(new Set<number>(types).size, types.length);
 });

@@ -107,7 +107,7 @@ test.serial('--protect adds paths, and --no-protect leaves only these', async (t
   t.regex(wrong.said, /give a path below the bound folder/);
 });
 
-test.serial('a file of git in the place of its folder is protected itself', async (t) => {
+test.serial('a .git file in place of a .git folder is protected', async (t) => {
   const { checkout } = t.context;
   const tree = `${checkout}-tree`;
   await git(checkout, 'worktree', 'add', '-q', tree);

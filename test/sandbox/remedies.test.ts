@@ -33,7 +33,7 @@ test('each capability that the profile asks for is named, and no other', async (
   }
 });
 
-test('a profile that allows a call is named, and a call that nothing allows has no option', async (t) => {
+test('remedyFor() names the profile that allows a call, and no option where none does', async (t) => {
   const of = async (call: string, profile = 'default') =>
     await remedyFor(call, { profile, capabilities: [] });
   t.true((await of('ptrace')).options.includes('--seccomp build'));

@@ -237,32 +237,36 @@ test.serial(
   },
 );
 
-test.serial('a rollback that was killed is done again, and nobody takes half of it', async (t) => {
-  const id = await kept(t, MANY);
-  await ok(t, 'snapshot', id);
-  const spoil = 'cd /m && rm -r d* && for i in $(seq 300); do echo bad > f$i; done; echo x > /m/x';
-  const list = [
-    'exec',
-    id,
-    '--',
-    'sh',
-    '-c',
-    'cd /m; ls | wc -l; cat f* | sha256sum; sha256sum big',
-  ];
-  const good = await ok(t, ...list);
-  await ok(t, 'exec', id, '--', 'sh', '-c', spoil);
-  const bad = await ok(t, ...list);
-  for (let turn = 0; turn < (isLong ? 40 : 4); turn++) {
-    await killed(120 + turn * (isLong ? 30 : 300), 'rollback', id, '--kill');
-    const now = await kiln(...list);
-    if (now.code === 125) t.regex(now.said, /E_ROLLBACK/);
-    else t.true([good, bad].includes(now.out), now.out);
-    await ok(t, 'rollback', id);
-    t.is(await ok(t, ...list), good);
+test.serial(
+  'a rollback that was killed is done again, and its sandbox cannot be entered before',
+  async (t) => {
+    const id = await kept(t, MANY);
+    await ok(t, 'snapshot', id);
+    const spoil =
+      'cd /m && rm -r d* && for i in $(seq 300); do echo bad > f$i; done; echo x > /m/x';
+    const list = [
+      'exec',
+      id,
+      '--',
+      'sh',
+      '-c',
+      'cd /m; ls | wc -l; cat f* | sha256sum; sha256sum big',
+    ];
+    const good = await ok(t, ...list);
     await ok(t, 'exec', id, '--', 'sh', '-c', spoil);
-  }
-  await ok(t, 'kill', id);
-});
+    const bad = await ok(t, ...list);
+    for (let turn = 0; turn < (isLong ? 40 : 4); turn++) {
+      await killed(120 + turn * (isLong ? 30 : 300), 'rollback', id, '--kill');
+      const now = await kiln(...list);
+      if (now.code === 125) t.regex(now.said, /E_ROLLBACK/);
+      else t.true([good, bad].includes(now.out), now.out);
+      await ok(t, 'rollback', id);
+      t.is(await ok(t, ...list), good);
+      await ok(t, 'exec', id, '--', 'sh', '-c', spoil);
+    }
+    await ok(t, 'kill', id);
+  },
+);
 
 test.serial(
   'what is mounted in a sandbox stays at a rollback, and so does its folder',
@@ -365,7 +369,7 @@ test.serial('a command in a sandbox on snapshots has no descriptor of a layer', 
   await ok(t, 'kill', id);
 });
 
-test.serial('what is no kept sandbox has no snapshot, and names are names', async (t) => {
+test.serial('only a kept sandbox can be snapshotted, under a valid name', async (t) => {
   const id = await kept(t, 'true');
   const refused = async (wanted: RegExp, ...words: readonly string[]) => {
     const { code, said } = await kiln(...words);

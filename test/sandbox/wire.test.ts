@@ -100,7 +100,7 @@ test('the last words of an init are heard, even while kiln is sending', async (t
   t.is(await ended, undefined);
 });
 
-test('a command’s second failure, for which nobody waits any more, is harmless', async (t) => {
+test('a second failure of a command that is no longer awaited is ignored', async (t) => {
   const gone = deferred<ProcessEnd>();
   const drained = deferred<void>();
   const [stdin, stdout, stderr] = [new PassThrough(), new PassThrough(), new PassThrough()];

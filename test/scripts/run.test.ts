@@ -76,7 +76,7 @@ test('a run without any test fails', async (t) => {
   t.is(run.exitCode, 1);
 });
 
-test('everything wrong with a run counts as failed, and is named', async (t) => {
+test('every problem of a test run counts as a failure and is listed', async (t) => {
   const leaves = `import { spawn } from 'node:child_process';
     import { writeFileSync } from 'node:fs';
     test('leaves', (t) => {
@@ -109,7 +109,7 @@ test('everything wrong with a run counts as failed, and is named', async (t) => 
   process.kill(Number(/left behind: process (\d+): sleep 240/.exec(run.out)?.[1]));
 });
 
-test('a test that hangs, though ava would wait for ever, ends the run and is named', async (t) => {
+test('a hanging test ends the run, and the report names it', async (t) => {
   const hangs = `import { spawn } from 'node:child_process';
     test('hangs', async (t) => {
       t.timeout(3600_000);

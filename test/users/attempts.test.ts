@@ -496,7 +496,7 @@ test.serial('no file system of a sandbox holds more than its share of the disk',
   t.is([...`${built.stdout}${built.stderr}`.matchAll(/\b65536 +0 +65536 /g)].length, 2);
 });
 
-test.serial('copying in more than the limit is refused, and nothing of it stays', async (t) => {
+test.serial('copying in more than the limit is refused and leaves no file', async (t) => {
   const { as, home } = t.context;
   const big = join(home, 'big');
   writeFileSync(big, Buffer.alloc(65 << 20, 1));
@@ -792,7 +792,7 @@ function kilnGroups(): string[] {
   return existsSync(top) ? readdirSync(top) : [];
 }
 
-test.serial('commands whose output nobody reads leave workers for others', async (t) => {
+test.serial('commands whose output is not read do not use up the workers', async (t) => {
   await whileHeld(t, 'unread', async () => {
     // Two of the user's, and one that waits.
     t.true(workersOf(t.context.paths.root).length <= 3, String(workersOf(t.context.paths.root)));

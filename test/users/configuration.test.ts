@@ -143,7 +143,7 @@ repositories:
   t.deepEqual(mirrors, { 'https://a.example/y/': ['http://b.example/'] });
 });
 
-test('a file that is not UTF-8 is refused with its line, and nothing of it applies', (t) => {
+test('a file that is not UTF-8 is refused with the line, and none of its settings apply', (t) => {
   const latin = Buffer.from('defaults:\n  image: gr\u00fcn\n', 'latin1');
   const [problem = '', ...more] = problems(written('latin', latin));
   t.regex(problem, /: line 2 is not UTF-8; save it as UTF-8: `iconv/);

@@ -584,7 +584,7 @@ async function archive(
   return { cwd, file };
 }
 
-test.serial('an image that says too much of itself, which calls read, is refused', async (t) => {
+test.serial('an image with too many accounts for calls is refused', async (t) => {
   const { as, paths } = t.context;
   const before = readdirSync(paths.images).length;
   const { cwd, file } = await archive(t.context, USER, 'accounts', {

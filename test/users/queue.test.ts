@@ -83,7 +83,7 @@ test('users with many jobs leave some places for users with none', async (t) => 
   t.deepEqual(began.slice(6), ['third again']);
 });
 
-test('a job that cannot wait gets room only if nobody waits', async (t) => {
+test('a job that cannot wait gets a place only if the queue is empty', async (t) => {
   const jobs = new UserJobs();
   const began: string[] = [];
   const first = await begin(jobs, 1, 'a', began);
