@@ -10,7 +10,7 @@ import { awaitedLater } from '../promise.ts';
 import { SandboxControl } from './command/control.ts';
 import { readSandboxFacts, type SandboxFacts } from './command/facts.ts';
 import { setupError } from './command/failures.ts';
-import { limitSandbox } from './domain/limit-sandbox.ts';
+import { limitSandbox } from './domain/ground.ts';
 import { memoryWithin } from './domain/machine/memory.ts';
 import { SandboxDomain } from './domain/sandbox-domain.ts';
 import { readSandboxRecord, sandboxFiles } from './domain/sandbox-record.ts';
