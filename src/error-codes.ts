@@ -152,6 +152,7 @@ export const CODES_BY_PAGE = {
     E_EXPORT: 'The exported image cannot be written.',
     E_FILE_CONFLICT: 'Packages of the image contain different files with the same path.',
     E_IMAGE_AMBIGUOUS: 'The name or the first digits of an id fit more than one image.',
+    E_IMAGE_ARCH: 'The image is for an architecture whose programs this machine does not run.',
     E_IMAGE_IN_USE: 'The image cannot be removed while a sandbox, service or mock root uses it.',
     E_IMAGE_LARGE: 'What an image says of itself, such as its accounts and variables, is too long.',
     E_IMAGE_MISSING: 'There is no such image, recipe or lock.',

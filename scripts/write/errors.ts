@@ -16,7 +16,6 @@ const ERRORS = `<!-- Written by scripts/write/errors.ts from src/error-codes.ts.
 Every failure of kiln has a code. On standard error the first line of the message ends with it,
 \`kiln: MESSAGE [E_CODE]\`; \`result.json\` has it in \`failure.code\`, \`kiln rpm … --json\` in \`error.code\`, the API in
 \`code\` of its error. The table says what it means. A code keeps its meaning; the text of a message may change.
-
 The columns on the right are exit statuses ([exit-status.md](exit-status.md)), where they are not the usual ones: 125
 for \`kiln\` and \`kiln build\`, 1 for \`kiln-mock\`.
 

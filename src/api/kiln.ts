@@ -57,6 +57,8 @@ export interface BuildOptions extends BuildParameters, JobOptions {
 export interface BuildImageOptions extends JobOptions {
   /** Solve with fresh metadata, ignoring the lock beside the recipe. */
   readonly update?: boolean | undefined;
+  /** Of a recipe's packages; this machine's unless given. */
+  readonly arch?: string | undefined;
 }
 
 export type LayerOptions = Omit<DiffParameters, 'of' | 'patch'>;
@@ -152,9 +154,10 @@ export class Kiln implements AsyncDisposable {
 
   async buildImage(image: string, options: BuildImageOptions = {}): Promise<Image> {
     checkOptions(options);
-    const { update, ...job } = options;
-    checkTypes('BuildImage', { image, update });
-    const { result } = await this.#job('BuildImage', { image: imagePath(image), update }, job);
+    const { update, arch, ...job } = options;
+    checkTypes('BuildImage', { image, update, arch });
+    const parameters = { image: imagePath(image), update, arch };
+    const { result } = await this.#job('BuildImage', parameters, job);
     return needed(result);
   }
 

@@ -61,6 +61,9 @@ const HOSTS =
   '/etc/hosts and resolv.conf are made (docs/sandboxes.md): bind files of yours over them';
 const LABELS = 'sandboxes have a --name and no labels; `kiln ps --json` tells all else';
 
+const OTHER_ARCHITECTURE =
+  '-r NAME@aarch64 names the image of a recipe for another architecture, and --arch of `kiln image build` makes it';
+
 /** By an option, or a command and an option. */
 const OPTIONS: ReadonlyMap<string, string> = new Map(
   Object.entries({
@@ -96,7 +99,8 @@ const OPTIONS: ReadonlyMap<string, string> = new Map(
     '--volumes-from': 'give the same --bind again',
     ...{ '--add-host': HOSTS, '--dns': HOSTS, '--dns-search': HOSTS, '--no-hosts': HOSTS },
     ...{ '--ip': ADDRESS, '--mac-address': ADDRESS },
-    '--platform': 'a sandbox runs programs of this host’s architecture',
+    ...{ '--arch': OTHER_ARCHITECTURE, '--forcearch': OTHER_ARCHITECTURE },
+    '--platform': OTHER_ARCHITECTURE,
     '--pull': '`kiln image pull docker://NAME` takes a newer one',
     ...{ '--annotation': LABELS, '--cidfile': '--detach prints the id of the job' },
     '--health-cmd': SERVICES,

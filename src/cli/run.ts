@@ -6,7 +6,7 @@ import { isKilnCode, KilnError } from '../errors.ts';
 import type { HeldPath } from '../host/files/held.ts';
 import { findStoredImage } from '../image/find.ts';
 import type { LeasedImage } from '../image/store/images.ts';
-import type { ImageManifest } from '../image/store/manifest.ts';
+import { type ImageManifest, imageFacts } from '../image/store/manifest.ts';
 import { ownResults, type Results } from '../jobs/run/collect.ts';
 import { explainLayers } from '../jobs/run/explain.ts';
 import { explainRefusals, learnedOptions } from '../jobs/run/explain-refusals.ts';
@@ -183,8 +183,8 @@ export async function runAndReport(
         ? await context.pickImage(engine, options.image, interruption.signal)
         : await leaseFrom(engine, from);
     if (options.image === undefined && from === undefined) tellUsualImage(engine, caller);
-    const { id, name } = image.manifest;
-    used = { id, name };
+    const { id } = image.manifest;
+    used = imageFacts(image.manifest);
     request = { ...request, ...wholeCommand(image.manifest, argv, options.entrypoint), image: id };
     if (options.explain === true) {
       printLayers(engine, request, image.manifest, json, caller);

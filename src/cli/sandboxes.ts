@@ -36,6 +36,8 @@ const PS = {
 
 interface ShownSandbox extends ListedSandbox {
   readonly imageName: string | undefined;
+  /** Of the image's packages. */
+  readonly arch: string | undefined;
   readonly usage: SandboxUsage;
   readonly endless: readonly EndlessProcess[] | undefined;
   /** The id of the detached job that runs in it, which every command takes: people see one id for both. */
@@ -101,9 +103,10 @@ export function psCommand(caller: Caller): KilnCommand {
 
 export function shown(sandbox: ListedSandbox, paths: StatePaths): ShownSandbox {
   const { record } = sandbox;
-  const imageName = record.image && readManifest(paths, record.image)?.name;
+  const manifest = record.image === undefined ? undefined : readManifest(paths, record.image);
+  const { name: imageName, arch } = manifest ?? {};
   const endless = sandbox.state === 'ending' ? endlessProcesses(record.init?.pid) : undefined;
-  return { ...sandbox, imageName, endless, usage: sandboxUsage(paths, record) };
+  return { ...sandbox, imageName, arch, endless, usage: sandboxUsage(paths, record) };
 }
 
 function bytesText(bytes: number | undefined): string {
@@ -116,12 +119,18 @@ function portsOf({ state, record }: ListedSandbox): readonly string[] {
 }
 
 /** Times are ISO 8601 here; `record` is the sandbox's file as it lies. */
-export function sandboxJson({ imageName, usage, folder: directory, ...sandbox }: ShownSandbox) {
+export function sandboxJson({
+  imageName,
+  arch,
+  usage,
+  folder: directory,
+  ...sandbox
+}: ShownSandbox) {
   const { image, created, keepUntil } = sandbox.record;
   const times = { created: iso(created), keepUntil: iso(keepUntil) };
   const { name } = sandbox.record;
   const publish = portsOf({ ...sandbox, folder: directory });
-  return { ...sandbox, name, publish, directory, image, imageName, ...times, ...usage };
+  return { ...sandbox, name, publish, directory, image, imageName, arch, ...times, ...usage };
 }
 
 function iso(milliseconds: number | undefined): string | undefined {

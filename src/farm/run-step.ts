@@ -217,7 +217,7 @@ async function ownLock(engine: Engine, { name, id, lock }: Step['image']): Promi
       `${outside.nevra} is at ${outside.location}, not below a repository`,
     );
   }
-  const recipe = await readRecipe(engine, named.path);
+  const recipe = await readRecipe(engine, named.path, named.arch);
   const own = (await describeRecipe(recipe, lock.packages.packages)).lock;
   if (own === undefined) {
     const why = 'its recipe here does not have all repositories that the packages come from';

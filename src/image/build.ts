@@ -8,6 +8,7 @@ import { closing } from '../host/calls/descriptor.ts';
 import { namingFullDisk } from '../host/calls/system-error.ts';
 import { acquireLock, tryLock } from '../host/files/flock.ts';
 import type { SandboxOwner } from '../host/libvirt/sandbox-host.ts';
+import { requireArchitecture } from '../host/process/architecture.ts';
 import { writeRecord } from '../host/state/checked-file.ts';
 import { tellDamage } from '../host/state/damage.ts';
 import { isDiskShort } from '../host/state/disk-watch.ts';
@@ -212,6 +213,7 @@ export async function requestedImage(request: ImageParts): Promise<string> {
 
 async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<LeasedImage> {
   using _ = span('make an image');
+  requireArchitecture(`the image ${request.settings.name}`, request.lock.arch);
   const { engine, settings, lock, user, from, meant, onProgress, signal } = request;
   if (from !== undefined) onProgress?.({ kind: 'make', name: settings.name, from, meant });
   await using work = await openWorkDirectory(engine.paths);

@@ -2,11 +2,12 @@ import { existsSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { foundAt } from '../host/files/held.ts';
+import { splitArchitecture } from '../host/process/architecture.ts';
 import { findRecipe, HOST_IMAGE, isCallers, recipeNames } from '../recipe/named.ts';
 import { shellWord } from '../shell-words.ts';
 import { suggest } from '../suggest.ts';
 import { lastHost, requireHost } from './host.ts';
-import { lastReference } from './reference.ts';
+import { lastReference, sourceKey } from './reference.ts';
 import { findImage, type ImagePlace, imagesNamed } from './store/images.ts';
 import {
   type ImageManifest,
@@ -20,8 +21,15 @@ import {
 export type NamedImage =
   | { readonly kind: 'image'; readonly id: string }
   | { readonly kind: 'host' }
-  | { readonly kind: 'recipe'; readonly path: string }
+  | NamedRecipe
   | { readonly kind: 'lock'; readonly path: string };
+
+export interface NamedRecipe {
+  readonly kind: 'recipe';
+  readonly path: string;
+  /** Where the name or `--arch` says one. */
+  readonly arch?: string;
+}
 
 export interface NamingPlace extends ImagePlace {
   holdName(path: string): Promise<void>;
@@ -48,11 +56,13 @@ export async function resolveImage(
       hint: '`kiln image ls` lists images; is a variable of a script empty?',
     });
   }
-  const path = resolve(cwd, name);
+  const marked = splitArchitecture(name);
+  const path = resolve(cwd, marked.name);
   const { owner, paths } = place;
-  const isPath = /\.(?:ya?ml|json)$/.test(name);
+  const isPath = /\.(?:ya?ml|json)$/.test(marked.name);
   if (isPath && owner === undefined && isCallers(paths, path)) await place.holdName(dirname(path));
-  if (/\.ya?ml$/.test(name)) return { kind: 'recipe', path: existing(path, name) };
+  if (/\.ya?ml$/.test(marked.name))
+    return recipeFor({ kind: 'recipe', path: existing(path, marked.name) }, marked.arch);
   if (name.endsWith('.json')) return { kind: 'lock', path: existing(path, name) };
   if (name.includes('/')) {
     throw new KilnError(
@@ -69,8 +79,8 @@ export async function resolveImage(
   }
   const isThere = (recipe: string) =>
     !isImageId(recipe) && (owner?.seesOfRoot({ name: recipe, private: false }) ?? true);
-  const recipe = isThere(name) ? findRecipe(paths, name) : undefined;
-  if (recipe !== undefined) return { kind: 'recipe', path: recipe };
+  const recipe = isThere(marked.name) ? findRecipe(paths, marked.name) : undefined;
+  if (recipe !== undefined) return recipeFor({ kind: 'recipe', path: recipe }, marked.arch);
   const id = await findStoredImage(place, name);
   if (id !== undefined) return { kind: 'image', id };
   const known = (await recipeNames(paths)).filter(isThere);
@@ -81,6 +91,10 @@ export async function resolveImage(
         ? `recipes: ${known.join(', ')}; \`kiln image ls\` lists images; \`kiln image pull docker://${name}\` takes one of a registry, where there is one`
         : `did you mean ${near}? \`kiln image ls\` lists images; \`kiln image pull docker://${name}\` takes one of a registry`,
   });
+}
+
+export function recipeFor(named: NamedRecipe, arch: string | undefined): NamedRecipe {
+  return arch === undefined ? named : { ...named, arch };
 }
 
 /** `debian-python` for `python`, and for `python:3.13`, as registries write it. */
@@ -106,7 +120,8 @@ export async function meantImage(place: NamingPlace, word: string, cwd: string):
   if (named.kind === 'image') return named.id;
   const { paths, owner } = place;
   const path = named.kind === 'host' ? '/usr' : named.path;
-  const id = named.kind === 'host' ? lastHost(paths) : lastReference(paths, named.path)?.image;
+  const id =
+    named.kind === 'host' ? lastHost(paths) : lastReference(paths, sourceKey(named))?.image;
   if (id !== undefined && readManifest(paths, id) !== undefined) {
     if (owner === undefined || nameFor(paths, { id }, owner) !== undefined) return id;
   }

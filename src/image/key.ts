@@ -40,13 +40,3 @@ function canonicalJson(value: unknown): string {
     return Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)));
   });
 }
-
-export function hostArchitecture(): string {
-  const names: Readonly<Record<string, string>> = {
-    x64: 'x86_64',
-    arm64: 'aarch64',
-    ppc64: 'ppc64le',
-    ia32: 'i686',
-  };
-  return names[process.arch] ?? process.arch;
-}

@@ -7,6 +7,7 @@ import { writeUserFile } from '../host/files/user-file.ts';
 import { forbiddenError } from '../users/configuration.ts';
 import { resolveImage } from './find.ts';
 import { askedDigest, imageLock } from './lock.ts';
+import { forArchitecture } from './open.ts';
 import { lockPathOf, planFromRecipe } from './plan.ts';
 import type { OnImageProgress } from './progress.ts';
 import { usersFiles } from './read-recipe.ts';
@@ -21,8 +22,9 @@ export async function lockRecipe(
   name: string,
   open: (beside: string) => Promise<HeldPath>,
   onProgress: OnImageProgress,
+  arch: string | undefined,
 ): Promise<{ readonly file: string; readonly warnings: readonly string[] }> {
-  const named = await resolveImage(engine, name, engine.cwd());
+  const named = forArchitecture(name, await resolveImage(engine, name, engine.cwd()), arch);
   if (named.kind !== 'recipe') {
     throw new KilnError('E_ARGUMENT', `${name} is not a recipe, and only recipes are locked`, {
       hint: 'give a recipe’s name, or the path of its .yaml file',
@@ -34,9 +36,9 @@ export async function lockRecipe(
       hint: 'write a recipe with `extends: NAME`, and lock that one',
     });
   }
-  const file = await open(lockPathOf(files?.nameOf(named.path) ?? named.path));
+  const file = await open(lockPathOf(files?.nameOf(named.path) ?? named.path, named.arch));
   await checkOutput(file);
-  const plan = await planFromRecipe(engine, named.path, { update: true, onProgress });
+  const plan = await planFromRecipe(engine, named, { update: true, onProgress });
   const asked = askedDigest(plan.recipe);
   const { lock, settings } = plan;
   const repositories = engine.renamed(lock.repositories);

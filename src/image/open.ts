@@ -1,11 +1,12 @@
 import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
+import { ARCHITECTURES } from '../host/process/architecture.ts';
 import { DamagedFileError } from '../host/state/damage.ts';
 import { HOST_IMAGE } from '../recipe/named.ts';
-import { type NamedImage, type NamingPlace, resolveImage } from './find.ts';
+import { type NamedImage, type NamingPlace, recipeFor, resolveImage } from './find.ts';
 import { currentHost, makeHost, seesHost } from './host.ts';
 import type { OpenImageOptions } from './plan.ts';
-import { currentReference } from './reference.ts';
+import { currentReference, sourceKey } from './reference.ts';
 import { type LeasedImage, leaseImage } from './store/images.ts';
 import { findContents, imageDirectory, nameFor } from './store/manifest.ts';
 import { knownDamage } from './store/mark.ts';
@@ -52,7 +53,7 @@ async function leaseExisting(
 async function idOf(place: NamingPlace, named: NamedImage): Promise<string | undefined> {
   if (named.kind === 'image') return named.id;
   if (named.kind === 'host') return currentHost(place.paths);
-  return (await currentReference(place, named.path))?.image;
+  return (await currentReference(place, sourceKey(named)))?.image;
 }
 
 /** Leases an image by what it is known by, and calls `storeChanged` where it was made for that. */
@@ -96,13 +97,31 @@ export async function openImage(
   return await buildNamed(engine, named, options);
 }
 
+/** @throws KilnError E_ARGUMENT for what has its architecture already */
+export function forArchitecture(
+  name: string,
+  named: NamedImage,
+  arch: string | undefined,
+): NamedImage {
+  if (arch === undefined) return named;
+  if (!ARCHITECTURES.includes(arch)) {
+    throw new KilnError('E_ARGUMENT', `kiln knows no architecture ${arch}`, {
+      hint: `it knows ${ARCHITECTURES.join(', ')}`,
+    });
+  }
+  if (named.kind === 'recipe' && (named.arch ?? arch) === arch) return recipeFor(named, arch);
+  throw new KilnError('E_ARGUMENT', `${name} cannot be made for ${arch}`, {
+    hint: '--arch is for recipes, and for names of them without @ARCH',
+  });
+}
+
 /** Leases what a recipe or lock comes to now, even where an image is known; an image's own id is that image. */
 export async function renewImage(
   engine: Engine,
   name: string,
-  options: OpenImageOptions,
+  { arch, ...options }: OpenImageOptions & { readonly arch?: string | undefined },
 ): Promise<LeasedImage> {
-  const named = await resolveImage(engine, name, engine.cwd());
+  const named = forArchitecture(name, await resolveImage(engine, name, engine.cwd()), arch);
   if (named.kind === 'image') return await openImage(engine, name, options);
   if (named.kind === 'host') return await makeHost(engine.paths);
   const { buildNamed } = await import('./plan.ts');

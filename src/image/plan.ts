@@ -4,6 +4,7 @@ import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import { foundAt } from '../host/files/held.ts';
+import { withArchitecture } from '../host/process/architecture.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { Lock } from '../packages/repository/lock/lock.ts';
 import { openRepositories } from '../packages/repository/open.ts';
@@ -13,10 +14,10 @@ import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import { recipeOf } from '../recipe/named.ts';
 import { requireInit } from '../sandbox/domain/skeleton.ts';
 import { ensureImage, type ImageSettings } from './build.ts';
-import { imageNameOf, type NamedImage } from './find.ts';
+import { imageNameOf, type NamedImage, type NamedRecipe } from './find.ts';
 import type { OnImageProgress } from './progress.ts';
 import { type RecipePlace, readRecipe, settingsOf, usersFiles } from './read-recipe.ts';
-import { fingerprint, writeReference } from './reference.ts';
+import { fingerprint, sourceKey, writeReference } from './reference.ts';
 import { type PackageUser, reachOf } from './store/entry.ts';
 import type { LeasedImage } from './store/images.ts';
 
@@ -40,9 +41,10 @@ export async function buildNamed(
   const plan =
     named.kind === 'lock'
       ? await planFromLock(engine, named.path)
-      : await planFromRecipe(engine, named.path, options);
+      : await planFromRecipe(engine, named, options);
   const meant = meantInstead(engine.paths, plan.settings.name, named.path);
-  const from = usersFiles(engine, named.path)?.nameOf(named.path) ?? named.path;
+  const file = usersFiles(engine, named.path)?.nameOf(named.path) ?? named.path;
+  const from = sourceKey({ ...named, path: file });
   // What no name means is called by its path.
   const settings = meant === undefined ? plan.settings : { ...plan.settings, name: from };
   const request = { engine, ...plan, ...options, settings, from, meant };
@@ -50,7 +52,7 @@ export async function buildNamed(
   if (plan.user !== undefined) return await ensureImage(request);
   const prints = plan.sources.map(fingerprint);
   const image = await ensureImage(request);
-  await writeReference(engine.paths, named.path, image.manifest.id, prints);
+  await writeReference(engine.paths, sourceKey(named), image.manifest.id, prints);
   return image;
 }
 
@@ -92,20 +94,20 @@ const ownPlans = new WeakMap<LoadedImageRecipe, RecipePlan>();
 
 export async function planFromRecipe(
   place: RecipePlace,
-  path: string,
+  { path, arch }: Omit<NamedRecipe, 'kind'>,
   options: OpenImageOptions,
 ): Promise<RecipePlan> {
-  const recipe = await readRecipe(place, path);
+  const recipe = await readRecipe(place, path, arch);
   const known = ownPlans.get(recipe);
   if (known !== undefined) return known;
-  const plan = await planRecipe(place, path, recipe, options);
+  const plan = await planRecipe(place, { path, arch }, recipe, options);
   if (plan.user !== undefined) ownPlans.set(recipe, plan);
   return plan;
 }
 
 async function planRecipe(
   place: RecipePlace,
-  path: string,
+  { path, arch }: { readonly path: string; readonly arch: string | undefined },
   recipe: LoadedImageRecipe,
   options: OpenImageOptions,
 ): Promise<RecipePlan> {
@@ -113,12 +115,12 @@ async function planRecipe(
   const settings = await settingsOf(recipe);
   const files = usersFiles(place, path);
   const user = files && place.owner;
-  const lockPath = await lockBeside(path, files);
+  const lockPath = await lockBeside(path, files, arch);
   const sources = [
     ...recipe.sources,
     // Where root puts a recipe in place of one that comes with kiln.
     ...recipe.sources.map((source) => join(paths.recipes, basename(source))),
-    lockPath ?? lockPathOf(path),
+    lockPath ?? lockPathOf(path, arch),
     ...recipe.files.flatMap((file) => (file.source === undefined ? [] : [file.source])),
     ...keyFiles(recipe.repositories),
   ];
@@ -136,8 +138,9 @@ async function planRecipe(
 async function lockBeside(
   path: string,
   files: RecipeFiles | undefined,
+  arch: string | undefined,
 ): Promise<string | undefined> {
-  const beside = lockPathOf(files?.nameOf(path) ?? path);
+  const beside = lockPathOf(files?.nameOf(path) ?? path, arch);
   if (files === undefined) return existsSync(foundAt(beside)) ? beside : undefined;
   try {
     return await files.beside(path, basename(beside));
@@ -147,8 +150,8 @@ async function lockBeside(
   }
 }
 
-export function lockPathOf(recipePath: string): string {
-  return recipePath.replace(/\.ya?ml$/, '.lock.json');
+export function lockPathOf(recipePath: string, arch?: string): string {
+  return `${withArchitecture(recipePath.replace(/\.ya?ml$/, ''), arch)}.lock.json`;
 }
 
 async function solveRecipe(

@@ -1,14 +1,14 @@
 /** Reads the recipe of an image, and what it puts into the image. */
-
+import { join } from 'node:path';
 import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { isWithin, readUserFile } from '../host/files/user-file.ts';
+import { hostArchitecture, withArchitecture } from '../host/process/architecture.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { RecipeFiles } from '../recipe/folder.ts';
 import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-recipe.ts';
 import { findRecipe, isTrusted } from '../recipe/named.ts';
 import type { ImageSettings } from './build.ts';
-import { hostArchitecture } from './key.ts';
 import type { FileToWrite } from './tree/customize.ts';
 
 const SOURCE_LIMIT_MB = 64;
@@ -31,12 +31,21 @@ export function usersFiles(
 /** A user's recipe is read once for a job: all builds of a chain have one image. */
 const ownRecipes = new WeakMap<RecipeFiles, Map<string, LoadedImageRecipe>>();
 
-/** @throws what loading throws; KilnError E_IMAGE_MISSING for one with a login that is not for this user */
-export async function readRecipe(place: RecipePlace, path: string): Promise<LoadedImageRecipe> {
+/**
+ * @param arch the one that the caller asks for
+ * @throws what loading throws; KilnError E_IMAGE_MISSING for one with a login that is not for this user
+ */
+export async function readRecipe(
+  place: RecipePlace,
+  path: string,
+  arch?: string,
+): Promise<LoadedImageRecipe> {
   const { paths } = place;
+  const isForeign = arch !== undefined && arch !== hostArchitecture();
   const variables = {
     KILN_STATE: paths.root,
-    KILN_FIXTURES: paths.fixtures,
+    // scripts/fixtures --arch has a folder for each other architecture.
+    KILN_FIXTURES: join(paths.fixtures, isForeign ? arch : ''),
   };
   const { owner } = place;
   const findByName = (name: string, extending: string) => {
@@ -48,10 +57,16 @@ export async function readRecipe(place: RecipePlace, path: string): Promise<Load
   const files = usersFiles(place, path);
   const isKnown = (file: string) => files === undefined && isTrusted(paths, file);
   const read = async () => {
-    const arch = hostArchitecture();
     const trusts = (file: string) => place.allowHost() || isKnown(file);
     const recipe = await loadImageRecipe(path, {
-      ...{ variables, arch, findByName, files, isTrusted: trusts },
+      ...{
+        variables,
+        arch: hostArchitecture(),
+        wanted: arch,
+        findByName,
+        files,
+        isTrusted: trusts,
+      },
       // Root's own recipes mean what they name, by its name.
       holdName: isKnown(path) ? undefined : place.holdName,
     });
@@ -66,8 +81,9 @@ export async function readRecipe(place: RecipePlace, path: string): Promise<Load
   if (files === undefined) return await read();
   const recipes = ownRecipes.get(files) ?? new Map<string, LoadedImageRecipe>();
   ownRecipes.set(files, recipes);
-  const recipe = recipes.get(path) ?? (await read());
-  recipes.set(path, recipe);
+  const key = withArchitecture(path, arch);
+  const recipe = recipes.get(key) ?? (await read());
+  recipes.set(key, recipe);
   return recipe;
 }
 

@@ -3,6 +3,7 @@ import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { foundAt } from '../host/files/held.ts';
+import { withArchitecture } from '../host/process/architecture.ts';
 import { shortHash } from '../host/process/short-hash.ts';
 import { findCached, findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
@@ -11,6 +12,11 @@ import { isCallers } from '../recipe/named.ts';
 interface ReferencePlace {
   readonly paths: StatePaths;
   holdName(path: string): Promise<void>;
+}
+
+/** What a reference is filed under: a recipe is another image for another architecture. */
+export function sourceKey(named: { readonly path: string; readonly arch?: string }): string {
+  return withArchitecture(named.path, named.arch);
 }
 
 const FORMAT = 2;

@@ -1,6 +1,7 @@
 /** Kinds of text. */
 import { InvalidArgumentError } from 'commander';
 import { parseEgressRule } from '../egress/rule.ts';
+import { ARCHITECTURES } from '../host/process/architecture.ts';
 import type { Capability } from '../host/process/process.ts';
 import { parseLabelRequest } from '../sandbox/policy/label-request.ts';
 import { type OptionalLayer, parseLayer } from '../sandbox/policy/layers.ts';
@@ -26,6 +27,9 @@ export function choice<const Choice extends string>(
     );
   return { term, read, choices };
 }
+
+/** As rpm calls it. */
+export const architecture: Kind<string> = choice('arch', ARCHITECTURES);
 
 /** A name, and what it stands for. */
 export type Pair = readonly [name: string, value: string];

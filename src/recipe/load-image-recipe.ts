@@ -1,6 +1,7 @@
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
+import { withArchitecture } from '../host/process/architecture.ts';
 import { DEFAULT_DISK } from '../host/state/disk-watch.ts';
 import {
   type Repository,
@@ -74,7 +75,10 @@ export interface ScriptletPolicy {
 export interface LoadOptions {
   /** The folder is each recipe's own. */
   readonly variables: Omit<RecipeVariables, 'recipe_dir'>;
+  /** This machine's. */
   readonly arch: string;
+  /** The one that the caller asks for; a recipe that says one is for that alone. */
+  readonly wanted?: string | undefined;
   /** @param extending the recipe that names it */
   readonly findByName: (name: string, extending: string) => string | undefined;
   /** A user's recipe is a copy. */
@@ -107,7 +111,8 @@ export async function loadImageRecipe(
   // From the outermost ancestor to the recipe itself: later ones add and override.
   const ordered = [...parts].reverse();
   const merged = merge(ordered.map((part) => part.recipe));
-  const arch = merged.arch ?? options.arch;
+  const { wanted } = options;
+  const arch = wanted ?? merged.arch ?? options.arch;
   const repositories = new Map<string, Repository>();
   const loggingIn: string[] = [];
   for (const { recipe, document, file, reach, isNamed } of ordered) {
@@ -127,6 +132,11 @@ export async function loadImageRecipe(
     }
   }
   const main = parts[0]!;
+  if (wanted !== undefined && (merged.arch ?? wanted) !== wanted) {
+    main.document.report(['arch'], `the recipe is for ${merged.arch}, not for ${wanted}`, {
+      hint: 'leave out --arch, or `arch` in the recipe',
+    });
+  }
   // What a recipe lacks may be in the one that was not found.
   const isCut = parts.some(({ document }) =>
     document.problems.some((one) => one.path === 'extends'),
@@ -142,7 +152,7 @@ export async function loadImageRecipe(
   }
   const { packages, groups, exclude, modules, folders, users, environment } = merged;
   return {
-    name: nameOf(main.file),
+    name: withArchitecture(nameOf(main.file), wanted),
     loggingIn,
     sources: parts.map((part) => part.file),
     description: merged.description ?? '',

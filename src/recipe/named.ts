@@ -5,6 +5,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { isWithin } from '../host/files/user-file.ts';
+import { splitArchitecture } from '../host/process/architecture.ts';
 import { packageRoot } from '../host/state/package-root.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 
@@ -38,8 +39,9 @@ export function findRecipe(
 /** The recipe that a name means, also where it would be refused; /usr for `host`. */
 export function recipeOf({ recipes }: RecipePaths, name: string): string | undefined {
   if (name === HOST_IMAGE) return '/usr';
+  const { name: recipe } = splitArchitecture(name);
   return [recipes, shipped()]
-    .map((folder) => join(folder, `${name}.yaml`))
+    .map((folder) => join(folder, `${recipe}.yaml`))
     .find((path) => existsSync(path));
 }
 

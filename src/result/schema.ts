@@ -235,7 +235,13 @@ const resultSchema = z
         'what was asked for, as Run and Build of the API call it, in bytes and milliseconds; of environment variables, secrets and parameters only the names',
       ),
     planDigest: sha256.describe('same request, same image: same digest'),
-    image: z.object({ id: z.string(), name: z.string() }).nullable(),
+    image: z
+      .object({
+        id: z.string(),
+        name: z.string(),
+        arch: z.string().optional().describe('of its packages, as rpm calls it'),
+      })
+      .nullable(),
     policy: policy.nullable().describe('null when no sandbox was measured'),
     refusedCalls: z
       .array(refusedCall)

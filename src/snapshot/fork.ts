@@ -27,6 +27,7 @@ export async function forkSnapshot(
 ): Promise<string> {
   await using stack = await leaseFrom(engine, id);
   const { user, capabilities, seccomp, env, workdir } = record.command;
+  const { id: image, arch, environment } = stack.manifest;
   const [uid = 0, gid = 0] = user.split(':').map(Number);
   const plan = planSandbox(
     {
@@ -35,7 +36,7 @@ export async function forkSnapshot(
       ...{ nested: false, boot: false, label: { kind: 'auto' }, limits, caller },
       ...{ allowMissing: engine.allowMissing(), owner: { uid, gid }, shownAs: ['fork', id] },
     },
-    { ...stack, id: stack.manifest.id, environment: stack.manifest.environment },
+    { ...stack, id: image, arch, environment },
   );
   const sandbox = await PlannedSandbox.open(engine, plan, { signal });
   try {

@@ -1,4 +1,5 @@
 /** kiln.yaml: root's in /etc/kiln says who beside root may use kiln, and for what; both have defaults. */
+
 import { isUtf8 } from 'node:buffer';
 import { fstatSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { totalmem } from 'node:os';
@@ -9,6 +10,7 @@ import { closing } from '../host/calls/descriptor.ts';
 import { attempt, hasErrno } from '../host/calls/libc.ts';
 import { openUserFile } from '../host/files/user-file.ts';
 import type { UserShare } from '../host/libvirt/sandbox-host.ts';
+import { splitArchitecture } from '../host/process/architecture.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
 import { ROOTS_FILE } from '../host/state/paths.ts';
 import { inUnits, SIZES, TIMES } from '../options/measures.ts';
@@ -224,8 +226,10 @@ export function callersConfiguration(given: CallersConfiguration, isRoot: boolea
 
 export function seesImage(
   { images, hostImage }: UserPolicy,
-  { name, private: isPrivate }: { readonly name: string; readonly private: boolean },
+  { name: word, private: isPrivate }: { readonly name: string; readonly private: boolean },
 ): boolean {
+  // Whoever has a recipe has it for every architecture.
+  const { name } = splitArchitecture(word);
   if (name === HOST_IMAGE) return hostImage;
   if (images === undefined) return !isPrivate;
   return images.some((listed) => listed === name || (!isPrivate && matches(name, listed)));

@@ -202,7 +202,12 @@ const JOB: SandboxJob = {
 };
 
 test('a plan is frozen, serialisable, and shares nothing with its request', (t) => {
-  const plan = planSandbox(JOB, { tree: '/tree', id: undefined, environment: { A: 'b' } });
+  const plan = planSandbox(JOB, {
+    tree: '/tree',
+    id: undefined,
+    arch: undefined,
+    environment: { A: 'b' },
+  });
   t.deepEqual(JSON.parse(JSON.stringify(plan)), plan);
   t.not(plan.sandbox.binds, JOB.binds);
   const frozen = (value: unknown): boolean =>

@@ -100,7 +100,7 @@ async function built(t: ExecutionContext) {
       sourcePackage: undefined,
       buildRequires: ['gcc', 'bash'],
       base: { id: 'a'.repeat(64), name: 'build-root' },
-      image: { id: 'b'.repeat(64), name: 'build-root' },
+      image: { id: 'b'.repeat(64), name: 'build-root', arch: 'x86_64' },
       sandbox: 'e0fa632c6b',
       kept: false,
       end: undefined,

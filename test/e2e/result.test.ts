@@ -48,7 +48,7 @@ test.serial('files are copied in and out, and result.json says what happened', a
   t.is(stdout, '1000\n1000');
   t.deepEqual(result.exit, { code: 0 });
   t.is(result.failure, null);
-  t.deepEqual(result.image, { id: IMAGE, name: 'busybox' });
+  t.deepEqual(result.image, { id: IMAGE, name: 'busybox', arch: 'x86_64' });
   t.like(result.policy, {
     uid: 1000,
     noNewPrivileges: true,

@@ -24,7 +24,7 @@ test.before(async (t) => {
   state = await imageState({ unpacked: 'all' });
   const recipe = await state.recipe('debian-build', 'groups: [buildsys-build]');
   const { paths } = state.engine;
-  await obtainPackages(paths, (await planFromRecipe(state.engine, recipe, {})).lock, {
+  await obtainPackages(paths, (await planFromRecipe(state.engine, { path: recipe }, {})).lock, {
     disk: DEFAULT_DISK,
   });
   storeBefore = snapshotTree(paths.packages);

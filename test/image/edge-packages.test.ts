@@ -117,11 +117,13 @@ long('packages on top of an image are installed by the image’s own rpm', async
   const base = await state.open(await state.recipe('base', `packages: [${BASE}]`, repositories));
   const whole = await planFromRecipe(
     engine,
-    await state.recipe(
-      'whole',
-      `packages: [${BASE}, ${namesOf('installs').join(', ')}]`,
-      repositories,
-    ),
+    {
+      path: await state.recipe(
+        'whole',
+        `packages: [${BASE}, ${namesOf('installs').join(', ')}]`,
+        repositories,
+      ),
+    },
     {},
   );
   const { packages } = await readContents(engine.paths, base.manifest.id);
@@ -178,7 +180,7 @@ test.serial('packages with conflicting files are refused in rpm’s words', asyn
       `packages: [${BASE}, ${names.join(', ')}]`,
       repositories,
     );
-    const plan = await planFromRecipe(state.engine, recipe, {});
+    const plan = await planFromRecipe(state.engine, { path: recipe }, {});
     const error = await t.throwsAsync(state.open(recipe), { instanceOf: KilnError });
     t.is((error as KilnError).code, 'E_FILE_CONFLICT');
     const directories = new Map(repositories.map(({ id, directory }) => [id, directory]));

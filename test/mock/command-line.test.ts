@@ -137,7 +137,6 @@ const WRONG: readonly (readonly [string[], RegExp, RegExp?])[] = [
   [['--quiet=3'], /takes no value/],
   [['--scrub=everything'], /it takes all, chroot/],
   [['--short-circuit', 'check'], /it takes prep, build/],
-  [['--forcearch', 'ppc64le'], /nothing that kiln does/, /none is emulated/],
   [['--rootdir', 'd'], /nothing that kiln does/, /KILN_STATE/],
 ];
 

@@ -180,7 +180,7 @@ test('settings that kiln cannot honour are named, with what to do instead', asyn
   const names = [
     ...['macrofile', 'scm', 'external_buildrequires', 'redhat_subscription_required'],
     ...['ssl_ca_bundle_path', 'ssl_extra_certs', 'use_buildroot_image', 'buildroot_image'],
-    ...['forcearch', 'no_root_shells'],
+    'no_root_shells',
   ];
   const plugins = [
     ...['compress_logs', 'rpmautospec', 'rpkg_preprocessor', 'pm_request'],
@@ -301,6 +301,11 @@ const WRONG: readonly (readonly [string, string, RegExp])[] = [
     /cannot build for s390x on x86_64/,
   ],
   [
+    'another processor than the forced one',
+    `${MINIMAL}${REPOSITORY}config_opts['forcearch'] = 's390x'\n`,
+    /forcearch is s390x, and target_arch is x86_64/,
+  ],
+  [
     'hosts it is not for',
     `${MINIMAL}${REPOSITORY}config_opts['legal_host_arches'] = ['ppc64le']\n`,
     /legal_host_arches are ppc64le/,
@@ -335,6 +340,15 @@ for (const [what, text, message] of WRONG) {
     t.regex(error?.message ?? '', message);
   });
 }
+
+test('forcearch allows another processor, whatever hosts the configuration is for', async (t) => {
+  const more = ["['target_arch'] = 's390x'", "['legal_host_arches'] = ['s390x']"];
+  const text = [...more, "['forcearch'] = 's390x'"].map((line) => `config_opts${line}\n`).join('');
+  const directory = await folder(t, { 'test.cfg': `${MINIMAL}${REPOSITORY}${text}` });
+  const { recipe, warnings } = await meaning(directory);
+  t.is(recipe.arch, 's390x');
+  t.deepEqual(warnings, []);
+});
 
 test('a configuration without target_arch is for i386, as with mock, and a warning says so', async (t) => {
   const text = (more: string) => `${MINIMAL.replace(/;.*/, '')}${REPOSITORY}${more}`;

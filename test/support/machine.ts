@@ -71,7 +71,12 @@ export class Machine implements AsyncDisposable {
     io: OpenIo = {},
   ): Promise<Machine> {
     const engine = openEngine(state.env);
-    const image = { tree: join(state.paths.images, IMAGE, 'tree'), id: IMAGE, environment: {} };
+    const image = {
+      tree: join(state.paths.images, IMAGE, 'tree'),
+      id: IMAGE,
+      environment: {},
+      arch: undefined,
+    };
     try {
       const sandbox = await PlannedSandbox.open(engine, planSandbox(machineJob(job), image), io);
       return new Machine(sandbox, engine);

@@ -83,7 +83,7 @@ async function unpackAll(folder: string): Promise<string[]> {
   const plan = async (name: string, wanted: object) => {
     const recipe = join(folder, name);
     await writeFile(recipe, JSON.stringify({ repositories: [repository], ...wanted }));
-    return (await planFromRecipe({ paths, ...ownCaller }, recipe, {})).lock;
+    return (await planFromRecipe({ paths, ...ownCaller }, { path: recipe }, {})).lock;
   };
   await obtainPackages(paths, await plan('all.yaml', { groups: ['buildsys-build'] }), {
     disk: DEFAULT_DISK,

@@ -7,13 +7,13 @@ import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { readPatiently } from '../../host/files/user-file.ts';
+import { hostArchitecture, withArchitecture } from '../../host/process/architecture.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { callerMode } from '../../host/process/own-umask.ts';
 import type { Compression } from '../../image/archive/export.ts';
-import { healthcheckIn, type OciHealthcheck } from '../../image/archive/oci.ts';
+import { healthcheckIn, type OciHealthcheck, toOciArchitecture } from '../../image/archive/oci.ts';
 import { imageNameOf, isImageName } from '../../image/find.ts';
 import { refuseHostImage } from '../../image/host.ts';
-import { hostArchitecture } from '../../image/key.ts';
 import { openImage } from '../../image/open.ts';
 import { isImageId } from '../../image/store/manifest.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
@@ -23,7 +23,7 @@ import { opened } from '../../options/places.ts';
 import { row, type ValuesOf } from '../../options/row.ts';
 import { path, ROOTS } from '../../options/rules.ts';
 import { allowHost, LIMITS, quiet } from '../../options/sandbox.ts';
-import { choice } from '../../options/texts.ts';
+import { architecture, choice } from '../../options/texts.ts';
 import { lastName } from '../../users/caller-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
@@ -82,6 +82,9 @@ const EXPORT = {
 type ExportOptions = ValuesOf<typeof EXPORT>;
 
 const IMPORT = {
+  arch: row(architecture, 'open', {
+    help: 'take what is for this architecture, and not for this machine’s',
+  }),
   name: row(imageName, 'open', { help: 'give the image this name' }),
   disk: row(size, LIMITS.disk.users, { help: 'refuse to unpack more than this, 16G by default' }),
   json: row(flag, 'open', { help: 'print the manifest of the image as JSON instead of its id' }),
@@ -175,13 +178,15 @@ async function pullImage(reference: string, options: PullOptions, caller: Caller
     });
   }
   await using engine = caller.openEngine();
-  const name = options.name ?? nameOfReference(reference);
+  const { arch } = options;
+  const name = options.name ?? withArchitecture(nameOfReference(reference), arch);
   const { refuseRecipesName } = await import('../../image/archive/import.ts');
   refuseRecipesName(engine.paths, name);
   await using work = await JobFolder.make(engine.paths);
   const login = await loginOf(options.authfile, work, caller);
+  const platform = arch === undefined ? [] : ['--override-arch', toOciArchitecture(arch)];
   const skopeo = (command: string, ...words: readonly string[]) =>
-    runSkopeo([command, ...login, '--override-os', 'linux', ...words]);
+    runSkopeo([command, ...login, '--override-os', 'linux', ...platform, ...words]);
   const { stdout } = await skopeo('inspect', '--no-tags', '--format', '{{.Digest}}', reference);
   const digest = stdout.trim();
   if (!DIGEST.test(digest))
@@ -308,7 +313,7 @@ async function importPath(path: string, options: ImportOptions, caller: Caller):
   const most = options.disk ?? owner?.share.disk;
   const maxBytes = owner && Math.min(most ?? 0, await storageLeft(paths, owner));
   const wanted = {
-    arch: hostArchitecture(),
+    arch: options.arch ?? hostArchitecture(),
     from: options.from ?? owner?.files?.nameOf(path) ?? resolve(caller.cwd(), path),
     ...defined({ name: options.name, maxBytes: maxBytes ?? most }),
     ...defined({ healthcheck: options.healthcheck }),

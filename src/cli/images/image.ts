@@ -25,6 +25,7 @@ import { opened } from '../../options/places.ts';
 import { row, type ValuesOf } from '../../options/row.ts';
 import { path, ROOTS } from '../../options/rules.ts';
 import { allowHost, quiet } from '../../options/sandbox.ts';
+import { architecture } from '../../options/texts.ts';
 import { forbiddenError } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
@@ -48,7 +49,13 @@ Examples:
   kiln image export debian-build -o debian-build.tar.zst
   kiln image import oci-folder --name from-elsewhere`;
 
+/** Of `image build` and `image lock`. */
+const arch = row(architecture, 'open', {
+  help: 'choose packages of this architecture; other ones than this machine’s need an emulator',
+});
+
 const BUILD = {
+  arch,
   update: row(flag, 'open', {
     help: 'fetch the metadata again, and ignore the lock beside the recipe',
   }),
@@ -64,6 +71,7 @@ const LOCK = {
     help: 'write the lock to this file; by default beside the recipe',
     short: 'o',
   }),
+  arch,
   allowHost: BUILD.allowHost,
   quiet,
 };
@@ -80,7 +88,7 @@ export function command(caller: Caller): KilnCommand {
     .description('Build an image unless it exists; print its id.')
     .argument('<image>', 'the name or path of a recipe, or a lock')
     .rows(BUILD)
-    .examples('kiln image build debian-build', 'kiln image build --update ./mine.yaml')
+    .examples('kiln image build debian-build', 'kiln image build --arch aarch64 fedora-44')
     .action((name: string, options: BuildOptions) => build(name, options, caller));
   it.command('lock')
     .description(
@@ -98,6 +106,7 @@ export function command(caller: Caller): KilnCommand {
           name,
           (beside) => caller.paths.resultAt(options.output ?? beside),
           onProgress,
+          options.arch,
         ),
       );
       for (const message of warnings) printWarning({ code: 'solver', message }, caller.stderr);
@@ -148,7 +157,9 @@ async function build(name: string, options: BuildOptions, caller: Caller): Promi
   const started = Date.now();
   const update = options.update === true;
   await using image = await withProgress(caller, (onProgress) =>
-    noting(caller.storeChanged, () => renewImage(engine, name, { update, onProgress })),
+    noting(caller.storeChanged, () =>
+      renewImage(engine, name, { update, arch: options.arch, onProgress }),
+    ),
   );
   const { manifest } = image;
   for (const message of manifest.warnings) printWarning({ code: 'image', message }, caller.stderr);

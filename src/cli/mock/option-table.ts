@@ -175,6 +175,9 @@ const root: Record<string, OptionEntry> = {
   arch: option(ARCHITECTURE, 'build for this architecture, which this host must run', {
     value: 'ARCH',
   }),
+  forcearch: option(ARCHITECTURE, 'build for this architecture, which an emulator runs', {
+    value: 'ARCH',
+  }),
   verbose: option('open', 'show logs while they are written', { short: 'v' }),
   quiet: option('open', 'show only warnings and errors', { short: 'q' }),
   help: option('open', 'show this help', { short: 'h' }),
@@ -197,7 +200,6 @@ const withoutEffect: Record<string, OptionEntry> = {
 };
 
 const refused: Record<string, OptionEntry> = {
-  forcearch: { value: 'ARCH', refused: 'use a machine of that architecture: none is emulated' },
   'print-root-path': {
     short: 'p',
     refused: 'a root is mounted in a sandbox only: use --copyin, --copyout and --chroot',

@@ -1,7 +1,7 @@
 import type { Option } from 'commander';
 import { defined } from '../../defined.ts';
 import type { HeldPath } from '../../host/files/held.ts';
-import { hostArchitecture } from '../../image/key.ts';
+import { hostArchitecture, splitArchitecture } from '../../host/process/architecture.ts';
 import {
   type AskedBuild,
   addedRepository,
@@ -77,13 +77,14 @@ export function buildRequest(
     }
   }
   checkSigning(options, command);
+  const { arch = hostArchitecture() } = splitArchitecture(image ?? '');
   return {
     ...valuesIn(ASKED_OF_BUILDS, options),
     image: image ?? '',
     source: source(srpm, options, command),
     caller: caller.ids,
     repositories: options.repositories.map((text, index) =>
-      addedRepository(text, index, hostArchitecture(), caller.cwd()),
+      addedRepository(text, index, arch, caller.cwd()),
     ),
     ...defined({ sourceDateEpoch: sourceDateEpoch(caller.env) }),
   };

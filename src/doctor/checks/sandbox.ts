@@ -124,7 +124,7 @@ async function trial(context: CheckContext, begin: Begin): Promise<CgroupLimits>
   await chmod(join(root, INIT_PATH), 0o755);
   const plan = planSandbox(
     { ...trialOf(context), shownAs: ['kiln doctor'], owner: USER },
-    { tree: root, id: undefined, environment: {} },
+    { tree: root, id: undefined, arch: undefined, environment: {} },
   );
   const command: CommandPlan = {
     ...{ argv: [INIT_PATH, 'true'], env: {}, workdir: '/', time: {}, leftovers: 'ended' },

@@ -118,6 +118,8 @@ const ARCHITECTURES: readonly (readonly [string, string])[] = [
   ['x86_64', 'amd64'],
   ['aarch64', 'arm64'],
   ['i686', '386'],
+  ['armv7hl', 'arm'],
+  ['loongarch64', 'loong64'],
 ];
 
 export function toOciArchitecture(arch: string): string {

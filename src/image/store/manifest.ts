@@ -66,6 +66,11 @@ export interface ImageManifest extends ImageStart {
   readonly madeOf?: { readonly image: string; readonly layers: readonly string[] };
 }
 
+/** What the results of a job say of its image. */
+export function imageFacts({ id, name, arch }: ImageManifest) {
+  return { id, name, arch };
+}
+
 export const imageFiles = {
   manifest: (directory: string) => join(directory, 'image.json'),
   tree: (directory: string) => join(directory, 'tree'),

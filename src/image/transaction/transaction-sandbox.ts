@@ -105,7 +105,8 @@ export class TransactionSandbox implements AsyncDisposable {
         allowMissing: engine.allowMissing(),
         ...{ owner: ROOT, caller: ROOT, shownAs: ['kiln image build'] },
       },
-      { tree, id: undefined, environment: {} },
+      // Whoever makes an image has looked at its architecture before anything was fetched.
+      { tree, id: undefined, arch: undefined, environment: {} },
     );
     await using stack = new AsyncDisposableStack();
     const disk = stack.use(

@@ -3,7 +3,7 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { type HeldPath, openedPath } from '../../host/files/held.ts';
 import { readUserText } from '../../host/files/user-file.ts';
-import { hostArchitecture } from '../../image/key.ts';
+import { hostArchitecture } from '../../host/process/architecture.ts';
 import { macroDefinition, NETWORK_PHASES } from '../../options/build.ts';
 import { sizeInBytes } from '../../options/measures.ts';
 import { shellWords } from '../../shell-words.ts';
@@ -49,7 +49,7 @@ export function mockBuildRequest(
       ...moreRequires(chroot, source),
       ...(chroot.ccache === undefined ? [] : ['ccache']),
     ],
-    repositories: addedRepositories(session, hostArchitecture()),
+    repositories: addedRepositories(session, session.line.value('forcearch') ?? hostArchitecture()),
     postinstall: line.has('postinstall') || chroot.postInstall,
     offline: isOffline(session),
     caches,

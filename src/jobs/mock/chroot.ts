@@ -5,10 +5,10 @@ import { basename, join, resolve } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { readText } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
+import { hostArchitecture, withArchitecture } from '../../host/process/architecture.ts';
 import { writeWholeSync } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { resolveImage } from '../../image/find.ts';
-import { hostArchitecture } from '../../image/key.ts';
 import { type RecipePlace, readRecipe } from '../../image/read-recipe.ts';
 import type { LoadedImageRecipe } from '../../recipe/load-image-recipe.ts';
 import type { ConfigChange } from './config/evaluate.ts';
@@ -43,6 +43,8 @@ export interface ChrootRequest {
   readonly uniqueext?: string | undefined;
   readonly resultDirectory?: string | undefined;
   readonly arch?: string | undefined;
+  /** `--forcearch` */
+  readonly forced?: string | undefined;
   readonly target?: string | undefined;
   readonly switches: readonly RepositorySwitch[];
   readonly plugins: PluginSwitches;
@@ -117,6 +119,7 @@ async function loadChrootConfig(
     ...pluginChanges(request.plugins),
     ...given({
       target_arch: request.arch,
+      forcearch: request.forced,
       rpmbuild_arch: request.target,
       resultdir: request.resultDirectory,
     }),
@@ -222,7 +225,7 @@ export async function pruneRecipes(
 
 async function recipeChroot(place: ChrootPlace, request: ChrootRequest): Promise<Chroot> {
   const { paths } = place;
-  const { path, recipe } = await findRecipe(place, request);
+  const { path, arch, recipe } = await findRecipe(place, request);
   const root = rootOf(recipe, request);
   // A recipe does without Python, unless plugins are said something of.
   const changes = pluginChanges(request.plugins);
@@ -230,7 +233,7 @@ async function recipeChroot(place: ChrootPlace, request: ChrootRequest): Promise
   return {
     ...(options === undefined ? defaultSettings(mockDirectory(paths)) : buildSettings(options)),
     config: basename(path, '.yaml'),
-    recipe: path,
+    recipe: withArchitecture(path, arch),
     environment: recipe.environment,
     root,
     user: buildUser(recipe),
@@ -285,7 +288,11 @@ async function defaults(
 async function findRecipe(
   place: ChrootPlace,
   request: ChrootRequest,
-): Promise<{ readonly path: string; readonly recipe: LoadedImageRecipe }> {
+): Promise<{
+  readonly path: string;
+  readonly arch: string | undefined;
+  readonly recipe: LoadedImageRecipe;
+}> {
   const { name, overrides, switches } = request;
   const named = await resolveImage(place, name, place.cwd()).catch((cause: unknown) => {
     const file = join(request.configDirectory ?? SYSTEM_CONFIG, `${name}.cfg`);
@@ -304,11 +311,12 @@ async function findRecipe(
   if (overrides.length > 0 || switches.length > 0) {
     throw configError(`${name} is a recipe of kiln's: there are no options to change in it`);
   }
-  const recipe = await readRecipe(place, named.path);
+  const arch = request.forced ?? named.arch;
+  const recipe = await readRecipe(place, named.path, arch);
   if (request.arch !== undefined && request.arch !== recipe.arch) {
     throw configError(`${name} is for ${recipe.arch}, not for ${request.arch} (--arch)`);
   }
-  return { path: named.path, recipe };
+  return { path: named.path, arch, recipe };
 }
 
 function rootOf({ name }: LoadedImageRecipe, { uniqueext }: ChrootRequest): string {

@@ -1,6 +1,7 @@
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';
 import type { OwnEngine } from '../../engine.ts';
+import { splitArchitecture } from '../../host/process/architecture.ts';
 import { openImage, renewImage } from '../../image/open.ts';
 import { describeProgress, type OnImageProgress } from '../../image/progress.ts';
 import { readRecipe } from '../../image/read-recipe.ts';
@@ -80,6 +81,7 @@ export function chrootRequest({ line }: MockSession): ChrootRequest {
     uniqueext: line.value('uniqueext'),
     resultDirectory: resultDirectory?.replace(/^~(?=\/|$)/, homedir()),
     arch: line.value('arch'),
+    forced: line.value('forcearch'),
     target: line.value('target'),
     switches: line
       .of('enablerepo', 'disablerepo')
@@ -182,7 +184,8 @@ export function isOffline({ line, chroot }: ChrootSession): boolean {
 }
 
 export async function packageSources(at: ChrootSession): Promise<PackageSources> {
-  const recipe = await readRecipe(at.engine, at.chroot.recipe);
+  const { name: path, arch: wanted } = splitArchitecture(at.chroot.recipe);
+  const recipe = await readRecipe(at.engine, path, wanted);
   const { arch, repositories, exclude, modules, recommends } = recipe;
   const enabled = repositories.filter(({ id }) => at.chroot.switchedOn.includes(id));
   return {

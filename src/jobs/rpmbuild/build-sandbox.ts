@@ -103,7 +103,10 @@ export class BuildSandbox implements AsyncDisposable {
         ...{ owner: user, caller: request.caller },
         shownAs: request.shownAs ?? ['kiln build', request.source.path],
       },
-      { tree: image.tree, id: manifest.id, layers: request.scratch?.layers, environment },
+      {
+        ...{ tree: image.tree, id: manifest.id, arch: manifest.arch },
+        ...{ layers: request.scratch?.layers, environment },
+      },
     );
     const command = {
       policy: {

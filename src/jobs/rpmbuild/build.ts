@@ -2,6 +2,7 @@ import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { isKilnCode } from '../../errors.ts';
 import { resolveImage } from '../../image/find.ts';
+import { imageFacts } from '../../image/store/manifest.ts';
 import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import { allEnds, awaitedLater } from '../../promise.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
@@ -86,7 +87,7 @@ async function* build(
   const built = yield* prepareBuild(job, options, async function* (prepared) {
     const { sandbox, image, requires } = prepared;
     yield {
-      image: { id: image.manifest.id, name: image.manifest.name },
+      image: imageFacts(image.manifest),
       buildRequires: requires,
       sandbox: sandbox.sandbox.id,
     };

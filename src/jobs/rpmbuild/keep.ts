@@ -9,7 +9,7 @@ import { openInTree } from '../../host/files/at.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { readRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { readManifest } from '../../image/store/manifest.ts';
+import { imageFacts, readManifest } from '../../image/store/manifest.ts';
 import { readSandboxRecord } from '../../sandbox/domain/sandbox-record.ts';
 import type { KeptCommand } from '../../sandbox/door/plan.ts';
 import { inSandbox } from '../run/run.ts';
@@ -234,5 +234,6 @@ async function* buildOn(job: BuildJob, sandbox: BuildSandbox, kept: KeptBuild): 
 
 function imageOf(paths: StatePaths, sandbox: string): BuildReport['image'] {
   const id = readSandboxRecord(join(paths.sandboxes, sandbox))?.image;
-  return id === undefined ? undefined : { id, name: readManifest(paths, id)?.name ?? '' };
+  const manifest = id === undefined ? undefined : readManifest(paths, id);
+  return manifest && imageFacts(manifest);
 }

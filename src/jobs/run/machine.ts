@@ -1,4 +1,5 @@
 import { KilnError } from '../../errors.ts';
+import { runsItself } from '../../host/process/architecture.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import type { SandboxOptions } from '../../options/sandbox.ts';
 import { networkOf } from '../../options/texts.ts';
@@ -16,11 +17,15 @@ const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])
 ];
 
 /** @throws KilnError E_MACHINE */
-export function refuseUndone(request: SandboxOptions, { host }: Pick<ImageManifest, 'host'>): void {
+export function refuseUndone(
+  request: SandboxOptions,
+  { host, arch }: Pick<ImageManifest, 'host' | 'arch'>,
+): void {
   if (request.isolation === 'container') return;
   const [asked = undoneNetwork(networkOf(request.network))] =
     UNDONE.find(([, asks]) => asks(request)) ?? [];
-  const undone = host === undefined ? asked : 'the image host';
+  const image = host !== undefined ? 'the image host' : undefined;
+  const undone = image ?? (runsItself(arch) ? asked : `an image for ${arch}`);
   if (undone === undefined) return;
   throw new KilnError('E_MACHINE', `${undone} is not done for machines yet`, {
     hint: `leave out ${undone}, or --isolation vm; docs/machines.md says what machines can do`,

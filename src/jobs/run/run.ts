@@ -8,6 +8,7 @@ import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { sayAfter, withWaits } from '../../host/process/wait-for.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
+import { imageFacts } from '../../image/store/manifest.ts';
 import type { RefusedCall, SandboxProcess } from '../../sandbox/command/process.ts';
 import type { CommandStdio } from '../../sandbox/command/streams.ts';
 import type { MachineFacts } from '../../sandbox/domain/ground.ts';
@@ -71,7 +72,7 @@ interface StepsEnd {
 
 export interface RunReport extends StepsEnd, Course {
   readonly sandbox: string;
-  readonly image: { readonly id: string; readonly name: string };
+  readonly image: { readonly id: string; readonly name: string; readonly arch: string };
   readonly measured: Measured & {
     readonly limits?: CgroupLimits;
     readonly machine?: MachineFacts | undefined;
@@ -173,7 +174,7 @@ export async function runJob<End extends StepsEnd>(
     return {
       ...ended,
       sandbox: sandbox.id,
-      image: { id: image.manifest.id, name: image.manifest.name },
+      image: imageFacts(image.manifest),
       ...timeline.course,
       measured: { ...ended.measured, limits, machine: sandbox.ground.machine },
       ...collected,

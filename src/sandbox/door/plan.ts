@@ -2,6 +2,7 @@ import type { Owner } from '../../artifacts/destination.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { ownPath } from '../../host/files/held.ts';
+import { requireArchitecture } from '../../host/process/architecture.ts';
 import type { Capability } from '../../host/process/process.ts';
 import type { PublishedPort } from '../policy/network.ts';
 import { type PolicyRequest, userCapabilities } from '../policy/policy.ts';
@@ -43,6 +44,8 @@ export interface SandboxJob extends AnyJob {
 export interface PlannedImage {
   readonly tree: string;
   readonly id: string | undefined;
+  /** Of its programs; undefined for this machine's. */
+  readonly arch: string | undefined;
   readonly layers?: readonly SnapshotLayer[] | undefined;
   readonly environment: Readonly<Record<string, string>>;
 }
@@ -51,6 +54,7 @@ export interface PlannedImage {
 export interface CommandImage {
   readonly id: string;
   readonly name: string;
+  readonly arch: string;
   readonly environment: Readonly<Record<string, string>>;
   readonly workdir: string;
   readonly user: Owner;
@@ -122,7 +126,12 @@ export const DEFAULT_HOSTNAME = 'kiln';
 /** The default size of a tmpfs, bytes. */
 export const DEFAULT_DISK = 8 * 2 ** 30;
 
+/** @throws KilnError E_IMAGE_ARCH */
 export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
+  requireArchitecture(
+    image.id === undefined ? 'the image' : `image ${image.id.slice(0, 12)}`,
+    image.arch,
+  );
   const { egress, publish = [], owner, caller, shownAs, ...wanted } = job;
   return frozen({
     sandbox: {
@@ -151,7 +160,7 @@ export function planCommand(job: CommandJob, { tree, manifest, layers }: TakenIm
   const binds = [...hostBinds(manifest), ...sandbox.binds];
   const plan = planSandbox(
     { ...sandbox, binds, owner: user, shownAs: argv },
-    { tree, id: manifest.id, layers, environment: manifest.environment },
+    { tree, id: manifest.id, arch: manifest.arch, layers, environment: manifest.environment },
   );
   return frozen({
     ...plan,

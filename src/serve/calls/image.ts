@@ -20,12 +20,12 @@ export const answerListImages: Answer<'ListImages'> = async (_, context) => {
 };
 
 export const answerBuildImage: Answer<'BuildImage'> = async (
-  { image: name, update = false, allowHost },
+  { image: name, update = false, allowHost, arch },
   context,
 ) => {
   const { onProgress, call } = context;
   await using engine = context.openEngine({ allowHost });
-  const wanted = { update, onProgress, signal: call.signal };
+  const wanted = { update, arch, onProgress, signal: call.signal };
   const admitted = await admittedImage(name, context);
   const renewed = () => renewImage(engine, admitted, wanted);
   await using image = await noting(context.storeChanged, renewed);
@@ -33,7 +33,7 @@ export const answerBuildImage: Answer<'BuildImage'> = async (
 };
 
 export const answerLockImage: Answer<'LockImage'> = async (
-  { recipe, output, allowHost },
+  { recipe, output, allowHost, arch },
   context,
 ) => {
   const { onProgress, caller } = context;
@@ -41,7 +41,7 @@ export const answerLockImage: Answer<'LockImage'> = async (
   const own = await admittedImage(recipe, context, 'recipe');
   const place = hostPath('output', output);
   const open = (beside: string) => caller.paths.resultAt(place ?? beside);
-  const { file, warnings } = await lockRecipe(engine, own, open, onProgress);
+  const { file, warnings } = await lockRecipe(engine, own, open, onProgress, arch);
   for (const warning of warnings) context.warn(warning);
   return { result: file };
 };

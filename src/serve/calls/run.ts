@@ -15,6 +15,7 @@ import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { openExistingImage, pickImage } from '../../image/open.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
+import { imageFacts } from '../../image/store/manifest.ts';
 import { wholeCommand } from '../../jobs/run/plan.ts';
 import type { RunRequest } from '../../jobs/run/request.ts';
 import { resultOfFailure, resultOfRun } from '../../jobs/run/result.ts';
@@ -56,8 +57,8 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
     timeline.enter('image');
     await using image = await takeImage(engine, wanted, context, options.fromSnapshot);
     if (image === undefined) return (await daemon?.work(call)) ?? ANSWERED;
-    const { id, name } = image.manifest;
-    used = { id, name };
+    const { id } = image.manifest;
+    used = imageFacts(image.manifest);
     request = { ...request, ...wholeCommand(image.manifest, argv, ''), image: id };
     const hooks: RunHooks = {
       signal: call.signal,

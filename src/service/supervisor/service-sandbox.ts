@@ -2,6 +2,7 @@ import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
+import { runsItself } from '../../host/process/architecture.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
@@ -39,6 +40,16 @@ export async function openServiceSandbox(
   onLease: OpenIo['onLease'],
 ): Promise<PlannedSandbox> {
   const { name, files, definition } = service;
+  const { arch } = image.manifest;
+  if (definition.boot && !runsItself(arch)) {
+    throw new KilnError(
+      'E_BOOT',
+      `${name} cannot boot: its image is for ${arch}, which is emulated`,
+      {
+        hint: 'systemd needs what no emulator of programs does: use an image for this machine, or leave out --boot',
+      },
+    );
+  }
   const { boot, hostname, mounts, tmpfs, disk, user, label, publish } = definition;
   const plan = planSandbox(
     {
@@ -69,7 +80,7 @@ export async function openServiceSandbox(
       // The sandbox ends with its supervisor's connection, not with a restart of libvirtd.
     },
     // systemd sets the environment of the units.
-    { tree: image.tree, id: image.manifest.id, environment: {} },
+    { tree: image.tree, id: image.manifest.id, arch, environment: {} },
   );
   try {
     return await PlannedSandbox.open(engine, plan, { onLease });

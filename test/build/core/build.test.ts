@@ -7,7 +7,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { execa } from 'execa';
 import { below, ownPath } from '../../../src/host/files/held.ts';
-import { hostArchitecture } from '../../../src/image/key.ts';
+import { hostArchitecture } from '../../../src/host/process/architecture.ts';
 import { removeImage } from '../../../src/image/store/images.ts';
 import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
 import type { BuildReport } from '../../../src/jobs/rpmbuild/outcome/report.ts';

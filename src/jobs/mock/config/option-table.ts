@@ -2,8 +2,8 @@
 
 /** Their meaning is in the other modules of this folder. */
 const DONE = words(`
-  root description target_arch rpmbuild_arch repo_arch repo_arch_map legal_host_arches releasever dnf_vars dnf.conf
-  chroot_setup_cmd chroot_additional_packages extra_chroot_dirs chrootuser chrootuid chrootgid chrootgroup chroothome
+  root description target_arch rpmbuild_arch repo_arch repo_arch_map legal_host_arches forcearch releasever dnf_vars
+  dnf.conf chroot_setup_cmd chroot_additional_packages extra_chroot_dirs chrootuser chrootuid chrootgid chrootgroup chroothome
   environment files macros hostname resultdir basedir rpmbuild_networking rpmbuild_timeout rpmbuild_opts clean check
   cleanup_on_success cleanup_on_failure post_install more_buildreqs createrepo_on_rpms plugin_conf online
   module_enable module_install module_setup_commands`);
@@ -57,7 +57,6 @@ const LEFT_OUT: Readonly<Record<string, string>> = {
   ssl_extra_certs: "add them with config_opts['files']",
   use_buildroot_image: OWN_ROOT,
   buildroot_image: OWN_ROOT,
-  forcearch: 'kiln builds for what this machine can run',
   no_root_shells: '--shell and --chroot are for the caller of kiln-mock',
   rpmbuild_command:
     'the root’s own rpmbuild is run: a package that brings another one can replace it',

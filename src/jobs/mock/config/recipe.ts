@@ -1,4 +1,5 @@
 import { defined } from '../../../defined.ts';
+import { runsItself } from '../../../host/process/architecture.ts';
 import { basearchOf } from '../../../packages/repository/configuration.ts';
 import type { ImageRecipeInput } from '../../../recipe/image-recipe.ts';
 import { booleanOption } from './dnf-options.ts';
@@ -276,27 +277,27 @@ function macroFile(macros: ConfigValue, place: Place | undefined): string {
   return lines.join('');
 }
 
-const ALSO_RUNS: Readonly<Record<string, readonly string[]>> = {
-  x86_64: ['i386', 'i486', 'i586', 'i686', 'x86_64_v2', 'x86_64_v3'],
-  ppc64: ['ppc'],
-  s390x: ['s390'],
-};
-
 /**
- * The architecture to build for, which this machine must run itself.
+ * The architecture to build for, which this machine must run itself unless forcearch names it.
  * @throws KilnError E_MOCK_CONFIG for others, as mock with `legal_host_arches`.
  */
 function targetArchitecture(options: ConfigOptions, host: string) {
   const arch = asText(options.value('target_arch'));
   const place = options.placeOf('target_arch');
   const legal = options.value('legal_host_arches');
+  const forced = asText(options.value('forcearch') ?? '');
+  if (forced !== '' && forced !== arch) {
+    throw configError(`forcearch is ${forced}, and target_arch is ${arch}`, place, {
+      hint: `name a configuration for ${forced}, or give --arch ${forced} as well`,
+    });
+  }
   const refused = isList(legal) && !legal.map(asText).includes(host);
-  if (refused || (arch !== host && !(ALSO_RUNS[host] ?? []).includes(arch))) {
+  if (forced === '' && (refused || !runsItself(arch, host))) {
     const listed = isList(legal)
       ? `, its legal_host_arches are ${legal.map(asText).join(', ')}`
       : '';
     throw configError(`cannot build for ${arch} on ${host}${listed}`, place, {
-      hint: `use a machine that runs ${arch}: kiln emulates no processor (--forcearch)`,
+      hint: `use a machine that runs ${arch}; --forcearch ${arch} has an emulator run it`,
     });
   }
   const said = asText(options.value('repo_arch'));

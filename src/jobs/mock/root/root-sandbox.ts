@@ -60,6 +60,7 @@ export class RootSandbox implements AsyncDisposable {
   static async open(root: MockRoot, options: RootSandboxOptions): Promise<RootSandbox> {
     const { image, engine } = root;
     await root.note({ inUse: true });
+    const { id, arch } = image.manifest;
     const owner = { uid: 0, gid: 0 };
     const { environment = image.manifest.environment, caller = owner } = options;
     const plan = planSandbox(
@@ -81,7 +82,7 @@ export class RootSandbox implements AsyncDisposable {
         ...{ scratch: root.scratch, hostname: options.hostname ?? 'mock' },
         ...{ owner, caller, shownAs: rootCommand(root.name, options.command) },
       },
-      { tree: image.tree, id: image.manifest.id, layers: root.layers, environment },
+      { ...{ tree: image.tree, id, arch, layers: root.layers }, environment },
     );
     return new RootSandbox(root, await PlannedSandbox.open(engine, plan));
   }

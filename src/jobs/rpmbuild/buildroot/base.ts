@@ -10,7 +10,7 @@ import { digestOf } from '../../../image/key.ts';
 import type { ImageLock } from '../../../image/lock.ts';
 import { openImage } from '../../../image/open.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
-import { currentReference } from '../../../image/reference.ts';
+import { currentReference, sourceKey } from '../../../image/reference.ts';
 import type { PackageUser } from '../../../image/store/entry.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
 import { readContents, readManifest } from '../../../image/store/manifest.ts';
@@ -97,7 +97,7 @@ async function describe(
   if (!('path' in named)) return (await from()).describeImage(image, packages);
   const { paths } = engine;
   const cache = new SmallCache(join(paths.cache, 'bases'), KEPT);
-  const reference = await currentReference(engine, named.path);
+  const reference = await currentReference(engine, sourceKey(named));
   const { id } = image.manifest;
   const key =
     reference && digestOf([FORMAT, KILN_VERSION, paths.root, paths.fixtures, id, reference]);
@@ -109,7 +109,7 @@ async function describe(
   const description =
     named.kind === 'lock'
       ? describeLock(await readGivenLock(engine, named.path))
-      : await describeRecipe(await readRecipe(engine, named.path), packages);
+      : await describeRecipe(await readRecipe(engine, named.path, named.arch), packages);
   const bytes = description.settings.files.reduce((sum, { content }) => sum + content.length, 0);
   // Secrets are not written.
   const secret = description.repositories.some(({ access }) => access !== undefined);

@@ -88,7 +88,9 @@ export interface BuildReport extends Built, Course {
   readonly sourceDigest?: string | undefined;
   readonly buildRequires: readonly string[];
   readonly base?: { readonly id: string; readonly name: string } | undefined;
-  readonly image?: { readonly id: string; readonly name: string } | undefined;
+  readonly image?:
+    | { readonly id: string; readonly name: string; readonly arch: string }
+    | undefined;
   readonly sandbox?: string | undefined;
   readonly kept: boolean;
   readonly end?: CommandEnd | undefined;
