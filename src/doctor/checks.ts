@@ -9,6 +9,7 @@ import {
   reason,
 } from './check.ts';
 import { cgroups } from './checks/cgroups.ts';
+import { emulation } from './checks/emulation.ts';
 import { hostImage } from './checks/host-image.ts';
 import { images } from './checks/images.ts';
 import * as installation from './checks/installation.ts';
@@ -43,6 +44,7 @@ const CHECKS: readonly Check[] = [
   sandbox,
   hostImage,
   images,
+  emulation,
   machines,
 ];
 

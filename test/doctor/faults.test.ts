@@ -48,6 +48,16 @@ function asUser(groups = '--clear-groups', setup = ':'): string[] {
   return ['unshare', '--mount', 'sh', '-c', script, 'sh', ...user];
 }
 
+/** An entry for s390x, as the kernel shows it. */
+function emulator(flags: string): string {
+  const magic = '7f454c4602020100000000000000000000020016';
+  const mask = 'ffffffffffffff00fffffffffffffffffffeffff';
+  const lines = ['enabled', 'interpreter /usr/bin/qemu-s390x-static', `flags: ${flags}`];
+  const text = [...lines, 'offset 0', `magic ${magic}`, `mask ${mask}`].join('\\n');
+  return `mount -t tmpfs tmpfs /proc/sys/fs/binfmt_misc; cd /proc/sys/fs/binfmt_misc
+    echo enabled >status; printf '${text}\\n' >qemu-s390x; cd /`;
+}
+
 /** A state that is not there. */
 const ELSEWHERE = '/srv/no-kiln';
 
@@ -214,6 +224,20 @@ const faults: readonly Fault[] = [
     setup: 'mount --bind /dev/null /proc/sys/kernel/seccomp/actions_avail',
     status: 'fail',
     says: /without seccomp filters/,
+  },
+  {
+    title: 'an emulator that no sandbox finds',
+    check: 'emulation',
+    setup: emulator('OC'),
+    status: 'warn',
+    says: /qemu-s390x is registered without the flag F.*images for s390x are refused.*qemu-user-static/s,
+  },
+  {
+    title: 'an emulator that the kernel holds',
+    check: 'emulation',
+    setup: emulator('OCF'),
+    status: 'ok',
+    says: /images for x86_64, and through an emulator for s390x/,
   },
   {
     title: 'user namespaces forbidden',
