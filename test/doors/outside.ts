@@ -52,7 +52,9 @@ export class OutsideWatch implements Disposable {
   #look(): void {
     for (const pid of readdirSync('/proc')) {
       if (!/^\d+$/.test(pid)) continue;
-      const [program, door, mark] = read(`/proc/${pid}/cmdline`).split('\0');
+      const words = read(`/proc/${pid}/cmdline`).split('\0');
+      // An emulator has the path of its program before them.
+      const [program, door, mark] = [words[0], words.at(-5), words.at(-4)];
       if (!program?.endsWith('/kiln-probe') || door === undefined || mark !== this.#mark) continue;
       const groups = read(`/proc/${pid}/cgroup`);
       if (groups === '' || !takesSignal(pid)) continue;

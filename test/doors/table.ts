@@ -195,6 +195,7 @@ const DOORS = {
     ...{ 'set-id': 'refused', mounted: `/b ${TMP}` },
   }),
   'run --bind, cow': run({ ...ROOT, mounted: `/b ${TMP}` }),
+  'run of another architecture': run(USER),
   'run -r host': run({ ...USER, mounted: '/run /tmp /usr /var/tmp' }),
   shell: run(USER),
   'shell in a kept sandbox': { through: 'cli/shell.ts', around: USER },

@@ -1,10 +1,13 @@
 /** How each door is gone through. One visit may lead through several doors. */
+import { once } from 'node:events';
 import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { connect } from '../../src/index.ts';
 import { type SpecParts, sourcePackage } from '../build/core/build-state.ts';
+import { withEmulator, writeForeignProgram } from '../support/emulator.ts';
 import type { Door } from './table.ts';
 import type { World } from './world.ts';
 
@@ -228,6 +231,31 @@ export const VISITS: readonly Visit[] = [
   run('run --seccomp build', '--seccomp', 'build'),
   bound('run --bind, writable', 'rw'),
   bound('run --bind, cow', 'cow'),
+  {
+    // The kernel starts the probe as the emulator of a program that the command writes.
+    doors: ['run of another architecture'],
+    go: async (world) => {
+      const [, ...words] = world.measure('run of another architecture');
+      const [program = '', ...under] = withEmulator('riscv64', world.probe);
+      const foreign = join(await folder(world), 'foreign');
+      await writeForeignProgram(foreign, 'riscv64');
+      // Nothing but the mount keeps the entry.
+      const holder = execa(program, [...under, 'sh', '-c', 'echo ready; exec sleep 600'], {
+        reject: false,
+        buffer: false,
+        forceKillAfterDelay: 0,
+      });
+      await once(holder.stdout, 'data');
+      const copied = ['--copy-in', `${foreign}:/tmp/foreign`];
+      const options = ['run', '-r', world.recipe, ...LIMITS, ...copied, '--'];
+      try {
+        return await world.call('kiln', [...options, '/tmp/foreign', ...words]);
+      } finally {
+        holder.kill('SIGKILL');
+        await holder;
+      }
+    },
+  },
   {
     doors: ['run -r host'],
     go: (world) => {
