@@ -17,6 +17,7 @@ const RUNS: Readonly<Record<Mode, () => Promise<Run>>> = {
   chain: async () => (await import('../../jobs/mock/chain.ts')).chain,
   'calculate-build-dependencies': async () =>
     (await import('../../jobs/mock/build.ts')).calculateDependencies,
+  'hermetic-build': async () => (await import('../../jobs/mock/hermetic.ts')).hermeticBuild,
   init: async () => (await import('../../jobs/mock/roots.ts')).init,
   clean: async () => (await import('../../jobs/mock/roots.ts')).clean,
   orphanskill: async () => (await import('../../jobs/mock/roots.ts')).orphanskill,

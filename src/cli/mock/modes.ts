@@ -10,7 +10,7 @@ export interface ModeRow {
   readonly help: string;
   readonly short?: string;
   /** What its arguments are. */
-  readonly takes: 'files' | 'packages' | 'words' | 'copyin' | 'copyout';
+  readonly takes: 'files' | 'packages' | 'words' | 'copyin' | 'copyout' | 'hermetic';
   /** The option that says where results go. */
   readonly results?: 'resultdir' | 'localrepo';
   /** It may be the first word, without dashes. */
@@ -29,6 +29,7 @@ function mode(takes: ModeRow['takes'], help: string, more: Partial<ModeRow> = {}
 const OF_ROOT = { bare: true, changes: true } as const;
 const BUILDS = { results: 'resultdir' } as const;
 
+const HERMETIC = 'build with the packages of a buildroot_lock.json, from a folder: LOCK REPO SRPM';
 const INPUTS = 'write which packages a source package would be built with: buildroot_lock.json';
 
 export const MAKING = {
@@ -42,6 +43,13 @@ export const MAKING = {
     results: 'localrepo',
   }),
   'calculate-build-dependencies': mode('files', INPUTS, BUILDS),
+  'hermetic-build': mode('hermetic', HERMETIC, {
+    ...BUILDS,
+    users: {
+      why: 'kilnd, which is root, would read the folder of packages',
+      instead: '`kiln build --lock lock.json --offline`',
+    },
+  }),
   init: mode('words', 'make the root again and build nothing', OF_ROOT),
   clean: mode('words', 'remove the root', { bare: true }),
 };

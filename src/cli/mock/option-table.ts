@@ -208,11 +208,6 @@ const refused: Record<string, OptionEntry> = {
   'symlink-dereference': {
     refused: 'no link out of the sources is followed: copy them to a folder without links first',
   },
-  'hermetic-build': {
-    value: 'LOCK',
-    refused:
-      'mock’s lock knows packages by MD5 only: use `kiln build --lock lock.json --offline`; each build and --calculate-build-dependencies write lock.json',
-  },
   ...each('mount umount', { refused: MOUNTS }),
   'scm-enable': { refused: SCM },
   'scm-option': { value: 'KEY=VALUE', refused: SCM },
@@ -224,7 +219,7 @@ const refused: Record<string, OptionEntry> = {
   'buildroot-image': {
     value: 'IMAGE',
     refused:
-      'a root is made of packages: `kiln image import ARCHIVE --name NAME`, then `kiln build -r NAME`',
+      'an image tells only the names of its packages, and kiln installs beside packages that it has solved: `kiln image import ARCHIVE --name NAME`, then `kiln build -r NAME`',
   },
 };
 

@@ -19,7 +19,9 @@ export async function rootLine(line: CommandLine, paths: CallerPaths): Promise<C
   for (const [index, word] of line.args.entries()) {
     const isLast = index === line.args.length - 1;
     const local = kind === 'files' ? (attempt(() => fileURLToPath(word)) ?? word) : word;
-    if (kind === 'copyin' && !isLast) args.push(await fetchPath('tree', hostPath(word), paths));
+    if (kind === 'hermetic') args.push(await hermeticWord(index, word, paths));
+    else if (kind === 'copyin' && !isLast)
+      args.push(await fetchPath('tree', hostPath(word), paths));
     else if (isFile(kind, local)) args.push(await paths.file(hostPath(local)));
     else args.push(word);
   }
@@ -41,6 +43,15 @@ async function openedValue(name: string, value: string, paths: CallerPaths): Pro
     await paths.holdName(dirname(value));
   }
   return value;
+}
+
+/** A lock, a folder of packages, which keeps its name, and a source package. */
+async function hermeticWord(index: number, word: string, paths: CallerPaths): Promise<string> {
+  const path = hostPath(word);
+  if (index === 0) return await fetchPath('text', path, paths);
+  if (index > 1) return /^[a-z]+:\/\//.test(word) ? word : await paths.file(path);
+  await fetchPath('repository', path, paths);
+  return path;
 }
 
 /** Not a URL. What is installed may be a file by its path, or a package by its name or by a file that it has. */

@@ -20,7 +20,13 @@ import { argumentError, buildHooks, finishBuild, usageError } from './outcome.ts
 import { buildRequires, installArguments } from './packages.ts';
 import { MockRoot } from './root/root.ts';
 import { RootSandbox } from './root/root-sandbox.ts';
-import { type MockSession, openBaseImage, type RootSession, withChroot } from './session.ts';
+import {
+  type ChrootSession,
+  type MockSession,
+  openBaseImage,
+  type RootSession,
+  withChroot,
+} from './session.ts';
 import { buildSources, hostKey } from './sources.ts';
 
 export async function rebuild(session: MockSession): Promise<number> {
@@ -57,17 +63,25 @@ async function buildAll(
   srpms: readonly string[],
   more: Partial<BuildRequest>,
 ): Promise<number> {
-  const { engine, line, log } = session;
+  const { engine, line } = session;
   if (engine.owner !== undefined && line.value('resultdir') === undefined) {
     throw forbiddenError(
       'the folder of results of a configuration',
       'it is root’s: name --resultdir',
     );
   }
-  const within = await withChroot(session);
-  const { chroot } = within;
+  return await buildIn(await withChroot(session), srpms, more);
+}
+
+/** Builds packages, one after the other. */
+export async function buildIn(
+  session: ChrootSession,
+  srpms: readonly string[],
+  more: Partial<BuildRequest>,
+): Promise<number> {
+  const { log, chroot } = session;
   await using root = await MockRoot.lock(session.engine, chroot.root);
-  const at = { ...within, root };
+  const at = { ...session, root };
   await using sources = await buildSources(session, srpms);
   using key = await hostKey(chroot.sign, session.caller);
   const mistaken = await unreadable(session, sources.list);

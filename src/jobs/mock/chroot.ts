@@ -38,6 +38,8 @@ import {
 
 export interface ChrootRequest {
   readonly name: string;
+  /** In place of what `name` means. */
+  readonly config?: readonly ConfigChange[] | undefined;
   readonly configDirectory?: string | undefined;
   readonly overrides: readonly string[];
   readonly uniqueext?: string | undefined;
@@ -107,14 +109,15 @@ async function loadChrootConfig(
   request: ChrootRequest,
 ): Promise<LoadedConfig | undefined> {
   const settings = configPlace(place, request.configDirectory);
-  const path = findConfig(request.name, settings);
-  if (path === undefined) {
+  const path = request.config === undefined ? findConfig(request.name, settings) : undefined;
+  if (path === undefined && request.config === undefined) {
     if (request.name.endsWith('.cfg')) {
       throw configError(`Could not find required config file: ${resolve(request.name)}`);
     }
     return undefined;
   }
   const config = await loadConfig(path, settings, [
+    ...(request.config ?? []),
     ...overrides(request.overrides),
     ...pluginChanges(request.plugins),
     ...given({

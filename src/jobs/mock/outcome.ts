@@ -42,7 +42,7 @@ const BY_CODE: ReadonlyMap<ErrorCode, number> = new Map(
       [MOCK_STATUS.build, 'E_BUILD_OUTPUT'],
       [MOCK_STATUS.packages, 'E_MOCK_PACKAGES', 'E_BUILD_LOOP', 'E_BUILD_POSTINSTALL'],
       [MOCK_STATUS.packages, 'E_BUILD_REPOSITORIES', 'E_FILE_CONFLICT', 'E_SCRIPTLET'],
-      [MOCK_STATUS.packages, 'E_DOWNLOAD', 'E_KEY_MISSING'],
+      [MOCK_STATUS.packages, 'E_DOWNLOAD', 'E_KEY_MISSING', 'E_LOCK_MISMATCH'],
       [MOCK_STATUS.config, 'E_CONFIGURATION'],
       [MOCK_STATUS.root, 'E_DISK_LOW', 'E_NO_USER', 'E_WORKDIR'],
     ] satisfies readonly (readonly [number, ...ErrorCode[]])[]

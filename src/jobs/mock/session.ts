@@ -102,6 +102,7 @@ const ENTERING = [
   'buildsrpm',
   'calculate-build-dependencies',
   'chain',
+  'hermetic-build',
   'shell',
   'chroot',
 ];
@@ -109,8 +110,11 @@ const ENTERING = [
 /** Modes that run a command of the caller's in a root. */
 const ENTERS = new Set(['chroot', 'shell']);
 
-export async function withChroot(session: MockSession): Promise<ChrootSession> {
-  const chroot = await openChroot(session.engine, chrootRequest(session));
+export async function withChroot(
+  session: MockSession,
+  request = chrootRequest(session),
+): Promise<ChrootSession> {
+  const chroot = await openChroot(session.engine, request);
   const areWritable = chroot.bindsAreCallers && ENTERS.has(session.line.mode);
   for (const { message, place, isOfBind } of chroot.warnings) {
     if (isOfBind === true && areWritable) continue;
