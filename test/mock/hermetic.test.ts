@@ -110,3 +110,52 @@ test.serial('what is not as the lock says is refused by name', async (t) => {
     /needs a lock, a folder/,
   );
 });
+
+test.serial('--buildroot-image builds in an image that has what the build requires', async (t) => {
+  const kiln = async (...words: string[]) => {
+    const { exitCode, stdout, stderr } = await execa(join(KILN_MOCK, '../kiln'), words, {
+      env: state.env,
+      reject: false,
+    });
+    t.is(exitCode, 0, String(stderr));
+    return String(stdout);
+  };
+  const [image] = JSON.parse(await kiln('image', 'ls', '--json')).map(
+    ({ id }: { id: string }) => id,
+  );
+  await kiln('image', 'export', image, '-o', place('prepared.tar'));
+  await kiln('image', 'import', place('prepared.tar'), '--name', 'prepared');
+  const needs = await sourcePackage(place('srpms'), { name: 'needs', buildRequires: ['bash'] });
+  const lacks = await sourcePackage(place('srpms'), {
+    name: 'lacks',
+    buildRequires: ['nobody-has'],
+  });
+  const build = (srpm: string, ...more: string[]) =>
+    state.mock([
+      '--buildroot-image',
+      'prepared',
+      '--rebuild',
+      srpm,
+      '--resultdir',
+      place('image'),
+      ...more,
+    ]);
+  const built = await build(needs);
+  t.is(built.exitCode, 0, built.stderr);
+  t.true(existsSync(place('image/needs-1-1.noarch.rpm')));
+  const { image: used } = JSON.parse(await readFile(place('image/result.json'), 'utf8'));
+  t.is(used.name, 'prepared');
+  t.not((await build(lacks)).exitCode, 0);
+  t.regex(await readFile(place('image/build.log'), 'utf8'), /nobody-has is needed by/);
+  ends(t, await build(needs, '-n'), 5, /--buildroot-image with --no-clean/);
+  ends(t, await build(needs, '--additional-package', 'bash'), 5, /with the package bash/);
+  const file = [
+    '--buildroot-image',
+    '/tmp/x.tar',
+    '--rebuild',
+    needs,
+    '--resultdir',
+    place('image'),
+  ];
+  ends(t, await state.mock(file), 5, /it takes an image of the store/);
+});

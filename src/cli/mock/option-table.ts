@@ -61,6 +61,7 @@ const modes: Record<string, OptionEntry> = {
 
 const ARCHITECTURE: Fit = { fits: /^\w[\w.+-]*$/, rule: 'it is letters, digits and _ . + -' };
 const ENDING: Fit = { fits: /^[\w.-]{0,64}$/, rule: 'it is at most 64 letters, digits and _ . -' };
+const IMAGE: Fit = { fits: /^\w[\w.+:@-]*$/, rule: 'users name an image of theirs, not a file' };
 const NAMED: Fit = { fits: /^[^/-][^/]*$/, rule: 'users name packages, not files' };
 
 const STAYS: Refusal = {
@@ -123,6 +124,14 @@ const building: Record<string, OptionEntry> = {
     value: 'PACKAGE',
     onlyFor: ['rebuild', 'chain', 'installdeps', 'calculate-build-dependencies'],
   }),
+  'buildroot-image': option(
+    IMAGE,
+    'build in this image of the store, which has what the build requires',
+    {
+      value: 'IMAGE',
+      onlyFor: ['rebuild', 'buildsrpm'],
+    },
+  ),
   postinstall: option('open', 'install the built packages in the root'),
   'enable-network': option(NETWORK, 'allow builds and commands to use the network of the host'),
   continue: option('open', 'chain: continue after a failed build', { short: 'c', ...OF_CHAINS }),
@@ -215,11 +224,6 @@ const refused: Record<string, OptionEntry> = {
     value: 'MODE',
     refused:
       'rpmbuild runs %check with the rest: use --nocheck, and test what was built with `kiln run`',
-  },
-  'buildroot-image': {
-    value: 'IMAGE',
-    refused:
-      'an image tells only the names of its packages, and kiln installs beside packages that it has solved: `kiln image import ARCHIVE --name NAME`, then `kiln build -r NAME`',
   },
 };
 

@@ -149,6 +149,8 @@ async function publishResults(
  */
 async function buildInRoot(at: RootSession, request: BuildRequest): Promise<BuildReport> {
   const { log, line, chroot, root } = at;
+  const image = line.value('buildroot-image');
+  if (image !== undefined) return await buildInImage(at, request, image);
   // Nothing watches what a build writes to a root that stays, so a user's has none.
   const isOwn = at.engine.owner !== undefined;
   const asked = chroot.clean && !line.has('no-clean') && line.value('short-circuit') === undefined;
@@ -163,6 +165,32 @@ async function buildInRoot(at: RootSession, request: BuildRequest): Promise<Buil
     : await buildFresh(at, request, after.onSuccess && after.onFailure);
   const installs = request.postinstall === true && (isThere || !after.onSuccess);
   return installs && report.failure === undefined ? await installBuilt(at, report) : report;
+}
+
+/** Builds in an image that has what the build requires: no root, and nothing that is solved or installed. */
+async function buildInImage(
+  at: RootSession,
+  request: BuildRequest,
+  image: string,
+): Promise<BuildReport> {
+  const { line, chroot } = at;
+  if (/^[./~]|\.(?:tar|oci)/.test(image)) {
+    throw usageError(
+      `--buildroot-image ${image}: it takes an image of the store`,
+      `\`kiln image pull oci-archive:${image} --name NAME\` makes one of an archive of mock’s`,
+    );
+  }
+  const asked = ['no-clean', 'short-circuit', 'postinstall'].find((name) => line.has(name));
+  const installed = request.packages?.[0];
+  if (asked !== undefined || installed !== undefined) {
+    const what = asked === undefined ? `the package ${installed}` : `--${asked}`;
+    throw usageError(
+      `--buildroot-image with ${what}: nothing is installed into an image, nor kept of it`,
+      'make the image with what the build requires',
+    );
+  }
+  const { environment } = chroot;
+  return await build(at, { ...request, image, environment, postinstall: false, isPrepared: true });
 }
 
 async function installBuilt(at: RootSession, report: BuildReport): Promise<BuildReport> {

@@ -74,7 +74,8 @@ async function* build(
   const { id, name, environment } = base.image.manifest;
   yield { base: { id, name } };
   await using caches = await Caches.open(job);
-  const mustSolve = lock === undefined && request.scratch?.fresh !== false;
+  const isPrepared = request.isPrepared === true || request.scratch?.fresh === false;
+  const mustSolve = lock === undefined && !isPrepared;
   const options = {
     base,
     input,

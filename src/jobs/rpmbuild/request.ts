@@ -52,6 +52,8 @@ export interface BuildSettings extends BuildOptions {
   readonly hostname?: string;
   readonly surroundings?: Surroundings;
   readonly scratch?: KeptScratch;
+  /** The image has all requirements of the package, and nothing is solved: rpmbuild says what is missing. */
+  readonly isPrepared?: boolean;
   /** The machine of a pool, for the provenance. */
   readonly worker?: string;
   /** Replaces all times, seconds since 1970: the same build then gives the same bytes. */
