@@ -1,8 +1,8 @@
 /** What a kept sandbox has changed: shown, taken over, thrown away. */
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
+import type { Change, EntryKind } from '../jobs/changes/entry.ts';
 import { patchOf } from '../jobs/changes/patch.ts';
-import type { Change, EntryKind } from '../jobs/changes/walk.ts';
 import { flag } from '../options/kind.ts';
 import { row, type ValuesOf } from '../options/row.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';

@@ -4,23 +4,24 @@ import { type ByteString, fromText, quoteName, reportName, toBytes } from '../ar
 import { defined } from '../defined.ts';
 import type { OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
+import { CONFINED_IDS } from '../host/confine/launch.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
 import { findSnapshot, type Snapshot } from '../image/store/snapshots.ts';
 import { type Applied, applyChanges } from '../jobs/changes/apply.ts';
-import { readInStack } from '../jobs/changes/compare.ts';
+import { readInStack, type Stack } from '../jobs/changes/compare.ts';
 import { discardChanges } from '../jobs/changes/discard.ts';
+import { type Change, type Changes, isWithin } from '../jobs/changes/entry.ts';
 import {
+  type Comparison,
   changesBetween,
-  changesOf,
+  changesIn,
   type Layer,
   openLayer,
   openParts,
-  openSnapshotLayer,
   type StackRequest,
 } from '../jobs/changes/layer.ts';
 import { Ours } from '../jobs/changes/ours.ts';
 import { type Sides, sidesOf } from '../jobs/changes/patch.ts';
-import { type Change, type Changes, isWithin } from '../jobs/changes/walk.ts';
 import type { LayeredFolder, SandboxRecord } from '../sandbox/domain/sandbox-record.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import type { OptionCaller } from './caller/caller.ts';
@@ -71,14 +72,19 @@ async function inLayer<Result>(
     const { user, paths } = caller;
     const rights: WithRights = user === undefined ? (run) => run() : (run) => actingAs(user, run);
     const place = (path: string) => paths.place(path);
-    const { image, layers } = record;
-    const options = { image, layers, place, rights };
-    await using layer = await openLayer(engine, sandbox, target, options);
-    const find = () => changesOf(sandbox, layer, only, signal);
+    await using layer = await openLayer(sandbox, target, { place, rights });
     const about = { sandbox: id, target };
     using ours = new Ours(folder, layer.folder?.target ?? '/');
-    const view = { folder: layer.folder?.source, sides: sidesOf(layer), find, about };
-    return await act({ ...view, sandbox, record, layer, only, rights, ours });
+    const opened = { sandbox, record, layer, only, rights, ours };
+    const { folder: bound } = layer;
+    if (bound !== undefined) {
+      const find = () => changesIn(sandbox, bound, layer, only, signal);
+      return await act({ folder: bound.source, sides: sidesOf(layer), find, about, ...opened });
+    }
+    const range = sandbox.idRange;
+    await using now = await openParts(engine, withTop(record, layer), range);
+    const how = { sandbox, range, only, signal };
+    return await act({ ...compared(now.parts, now.parts.slice(1), how), about, ...opened });
   } finally {
     await keepAgain(sandbox, kept, keepUntil);
   }
@@ -101,10 +107,26 @@ export async function viewChanges<Result>(
     });
   }
   const only = words.map((path) => pathIn('/', path));
-  await using layer = await openSnapshotLayer(engine, snapshot);
+  await using now = await openParts(engine, stackOf(snapshot), CONFINED_IDS);
   const about = { snapshot: snapshot.id, target };
-  const find = () => changesOf(undefined, layer, only, signal);
-  return await act({ folder: undefined, sides: sidesOf(layer), about, find });
+  const how = { sandbox: undefined, range: CONFINED_IDS, only, signal };
+  return await act({ ...compared(now.parts, now.parts.slice(1), how), about });
+}
+
+/** What a stack shows that the other one does not. */
+function compared(now: Stack, before: Stack, how: Comparison): Omit<Viewed, 'about'> {
+  return {
+    folder: undefined,
+    find: () => changesBetween(now, before, how),
+    sides: {
+      before: (path, read) => readInStack(before, path, read),
+      after: (path, read) => readInStack(now, path, read),
+    },
+  };
+}
+
+function withTop({ image = '', layers = [] }: SandboxRecord, { upper }: Layer): StackRequest {
+  return { image, layers, top: upper };
 }
 
 /**
@@ -129,25 +151,17 @@ export async function viewDifference<Result>(
         hint: 'compare what stands on one image; `kiln snapshot ls` shows which that is',
       });
     }
-    await using mine = await openParts(engine, now);
-    await using theirs = await openParts(engine, stackOf(against));
-    const [after, before] = [mine.parts, theirs.parts];
-    return await act({
-      folder: undefined,
-      about: { ...about, against: against.id },
-      find: () => changesBetween(after, before, { sandbox, only, signal }),
-      sides: {
-        before: (path, read) => readInStack(before, path, read),
-        after: (path, read) => readInStack(after, path, read),
-      },
-    });
+    const range = sandbox?.idRange ?? CONFINED_IDS;
+    await using mine = await openParts(engine, now, range);
+    await using theirs = await openParts(engine, stackOf(against), range);
+    const how = { sandbox, range, only, signal };
+    const view = compared(mine.parts, theirs.parts, how);
+    return await act({ ...view, about: { ...about, against: against.id } });
   };
   const snapshot = await snapshotCalled(engine, word);
   if (snapshot !== undefined) return await compare(stackOf(snapshot), { snapshot: snapshot.id });
   return await inLayer({ ...request, target: '/' }, async ({ sandbox, record, layer, about }) => {
-    const { image = '', layers = [] } = record;
-    const top = { fd: layer.upper, base: sandbox.facts.uidMap[1] ?? 0 };
-    return await compare({ image, layers, top }, about, sandbox);
+    return await compare(withTop(record, layer), about, sandbox);
   });
 }
 

@@ -82,8 +82,6 @@ const SEALED_MOUNT = 1 | 2 | 4 | 8;
 /** RLIMIT_NPROC counts all confined children of one user. */
 const MAX_THREADS = 1024;
 
-const SPARE_FDS = 64;
-
 /**
  * System calls that reading a package never needs and that could help to break out. io_uring_enter stays: libuv
  * makes a ring for epoll when it starts and dies without it. What a ring can do (open, connect) is bound to the
@@ -112,7 +110,7 @@ function enclose(request: ConfinedRequest, applyFilter: () => void): void {
   limitResource('fsize', limits.fileSize);
   limitResource('data', limits.memory);
   limitResource('nproc', MAX_THREADS);
-  limitResource('nofile', FIRST_FD + request.fdCount + SPARE_FDS);
+  limitResource('nofile', FIRST_FD + request.fdCount + limits.files);
   closeSync(USER_NAMESPACE_FD);
   if (request.destination) {
     attachMount(DESTINATION_FD, MOUNT_POINT);

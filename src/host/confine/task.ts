@@ -8,6 +8,8 @@ export interface ConfinedLimits {
   /** Seconds (RLIMIT_CPU). */
   readonly cpuSeconds: number;
   readonly fileSize: number;
+  /** Descriptors beside those that it gets. */
+  readonly files: number;
   /** Milliseconds from start to end; in a queue, from one message to the next. */
   readonly wallMs: number;
 }
@@ -16,6 +18,7 @@ export const defaultLimits: ConfinedLimits = {
   memory: 1024 * 1024 * 1024,
   cpuSeconds: 600,
   fileSize: 256 * 1024 * 1024 * 1024,
+  files: 64,
   wallMs: 30 * 60 * 1000,
 };
 

@@ -10,10 +10,10 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { openat2, statAt } from '../../host/files/at.ts';
 import { Conflicts, LeftAlone, whyLeft } from './conflicts.ts';
+import type { Change } from './entry.ts';
 import type { Ours } from './ours.ts';
 import { FOLDER, RWX } from './place.ts';
 import { Removing } from './remove.ts';
-import type { Change } from './walk.ts';
 import { Writing } from './write.ts';
 
 interface Left {

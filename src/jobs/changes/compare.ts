@@ -3,36 +3,29 @@
  * other has not are read, so it takes time with what has changed. Names are merged as overlayfs merges them: the topmost
  * entry counts, a whiteout (character device 0:0) hides what is below, and so does an opaque folder.
  *
- * The layers are hostile: names are looked up one by one below open folders, and nothing is followed.
+ * The layers are hostile, so this is work for a confined child (compare-task.ts), to which owners are the same in all: names are looked up one by one below open folders, and nothing is followed.
  */
-import { type BigIntStats, fstatSync } from 'node:fs';
+import { type BigIntStats, constants, fstatSync } from 'node:fs';
 import { Budget } from '../../artifacts/budget.ts';
-import { type ByteString, joinBytes, toBytes } from '../../artifacts/pattern.ts';
-import { listEntries, reopenFile } from '../../artifacts/source.ts';
-import { closing, getXattrOf } from '../../host/calls/descriptor.ts';
+import { type ByteString, fromBytes, joinBytes, toBytes } from '../../artifacts/pattern.ts';
+import { listEntries } from '../../artifacts/source.ts';
+import { closing, getXattr } from '../../host/calls/descriptor.ts';
 import { attempt, unlessErrno } from '../../host/calls/libc.ts';
-import { openPath, readlinkat } from '../../host/files/at.ts';
-import {
-  about,
-  type Change,
-  type Changes,
-  isSameContent,
-  isWithin,
-  kindOf,
-  linkOf,
-} from './walk.ts';
+import { openat2, openPath, readlinkat } from '../../host/files/at.ts';
+import { about, type Change, type Changes, isSameContent, isWithin, kindOf } from './entry.ts';
 
-/** A folder of one layer. */
-export interface Part {
+/** Folders of layers, the topmost layer first. */
+export type Stack = readonly number[];
+
+const READ = {
+  flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
+};
+
+interface Shown {
   readonly fd: number;
-  /** What owners are more than in an image. */
-  readonly base: number;
-}
-
-/** The topmost layer first. */
-export type Stack = readonly Part[];
-
-interface Shown extends Part {
+  /** Where it lies. */
+  readonly folder: number;
+  readonly name: ByteString;
   readonly stats: BigIntStats;
   /** Of a folder, what is merged in it. */
   readonly parts: Stack;
@@ -100,10 +93,9 @@ class Comparing {
   async #visit(now: Stack, before: Stack, path: ByteString, depth: number): Promise<void> {
     this.#budget.checkDepth(depth);
     const names = new Set<ByteString>();
-    for (const { fd } of differing(now, before)) {
-      using folder = attempt(() => closing(reopenFile(fd)));
-      if (folder === undefined) continue;
-      for (const { name } of listEntries(folder.fd, this.#budget)) names.add(name);
+    for (const fd of differing(now, before)) {
+      const listed = attempt(() => listEntries(fd, this.#budget));
+      for (const { name } of listed ?? []) names.add(name);
     }
     for (const name of [...names].sort()) {
       if (this.#budget.due) await this.#budget.breathe();
@@ -145,8 +137,8 @@ class Comparing {
     if (ownOf(is) !== ownOf(was)) return true;
     if (kind !== 'file') return kind !== 'folder';
     if (is.stats.size !== was.stats.size) return true;
-    using mine = attempt(() => closing(reopenFile(is.fd)));
-    using theirs = attempt(() => closing(reopenFile(was.fd)));
+    using mine = reopen(is);
+    using theirs = reopen(was);
     if (mine === undefined || theirs === undefined) return true;
     return !isSameContent(mine.fd, theirs.fd, Number(is.stats.size), this.#budget);
   }
@@ -159,7 +151,8 @@ class Comparing {
     const kind = kindOf(shown.stats);
     const before = was && kindOf(was.stats);
     this.changes.push({
-      ...{ path, change, kind, ...about(shown.stats), ...linkOf(shown.fd, kind) },
+      ...{ path, change, kind, ...about(shown.stats) },
+      ...(kind === 'link' ? { target: fromBytes(readlinkat(shown.fd, '')) } : {}),
       ...(before === undefined || before === kind ? {} : { was: before }),
       ...{ isProtected: false, isCopy: false, isAbove: false },
     });
@@ -173,9 +166,9 @@ class Comparing {
 
 /** As overlayfs merges it. */
 function look(parts: Stack, name: ByteString, open: DisposableStack): Shown | undefined {
-  const folders: Part[] = [];
+  const folders: number[] = [];
   let top: Omit<Shown, 'parts'> | undefined;
-  for (const { fd: folder, base } of parts) {
+  for (const folder of parts) {
     const absent = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'];
     const entry = unlessErrno(absent, () => open.use(closing(openPath(folder, toBytes(name)))));
     if (entry === undefined) continue;
@@ -184,25 +177,38 @@ function look(parts: Stack, name: ByteString, open: DisposableStack): Shown | un
     if (stats.isCharacterDevice() && stats.rdev === 0n) break;
     if (!stats.isDirectory()) {
       // Below a folder, it is hidden.
-      top ??= { fd, base, stats };
+      top ??= { fd, folder, name, stats };
       break;
     }
-    top ??= { fd, base, stats };
-    folders.push({ fd, base });
-    if (getXattrOf(fd, 'user.overlay.opaque')?.toString() === 'y') break;
+    top ??= { fd, folder, name, stats };
+    folders.push(fd);
+    if (isOpaque(fd)) break;
   }
   return top && { ...top, parts: folders };
 }
 
+function isOpaque(folder: number): boolean {
+  using opened = attempt(() => closing(openat2(folder, '.', READ)));
+  return opened !== undefined && getXattr(opened.fd, 'user.overlay.opaque')?.toString() === 'y';
+}
+
+/** Undefined where something else lies there by now. */
+function reopen({ folder, name, stats }: Shown) {
+  const file = attempt(() => closing(openat2(folder, toBytes(name), READ)));
+  if (file === undefined || fstatSync(file.fd, { bigint: true }).ino === stats.ino) return file;
+  file[Symbol.dispose]();
+  return undefined;
+}
+
 /** Those that only one of two stacks has. What both have at the bottom shows the same in both. */
-function differing(now: Stack, before: Stack): Part[] {
+function differing(now: Stack, before: Stack): number[] {
   const [mine, theirs] = [now.map(identity), before.map(identity)];
   let common = 0;
   while (common < mine.length && mine.at(-1 - common) === theirs.at(-1 - common)) common++;
   return [...now.slice(0, now.length - common), ...before.slice(0, before.length - common)];
 }
 
-function identity({ fd }: Part): string {
+function identity(fd: number): string {
   const { dev, ino } = fstatSync(fd, { bigint: true });
   return `${dev}:${ino}`;
 }
@@ -211,7 +217,6 @@ function isSameInode(a: Shown, b: Shown): boolean {
   return a.stats.dev === b.stats.dev && a.stats.ino === b.stats.ino;
 }
 
-/** Mode and owners, as in an image. */
-function ownOf({ stats: { mode, uid, gid }, base }: Shown): string {
-  return [mode, uid - BigInt(base), gid - BigInt(base)].join();
+function ownOf({ stats: { mode, uid, gid } }: Shown): string {
+  return [mode, uid, gid].join();
 }

@@ -1,8 +1,8 @@
 import type { BigIntStats } from 'node:fs';
 import type { ByteString } from '../../artifacts/pattern.ts';
 import { SyscallError } from '../../host/calls/libc.ts';
+import type { Change } from './entry.ts';
 import type { Ours } from './ours.ts';
-import type { Change } from './walk.ts';
 
 /** Why one change is not applied; the others are. */
 export class LeftAlone extends Error {

@@ -1,22 +1,25 @@
 /** The layers of a kept sandbox: its root's, and those of the caller's folders that are bound with `cow`. */
 import { fstatSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { z } from 'zod';
 import type { WithRights } from '../../artifacts/destination.ts';
 import { type ByteString, fromText } from '../../artifacts/pattern.ts';
-import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { AT_FDCWD, openDirectory } from '../../host/files/at.ts';
+import { runConfined } from '../../host/confine/run.ts';
+import { openDirectory } from '../../host/files/at.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { openFolder } from '../../host/files/held.ts';
-import { leaseSnapshot, type Snapshot } from '../../image/store/snapshots.ts';
+import type { IdRange } from '../../host/state/reservation.ts';
 import type { LayeredFolder } from '../../sandbox/domain/sandbox-record.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { leaseStack } from '../../snapshot/stack.ts';
-import { openStack } from '../../snapshot/view.ts';
-import { compareStacks, type Part, type Stack } from './compare.ts';
-import { type Changes, readChanges } from './walk.ts';
+import { mappedMount } from '../../snapshot/take.ts';
+import type { Stack } from './compare.ts';
+import type { CompareInput } from './compare-task.ts';
+import { type Change, type Changes, changeSchema } from './entry.ts';
+import { DEEP, readChanges } from './walk.ts';
 
 export interface Layer {
   /** A folder of the caller's; undefined for the root. */
@@ -24,7 +27,7 @@ export interface Layer {
   /** In it lie `upper` and what overlayfs works with. */
   readonly home: number;
   readonly upper: number;
-  /** What is below: the caller's folder, or the image. */
+  /** The caller's folder; of the root none. */
   readonly lower: number;
   /** To whoever the lower folder belongs. */
   readonly rights: WithRights;
@@ -33,17 +36,13 @@ export interface Layer {
 }
 
 export interface LayerOptions {
-  readonly image: string | undefined;
-  /** Snapshots that the root stands on, above the image. */
-  readonly layers?: readonly string[] | undefined;
   /** Opens a folder of the caller's. @throws KilnError E_BIND, E_CALLER_FILE */
   readonly place: (path: string) => Promise<HeldPath>;
   readonly rights: WithRights;
 }
 
-/** @throws KilnError E_ARGUMENT, E_CHANGES, E_SANDBOX_GONE, E_IMAGE_MISSING, and what opening the folder throws */
+/** @throws KilnError E_ARGUMENT, E_CHANGES, E_SANDBOX_GONE, and what opening the folder throws */
 export async function openLayer(
-  engine: Engine,
   sandbox: PlannedSandbox,
   target: string,
   options: LayerOptions,
@@ -54,9 +53,7 @@ export async function openLayer(
   const upper = stack.use(closing(openDirectory(home, 'upper'))).fd;
   const { rights } = options;
   const lower =
-    folder === undefined
-      ? await openBelow(engine, options, stack)
-      : stack.use(closing(await openCallers(folder, options))).fd;
+    folder === undefined ? -1 : stack.use(closing(await openCallers(folder, options))).fd;
   const since = fstatSync(home, { bigint: true }).mtimeNs;
   const layer = { folder, home, upper, lower, since };
   const all = stack.move();
@@ -94,51 +91,24 @@ async function openCallers(
   });
 }
 
-async function openBelow(
-  { paths }: Engine,
-  { image = '', layers = [] }: Pick<LayerOptions, 'image' | 'layers'>,
-  stack: AsyncDisposableStack,
-): Promise<number> {
-  const below = stack.use(await leaseStack(paths, image, layers));
-  return stack.use(closing(openStack(below, below.layers))).fd;
-}
-
-/** A snapshot and what it stands on. @throws KilnError E_NO_SNAPSHOT, E_IMAGE_MISSING, E_SNAPSHOT */
-export async function openSnapshotLayer(
-  engine: Engine,
-  { id, record }: Snapshot,
-): Promise<Layer & AsyncDisposable> {
-  await using stack = new AsyncDisposableStack();
-  const { tree } = stack.use(await leaseSnapshot(engine.paths, id));
-  const upper = stack.use(closing(openDirectory(AT_FDCWD, tree))).fd;
-  const lower = await openBelow(engine, record, stack);
-  const all = stack.move();
-  return {
-    ...{ folder: undefined, home: upper, upper, lower, since: 0n },
-    rights: (act) => act(),
-    [Symbol.asyncDispose]: () => all.disposeAsync(),
-  };
-}
-
 /** The most changes that are told of at once. */
 const MOST = 100_000;
 
-/** @param sandbox none of a snapshot @throws KilnError E_CHANGES, the signal's reason */
-export async function changesOf(
-  sandbox: PlannedSandbox | undefined,
-  { folder, upper, lower, rights }: Layer,
+/** @throws KilnError E_CHANGES, the signal's reason */
+export async function changesIn(
+  sandbox: PlannedSandbox,
+  folder: LayeredFolder,
+  { upper, lower, rights }: Layer,
   only: readonly ByteString[],
   signal?: AbortSignal,
 ): Promise<Changes> {
-  const top = folder === undefined ? '/' : `${resolve(folder.target)}/`;
+  const top = `${resolve(folder.target)}/`;
   const below = (path: string) =>
     path.startsWith(top) && path.length > top.length ? [fromText(path.slice(top.length))] : [];
   const request = {
-    ...{ upper, lower, rights, only, signal, most: MOST },
-    mounts: sandbox?.facts.mounts.flatMap(({ path }) => below(path)) ?? [],
-    protectedPaths: folder === undefined ? [] : (sandbox?.protectedPaths.map(fromText) ?? []),
-    // In a snapshot, files have the owners that they have in images.
-    ...defined({ base: folder === undefined ? (sandbox?.facts.uidMap[1] ?? 0) : undefined }),
+    ...{ upper, lower, rights, only, signal, most: MOST, range: sandbox.idRange },
+    mounts: sandbox.facts.mounts.flatMap(({ path }) => below(path)),
+    protectedPaths: sandbox.protectedPaths.map(fromText),
   };
   return await notTooMuch(top, () => readChanges(request));
 }
@@ -148,43 +118,58 @@ export interface StackRequest {
   /** Snapshots, the lowest first. */
   readonly layers: readonly string[];
   /** What is above them: the upper folder of a sandbox. */
-  readonly top?: Part;
+  readonly top?: number;
 }
 
-/** @throws KilnError E_NO_SNAPSHOT, E_IMAGE_MISSING */
+/**
+ * @param range the ids to whom files belong in it, as this host numbers them: the sandbox's, if there is one
+ * @throws KilnError E_NO_SNAPSHOT, E_IMAGE_MISSING
+ */
 export async function openParts(
   { paths }: Engine,
   { image, layers, top }: StackRequest,
+  range: IdRange,
 ): Promise<{ readonly parts: Stack } & AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
   const leased = stack.use(await leaseStack(paths, image, layers));
   const trees = [...leased.layers.map(({ tree }) => tree).reverse(), leased.tree];
-  const below = trees.map((tree) => {
-    return { fd: stack.use(closing(openDirectory(AT_FDCWD, tree))).fd, base: 0 };
-  });
+  const below = trees.map((tree) => stack.use(closing(mappedMount(tree, range))).fd);
   const all = stack.move();
   const parts = top === undefined ? below : [top, ...below];
   return { parts, [Symbol.asyncDispose]: () => all.disposeAsync() };
+}
+
+const messageSchema = z.strictObject({ changes: changeSchema.array(), truncated: z.boolean() });
+
+export interface Comparison {
+  readonly sandbox: PlannedSandbox | undefined;
+  readonly range: IdRange;
+  readonly only: readonly ByteString[];
+  readonly signal?: AbortSignal;
 }
 
 /** What has changed between two stacks. @throws KilnError E_CHANGES, the signal's reason */
 export async function changesBetween(
   now: Stack,
   before: Stack,
-  {
-    sandbox,
-    only,
-    signal,
-  }: {
-    readonly sandbox: PlannedSandbox | undefined;
-    readonly only: readonly ByteString[];
-    readonly signal?: AbortSignal;
-  },
+  { sandbox, range: { base, count }, only, signal }: Comparison,
 ): Promise<Changes> {
   const mounts = sandbox?.facts.mounts.map(({ path }) => fromText(path.slice(1))) ?? [];
-  return await notTooMuch('/', () =>
-    compareStacks({ now, before, only, mounts, signal, most: MOST }),
-  );
+  const input: CompareInput = { now: now.length, only, mounts, most: MOST };
+  const changes: Change[] = [];
+  let truncated = false;
+  return await notTooMuch('/', async () => {
+    const told = runConfined({
+      ...{ task: 'changes-compare', input, fds: [...now, ...before], signal },
+      ...{ ids: { base, count }, limits: { files: DEEP } },
+      validate: (value) => messageSchema.parse(value),
+    });
+    for await (const some of told) {
+      changes.push(...some.changes);
+      truncated ||= some.truncated;
+    }
+    return { changes, truncated };
+  });
 }
 
 async function notTooMuch(top: string, look: () => Promise<Changes>): Promise<Changes> {

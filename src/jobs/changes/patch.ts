@@ -15,8 +15,8 @@ import {
   RESOLVE_NO_SYMLINKS,
   readlinkat,
 } from '../../host/files/at.ts';
+import type { Change } from './entry.ts';
 import type { Layer } from './layer.ts';
-import type { Change } from './walk.ts';
 
 /** Bytes of a text, and of all of them. */
 const LONGEST = 1 << 20;

@@ -22,10 +22,10 @@ import {
   unlinkat,
 } from '../../host/files/at.ts';
 import { LeftAlone } from './conflicts.ts';
+import type { Change } from './entry.ts';
 import { whyNotInside } from './link.ts';
 import { type Place, RESOLVE, RWX } from './place.ts';
 import type { Removing } from './remove.ts';
-import type { Change } from './walk.ts';
 
 const ENTRY = { flags: O_PATH | constants.O_NOFOLLOW, resolve: RESOLVE };
 

@@ -32,10 +32,14 @@ function toTrash(paths: StatePaths, folder: string): string | undefined {
   });
 }
 
+/** After this time, ms, whoever has discarded it has been answered. */
+const LATER = 1000;
+
 /** Nobody waits until all of it is deleted. */
 export function discardScratch(paths: StatePaths, scratch: string): void {
   const trashed = toTrash(paths, scratch);
-  if (trashed !== undefined) removeTree(trashed).catch(() => undefined);
+  if (trashed === undefined) return;
+  setTimeout(() => void removeTree(trashed).catch(() => undefined), LATER).unref();
 }
 
 /** Of a sandbox that is gone. */
