@@ -9,6 +9,7 @@ import { packageRows } from './rows/packages.ts';
 import { remoteRows } from './rows/remote.ts';
 import { resultRows } from './rows/results.ts';
 import { runRows } from './rows/run.ts';
+import { snapshotRows } from './rows/snapshots.ts';
 
 export const rows: readonly Row[] = [
   ...runRows,
@@ -20,4 +21,5 @@ export const rows: readonly Row[] = [
   ...imageRows,
   ...memoryRows,
   ...growthRows,
+  ...snapshotRows,
 ];
