@@ -55,25 +55,34 @@ function sandboxDirectories(paths: StatePaths, { sandboxes }: Living): string[] 
 }
 
 async function domains(paths: StatePaths, { sandboxes }: Living): Promise<string[]> {
-  const options = ['-q', '-c', embeddedFiles(paths).uri, 'list', '--all', '--name'];
-  const { stdout } = await execa('virsh', options, { reject: false, timeout: 10_000 });
-  const names = (stdout ?? '').split('\n').filter((name) => name.trim() !== '');
+  const { uri, machineUri } = embeddedFiles(paths);
+  const listed = [uri, machineUri].map(async (driver) => {
+    const options = ['-q', '-c', driver, 'list', '--all', '--name'];
+    const { stdout } = await execa('virsh', options, { reject: false, timeout: 10_000 });
+    return (stdout ?? '').split('\n').filter((name) => name.trim() !== '');
+  });
+  const names = (await Promise.all(listed)).flat();
   const known = sandboxes.map((id) => `${domainPrefix(paths)}${id}`);
   return names.filter((name) => !known.includes(name)).map((name) => `domain ${name}`);
 }
 
-/** Of sandboxes: `lxc-PID-NAME.libvirt-lxc`, and what v1's pids controller has by their ids. */
+/**
+ * Of sandboxes: `lxc-PID-NAME.libvirt-lxc`, `qemu-N-NAME.libvirt-qemu`, and kiln's own by their names, which those have
+ * that serve a machine.
+ */
 function cgroups(paths: StatePaths, { sandboxes }: Living): string[] {
   const prefix = domainPrefix(paths);
-  return globSync(`/sys/fs/cgroup/**/*lxc-*${prefix.slice(0, 12)}*`)
+  const names = [`*{lxc,qemu}-*${prefix.slice(0, 12)}*`, `${prefix}*`];
+  return [...new Set(globSync(names.map((name) => `/sys/fs/cgroup/**/${name}`)))]
     .filter((path) => !sandboxes.some((id) => basename(path).includes(id.slice(0, 6))))
     .map((path) => `cgroup ${path}`);
 }
 
-/** Whatever was started with this state directory, or is in a cgroup of its sandboxes. */
+/** Whatever was started with this state directory, is in a cgroup of its sandboxes or serves one of its machines. */
 function strayProcesses(paths: StatePaths, { sandboxes, runners }: Living): string[] {
   const all = processes();
   const name = embeddedFiles(paths).name;
+  const prefix = domainPrefix(paths);
   const kept = new Set([process.pid, ...runners]);
   // A runner's children are the runner's.
   for (const { pid, parent } of all) if (kept.has(parent)) kept.add(pid);
@@ -82,8 +91,12 @@ function strayProcesses(paths: StatePaths, { sandboxes, runners }: Living): stri
       if (command.includes(embeddedFiles(paths).config)) return false;
       const inSandbox = cgroup.includes(`/${name}/`) && cgroup.includes('lxc-');
       const ours = environment.includes(`KILN_STATE=${paths.root}\0`);
+      // qemu, the relay and virtiofsd have no environment of kiln's.
+      const serves =
+        cgroup.includes(prefix) || [prefix, paths.sandboxes].some((it) => command.includes(it));
       return (
-        (inSandbox || ours) && !sandboxes.some((id) => cgroup.includes(id) || command.includes(id))
+        (inSandbox || ours || serves) &&
+        !sandboxes.some((id) => cgroup.includes(id) || command.includes(id))
       );
     })
     .filter(({ pid, command }) => !kept.has(pid) && !/\/virsh|^virsh/.test(command))
