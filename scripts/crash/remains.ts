@@ -31,6 +31,7 @@ export async function remains(
       ...strayProcesses(paths, living),
       ...mounts(paths),
       ...ranges(paths, living),
+      ...libvirtFiles(paths, living),
       ...halfMade(paths),
       ...staging(resultDirectories),
     ];
@@ -125,6 +126,17 @@ function ranges(paths: StatePaths, { sandboxes }: Living): string[] {
       ? []
       : [`id range ${name}: ${owner.split('\n')[0]}`];
   });
+}
+
+/** Of machines, whose names libvirt cuts. */
+function libvirtFiles(paths: StatePaths, { sandboxes }: Living): string[] {
+  const { machineLogs, machineFolders } = embeddedFiles(paths);
+  return [machineLogs, ...machineFolders].flatMap((folder) =>
+    list(folder)
+      .filter((name) => name.includes(domainPrefix(paths)))
+      .filter((name) => !sandboxes.some((id) => name.includes(id.slice(0, 6))))
+      .map((name) => `file of libvirt's: ${join(folder, name)}`),
+  );
 }
 
 function halfMade(paths: StatePaths): string[] {

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { defined } from '../defined.ts';
@@ -91,6 +92,9 @@ export function gcCommand(caller: Caller): KilnCommand {
       const kept = defined({ keptMaxAge: maxAge });
       const sandboxes = await sweepSandboxes(engine.paths, engine.connect, kept);
       const domains = await sweepDomains(engine.paths, await engine.connect());
+      if (existsSync(engine.paths.machines)) {
+        domains.push(...(await sweepDomains(engine.paths, await engine.connect('qemu'))));
+      }
       const snapshots = await sweepSnapshots(engine.paths, undefined);
       const limits = defined({ maxAge, maxSize });
       const jobs = await removeOldJobs(engine.paths, undefined, maxAge);

@@ -41,7 +41,7 @@ const DESTROY_DEADLINE = 6000;
 const DEATH_DEADLINE = 3000;
 
 /** Where a system libvirtd writes a log for each domain. It never deletes them. */
-const SYSTEM_DOMAIN_LOGS = '/var/log/libvirt/lxc';
+const SYSTEM_DOMAIN_LOGS = ['/var/log/libvirt/lxc', '/var/log/libvirt/qemu'];
 
 /** Of a domain in libvirt's folder on /run. They are empty: mounts exist only in the controller's namespace. */
 const DOMAIN_FOLDERS = ['dev', 'devpts', 'fuse'];
@@ -119,8 +119,8 @@ export function removedDirectory(paths: StatePaths): string {
 }
 
 export async function removeDomainFiles(paths: StatePaths, domain: string): Promise<void> {
-  const { domainLogs, domainRun } = embeddedFiles(paths);
-  for (const logs of [domainLogs, SYSTEM_DOMAIN_LOGS]) {
+  const { domainLogs, domainRun, machineLogs } = embeddedFiles(paths);
+  for (const logs of [domainLogs, machineLogs, ...SYSTEM_DOMAIN_LOGS]) {
     rmSync(join(logs, `${domain}.log`), { force: true });
   }
   for (const run of [domainRun, SYSTEM_DOMAIN_RUN]) {

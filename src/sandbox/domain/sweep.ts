@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { readdir, stat } from 'node:fs/promises';
+import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
@@ -53,6 +53,30 @@ async function sweepNew(paths: StatePaths, now: number): Promise<void> {
   }
 }
 
+/** virDomainDefGetShortName() cuts a domain's name so, behind the number that it has for libvirt. */
+const SHORT_NAME = /^(?:domain-)?\d+-(.{1,20})$/;
+
+/** What libvirt has left of machines; it writes to the log of one after its end. */
+async function removeMachineFiles(
+  paths: StatePaths,
+  isOrphan: (domain: string) => boolean,
+): Promise<void> {
+  const { machineLogs, machineFolders } = embeddedFiles(paths);
+  const list = (folder: string) => readdir(folder).catch(() => []);
+  for (const name of await list(machineLogs)) {
+    if (isOrphan(name.replace(/\.log$/, ''))) await rm(join(machineLogs, name), { force: true });
+  }
+  const prefix = domainPrefix(paths);
+  const ids = await list(paths.sandboxes);
+  for (const folder of machineFolders) {
+    for (const name of await list(folder)) {
+      const [, short = ''] = SHORT_NAME.exec(name) ?? [];
+      const has = (id: string) => `${prefix}${id}`.startsWith(short);
+      if (short.startsWith(prefix) && !ids.some(has)) await removeTree(join(folder, name));
+    }
+  }
+}
+
 /**
  * Destroys domains whose sandbox's folder was deleted by hand. Removes cgroups of domains that are gone, and of
  * ended libvirtds of other state directories.
@@ -68,6 +92,7 @@ export async function sweepDomains(paths: StatePaths, connection: Connection): P
   const files = await readdir(embeddedFiles(paths).domainRun).catch(() => []);
   const domains = new Set(files.map((name) => name.replace(/\.[a-z]+$/, '')));
   for (const domain of domains) if (isOrphan(domain)) await removeDomainFiles(paths, domain);
+  await removeMachineFiles(paths, isOrphan);
   await removeDomainGroups(await homeOf(embeddedFiles(paths)), isOrphan);
   await sweepEndedDaemons(paths);
   return destroyed;

@@ -135,7 +135,7 @@ async function processesBelow(tops: readonly string[]): Promise<number[]> {
 }
 
 /** vircgroup.c names a domain's cgroup so, without systemd-machined. */
-const DOMAIN_GROUP = /^lxc-\d+-(.+)\.libvirt-lxc$/;
+const DOMAIN_GROUP = /^(lxc|qemu)-\d+-(?<domain>.+)\.libvirt-\1$/;
 
 export async function removeDomainGroups(
   home: CgroupHome,
@@ -143,7 +143,7 @@ export async function removeDomainGroups(
 ): Promise<void> {
   for (const parent of home.joined.map((path) => join(path, DOMAINS))) {
     for (const name of await readdir(parent).catch(() => [])) {
-      const domain = DOMAIN_GROUP.exec(name)?.[1];
+      const domain = DOMAIN_GROUP.exec(name)?.groups?.domain;
       if (domain !== undefined && isOrphan(domain)) await removeGroups([join(parent, name)]);
     }
   }

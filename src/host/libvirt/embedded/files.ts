@@ -37,6 +37,9 @@ export function embeddedFiles(paths: StatePaths) {
     domainLogs: join(paths.libvirt, 'log/lxc'),
     /** libvirt makes folders for each domain here, and never removes them. */
     domainRun: join(run, 'run/lxc'),
+    machineLogs: join(paths.libvirt, 'log/qemu'),
+    /** Of a folder for each machine here libvirt leaves those behind whose start it did not survive. */
+    machineFolders: [join(paths.libvirt, 'lib/qemu'), join(run, 'run/qemu/channel')],
     uri: `lxc+unix:///system?socket=${socket}`,
     machineUri: `qemu+unix:///system?socket=${socket}`,
   };
