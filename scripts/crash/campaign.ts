@@ -6,11 +6,12 @@ import { Aim } from './aim.ts';
 import { type Bystander, startBystander } from './bystander.ts';
 import { type Ground, type Job, kiln } from './jobs.ts';
 import { remains } from './remains.ts';
-import { killServed } from './served.ts';
-import { killOne, TARGETS, type Target } from './victim.ts';
+import { TARGETS, type Target } from './victim.ts';
 
 /** What a campaign has seen. */
 export interface Tally {
+  /** All that can be killed of the jobs. */
+  readonly targets: readonly Target[];
   /** Kills by job and phase, as `run: sandbox`, and by what was killed. */
   readonly phases: Map<string, Map<Target, number>>;
   kills: number;
@@ -44,8 +45,6 @@ export interface CampaignOptions {
 /** Folders without a record are left alone by sweeps for five seconds: their makers may be at work. */
 const UNRECORDED = 5500;
 
-const HEADS = [...TARGETS, 'all'];
-
 /** Bystanders at a time. */
 const BYSTANDERS = 2;
 
@@ -57,6 +56,7 @@ export async function crash(
 ): Promise<Tally> {
   const aim = new Aim(jobs, options.phase, options.target);
   const tally: Tally = {
+    targets: TARGETS.filter((target) => jobs.some((job) => job.targets.includes(target))),
     phases: new Map(aim.points.map((point) => [point.key, new Map()])),
     ...{ kills: 0, missed: 0, looks: 0, bystanders: 0, wrong: [] },
   };
@@ -97,7 +97,7 @@ async function killAndMend(
 ): Promise<void> {
   const { job, phase, key, target, within } = aim.next((it) => count(tally, it));
   await job.prepare(phase);
-  const kill = await (job.served ? killServed : killOne)({
+  const kill = await job.kill({
     ...{ paths: ground.paths, env: ground.env, args: job.args, within },
     target: options.target ?? target,
     // A sandbox is there some time after its maker has begun to compose the image.
@@ -122,9 +122,9 @@ async function killAndMend(
   if (kill.hung !== undefined) report([`the runner did not end: ${kill.hung}`]);
   report(await job.check(kill.end?.exitCode === 0));
   // The next command: it works, and it is right.
-  const next = await kiln(ground, job.args);
+  const next = await kiln(ground, job.next ?? job.args);
   if (next.exitCode !== 0) report([`the next one ended with ${next.exitCode}: ${next.stderr}`]);
-  else report(await job.check(true));
+  else if (job.next === undefined) report(await job.check(true));
 }
 
 async function lookOver(
@@ -154,20 +154,26 @@ async function lookOver(
     tally.bystanders++;
     if (problem !== undefined) tally.wrong.push(problem);
   }
+  for (const job of jobs.filter(({ next }) => next !== undefined)) {
+    const { exitCode, stderr } = await kiln(ground, job.args);
+    const problems = exitCode === 0 ? await job.check(true) : [`status ${exitCode}: ${stderr}`];
+    for (const problem of problems) tally.wrong.push(`${job.name} ${after}: ${problem}`);
+  }
   tally.looks++;
 }
 
 /** The tally, for people. */
 export function describeTally(tally: Tally): string {
+  const heads = [...tally.targets, 'all'];
   const row = (name: string, targets: ReadonlyMap<Target, number>) => {
-    const counts = TARGETS.map((target) => targets.get(target) ?? 0);
+    const counts = tally.targets.map((target) => targets.get(target) ?? 0);
     const all = counts.reduce((sum, n) => sum + n, 0);
-    const columns = [...counts, all].map((n, i) => String(n).padStart(HEADS[i]?.length ?? 0));
+    const columns = [...counts, all].map((n, i) => String(n).padStart(heads[i]?.length ?? 0));
     return `  ${name.padEnd(30)} ${columns.join('  ')} ${'#'.repeat(Math.min(60, all))}`;
   };
   return [
     `${tally.kills} kills, ${tally.missed} runs over too soon, ${tally.bystanders} bystanders, ${tally.looks} times looked over`,
-    `  ${'killed in'.padEnd(30)} ${HEADS.join('  ')}`,
+    `  ${'killed in'.padEnd(30)} ${heads.join('  ')}`,
     ...[...tally.phases]
       .sort(([a], [b]) => a.localeCompare(b))
       .map(([name, targets]) => row(name, targets)),
@@ -179,7 +185,7 @@ export function describeTally(tally: Tally): string {
 
 /** How often each was killed, in whatever phase. */
 export function targetsOf(tally: Tally): ReadonlyMap<Target, number> {
-  const sum = new Map<Target, number>(TARGETS.map((target) => [target, 0]));
+  const sum = new Map<Target, number>(tally.targets.map((target) => [target, 0]));
   for (const targets of tally.phases.values()) {
     for (const [target, n] of targets) sum.set(target, (sum.get(target) ?? 0) + n);
   }

@@ -5,8 +5,8 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import type { StatePaths } from '../../src/host/state/paths.ts';
-import { NO_SANDBOX, SANDBOX, SERVED_TARGETS } from './served.ts';
-import { OWN_TARGETS, type Target } from './victim.ts';
+import { killServed, NO_SANDBOX, SANDBOX, SERVED_TARGETS } from './served.ts';
+import { type Kill, killOne, OWN_TARGETS, type Target, type VictimOptions } from './victim.ts';
 
 /** Where a campaign works. */
 export interface Ground {
@@ -23,13 +23,15 @@ export interface Job {
   readonly name: string;
   /** What is killed, by turns. */
   readonly targets: readonly Target[];
-  /** Whether it goes through the daemon. Its phases are those that killServed sees. */
-  readonly served: boolean;
+  /** Starts it and kills. It sees the phases. */
+  readonly kill: (options: VictimOptions) => Promise<Kill>;
   /** Phases to kill in, with how long each about takes, ms. */
   readonly phases: Readonly<Record<string, number>>;
   /** Makes ready what the next run starts from, so that it comes to that phase. */
   prepare(phase: string): Promise<void>;
   readonly args: readonly string[];
+  /** What is run after each kill instead, where `args` take long; then they are run at each look. */
+  readonly next?: readonly string[];
   readonly resultDirectory?: string;
   /** What is wrong with what lies there, whether or not somebody was killed. `whole`: nobody was. */
   check(whole: boolean): Promise<string[]>;
@@ -61,9 +63,9 @@ const sha256 = (bytes: Buffer | string) => createHash('sha256').update(bytes).di
 /** What the command of a run writes: its artifacts by name. */
 const ARTIFACTS = { copied: 'copied in\n', bound: 'bound\n', made: 'made\n' };
 
-const IN_OWN_PROCESS = { targets: OWN_TARGETS, served: false } as const;
+const IN_OWN_PROCESS = { targets: OWN_TARGETS, kill: killOne } as const;
 const SERVED = {
-  ...{ targets: SERVED_TARGETS, served: true },
+  ...{ targets: SERVED_TARGETS, kill: killServed },
   // The daemon is there before the second.
   phases: { [SANDBOX]: 1000, [NO_SANDBOX]: 250 },
 } as const;
@@ -139,7 +141,7 @@ export function daemonJob(ground: Ground): Job {
 }
 
 /** Every artifact that a result.json tells of must be there, as it tells. */
-async function checkReported(directory: string): Promise<string[]> {
+export async function checkReported(directory: string): Promise<string[]> {
   const text = await readFile(join(directory, 'result.json'), 'utf8').catch(() => undefined);
   if (text === undefined) return [];
   const wrong: string[] = [];

@@ -1,13 +1,16 @@
 /** scripts/crash-test: see docs/testing.md. */
 import { createHash } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildState, sourcePackage } from '../../test/build/core/build-state.ts';
 import { debianRepository } from '../../test/image/image-state.ts';
 import { snapshotTree } from '../../test/image/tree-snapshot.ts';
+import { busyboxState, IMAGE } from '../../test/support/busybox-state.ts';
 import { scriptOptions } from '../testing/options.ts';
 import { crash, describeTally } from './campaign.ts';
-import { buildJob, daemonJob, type Ground, imageJob, kiln, runJob } from './jobs.ts';
-import { TARGETS } from './victim.ts';
+import { buildJob, daemonJob, type Ground, imageJob, type Job, kiln, runJob } from './jobs.ts';
+import { machineJob } from './machine.ts';
+import { TARGETS, type Target } from './victim.ts';
 
 const values = scriptOptions({
   count: { type: 'string', default: '500' },
@@ -15,6 +18,7 @@ const values = scriptOptions({
   phase: { type: 'string' },
   target: { type: 'string' },
   minutes: { type: 'string' },
+  machines: { type: 'boolean', default: false },
 });
 
 /**
@@ -32,6 +36,7 @@ async function main(): Promise<number> {
   process.env.KILN_FROM_SOURCE = '';
   // No sandbox but those of the jobs.
   process.env.KILN_PARKED = '0';
+  if (values.machines) return await machines(target);
   await using state = await buildState('noarch');
   const { engine } = state.images;
   // What is killed runs from source, for its probe: its modules are compiled once.
@@ -39,9 +44,6 @@ async function main(): Promise<number> {
   const ground: Ground = {
     ...{ paths: engine.paths, env, directory: state.directory, image: state.recipe },
   };
-  const stop = new AbortController();
-  // Not once: execa, whose children end with this process, else takes itself for the only listener.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop.abort());
   const source = await sourcePackage(state.directory, {
     ...{ name: 'victim', preamble: 'BuildRequires: tool-a', prep: 'sleep 0.1', build: 'tool-a' },
     install: 'echo x > %{buildroot}/usr/share/victim/x',
@@ -72,6 +74,27 @@ async function main(): Promise<number> {
     buildJob(ground, source),
     await imageJob(ground, recipe, snapshot),
   ];
+  return await campaign(ground, jobs, target);
+}
+
+/** Of machines alone: one takes as long as all else that is killed. */
+async function machines(target: Target | undefined): Promise<number> {
+  await using state = await busyboxState();
+  const contents = { inputs: null, packages: [], linked: [], exactReasons: [] };
+  await writeFile(join(state.paths.images, IMAGE, 'contents.json'), JSON.stringify(contents));
+  const { paths, env, beside } = state;
+  const ground: Ground = { paths, env, directory: beside, image: IMAGE };
+  return await campaign(ground, [machineJob(ground)], target);
+}
+
+async function campaign(
+  ground: Ground,
+  jobs: readonly Job[],
+  target: Target | undefined,
+): Promise<number> {
+  const stop = new AbortController();
+  // Not once: execa, whose children end with this process, else takes itself for the only listener.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop.abort());
   const minutes = values.minutes === undefined ? undefined : Number(values.minutes);
   const tally = await crash(ground, jobs, {
     ...{ kills: Number(values.count), each: Number(values.each) },

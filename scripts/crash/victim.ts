@@ -9,7 +9,10 @@ import type { StatePaths } from '../../src/host/state/paths.ts';
 import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import { controllers, initOf, signal } from './processes.ts';
 
-export const TARGETS = ['runner', 'libvirtd', 'libvirt_lxc', 'init', 'daemon', 'worker'] as const;
+export const TARGETS = [
+  ...(['runner', 'libvirtd', 'libvirt_lxc', 'init', 'daemon', 'worker'] as const),
+  ...(['qemu', 'outer relay', 'inner relay', 'virtiofsd'] as const),
+];
 
 /** What is killed. */
 export type Target = (typeof TARGETS)[number];

@@ -1,9 +1,17 @@
 /** Parts of a machine, and what serves it, are killed: nothing of it is left. */
+import { existsSync, globSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type ExecutionContext } from 'ava';
-import { processes, type SeenProcess, signal } from '../../scripts/crash/processes.ts';
+import {
+  MACHINE_PARTS,
+  MACHINE_TARGETS,
+  type MachineTarget,
+  partOf,
+} from '../../scripts/crash/machine.ts';
+import { signal } from '../../scripts/crash/processes.ts';
 import { remains } from '../../scripts/crash/remains.ts';
-import { embeddedFiles, daemonPid as libvirtdPid } from '../../src/host/libvirt/embedded/files.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
@@ -22,37 +30,7 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-const isRelay = ({ command }: SeenProcess) => /kiln-relay /.test(command);
-
-/** Processes of the one machine of the state. */
-const VICTIMS = {
-  qemu: () => ofMachine(({ command }) => command.includes(`guest=${domainPrefix(state.paths)}`)),
-  'the outer relay': () => outerRelay(),
-  'the inner relay': () => ofMachine((it) => isRelay(it) && it.parent === outerRelay()?.pid),
-  virtiofsd: () => {
-    const inner = VICTIMS['the inner relay']();
-    return ofMachine((it) => it.command.startsWith('virtiofsd') && it.parent === inner?.pid);
-  },
-  libvirtd: () => named(libvirtdPid(embeddedFiles(state.paths))),
-  kilnd: () => named(daemonPid(state.paths.root)),
-  /** Whoever has started the relay holds the sandbox. */
-  'the holder': () => named(outerRelay()?.parent),
-} as const;
-
-type Victim = keyof typeof VICTIMS;
-
-function ofMachine(isIt: (process: SeenProcess) => boolean): SeenProcess | undefined {
-  return processes().find(isIt);
-}
-
-function outerRelay(): SeenProcess | undefined {
-  const all = processes().filter((it) => isRelay(it) && it.command.includes(state.paths.sandboxes));
-  return all.find(({ parent }) => all.every(({ pid }) => pid !== parent));
-}
-
-function named(pid: number | undefined): SeenProcess | undefined {
-  return pid === undefined || pid === 1 ? undefined : ofMachine((it) => it.pid === pid);
-}
+const has = (part: MachineTarget) => partOf(part, state.paths) !== undefined;
 
 const RUN = ['run', '--isolation', 'vm', '--allow-missing', 'kvm', '-r', IMAGE] as const;
 
@@ -71,8 +49,8 @@ function start(words: readonly string[] = ['--', 'true']) {
   return { running, told };
 }
 
-async function kill(t: ExecutionContext, victim: Victim): Promise<void> {
-  const found = VICTIMS[victim]();
+async function kill(t: ExecutionContext, victim: MachineTarget): Promise<void> {
+  const found = partOf(victim, state.paths);
   t.true(found !== undefined && signal(found.pid, 'SIGKILL'), victim);
 }
 
@@ -88,13 +66,18 @@ async function lookOver(t: ExecutionContext, victim: string): Promise<void> {
 }
 
 /** A run that loses a part ends, and says that it did not do what it was asked. */
-function endedBadly(t: ExecutionContext, victim: Victim, status: unknown, stderr: unknown): void {
+function endedBadly(
+  t: ExecutionContext,
+  victim: MachineTarget,
+  status: unknown,
+  stderr: unknown,
+): void {
   // Without kilnd or its worker the client has nobody to tell it a status of kiln's own.
   t.not(status, 0, victim);
   t.regex(String(stderr), /kiln: /, victim);
 }
 
-const AT_START = ['qemu', 'the outer relay', 'the inner relay', 'virtiofsd', 'the holder'] as const;
+const AT_START = [...MACHINE_PARTS, 'worker'] as const;
 
 test('a machine of which a part is killed while it starts ends, and nothing is left', async (t) => {
   t.timeout(300_000 * PATIENCE);
@@ -102,7 +85,7 @@ test('a machine of which a part is killed while it starts ends, and nothing is l
     const { running, told } = start();
     // It is to be killed before that.
     told(/never/).catch(() => undefined);
-    t.true(await until(() => VICTIMS.qemu() !== undefined && VICTIMS[victim]() !== undefined));
+    t.true(await until(() => has('qemu') && has(victim)));
     await kill(t, victim);
     const { exitCode, stderr } = await running;
     t.log(victim, exitCode, String(stderr));
@@ -111,11 +94,35 @@ test('a machine of which a part is killed while it starts ends, and nothing is l
   }
 });
 
+test('kiln gc removes what libvirt has left of a machine', async (t) => {
+  // It starts libvirtd, which makes the groups above.
+  t.is((await state.kiln(['gc'])).exitCode, 0);
+  const name = `${domainPrefix(state.paths)}0123456789`;
+  const { machineLogs, machineFolders } = embeddedFiles(state.paths);
+  const short = name.slice(0, 20);
+  const homes = globSync(`/sys/fs/cgroup/**/${embeddedFiles(state.paths).name}/machine`);
+  t.true(homes.length > 0);
+  const left = [
+    ...homes.map((home) => join(home, `qemu-7-${name}.libvirt-qemu`)),
+    ...machineFolders.flatMap((folder) => [join(folder, `domain-7-${short}`)]),
+  ];
+  for (const folder of [machineLogs, ...left]) mkdirSync(folder, { recursive: true });
+  writeFileSync(join(machineLogs, `${name}.log`), 'shutting down');
+  const seen = await remains(
+    state.paths,
+    { sandboxes: [], runners: [daemonPid(state.paths.root) ?? 0] },
+    [],
+  );
+  t.is(seen.length, left.length + 1, seen.join('\n'));
+  t.is((await state.kiln(['gc'])).exitCode, 0);
+  for (const path of [...left, join(machineLogs, `${name}.log`)]) t.false(existsSync(path), path);
+});
+
 /** Of a boot, and of what follows a command's end. Milliseconds. */
 const BOOT = 10_000;
 const END = 2000;
 
-for (const victim of Object.keys(VICTIMS) as Victim[]) {
+for (const victim of MACHINE_TARGETS.filter((it) => it !== 'runner')) {
   long(`${victim} is killed in a phase of a machine, and nothing is left`, async (t) => {
     t.timeout(1_800_000 * PATIENCE);
     const script = 'head -c 30000000 /dev/zero > /tmp/big; echo ready; read line';
@@ -124,7 +131,7 @@ for (const victim of Object.keys(VICTIMS) as Victim[]) {
       start: async () => {
         const { running, told } = start();
         told(/never/).catch(() => undefined);
-        await until(() => VICTIMS.qemu() !== undefined && VICTIMS[victim]() !== undefined);
+        await until(() => has('qemu') && has(victim));
         await sleep(Math.random() * BOOT * PATIENCE);
         return { running };
       },
@@ -144,10 +151,10 @@ for (const victim of Object.keys(VICTIMS) as Victim[]) {
     for (const [phase, begin] of Object.entries(phases)) {
       // In an object: a promise that is returned would be waited for.
       const { running } = await begin();
-      const found = VICTIMS[victim]();
+      const found = partOf(victim, state.paths);
       const hit = found !== undefined && signal(found.pid, 'SIGKILL');
       // libvirt, and a kilnd whose worker goes on, may be missed by nobody until the end.
-      const isNeeded = victim !== 'libvirtd' && victim !== 'kilnd' && phase === 'command';
+      const isNeeded = victim !== 'libvirtd' && victim !== 'daemon' && phase === 'command';
       if (isNeeded) t.true(hit, phase);
       // Nobody sends the command its line any more: it waits for it.
       if (!isNeeded) running.stdin?.end('\n');
@@ -161,7 +168,7 @@ for (const victim of Object.keys(VICTIMS) as Victim[]) {
 
 long('a kept machine of which a part was killed is no sandbox any more', async (t) => {
   t.timeout(1_800_000 * PATIENCE);
-  for (const victim of ['qemu', 'the outer relay', 'the inner relay', 'virtiofsd'] as const) {
+  for (const victim of MACHINE_PARTS) {
     const { stderr } = await start(['--keep=20m', '--', 'true']).running;
     const [, id = ''] = /kept as (\w+)/.exec(String(stderr)) ?? [];
     // What looks for remains sees what there is.
