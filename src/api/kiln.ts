@@ -365,9 +365,9 @@ type NamesFiles = Paths & { readonly recipe?: string };
 /** All its paths are absolute: see withPaths(). */
 function namesFiles(parameters: NamesFiles): boolean {
   const { image, surroundings = {}, copyIn = [], resultDirectory, sources } = parameters;
-  const { binds = [], secrets = [], seccomp = '' } = surroundings;
+  const { binds = [], secrets = [], seccomp = '', kernel } = surroundings;
   const paths = [image ?? '', seccomp].some((name) => name.includes('/'));
-  const given = [resultDirectory, sources, ...binds, ...secrets, ...copyIn];
+  const given = [resultDirectory, sources, kernel, ...binds, ...secrets, ...copyIn];
   return paths || 'recipe' in parameters || given.some((value) => value !== undefined);
 }
 
@@ -408,12 +408,13 @@ function keptEnd(path: string): string {
 }
 
 function surroundingPaths(surroundings: Surroundings): Surroundings {
-  const { binds, secrets, seccomp } = surroundings;
+  const { binds, secrets, seccomp, kernel } = surroundings;
   return {
     ...surroundings,
     ...defined({
       binds: binds?.map((bind) => ({ ...bind, source: absolute(bind.source) })),
       secrets: secrets?.map(({ name, file }) => ({ name, file: absolute(file) })),
+      kernel: kernel && absolute(kernel),
       seccomp: seccomp !== undefined && /[./]/.test(seccomp) ? resolve(seccomp) : undefined,
     }),
   };

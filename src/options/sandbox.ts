@@ -233,6 +233,14 @@ export const SANDBOX = {
     usual: 'container',
     defaults: ['run', 'shell', 'build'],
   }),
+  kernel: row(
+    places.opened<HeldPath>('file', path('file')),
+    root('users have the kernels of the host’s packages'),
+    {
+      help: 'boot this kernel in a machine; its modules are those of its version in /lib/modules',
+      stays: () => 'the modules of the kernel lie on this machine',
+    },
+  ),
   profile: row(
     texts.choice('profile', ['default', 'nested']),
     root('sandboxes in a sandbox need its whole /proc'),

@@ -155,7 +155,7 @@ async function awaitTurn(
 
 async function startSandbox(
   host: SandboxHost,
-  { network, label, isolation, limits, allowMissing }: SandboxSpecification,
+  { network, label, isolation, kernel, limits, allowMissing }: SandboxSpecification,
 ): Promise<SandboxDomain> {
   const isMachine = isolation === 'vm';
   const connection = await host.connect(isMachine ? 'qemu' : 'lxc');
@@ -163,7 +163,9 @@ async function startSandbox(
   ProcessCgroups.primeMove().catch(() => undefined);
   const started = await startDomain(host.paths, connection, {
     ...{ network, label },
-    machine: isMachine ? { limits, mayBeEmulated: allowMissing.includes('kvm') } : undefined,
+    machine: isMachine
+      ? { limits, kernel, mayBeEmulated: allowMissing.includes('kvm') }
+      : undefined,
   });
   const sandbox = await SandboxDomain.create(host.paths, started, host.connect);
   // The daemon, which has the parked ones, sweeps when nothing starts. Others do it here, in the background.

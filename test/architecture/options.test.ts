@@ -27,6 +27,7 @@ const THINGS = new Set([
     'interactive',
     'isolation',
     'jobs',
+    'kernel',
   ],
   ...['json', 'keep', 'label', 'lock', 'memory', 'name', 'network', 'offline', 'packages'],
   ...['parameters', 'pids', 'postinstall', 'profile', 'quiet', 'recurse', 'repositories'],

@@ -58,6 +58,7 @@ const BOTH: readonly (readonly [words: readonly string[], json: Partial<RunParam
   [['--from', 'built'], { surroundings: { fromSnapshot: 'built' } }],
   [['--on-disk'], { surroundings: { onDisk: true } }],
   [['--isolation', 'vm'], { surroundings: { isolation: 'vm' } }],
+  [['--isolation', 'vm', '--kernel', '/k'], { surroundings: { isolation: 'vm', kernel: '/k' } }],
   [['--disk', '1M'], { surroundings: { disk: 1 << 20 } }],
   [['--timeout', '90s'], { timeout: 90_000 }],
   [['--stall-timeout', '1m'], { stallTimeout: 60_000 }],

@@ -63,7 +63,7 @@ function replayed(request: object): string[] {
 const RUNS: readonly (readonly string[])[] = [
   ['-r', 'busybox', '--', 'true'],
   ['--from', 'built', '--', 'true'],
-  ['-r', 'busybox', '--isolation', 'vm', '--allow-missing', 'kvm', '--', 'uname'],
+  ['-r', 'busybox', '--isolation', 'vm', '--kernel', '/k', '--allow-missing', 'kvm', '--', 'uname'],
   [
     ...['-r', 'busybox', '--env', 'A=A’s value', '--workdir', '/w', '--user', '7:8'],
     ...['--bind', '/a b:/c', '--bind', '/d:/e:ro', '--bind', '/f:/g:ro,Z', '--bind', '/h:/i:z'],

@@ -39,5 +39,8 @@ export function runRequest(
       'kiln: --read-only does not hold against SYS_ADMIN, which may mount: leave one of them out',
     );
   }
+  if (asked.kernel !== undefined && asked.isolation !== 'vm') {
+    command.error('kiln: --kernel is for a machine: give --isolation vm as well');
+  }
   return { image: '', ...asked, argv, caller };
 }

@@ -19,13 +19,12 @@ const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])
 /** @throws KilnError E_MACHINE */
 export function refuseUndone(
   request: SandboxOptions,
-  { host, arch }: Pick<ImageManifest, 'host' | 'arch'>,
+  { arch }: Pick<ImageManifest, 'arch'>,
 ): void {
   if (request.isolation === 'container') return;
   const [asked = undoneNetwork(networkOf(request.network))] =
     UNDONE.find(([, asks]) => asks(request)) ?? [];
-  const image = host !== undefined ? 'the image host' : undefined;
-  const undone = image ?? (runsItself(arch) ? asked : `an image for ${arch}`);
+  const undone = runsItself(arch) ? asked : `an image for ${arch}`;
   if (undone === undefined) return;
   throw new KilnError('E_MACHINE', `${undone} is not done for machines yet`, {
     hint: `leave out ${undone}, or --isolation vm; docs/machines.md says what machines can do`,

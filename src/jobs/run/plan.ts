@@ -39,7 +39,7 @@ export function planRun(
   const { argv, env, capabilities, caller, tmpfs, hostname, disk } = request;
   // Those are `volumes`.
   const binds = request.binds.filter(({ image: isDisk }) => isDisk !== true);
-  const { isolation, profile, onDisk } = request;
+  const { isolation, kernel, profile, onDisk } = request;
   const egress = learnsEgress ? [...request.egress, PUBLIC_HOSTS] : some(request.egress);
   const network = networkOf(request.network);
   refuseUndone(request, image.manifest);
@@ -58,6 +58,7 @@ export function planRun(
         hostname,
         disk,
         isolation,
+        kernel,
         nested,
         onDisk,
       },

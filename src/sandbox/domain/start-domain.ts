@@ -76,7 +76,7 @@ export async function startDomain(
 ): Promise<StartedDomain> {
   ensureSandboxDirectories(paths);
   await ensureStoreContext(paths);
-  const boot = options.machine && (await ensureBootFiles(paths));
+  const boot = options.machine && (await ensureBootFiles(paths, options.machine.kernel));
   const skeleton = boot?.folder ?? (await ensureSkeleton(paths));
   const id = randomBytes(5).toString('hex');
   const domain = `${domainPrefix(paths)}${id}`;

@@ -98,6 +98,8 @@ export interface Interior {
     readonly mode: number;
     readonly content: string;
   }[];
+  /** Of a machine, which boots the newest of the host's without. */
+  readonly kernel?: string;
   /** Bytes each tmpfs may hold: upper, /tmp, /var/tmp, /run, /dev/shm. */
   readonly disk: number;
   readonly limits: SandboxLimits;

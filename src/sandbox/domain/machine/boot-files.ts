@@ -5,13 +5,14 @@ import { rename, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { KilnError } from '../../../errors.ts';
 import { hasErrno } from '../../../host/calls/libc.ts';
+import { heldParts } from '../../../host/files/held.ts';
 import { removeTree } from '../../../host/files/remove-tree.ts';
 import { shortHash } from '../../../host/process/short-hash.ts';
 import { packageRoot } from '../../../host/state/package-root.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
 import { awaitedLater } from '../../../promise.ts';
 import { INIT_PATH, MOUNT_POINTS, requireInit, requirePassable } from '../skeleton.ts';
-import { findKernel, type GuestKernel, readModule, unpackedKernel } from './kernel.ts';
+import { findKernel, type GuestKernel, givenKernel, readModule, unpackedKernel } from './kernel.ts';
 
 export interface BootFiles {
   /** Names this kernel and initramfs; its folder has both. */
@@ -34,23 +35,24 @@ export function machineProgram(name: 'kiln-relay' | 'kiln-stage0'): { path: stri
 
 let making: Promise<BootFiles> | undefined;
 
-/** @throws KilnError E_MACHINE_KERNEL, E_NO_GUEST_INIT */
-export async function ensureBootFiles(paths: StatePaths): Promise<BootFiles> {
+/** @param image of a kernel, instead of the newest of the host's @throws KilnError E_MACHINE_KERNEL, E_NO_GUEST_INIT */
+export async function ensureBootFiles(paths: StatePaths, image?: string): Promise<BootFiles> {
+  if (image !== undefined) return await ensure(paths, givenKernel(image));
   making ??= awaitedLater(
-    ensure(paths).finally(() => {
+    ensure(paths, findKernel()).finally(() => {
       making = undefined;
     }),
   );
   return await making;
 }
 
-async function ensure(paths: StatePaths): Promise<BootFiles> {
-  const kernel = findKernel();
+async function ensure(paths: StatePaths, kernel: GuestKernel): Promise<BootFiles> {
   const sources = [requireInit().path, machineProgram('kiln-stage0').path, kernel.image];
-  // Size and time stand for the content, which would take long to read.
+  // Size and time stand for the content, which would take long to read; the name of what is held open says nothing.
   const key = [...sources, ...kernel.modules].map((path) => {
-    const { size, mtimeMs } = statSync(path);
-    return `${path} ${size} ${Math.floor(mtimeMs)}`;
+    const { dev, ino, size, mtimeMs } = statSync(path);
+    const name = heldParts(path) === undefined ? path : `${dev} ${ino}`;
+    return `${name} ${size} ${Math.floor(mtimeMs)}`;
   });
   const digest = hash('sha256', [LAYOUT, ...key].join('\n')).slice(0, 16);
   const folder = join(paths.machines, digest);

@@ -1,5 +1,5 @@
 /** The kernel of machines: the newest of the host's packages that has, built in or as modules, what a machine needs. */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { arch, release } from 'node:os';
 import { basename, join } from 'node:path';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
@@ -30,23 +30,49 @@ function moduleName(path: string): string {
     .replaceAll('-', '_');
 }
 
-/** @throws KilnError E_MACHINE_KERNEL */
+const NO_KERNEL = 'apt-get install linux-image-cloud-amd64, or dnf install kernel-core';
+
+/** The newest of the host's. @throws KilnError E_MACHINE_KERNEL */
 export function findKernel(folders: readonly string[] = MODULES): GuestKernel {
   const missing: string[] = [];
   for (const { release, folder, image } of installed(folders)) {
     const table = new ModuleTable(folder);
-    const lacking = NEEDED.filter((name) => !table.has(name));
-    if (lacking.length > 0) {
-      missing.push(`${release} lacks ${lacking.join(', ')}`);
-      continue;
-    }
-    const wanted = [...NEEDED, ...WELCOME.filter((name) => table.has(name))];
-    return { release, image, modules: [...new Set(wanted.flatMap((name) => table.paths(name)))] };
+    const lacking = table.lacking();
+    if (lacking.length === 0) return { release, image, modules: table.wanted() };
+    missing.push(`${release} lacks ${lacking.join(', ')}`);
   }
   const why = missing.length === 0 ? 'none is installed with its modules' : missing.join('; ');
   throw new KilnError('E_MACHINE_KERNEL', `there is no kernel for a machine: ${why}`, {
-    hint: 'apt-get install linux-image-cloud-amd64, or dnf install kernel-core',
+    hint: NO_KERNEL,
   });
+}
+
+/** One that somebody names, whose modules are where the host has them. @throws KilnError E_MACHINE_KERNEL */
+export function givenKernel(image: string, folders: readonly string[] = MODULES): GuestKernel {
+  const refused = (why: string, hint: string) =>
+    new KilnError('E_MACHINE_KERNEL', `the kernel of --kernel cannot be booted: ${why}`, { hint });
+  const stat = statSync(image);
+  const release =
+    stat.isFile() && stat.size <= IMAGE_MAX ? releaseOf(readFileSync(image)) : undefined;
+  if (release === undefined)
+    throw refused('it is no bzImage for x86', 'name the vmlinuz of a package');
+  const folder = folders.map((parent) => join(parent, release)).find((path) => existsSync(path));
+  if (folder === undefined)
+    throw refused(
+      `its version is ${release}, whose modules are not in /lib/modules`,
+      'install its modules, or leave out --kernel',
+    );
+  const table = new ModuleTable(folder);
+  const lacking = table.lacking();
+  if (lacking.length > 0) throw refused(`it lacks ${lacking.join(', ')}`, NO_KERNEL);
+  return { release, image, modules: table.wanted() };
+}
+
+/** As a bzImage says it in its header: Documentation/arch/x86/boot.rst, kernel_version. */
+function releaseOf(image: Buffer): string | undefined {
+  if (image.toString('latin1', 0x202, 0x206) !== 'HdrS') return undefined;
+  const at = image.readUInt16LE(0x20e) + 0x200;
+  return /^[\w.+~-]+/.exec(image.toString('latin1', at, at + 256))?.[0];
 }
 
 function installed(folders: readonly string[]) {
@@ -83,6 +109,16 @@ class ModuleTable {
       const [path = '', needs = ''] = line.split(':');
       this.#files.set(moduleName(path), { path, needs: needs.split(' ').filter(Boolean) });
     }
+  }
+
+  lacking(): string[] {
+    return NEEDED.filter((name) => !this.has(name));
+  }
+
+  /** Paths of what a machine needs and of what it takes where it is there, each after those that it needs. */
+  wanted(): string[] {
+    const names = [...NEEDED, ...WELCOME.filter((name) => this.has(name))];
+    return [...new Set(names.flatMap((name) => this.paths(name)))];
   }
 
   has(name: string): boolean {

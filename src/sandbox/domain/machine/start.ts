@@ -18,6 +18,7 @@ import { machineFiles, startRelay } from './relay.ts';
 
 export interface MachineWish {
   readonly limits: { readonly memory?: number | undefined; readonly cpus?: number | undefined };
+  readonly kernel?: string | undefined;
   /** Whether KVM may be missing. */
   readonly mayBeEmulated: boolean;
 }

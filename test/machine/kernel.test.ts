@@ -1,0 +1,77 @@
+/** The kernel that a machine boots, where somebody names one. */
+import { copyFile, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { findKernel, givenKernel } from '../../src/sandbox/domain/machine/kernel.ts';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import { long } from '../support/long.ts';
+
+let state: BusyboxState;
+
+test.before(async () => {
+  state = await busyboxState();
+});
+
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+const VM = ['--isolation', 'vm', '-r', IMAGE] as const;
+
+/** A bzImage as far as its header says its version. */
+function header(release: string): Buffer {
+  const image = Buffer.alloc(8192);
+  image.write('HdrS', 0x202);
+  image.writeUInt16LE(0x1000, 0x20e);
+  image.write(`${release} (somebody@somewhere) #1 SMP\0`, 0x1200);
+  return image;
+}
+
+test('a kernel has the modules of its version', async (t) => {
+  const found = findKernel();
+  t.deepEqual(givenKernel(found.image), found);
+  const folders = [join(state.beside, 'modules')];
+  const [folder] = folders as [string];
+  const lacking = join(folder, '9.9.9-lacking');
+  await mkdir(lacking, { recursive: true });
+  await writeFile(join(lacking, 'modules.builtin'), 'kernel/fs/fuse/virtiofs.ko\n');
+  await writeFile(join(state.beside, 'image'), header('9.9.9-lacking'));
+  t.throws(() => givenKernel(join(state.beside, 'image'), folders), {
+    code: 'E_MACHINE_KERNEL',
+    message: /lacks virtio_pci, virtio_console, overlay$/,
+  });
+});
+
+test('what is no kernel, and one without modules, are refused', async (t) => {
+  const file = join(state.beside, 'none');
+  await writeFile(file, header('9.9.9-none'));
+  await symlink(file, join(state.beside, 'link'));
+  for (const [kernel, why] of [
+    ['/etc/passwd', /no bzImage/],
+    [state.beside, /no bzImage/],
+    [file, /version is 9\.9\.9-none, whose modules are not in/],
+    [join(state.beside, 'link'), /version is 9\.9\.9-none/],
+  ] as const) {
+    const { exitCode, stderr } = await state.kiln(['run', ...VM, '--kernel', kernel, '--', 'true']);
+    t.is(exitCode, 125);
+    t.regex(String(stderr), why);
+  }
+  const container = await state.kiln(['run', '-r', IMAGE, '--kernel', file, '--', 'true']);
+  t.regex(String(container.stderr), /--kernel is for a machine/);
+});
+
+long('a machine boots the kernel that --kernel names', async (t) => {
+  t.timeout(400_000 * PATIENCE);
+  const { image, release } = findKernel();
+  const kernel = join(state.beside, 'mine');
+  await copyFile(image, kernel);
+  const before = await readdir(state.paths.machines).catch(() => []);
+  const { exitCode, stdout, stderr } = await state.kiln(
+    ['run', ...VM, '--kernel', kernel, '--allow-missing', 'kvm', '--', 'uname', '-r'],
+    { timeout: 300_000 * PATIENCE },
+  );
+  t.is(exitCode, 0, String(stderr));
+  t.is(stdout, release);
+  // It is kept as the host's own are.
+  t.is((await readdir(state.paths.machines)).length, before.length + 1);
+});
