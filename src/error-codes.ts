@@ -134,7 +134,8 @@ export const CODES_BY_PAGE = {
     E_LIBVIRT_SILENT: 'The libvirt daemon does not answer.',
     E_LIBVIRT_START: "kiln's own libvirtd cannot be started.",
     E_LIBVIRT_STOP: "kiln's own libvirtd cannot be stopped.",
-    E_LIBVIRT_URI: 'KILN_URI is not a libvirt URI for the lxc driver.',
+    E_LIBVIRT_URI:
+      'KILN_URI is no libvirt URI for the lxc or the qemu driver, or names another one than the sandbox needs.',
     E_LIBVIRT_XML: 'libvirt does not accept the description of a domain.',
     E_DESTROY:
       'A sandbox cannot be destroyed: libvirt refuses, or the kernel cannot end a process in it.',

@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import type { Command, Option } from 'commander';
 import { Document } from 'yaml';
 import { KilnError } from '../errors.ts';
+import { choosesMachines } from '../host/libvirt/pick-engine.ts';
 import { flag } from '../options/kind.ts';
 import { flagOf, row, usersRule, type ValuesOf } from '../options/row.ts';
 import { SANDBOX } from '../options/sandbox.ts';
@@ -76,6 +77,7 @@ export function fillDefaults(program: Command, caller: Caller): void {
       (option) => takesDefault(option, words) && (!isAgain || option.name() === 'detach-keys'),
     );
     if (options.length === 0) return;
+    if (choosesMachines(caller.env)) chooseMachines(action, options);
     const configurations = configurationsOf(caller);
     for (const option of options) {
       const name = option.attributeName();
@@ -83,7 +85,7 @@ export function fillDefaults(program: Command, caller: Caller): void {
       const key = option.name() as DefaultKey;
       const found = nearest(configurations, ['defaults', key]);
       if (found === undefined) continue;
-      const isGiven = action.getOptionValueSource(name) === 'cli';
+      const isGiven = ['cli', 'env'].includes(action.getOptionValueSource(name) ?? '');
       if (isGiven || caller.env[ENVIRONMENT[key] ?? '']) continue;
       // A list of hosts is for a sandbox without another network.
       if (key === 'network' && egress.length > 0) continue;
@@ -91,6 +93,12 @@ export function fillDefaults(program: Command, caller: Caller): void {
       action.setOptionValueWithSource(name, found.defaults[key], place);
     }
   });
+}
+
+function chooseMachines(action: Command, options: readonly Option[]): void {
+  const name = options.find((option) => option.name() === 'isolation')?.attributeName();
+  if (name === undefined || action.getOptionValueSource(name) === 'cli') return;
+  action.setOptionValueWithSource(name, 'vm', 'env');
 }
 
 /** The caller's own mirrors and proxies, and root's for the rest. @throws RecipeError for a file with mistakes */

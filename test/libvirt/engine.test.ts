@@ -18,6 +18,16 @@ test('KILN_URI can name a local libvirt', (t) => {
   }
 });
 
+test('KILN_URI of machines leaves containers to the embedded libvirt, and the other way round', (t) => {
+  const uri = 'qemu:///system';
+  t.deepEqual(pickEngine(paths, { KILN_URI: uri }, 'qemu'), { kind: 'system', uri });
+  t.deepEqual(pickEngine(paths, { KILN_URI: uri }, 'lxc'), pickEngine(paths, {}, 'lxc'));
+  t.throws(() => pickEngine(paths, { KILN_URI: 'lxc:///system' }, 'qemu'), {
+    code: 'E_LIBVIRT_URI',
+    message: /for containers/,
+  });
+});
+
 test('a remote libvirt is refused', (t) => {
   for (const uri of [
     'lxc+ssh://host/system',
@@ -27,6 +37,7 @@ test('a remote libvirt is refused', (t) => {
     'lxc://host/system',
     'lxc+libssh2://root@host/system',
     'lxc+ext:///system?command=nc',
+    'qemu+ssh://host/system',
   ]) {
     t.throws(() => pickEngine(paths, { KILN_URI: uri }), {
       code: 'E_LIBVIRT_REMOTE',
@@ -35,8 +46,8 @@ test('a remote libvirt is refused', (t) => {
   }
 });
 
-test('a driver other than lxc is refused', (t) => {
-  for (const uri of ['qemu:///system', 'test:///default', 'xen:///', 'nonsense', '/run/libvirt']) {
+test('a driver other than lxc and qemu, and a libvirt of a session, are refused', (t) => {
+  for (const uri of ['qemu:///session', 'test:///default', 'xen:///', 'nonsense', '/run/libvirt']) {
     t.throws(() => pickEngine(paths, { KILN_URI: uri }), { code: 'E_LIBVIRT_URI' });
   }
 });
