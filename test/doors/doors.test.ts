@@ -2,14 +2,13 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
-import { execa } from 'execa';
 import { DOORS_PAGE, doorsPage } from '../../scripts/write/doors.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { judge } from './judge.ts';
-import { type Measured, measuredIn } from './measured.ts';
+import type { Measured } from './measured.ts';
 import { OutsideWatch } from './outside.ts';
 import { type Door, doorEntry, doorNames, EVERYWHERE, LAYERS, NO_DOORS } from './table.ts';
-import { VISITS } from './visits.ts';
+import { onTheHost, VISITS, visitAll } from './visits.ts';
 import { openWorld, type World } from './world.ts';
 
 /** Visits at a time. */
@@ -17,46 +16,15 @@ const AT_ONCE = 3;
 
 let world: World;
 let host: Measured;
-/** Of each door what was found, or why nothing was. */
-const found = new Map<Door, Measured | Error>();
+let found: ReadonlyMap<Door, Measured | Error>;
 let outside: OutsideWatch;
-
-/** What the probe finds where nothing is around it. */
-async function onTheHost(): Promise<Measured> {
-  const [, ...args] = world.measure('no door at all', world.directory);
-  const env = { KILN_TEST_CALLER: 'seen' };
-  const more = { stdio: ['ignore', 'pipe', 'pipe', 'pipe'], env } as const;
-  const { stdout } = await execa(world.probe, args, more);
-  return measuredIn(stdout).get('no door at all')!;
-}
-
-async function visitAll(): Promise<void> {
-  const [first, ...rest] = VISITS;
-  const go = async ({ doors, go: enter }: (typeof VISITS)[number]) => {
-    const said = await enter(world).catch((error: Error) => error);
-    const measured = said instanceof Error ? undefined : measuredIn(said);
-    for (const door of doors) {
-      const nothing =
-        said instanceof Error
-          ? said
-          : new Error(`the probe did not run: ${String(said).slice(-2000)}`);
-      found.set(door, measured?.get(door) ?? nothing);
-    }
-  };
-  // The first makes the image.
-  await go(first!);
-  const work = async () => {
-    for (let next = rest.shift(); next !== undefined; next = rest.shift()) await go(next);
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, work));
-}
 
 test.before(async (t) => {
   t.timeout(600_000 * PATIENCE);
   world = await openWorld();
   outside = new OutsideWatch(world.mark);
-  host = await onTheHost();
-  await visitAll();
+  host = await onTheHost(world);
+  found = await visitAll(world, VISITS, AT_ONCE);
 });
 test.after.always(async () => {
   outside?.[Symbol.dispose]();

@@ -117,7 +117,10 @@ function namespaces(found: Measured, host: Measured): string {
       found.namespaces[kind] === undefined || found.namespaces[kind] === host.namespaces[kind],
   );
   const expected = found.network.loopback === 'ECONNREFUSED' ? [] : ['net'];
-  return same(shared, expected) ? EVERYWHERE.namespaces : `the host’s: ${shared.join(' ')}`;
+  // A machine shares none, whatever its network is.
+  return shared.length === 0 || same(shared, expected)
+    ? EVERYWHERE.namespaces
+    : `the host’s: ${shared.join(' ')}`;
 }
 
 function descriptors({ descriptors: all }: Measured): string {

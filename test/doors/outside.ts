@@ -69,7 +69,7 @@ export class OutsideWatch implements Disposable {
 }
 
 /** The tightest limits of the groups in a /proc/PID/cgroup, and of those above them. */
-function limitsOf(groups: string): Outside {
+export function limitsOf(groups: string): Outside {
   const found = { memory: Number.POSITIVE_INFINITY, processes: Number.POSITIVE_INFINITY };
   for (const line of groups.trim().split('\n')) {
     const [, controllers = '', group = '/'] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];

@@ -285,3 +285,63 @@ export const NO_DOORS: Readonly<Record<string, string>> = {
   'jobs/mock/enter.ts': 'asks root-sandbox.ts, which is one',
   'doctor/checks/sandbox.ts': 'runs a command of kiln’s own in an empty sandbox',
 };
+
+/** Doors that do not lead into a machine: why, and how kiln refuses them where it can be asked. */
+interface Closed {
+  readonly why: string;
+  readonly refusal?: RegExp;
+}
+
+const HOST_NETWORK: Closed = { why: 'the host’s network is refused', refusal: /host’s network/ };
+const NESTED_PROFILE: Closed = {
+  why: 'the profile is refused',
+  refusal: /--profile nested is not/,
+};
+const NO_OPTION = 'there is no option for it';
+
+const CLOSED: Readonly<Record<string, Closed>> = {
+  'run --bind, cow': { why: 'the bind is refused', refusal: /a bind with cow is not/ },
+  '%post of an image': { why: 'an image is made in a container' },
+};
+
+/** Why a door does not lead into a machine; undefined for one that does. */
+export function closedInMachines(door: Door): Closed | undefined {
+  if (CLOSED[door] !== undefined) return CLOSED[door];
+  if (/^(kiln-mock|service) /.test(door)) return { why: NO_OPTION };
+  if (door.includes('nested')) return NESTED_PROFILE;
+  // A recipe's step with a network has a way to one host there.
+  const isOnline = doorEntry(door).around.network === 'the host’s';
+  return isOnline && !door.includes('recipe') ? HOST_NETWORK : undefined;
+}
+
+/** What is around the command of a door in a machine: the same, but that no network there is the host's. */
+export function aroundInMachine(door: Door): Around {
+  const { around } = doorEntry(door);
+  const network = around.network === 'the host’s' ? 'its own' : around.network;
+  return { ...around, network, 'abstract sockets': 'elsewhere' };
+}
+
+/** What is around every machine, looked at from the host while a command runs in it. */
+export const AROUND_MACHINES = {
+  'qemu: user': 'the last id of the sandbox’s, in no other group',
+  'qemu: capabilities': 'none',
+  'qemu: no_new_privs': 'set',
+  'qemu: seccomp': 'a filter',
+  'qemu: memory': 'what was asked for, and 864 MiB for the guest’s kernel and itself',
+  'qemu: core dumps': 'none',
+  'qemu: devices': 'null, urandom',
+  'qemu: namespaces': 'cgroup and mnt of libvirt’s',
+  'relay, outer: capabilities': 'KILL',
+  'relay, outer: no_new_privs': 'set',
+  'relay, inner: user': 'root of the sandbox’s ids',
+  'relay, inner: no_new_privs': 'set',
+  'relay, inner: seccomp': 'a filter',
+  'relay, inner: namespaces': 'all its own',
+  'virtiofsd: user': 'root of the sandbox’s ids',
+  'virtiofsd: capabilities': 'CHOWN DAC_OVERRIDE FOWNER SETGID SETUID',
+  'virtiofsd: no_new_privs': 'set',
+  'virtiofsd: seccomp': 'two filters',
+  'virtiofsd: namespaces': 'all its own',
+  'virtiofsd: root': 'the shares',
+  'relay and virtiofsd: memory': '1 GiB',
+} as const;

@@ -8,6 +8,7 @@ import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { connect } from '../../src/index.ts';
 import { type SpecParts, sourcePackage } from '../build/core/build-state.ts';
 import { withEmulator, writeForeignProgram } from '../support/emulator.ts';
+import { type Measured, measuredIn } from './measured.ts';
 import type { Door } from './table.ts';
 import type { World } from './world.ts';
 
@@ -17,8 +18,6 @@ export interface Visit {
   readonly go: (world: World) => Promise<string>;
 }
 
-/** Limits that are tried: fewer processes than the probe makes. */
-const LIMITS = ['--pids', '200', '--memory', '1G'];
 const HOST = ['--network', 'host', '--allow-host-network'];
 
 /** Words for those after `--`. */
@@ -29,12 +28,14 @@ const run = (door: Door, ...options: readonly string[]): Visit => ({
       'run',
       '-r',
       world.recipe,
-      ...LIMITS,
+      ...world.options,
       ...options,
       '--',
       ...world.measure(door),
     ]),
 });
+
+const isMachine = (world: World) => world.isolation === 'vm';
 
 let counter = 0;
 
@@ -63,7 +64,7 @@ const bound = (door: Door, how: 'rw' | 'cow'): Visit => ({
   doors: [door],
   go: async (world) => {
     const bind = ['--user', 'root', '--bind', `${await open(world)}:/b:${how},Z`];
-    const words = ['run', '-r', world.recipe, ...LIMITS, ...bind, '--'];
+    const words = ['run', '-r', world.recipe, ...world.options, ...bind, '--'];
     return await world.call('kiln', [...words, ...world.measure(door, '/b')]);
   },
 });
@@ -96,7 +97,15 @@ function build(network: boolean): Visit {
         probing(world, name, { sections, preamble: 'Requires(post): kiln-probe' }),
       );
       const out = join(world.directory, `out-${counter++}`);
-      const args = ['build', '-r', world.recipe, '--postinstall', '--resultdir', out, ...LIMITS];
+      const args = [
+        'build',
+        '-r',
+        world.recipe,
+        '--postinstall',
+        '--resultdir',
+        out,
+        ...world.options,
+      ];
       await world.call('kiln', [...args, ...options, source]);
       return await contents(out, ['build.log', 'root.log']);
     },
@@ -111,7 +120,9 @@ function recipe(kind: 'YAML' | 'TypeScript', profile: 'default' | 'nested' = 'de
     doors: names,
     go: async (world) => {
       const directory = await folder(world);
-      const sandbox = { network: 'host', profile, pids: 200, memory: '1G' };
+      // The host's network is no machine's: there a step has a way to a host.
+      const network = isMachine(world) ? { egress: ['127.0.0.1'] } : { network: 'host' };
+      const sandbox = { ...network, profile, pids: 200, memory: '1G' };
       const [off, on] = names.map((door) => world.line(door)) as [string, string];
       const steps = [{ run: off }, { run: on, network: true }];
       const yaml = join(directory, 'it.yaml');
@@ -128,7 +139,8 @@ export default defineRecipe({ image: ${JSON.stringify(world.recipe)}, sandbox: $
       );
       const out = join(directory, 'out');
       const file = kind === 'YAML' ? yaml : script;
-      return await world.call('kiln', ['build', file, '--allow-host', '--resultdir', out]);
+      const words = ['build', file, '--allow-host', '--resultdir', out, ...world.ground];
+      return await world.call('kiln', words);
     },
   };
 }
@@ -184,7 +196,7 @@ function kept(
   return {
     doors: [door],
     go: async (world) => {
-      const args = ['run', '-r', world.recipe, ...LIMITS, ...(await options(world))];
+      const args = ['run', '-r', world.recipe, ...world.options, ...(await options(world))];
       const said = await world.call('kiln', [...args, '--keep=5m', '--json', '--', 'true']);
       const { id } = JSON.parse(said.split('\n').at(-1) ?? '');
       try {
@@ -217,7 +229,14 @@ export const VISITS: readonly Visit[] = [
     go: (world) =>
       world.call(
         'kiln',
-        ['run', '-r', world.recipe, ...LIMITS, '--', ...world.measure('run without the daemon')],
+        [
+          'run',
+          '-r',
+          world.recipe,
+          ...world.options,
+          '--',
+          ...world.measure('run without the daemon'),
+        ],
         { env: { KILN_FROM_SOURCE: '1' } },
       ),
   },
@@ -261,14 +280,14 @@ export const VISITS: readonly Visit[] = [
     go: (world) => {
       const [, ...words] = world.measure('run -r host');
       const copied = ['--copy-in', `${world.probe}:/tmp/kiln-probe`];
-      const options = ['run', '-r', 'host', ...LIMITS, ...copied, '--'];
+      const options = ['run', '-r', 'host', ...world.options, ...copied, '--'];
       return world.call('kiln', [...options, '/tmp/kiln-probe', ...words]);
     },
   },
   {
     doors: ['shell'],
     go: (world) =>
-      world.call('kiln', ['shell', '-r', world.recipe, ...LIMITS], {
+      world.call('kiln', ['shell', '-r', world.recipe, ...world.options], {
         input: `${world.line('shell')}\n`,
       }),
   },
@@ -290,7 +309,7 @@ export const VISITS: readonly Visit[] = [
       const spec = { name: 'resumed', build: `${world.line('build --resume: %build')}\nexit 1` };
       const source = await sourcePackage(await folder(world), spec);
       const out = join(world.directory, `out-${counter++}`);
-      const args = ['build', '-r', world.recipe, '--resultdir', out, ...LIMITS];
+      const args = ['build', '-r', world.recipe, '--resultdir', out, ...world.options];
       const said = await world.call('kiln', [...args, '--keep=5m', source], { status: 1 });
       const id = /kept as (\w+)/.exec(said)?.[1] ?? '';
       await world.call('kiln', ['build', '--resume', id, '--resultdir', out], { status: 1 });
@@ -304,7 +323,7 @@ export const VISITS: readonly Visit[] = [
       const spec = { name: 'chained', build: world.line('build --chain: %build') };
       const source = await sourcePackage(await folder(world), spec);
       const out = join(world.directory, `out-${counter++}`);
-      const args = ['build', '--chain', '-r', world.recipe, '--resultdir', out, ...LIMITS];
+      const args = ['build', '--chain', '-r', world.recipe, '--resultdir', out, ...world.options];
       await world.call('kiln', [...args, source]);
       return await contents(join(out, 'chained-1-1'), ['build.log']);
     },
@@ -382,11 +401,51 @@ export const VISITS: readonly Visit[] = [
     go: async (world) => {
       await using kiln = await connect({ state: world.images.env.KILN_STATE ?? '' });
       const image = world.recipe;
-      const surroundings = { pids: 200, memory: 1 << 30 };
+      const ground = isMachine(world)
+        ? { isolation: 'vm', allowMissing: ['kvm'], memory: 1 << 30 }
+        : {};
+      const surroundings = { pids: 200, memory: 1 << 30, ...ground };
       const ran = await kiln.run({ image, argv: world.measure('library: run'), surroundings });
-      await using sandbox = await kiln.open({ image });
+      await using sandbox = await kiln.open({ image, surroundings: ground });
       const [program, ...args] = world.measure('library: open sandbox') as [string, ...string[]];
       return `${ran.stdout}${(await sandbox.execFile(program, args)).stdout}`;
     },
   },
 ];
+
+/** What the probe finds where nothing is around it. */
+export async function onTheHost(world: World): Promise<Measured> {
+  const [, ...args] = world.measure('no door at all', world.directory);
+  const env = { KILN_TEST_CALLER: 'seen' };
+  const more = { stdio: ['ignore', 'pipe', 'pipe', 'pipe'], env } as const;
+  const { stdout } = await execa(world.probe, args, more);
+  return measuredIn(stdout).get('no door at all')!;
+}
+
+/** Goes through doors, several at a time. @returns of each what was found, or why nothing was */
+export async function visitAll(
+  world: World,
+  visits: readonly Visit[],
+  atOnce: number,
+): Promise<ReadonlyMap<Door, Measured | Error>> {
+  const found = new Map<Door, Measured | Error>();
+  const [first, ...rest] = visits;
+  const go = async ({ doors, go: enter }: Visit) => {
+    const said = await enter(world).catch((error: Error) => error);
+    const measured = said instanceof Error ? undefined : measuredIn(said);
+    for (const door of doors) {
+      const nothing =
+        said instanceof Error
+          ? said
+          : new Error(`the probe did not run: ${String(said).slice(-2000)}`);
+      found.set(door, measured?.get(door) ?? nothing);
+    }
+  };
+  // The first makes the image.
+  if (first !== undefined) await go(first);
+  const work = async () => {
+    for (let next = rest.shift(); next !== undefined; next = rest.shift()) await go(next);
+  };
+  await Promise.all(Array.from({ length: atOnce }, work));
+  return found;
+}

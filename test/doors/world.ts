@@ -13,6 +13,12 @@ export interface World extends AsyncDisposable {
   readonly directory: string;
   /** The recipe of the image that has the probe. */
   readonly recipe: string;
+  /** What sandboxes stand on. */
+  readonly isolation: Isolation;
+  /** The words for that. */
+  readonly ground: readonly string[];
+  /** The same, and limits that are tried: fewer processes than the probe makes. */
+  readonly options: readonly string[];
   /** The probe on the host. */
   readonly probe: string;
   /** What is in the words of each probe of this world, and of no other's. */
@@ -33,8 +39,16 @@ interface CallOptions {
 
 const bin = join(import.meta.dirname, '../../bin');
 
+type Isolation = 'container' | 'vm';
+
+const LIMITS = ['--pids', '200', '--memory', '1G'];
+const GROUND: Readonly<Record<Isolation, readonly string[]>> = {
+  container: [],
+  vm: ['--isolation', 'vm', '--allow-missing', 'kvm'],
+};
+
 /** Makes the state and its image; disposing of it removes everything. */
-export async function openWorld(): Promise<World> {
+export async function openWorld(isolation: Isolation = 'container'): Promise<World> {
   const images = await imageState({ unpacked: 'all' });
   const { directory } = images;
   const socket = await abstractSocket();
@@ -44,6 +58,8 @@ export async function openWorld(): Promise<World> {
   const probe = join(directory, 'kiln-probe');
   const measure = (door: string, where = '/tmp') => [
     ...['/usr/bin/kiln-probe', door, socket.name, String(port), where],
+    // Nobody on the host sees it in a machine: it waits for nobody.
+    ...(isolation === 'vm' ? ['0'] : []),
   ];
   const line = (door: string, where?: string) =>
     measure(door, where)
@@ -61,7 +77,9 @@ export async function openWorld(): Promise<World> {
   const { KILN_FROM_SOURCE = '' } = process.env;
   const env = { ...images.env, KILN_FROM_SOURCE, KILN_TEST_CALLER: 'seen' };
   const world: World = {
-    ...{ images, directory, recipe, probe, measure, line },
+    ...{ images, directory, recipe, probe, measure, line, isolation },
+    ground: GROUND[isolation],
+    options: [...LIMITS, ...GROUND[isolation]],
     mark: socket.name,
     async call(program, args, { input, status = 0, env: more = {} } = {}) {
       const { exitCode, all } = await execa(join(bin, program), args, {
@@ -70,7 +88,7 @@ export async function openWorld(): Promise<World> {
         ...(input === undefined ? { stdin: 'ignore' } : { input }),
         all: true,
         reject: false,
-        timeout: 120_000 * PATIENCE,
+        timeout: (isolation === 'vm' ? 600_000 : 120_000) * PATIENCE,
         killSignal: 'SIGKILL',
       });
       if (exitCode === status) return all;
