@@ -18,8 +18,10 @@ for d in /etc/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt /run/
   mount --bind "$1$d" $d
 done
 virtlogd --pid-file "$1/virtlogd.pid" &
+logs=$!
 libvirtd --config "$1/libvirtd.conf" --pid-file "$1/libvirtd.pid" &
-trap 'kill %1 %2' TERM
+daemon=$!
+trap 'kill $daemon $logs' TERM
 wait`;
 
 async function hostsLibvirt() {
