@@ -302,6 +302,7 @@ const NO_OPTION = 'there is no option for it';
 const CLOSED: Readonly<Record<string, Closed>> = {
   'run --bind, cow': { why: 'the bind is refused', refusal: /a bind with cow is not/ },
   '%post of an image': { why: 'an image is made in a container' },
+  'run of another architecture': { why: 'the kernel of a machine has no emulator' },
 };
 
 /** Why a door does not lead into a machine; undefined for one that does. */

@@ -266,7 +266,7 @@ export const VISITS: readonly Visit[] = [
       });
       await once(holder.stdout, 'data');
       const copied = ['--copy-in', `${foreign}:/tmp/foreign`];
-      const options = ['run', '-r', world.recipe, ...LIMITS, ...copied, '--'];
+      const options = ['run', '-r', world.recipe, ...world.options, ...copied, '--'];
       try {
         return await world.call('kiln', [...options, '/tmp/foreign', ...words]);
       } finally {

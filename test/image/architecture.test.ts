@@ -206,7 +206,7 @@ test('users have an image that root lists for every architecture', (t) => {
 test('no system is booted through an emulator', async (t) => {
   const image = { tree: '/', manifest: { id: IMAGE, arch: 's390x' } } as unknown as LeasedImage;
   const service = { name: 'web', definition: { boot: true } } as unknown as StoredService;
-  const opened = openServiceSandbox(openEngine(state.env), service, image);
+  const opened = openServiceSandbox(openEngine(state.env), service, image, undefined);
   const error = await t.throwsAsync(opened, { instanceOf: KilnError });
   t.is(error?.code, 'E_BOOT');
   t.regex(error?.message ?? '', /^web cannot boot: its image is for s390x, which is emulated$/);

@@ -17,10 +17,7 @@ const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])
 ];
 
 /** @throws KilnError E_MACHINE */
-export function refuseUndone(
-  request: SandboxOptions,
-  { arch }: Pick<ImageManifest, 'arch'>,
-): void {
+export function refuseUndone(request: SandboxOptions, { arch }: Pick<ImageManifest, 'arch'>): void {
   if (request.isolation === 'container') return;
   const [asked = undoneNetwork(networkOf(request.network))] =
     UNDONE.find(([, asks]) => asks(request)) ?? [];
