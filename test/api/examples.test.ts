@@ -36,7 +36,10 @@ test('the Python example runs', async (t) => {
 
 test('the TypeScript example runs', async (t) => {
   const file = join(state.beside, 'example.mts');
-  writeFileSync(file, example('ts').replace("'kiln'", JSON.stringify(join(top, 'dist/index.cjs'))));
+  writeFileSync(
+    file,
+    example('ts').replace("'kiln-client'", JSON.stringify(join(top, 'dist/client/index.js'))),
+  );
   const { code, stdout } = await run(process.execPath, [file], t);
   t.is(code, 0);
   const said = [

@@ -24,6 +24,7 @@ const SAFE: Readonly<Record<string, string>> = {
   'image/archive/export.ts': 'new files (wx) in a folder that was empty; a new part (O_EXCL)',
   'jobs/changes/ours.ts': 'in the folder of a sandbox on /run, which only root reaches',
   'jobs/run/artifact-tree.ts': 'a new file (wx) below KILN_STATE',
+  'jobs/run/disk-images.ts': 'a new file (wx) below KILN_STATE',
   'packages/repository/publish/pool.ts': 'a new file (COPYFILE_EXCL) in an open folder',
   'packages/repository/publish/repodata.ts': 'new files (wx) in an open folder',
   'packages/repository/publish/snapshot.ts': 'a new file (wx) in an open folder',

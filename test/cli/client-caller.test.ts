@@ -10,12 +10,14 @@ import { PATIENCE } from '../support/busybox-state.ts';
 
 /** A connection as a caller sees it; its client may be gone. */
 function connection(gone: boolean, more = {}): CommandLine {
+  const windowSize = { rows: 0, columns: 0, ...more };
   const terminals = [false, false, false];
   const start = { argv: [], env: {}, terminals, cwd: '/', umask: 0o22, ...more };
   const parts = {
     descriptors: {},
     gone,
     start,
+    windowSize,
     identity: { uid: 0, gid: 0 },
     passStdio: () => undefined,
   };

@@ -80,7 +80,7 @@ const GOES_ON = /\^P\^Q leaves, and it goes on/;
 
 test.serial('a run that is kept is left, goes on as a job, and is come back to', async (t) => {
   const state = t.context;
-  const run = `${KILN} run -t --keep -r busybox -- sh`;
+  const run = `'${KILN}' run -t --keep -r busybox -- sh`;
   const id = leftAs(
     t,
     await onTerminal(state, run, [
@@ -93,7 +93,7 @@ test.serial('a run that is kept is left, goes on as a job, and is come back to',
   t.like(jobs, [{ id, state: 'running' }]);
   // What was written before is in its log.
   t.regex(String((await state.kiln(['logs', id])).stdout), /^ready/m);
-  const { seen, status } = await onTerminal(state, `${KILN} attach ${id}`, [
+  const { seen, status } = await onTerminal(state, `'${KILN}' attach ${id}`, [
     [/\^P\^Q leaves/, 'echo $x\r'],
     [/\nfound/, 'exit 7\r'],
   ]);
@@ -104,19 +104,21 @@ test.serial('a run that is kept is left, goes on as a job, and is come back to',
   // A shell in it is left in the same way; one that is not left is no job afterwards.
   const shell = leftAs(
     t,
-    await onTerminal(state, `${KILN} shell ${sandbox} --detach-keys x,ctrl-y`, [
+    await onTerminal(state, `'${KILN}' shell ${sandbox} --detach-keys x,ctrl-y`, [
       [/x\^Y leaves, and it goes on/, `y=there; ${READY}`],
       [/\nready/, 'x\u0019'],
     ]),
   );
-  const back = await onTerminal(state, `${KILN} attach --detach-keys ctrl-] ${shell}`, [
+  const back = await onTerminal(state, `'${KILN}' attach --detach-keys ctrl-] ${shell}`, [
     [/\^\] leaves/, `${READY}echo $y\r`],
     [/\nthere/, '\u001d'],
   ]);
   t.is(back.status, 0, back.seen);
   t.regex(back.seen, /the job \w+ goes on/);
   const folders = readdirSync(join(state.paths.root, 'detached')).length;
-  const stayed = await onTerminal(state, `${KILN} exec -t ${sandbox} sh`, [[GOES_ON, 'exit 9\r']]);
+  const stayed = await onTerminal(state, `'${KILN}' exec -t ${sandbox} sh`, [
+    [GOES_ON, 'exit 9\r'],
+  ]);
   t.is(stayed.status, 9, stayed.seen);
   t.is(readdirSync(join(state.paths.root, 'detached')).length, folders);
   await state.kiln(['kill', shell]);
@@ -125,7 +127,7 @@ test.serial('a run that is kept is left, goes on as a job, and is come back to',
 
 test.serial('a command ends with a terminal that is closed before it was left', async (t) => {
   const state = t.context;
-  const run = `timeout -s KILL 3 ${KILN} run -t --name gone --keep -r busybox -- sh`;
+  const run = `timeout -s KILL 3 '${KILN}' run -t --name gone --keep -r busybox -- sh`;
   const { seen } = await onTerminal(state, run, []);
   t.regex(seen, GOES_ON);
   const ended = await state.kiln(['exec', 'gone', 'ps']);
@@ -142,7 +144,7 @@ test.serial(
     const file = join(own, 'kiln.yaml');
     const configured = { ...state, env: { ...state.env, XDG_CONFIG_HOME: own } };
     writeFileSync(file, 'defaults:\n  detach-keys: ctrl-a,d\n');
-    const run = `${KILN} run -t -r busybox -- sh`;
+    const run = `'${KILN}' run -t -r busybox -- sh`;
     const id = leftAs(
       t,
       await onTerminal(configured, run, [
@@ -152,7 +154,7 @@ test.serial(
     );
     await state.kiln(['kill', id]);
     writeFileSync(file, "defaults:\n  detach-keys: ''\n");
-    const none = await onTerminal(configured, `${KILN} run -t --keep=1s -r busybox -- sh`, [
+    const none = await onTerminal(configured, `'${KILN}' run -t --keep=1s -r busybox -- sh`, [
       [/[#$] /, `${LEAVE}\r`],
       [/[#$] /, 'exit 5\r'],
     ]);

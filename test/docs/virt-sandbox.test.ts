@@ -31,6 +31,8 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   'kiln service logrotate NAME': 'test/service/servers.test.ts has an image with logrotate',
   'kiln image rm OTHER': 'test/image removes images that nobody needs afterwards',
   'kiln service upgrade NAME': 'test/service/servers.test.ts makes an image anew',
+  'kiln run --network NET,filter=clean-traffic -- id':
+    'test/network/networks.test.ts has a rule set of its own',
   'kiln --host ssh://HOST run -- id': 'test/remote has another machine',
   'kiln image pull docker://NAME': 'test/image has a registry',
   'kiln service create -r debian-apache -P apache2 -C -u apache2.service NAME':

@@ -93,15 +93,11 @@ test.serial(
   },
 );
 
-test.serial('builds, services, exports and machines refuse it with a reason', async (t) => {
+test.serial('builds, services and exports refuse it with a reason', async (t) => {
   const refusals: readonly (readonly [readonly string[], RegExp])[] = [
     [['image', 'export', 'host', '-o', join(state.beside, 'x.tar')], /host is not for exports/],
     [['service', 'create', '-r', 'host', 'x', '--', 'true'], /host is not for services/],
     [['service', 'create', 'x', '--', 'true'], /which image the service has/],
-    [
-      ['run', '--isolation', 'vm', '-r', 'host', '--', 'true'],
-      /image host is not done for machines/,
-    ],
     [
       ['image', 'import', '--name', 'host', join(state.beside, 'x.tar')],
       /host means \/usr, and no other image/,

@@ -5,7 +5,6 @@ import test from 'ava';
 import { execa } from 'execa';
 import { openEngine } from '../../src/engine.ts';
 import { KilnError } from '../../src/errors.ts';
-import { withArchitecture } from '../../src/host/process/architecture.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
 import type { StoredService } from '../../src/service/lifecycle/store.ts';
 import { openServiceSandbox } from '../../src/service/supervisor/service-sandbox.ts';
@@ -210,10 +209,4 @@ test('no system is booted through an emulator', async (t) => {
   const error = await t.throwsAsync(opened, { instanceOf: KilnError });
   t.is(error?.code, 'E_BOOT');
   t.regex(error?.message ?? '', /^web cannot boot: its image is for s390x, which is emulated$/);
-});
-
-test('this machine’s own architecture is not said', (t) => {
-  t.is(withArchitecture('a', undefined), 'a');
-  t.is(withArchitecture('a', 'x86_64'), 'a');
-  t.is(withArchitecture('a', 'aarch64'), 'a@aarch64');
 });

@@ -1,10 +1,11 @@
-/** An image for aarch64, of Debian's packages, under QEMU: `scripts/test --long`. */
+/** An image for aarch64, of Debian's packages, under QEMU: `scripts/test --long`. Without that, its name. */
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
+import { withArchitecture } from '../../src/host/process/architecture.ts';
 import { type BusyboxState, busyboxState, PATIENCE } from '../support/busybox-state.ts';
 import { withEmulator } from '../support/emulator.ts';
 import { long } from '../support/long.ts';
@@ -84,4 +85,10 @@ long('an image for aarch64 is made, runs, and builds a package', async (t) => {
   t.true(existsSync(join(state.beside, 'mocked/small-1-1.aarch64.rpm')));
   const entered = await call('kiln-mock', [...mock, '--chroot', 'uname -m; rpm -E %_arch']);
   t.regex(entered.stdout, /^aarch64\naarch64$/m, entered.all);
+});
+
+test('this machine’s own architecture is not said', (t) => {
+  t.is(withArchitecture('a', undefined), 'a');
+  t.is(withArchitecture('a', 'x86_64'), 'a');
+  t.is(withArchitecture('a', 'aarch64'), 'a@aarch64');
 });
