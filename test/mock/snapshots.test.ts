@@ -129,7 +129,12 @@ test.serial('a build begins with the current snapshot, and leaves it as it was',
   t.true(existsSync(join(out, 'tooled-1-1.noarch.rpm')));
   // --resultdir: the root is cleaned afterwards.
   t.is(await inRoot(t, 'cat /opt/tool'), 'from the snapshot');
-  const chain = await state.mock(['--chain', source]);
+  const chain = await state.mock([
+    '--chain',
+    '--localrepo',
+    join(state.directory, 'chain'),
+    source,
+  ]);
   ends(t, chain, 5, /--chain builds in fresh roots, and demo-x86_64 is at its snapshot tools/);
 });
 
