@@ -45,6 +45,7 @@ function everyOption(mode: Mode): string[] {
     define: 'unused 1',
     target: 'noarch',
     arch: 'x86_64',
+    forcearch: 'x86_64',
     'macro-file': join(state.configs, 'macros'),
     'enable-plugin': 'ccache',
     'disable-plugin': 'ccache',
@@ -72,6 +73,8 @@ function everyOption(mode: Mode): string[] {
         'scrub',
         'spec',
         'sources',
+        // test/mock/hermetic.test.ts has it: it contradicts others.
+        'buildroot-image',
         'disablerepo',
         'offline',
       ].includes(name)

@@ -429,7 +429,7 @@ test.serial('--chain refuses a --localrepo where nothing can be made', async (t)
   const proc = await state.mock(['--chain', '--localrepo', '/proc/kiln-test', file]);
   ends(t, proc, 70, /\/proc\/kiln-test cannot be used/);
   const taken = await state.mock(['--chain', '--localrepo', '/etc/passwd', file]);
-  ends(t, taken, 70, /hint: name a directory that can be written/);
+  ends(t, taken, 70, /hint: name a folder that can be written/);
 });
 
 test.serial(
@@ -571,7 +571,7 @@ test.serial('--chain does not follow links in its local repository', async (t) =
   const elsewhere = join(state.directory, 'elsewhere');
   await mkdir(elsewhere);
   await symlink(elsewhere, join(results, 'good-1-1'));
-  ends(t, await run(good), 70, /result directory .*good-1-1 cannot be used/);
+  ends(t, await run(good), 70, /result folder .*good-1-1 cannot be used/);
   t.deepEqual(await readdir(elsewhere), []);
 });
 

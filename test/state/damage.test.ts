@@ -199,9 +199,9 @@ const GARBLED: ReadonlySet<string> = new Set([
   ...['definition', 'no content'],
 ]);
 
-/** Of detached jobs, snapshots, accounts, of downloads that broke off, and of upgrades that are under way. */
+/** Of detached jobs, snapshots (of roots, too), accounts, of downloads that broke off, and of upgrades that are under way. */
 const ELSEWHERE =
-  /detached|snapshots|account|cache\\?\/partial|cache\\?\/\(bases|previous|store\\?\/damage/;
+  /detached|snapshots|account|cache\\?\/partial|cache\\?\/\(bases|previous|packages-|store\\?\/damage/;
 
 /**
  * Who reads it says so; but `kiln run` and the others have no reason to (`kiln gc --verify` has), or what writes an
