@@ -96,7 +96,7 @@ async function shell(script: string) {
   return { exitCode, all };
 }
 
-test.serial('each command line of the tables runs', async (t) => {
+test.serial('each command line in the tables of docs/virt-sandbox.md runs', async (t) => {
   t.timeout(300_000 * PATIENCE);
   t.true(LINES.length > 35, `${LINES.length} lines`);
   const failed: string[] = [];

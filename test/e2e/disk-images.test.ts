@@ -70,7 +70,7 @@ for (const type of Object.keys(MAKERS)) {
   });
 }
 
-test.serial('a kept sandbox has its files as long as it is there', async (t) => {
+test.serial('a kept sandbox keeps the files of --mount type=image until it ends', async (t) => {
   const { kiln } = t.context;
   await kiln([
     'run',

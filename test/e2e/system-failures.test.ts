@@ -192,7 +192,7 @@ test.serial(
   },
 );
 
-test.serial('folders that are removed below a daemon are made anew', async (t) => {
+test.serial('kilnd makes its run-time folders anew when somebody has removed them', async (t) => {
   const run = ['run', '-r', 'busybox', '--', 'echo', 'here'];
   for (const names of [['libvirt'], ['sandboxes'], ['libvirt', 'sandboxes']]) {
     for (const name of names) {

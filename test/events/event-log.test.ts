@@ -24,7 +24,7 @@ function place(t: { teardown(act: () => void): void }): string {
   return root;
 }
 
-test('of each uid two event files are kept, and others’ totals stay right', (t) => {
+test('kilnd keeps two event files for each uid, and a full one changes nobody else’s totals', (t) => {
   const root = place(t);
   const options = { bytes: 10_000, journal: NOWHERE };
   writeEvent({ root }, event(1, { uid: 7, user: 'quiet' }), options);

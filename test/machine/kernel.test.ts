@@ -42,7 +42,7 @@ test('a kernel has the modules of its version', async (t) => {
   });
 });
 
-test('what is no kernel, and one without modules, are refused', async (t) => {
+test('--kernel refuses a file that is no kernel, and a kernel without modules', async (t) => {
   const file = join(state.beside, 'none');
   await writeFile(file, header('9.9.9-none'));
   await symlink(file, join(state.beside, 'link'));

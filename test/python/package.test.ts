@@ -61,7 +61,7 @@ test('the examples of docs/python.md run', async (t) => {
   t.is(exitCode, 0, all);
 });
 
-test('the example with ten variants shows what each has changed', async (t) => {
+test('the Python example variants.py runs ten commands and shows the changes of each', async (t) => {
   const { exitCode, stdout, all } = await python(join(source, 'examples/variants.py'), 'busybox');
   t.is(exitCode, 0, all);
   const lines = Array.from({ length: 10 }, (_, number) => `${number}: added w/variant`);

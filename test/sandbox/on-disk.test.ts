@@ -72,7 +72,7 @@ test.serial('where a process runs, what lies on the disk is copied', async (t) =
   await ok(t, 'kill', id);
 });
 
-test.serial('on the disk, too, a command is ended at its limit', async (t) => {
+test.serial('with --on-disk a command that writes more than --disk allows is ended', async (t) => {
   const fill =
     'i=0; while :; do dd if=/dev/zero of=/root/f$i bs=1M count=16 2>/dev/null; i=$((i+1)); done';
   const words = ['run', '-r', IMAGE, '--on-disk', '--disk', '64M', '--user', 'root', '--'];
