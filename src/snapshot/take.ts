@@ -100,7 +100,7 @@ async function freezeLayer(
   const folder = await publish(paths, owner, made, record);
   await using _lease = await holdSnapshot(folder);
   await sandbox.freeze(id, snapshotFiles.tree(folder), stack);
-  return { id, state: 'kept', folder, record, leftOut: 0 };
+  return { id, folder, record, leftOut: 0 };
 }
 
 async function copyUpper(
@@ -127,7 +127,7 @@ async function copyUpper(
   });
   const record = { ...empty, ...counted };
   const folder = await publish(paths, owner, made, record);
-  return { id, state: 'kept', folder, record, leftOut };
+  return { id, folder, record, leftOut };
 }
 
 function recordOf(

@@ -27,12 +27,17 @@ interface Kind<Record, State> {
   readonly stateOf: (record: Record, isHeld: boolean) => State;
 }
 
-export interface Listed<Record, State> {
+export interface Recorded<Record> {
   readonly id: string;
-  readonly state: State;
   readonly folder: string;
   readonly record: Record;
 }
+
+export interface Listed<Record, State> extends Recorded<Record> {
+  readonly state: State;
+}
+
+type Viewer = { readonly uid: number } | undefined;
 
 /** Whether somebody holds the lock, not only to look as this does. One that was never made is held by nobody. */
 export async function isHeld(lock: string): Promise<boolean> {
@@ -59,19 +64,34 @@ export function longLived<Record extends Owned, State>(kind: Kind<Record, State>
   };
   /** Only root can read it: it contains arguments and variables of commands. */
   const write = (folder: string, value: Record) => writeRecord(join(folder, record), value);
-  /** Those of the owner, oldest first; root sees all. Reads files only. */
-  const list = async (all: string, owner: { readonly uid: number } | undefined) => {
-    const found: Listed<Record, State>[] = [];
-    for (const id of await readdir(all).catch(() => [])) {
-      const folder = join(all, id);
-      const before = read(folder);
-      if (before === undefined || (owner !== undefined && before.owner !== owner.uid)) continue;
-      const held = await isHeld(join(folder, lock)).catch(() => true);
-      // Whoever let go of it may have written the record since it was read, or removed all.
-      const now = held ? before : read(folder);
-      if (now !== undefined) found.push({ id, state: stateOf(now, held), folder, record: now });
-    }
-    return found.sort((a, b) => a.record.created - b.record.created);
+  /** Undefined for what is not there, or another's; root sees all. */
+  const seen = (folder: string, owner: Viewer): Recorded<Record> | undefined => {
+    const found = read(folder);
+    if (found === undefined || (owner !== undefined && found.owner !== owner.uid)) return undefined;
+    return { id: basename(folder), folder, record: found };
+  };
+  /** As {@link seen}, with its state. */
+  const look = async (
+    folder: string,
+    owner: Viewer,
+  ): Promise<Listed<Record, State> | undefined> => {
+    const before = seen(folder, owner);
+    if (before === undefined) return undefined;
+    const held = await isHeld(join(folder, lock)).catch(() => true);
+    // Whoever let go of it may have written the record since it was read, or removed all.
+    const now = held ? before : seen(folder, owner);
+    return now && { ...now, state: stateOf(now.record, held) };
+  };
+  const foldersIn = async (all: string) =>
+    (await readdir(all).catch(() => [])).map((id) => join(all, id));
+  /** Those of the owner, oldest first, whatever their state. Reads files only. */
+  const records = async (all: string, owner: Viewer) =>
+    oldestFirst((await foldersIn(all)).map((folder) => seen(folder, owner)));
+  /** Those of the owner, oldest first. Reads files only. */
+  const list = async (all: string, owner: Viewer) => {
+    const found: (Listed<Record, State> | undefined)[] = [];
+    for (const folder of await foldersIn(all)) found.push(await look(folder, owner));
+    return oldestFirst(found);
   };
   /** Removes those that nobody holds, unless they stay. Returns their ids. */
   const sweep = async (
@@ -93,7 +113,12 @@ export function longLived<Record extends Owned, State>(kind: Kind<Record, State>
     const ids = await readdir(all).catch(() => []);
     return (await allEnds(ids.map(sweepOne))).flat();
   };
-  return { find, read, write, list, sweep };
+  return { find, read, write, look, records, list, sweep };
+}
+
+function oldestFirst<One extends Recorded<Owned>>(found: readonly (One | undefined)[]): One[] {
+  const there = found.filter((one) => one !== undefined);
+  return there.sort((a, b) => a.record.created - b.record.created);
 }
 
 /** The one whose id begins with a word. @throws KilnError E_NO_SANDBOX, E_NO_JOB */

@@ -10,7 +10,7 @@ import { acquireLock, type HeldLock, lockUnlessHeld, unlessGone } from '../../ho
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { bytesFor } from '../../host/state/disk-watch.ts';
-import { type Listed, longLived } from '../../host/state/long-lived.ts';
+import { longLived, type Recorded } from '../../host/state/long-lived.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { readSandboxRecord } from '../../sandbox/domain/sandbox-record.ts';
 import { isDurable, type Moment } from './durability.ts';
@@ -43,9 +43,7 @@ export interface SnapshotRecord {
   };
 }
 
-type SnapshotState = 'kept';
-
-export type Snapshot = Listed<SnapshotRecord, SnapshotState>;
+export type Snapshot = Recorded<SnapshotRecord>;
 
 /** The digest of a layer that nobody has looked at yet. */
 export const UNSETTLED = '';
@@ -56,14 +54,14 @@ export const snapshotFiles = {
   lease: (folder: string) => join(folder, 'lease'),
 };
 
-const folders = longLived<SnapshotRecord, SnapshotState>({
+const folders = longLived<SnapshotRecord, undefined>({
   ...{ record: 'snapshot.json', lock: 'lease' },
   fields: {
     ...({ id: 'string', created: 'number', made: 'object', sandbox: 'string' } as const),
     ...({ image: 'string', layers: 'array', digest: 'string', command: 'object' } as const),
   },
   damaged: (id) => `the snapshot ${id} cannot be used, and \`kiln gc\` removes it`,
-  stateOf: () => 'kept',
+  stateOf: () => undefined,
 });
 
 const { read: readSnapshot } = folders;
@@ -73,7 +71,7 @@ type Viewer = { readonly uid: number } | undefined;
 
 /** Those of the owner that can be used, oldest first; root sees all. */
 export async function listSnapshots(paths: StatePaths, owner: Viewer): Promise<Snapshot[]> {
-  const all = await folders.list(paths.snapshots, owner);
+  const all = await folders.records(paths.snapshots, owner);
   return all.filter(({ record }) => isWhole(paths, record) && !isOver(paths, record));
 }
 
@@ -174,7 +172,7 @@ async function standing(paths: StatePaths): Promise<Map<string, string>> {
     // One that a rollback was cut off of may stand on the snapshot already.
     for (const layer of [...layers, rollback ?? '']) holders.set(layer, `sandbox ${id}`);
   }
-  for (const { id, record } of await folders.list(paths.snapshots, undefined)) {
+  for (const { id, record } of await folders.records(paths.snapshots, undefined)) {
     for (const layer of record.layers) holders.set(layer, `snapshot ${id}`);
   }
   return holders;
@@ -191,7 +189,7 @@ export async function sweepSnapshots(
 ): Promise<string[]> {
   const removed: string[] = [];
   // A snapshot may stand on another that is over, too: the newest goes first.
-  const all = (await folders.list(paths.snapshots, owner)).reverse();
+  const all = (await folders.records(paths.snapshots, owner)).reverse();
   const broken = owner === undefined ? await unreadable(paths) : [];
   for (const { id, record } of all) {
     if (isWhole(paths, record) && !isOver(paths, record) && !goes(record)) continue;
@@ -218,13 +216,13 @@ async function removeIdle(paths: StatePaths, id: string): Promise<boolean> {
 
 /** Also of those that are over, which take the disk until they are swept. */
 export async function snapshotUsage(paths: StatePaths, owner: Viewer): Promise<Amount> {
-  const all = await folders.list(paths.snapshots, owner);
+  const all = await folders.records(paths.snapshots, owner);
   const bytes = all.reduce((sum, { record }) => sum + snapshotBytes(record), 0);
   return { count: all.length, bytes };
 }
 
 export async function snapshotOwners(paths: StatePaths): Promise<(number | undefined)[]> {
-  return (await folders.list(paths.snapshots, undefined)).map(({ record }) => record.owner);
+  return (await folders.records(paths.snapshots, undefined)).map(({ record }) => record.owner);
 }
 
 /** Files without content take a disk, too. */

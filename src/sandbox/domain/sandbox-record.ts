@@ -218,10 +218,23 @@ function stateOf(record: SandboxRecord, isHeld: boolean): SandboxState {
 }
 
 export async function findSandbox(
-  { paths, owner }: { readonly paths: StatePaths; readonly owner: Viewer | undefined },
+  place: { readonly paths: StatePaths; readonly owner: Viewer | undefined },
   id: string,
 ): Promise<ListedSandbox> {
-  return sandboxCalled(await listSandboxes(paths, { owner }), id, owner);
+  const { paths, owner } = place;
+  return (
+    (await sandboxWithId(place, id)) ??
+    sandboxCalled(await listSandboxes(paths, { owner }), id, owner)
+  );
+}
+
+/** Undefined for what is no whole id: no name is one. The others, which may be many, are not looked at. */
+export async function sandboxWithId(
+  { paths, owner }: { readonly paths: StatePaths; readonly owner: Viewer | undefined },
+  id: string,
+): Promise<ListedSandbox | undefined> {
+  if (!/^[0-9a-f]+$/.test(id)) return undefined;
+  return await sandboxFolders.look(join(paths.sandboxes, id), owner);
 }
 
 /** Root sees everybody's sandboxes, but a name means the caller's own: a user could take any. */
