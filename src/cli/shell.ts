@@ -16,6 +16,7 @@ import {
   findSandbox,
   type ListedSandbox,
   listSandboxes,
+  sandboxWithId,
 } from '../sandbox/domain/sandbox-record.ts';
 import { closedError, connectHolder } from '../sandbox/door/holder.ts';
 import type { KeptCommand } from '../sandbox/door/plan.ts';
@@ -73,6 +74,19 @@ export function command(caller: Caller): KilnCommand {
 }
 
 export function execCommand(caller: Caller): KilnCommand {
+  return execCommandFor(caller, (id, argv, options, it) => enter(id, argv, options, it, caller));
+}
+
+/** The command that is `act`'s to do. */
+export function execCommandFor(
+  caller: Caller,
+  act: (
+    id: string,
+    argv: readonly string[],
+    options: ExecOptions,
+    it: KilnCommand,
+  ) => Promise<void>,
+): KilnCommand {
   const it = new KilnCommand('exec')
     .description(
       'Run a further command in a sandbox that runs or was kept; exit with the status of that command.',
@@ -98,7 +112,7 @@ Examples:
       // Options end at the id, so a `--` behind it is passed through.
       const words = argv[0] === '--' ? argv.slice(1) : argv;
       if (words.length === 0) it.error('kiln: a command is missing');
-      await enter(id, words, options, it, caller);
+      await act(id, words, options, it);
     });
 }
 
@@ -108,7 +122,7 @@ const CLOSED_MAX = 2000;
 const KEPT_CLOSED_MAX = 30_000;
 const PAUSE = 50;
 
-async function enter(
+export async function enter(
   word: string,
   argv: readonly string[],
   options: ExecOptions,
@@ -164,6 +178,8 @@ async function enter(
 }
 
 export async function sandboxOf(engine: Engine, word: string): Promise<ListedSandbox> {
+  const meant = await sandboxWithId(engine, word);
+  if (meant !== undefined) return meant;
   const jobs = await listJobs(engine.paths, engine.owner);
   const running = jobs.filter(({ state }) => state === 'running');
   const job = running.findLast((each) => isMeant(each, word, engine.owner, 4));

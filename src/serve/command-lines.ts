@@ -16,6 +16,7 @@ import {
   tellingDamage,
 } from '../cli/output/errors.ts';
 import { commandFor, runGiven } from '../cli/run.ts';
+import { enter, execCommandFor, sandboxOf } from '../cli/shell.ts';
 import { admit } from '../cli/users/user-guard.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
 import type { ParkedSandboxes } from '../daemon/parked.ts';
@@ -28,7 +29,7 @@ import { openExistingImage } from '../image/open.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import type { Results } from '../jobs/run/collect.ts';
 import { callerIds } from '../jobs/run/request.ts';
-import type { RunOptions } from '../options/sandbox.ts';
+import type { ExecOptions, RunOptions } from '../options/sandbox.ts';
 import { awaitedLater } from '../promise.ts';
 import { requireSameAccount } from '../users/account.ts';
 import type { CallerPaths } from '../users/caller-paths.ts';
@@ -36,7 +37,7 @@ import type { CallerUser } from '../users/configuration.ts';
 import { HeldPaths } from '../users/held-paths.ts';
 import { JobFolder, jobsFolder } from '../users/job-folder.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
-import { environmentOfWorker, isShortLine, isShortRun } from './short.ts';
+import { environmentOfWorker, isShortExec, isShortLine, isShortRun } from './short.ts';
 import { beginJob, engineFor, furtherRoom, type Shares, userOf } from './users.ts';
 
 interface Shared {
@@ -169,7 +170,8 @@ async function serveHere(
   await using paths = pathsHere(line, user, engine.paths, say);
   const caller: ClientCaller = new ClientCaller(line, serving, { user, paths });
   const isDone = await withWaits({ say, patience: caller.env.KILN_PATIENCE }, async () => {
-    if (line.words[0] === 'run') return await runIfShort(caller, line, shared);
+    if (['run', 'exec'].includes(line.words[0] ?? ''))
+      return await serveIfShort(caller, line, shared);
     line.keep();
     // Its caller knows that they have ended.
     if (line.words[0] === 'ps') await shared.removed();
@@ -196,22 +198,28 @@ function pathsHere(
   });
 }
 
-async function runIfShort(
+/** Of commands whose options tell whether they are short: false if a worker must do it. */
+async function serveIfShort(
   caller: ClientCaller,
   line: CommandLine,
   shared: Shared,
 ): Promise<boolean> {
-  const [, ...words] = line.words;
-  using _damage = tellingDamage(words, (text) => caller.stderr.say(text));
+  const [name, ...words] = line.words;
+  const isRun = name === 'run';
+  using _damage = tellingDamage(isRun ? words : [], (text) => caller.stderr.say(text));
   let isShort = true;
   try {
-    const command = commandFor(caller, async (given, options, it) => {
-      isShort =
-        isShortRun(options, caller.user) &&
-        (await runIfImageIsThere(given, it, caller, line, shared));
-    });
+    const command = isRun
+      ? commandFor(caller, async (given, options, it) => {
+          isShort =
+            isShortRun(options, caller.user) &&
+            (await runIfImageIsThere(given, it, caller, line, shared));
+        })
+      : execCommandFor(caller, async (id, argv, options, it) => {
+          isShort = await enterIfKept({ id, argv, options }, it, caller, line, shared);
+        });
     prepare(command, caller);
-    fillDefaults(command, caller);
+    if (isRun) fillDefaults(command, caller);
     new KilnCommand('kiln').enablePositionalOptions().addCommand(command);
     await command.parseAsync(words, { from: 'user' });
   } catch (error) {
@@ -225,7 +233,26 @@ async function runIfShort(
   return true;
 }
 
-/** False where the image must be made first: what options name is opened by the worker then. */
+/** A further command. False where it is no kept sandbox, or one that a worker must enter. */
+async function enterIfKept(
+  { id, argv, options }: { id: string; argv: readonly string[]; options: ExecOptions },
+  it: KilnCommand,
+  caller: ClientCaller,
+  line: CommandLine,
+  { started }: Shared,
+): Promise<boolean> {
+  const found = await sandboxOf(caller.openEngine(), id).catch(() => undefined);
+  if (found === undefined || !isShortExec(options, found)) return false;
+  line.keep();
+  // No sandbox is started for it.
+  started();
+  currentAction()?.named('exec', it.args);
+  await admit(it, caller, { words: 'exec', args: it.args }, argv);
+  await enter(id, argv, options, it, caller);
+  return true;
+}
+
+/** False where the image must be made first: what options name is opened by the worker then. A snapshot’s is there. */
 async function runIfImageIsThere(
   given: readonly string[],
   it: KilnCommand,
@@ -233,15 +260,18 @@ async function runIfImageIsThere(
   line: CommandLine,
   { results: resultsFor, removeLater, started }: Shared,
 ): Promise<boolean> {
-  const { image } = it.opts<RunOptions>();
+  const { image, fromSnapshot } = it.opts<RunOptions>();
   const engine = caller.openEngine();
-  const looking = awaitedLater(openExistingImage(engine, image, engine.cwd()));
+  const looking =
+    fromSnapshot === undefined
+      ? awaitedLater(openExistingImage(engine, image, engine.cwd()))
+      : undefined;
   // An error is told where the image is needed.
-  const isThere = await looking.then(
+  const isThere = await looking?.then(
     (found) => found !== undefined,
     () => true,
   );
-  if (!isThere) return false;
+  if (isThere === false) return false;
   line.keep();
   currentAction()?.named('run', []);
   using results = resultsFor(line.start.umask);
@@ -261,7 +291,7 @@ async function runIfImageIsThere(
     });
   } finally {
     // The run may have failed before it took the image.
-    await (await looking.catch(() => undefined))?.[Symbol.asyncDispose]();
+    await (await looking?.catch(() => undefined))?.[Symbol.asyncDispose]();
   }
   return true;
 }

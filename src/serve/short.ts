@@ -1,14 +1,16 @@
 /**
  * Which process does a job: what is short the daemon's own thread, which has many callers, and a worker all else. It is
- * decided by this module, before a command is begun: by the command or method, and for a run by its options. A run whose
- * image is not there is given back by `runIfImageIsThere()`.
+ * decided by this module, before a command is begun: by the command or method, for a run by its options, and for a
+ * further command by its sandbox, too. A run whose image is not there is given back by `runIfImageIsThere()`.
  */
 import { homedir } from 'node:os';
 import { namesFiles } from '../cli/users/user-guard.ts';
 import type { Call } from '../daemon/call.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
 import { isProfileFile } from '../options/places.ts';
+import type { ExecOptions } from '../options/sandbox.ts';
 import { RUN, type RunOptions } from '../options/sandbox.ts';
+import type { ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import type { Name } from './calls/context.ts';
 
@@ -29,6 +31,7 @@ const USUAL_HOME = homedir();
 /** Short commands, each with the variables that make it need a worker. */
 const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   run: ['KILN_URI', 'KILN_TRACE', 'KILN_FIXTURES'],
+  exec: ['KILN_URI', 'KILN_TRACE'],
   ps: ['KILN_URI', 'KILN_TRACE'],
   kill: ['KILN_URI', 'KILN_TRACE'],
   wait: ['KILN_TRACE'],
@@ -110,4 +113,16 @@ export function isShortRun(options: Partial<RunOptions>, user: CallerUser | unde
   if (copyIn.length > 0 || egress.length > 0 || isProfileFile(seccomp)) return false;
   // The daemon's own process takes no descriptor of a user's.
   return user === undefined || !namesFiles(RUN, options);
+}
+
+/** Of a further command: what passes through the process that enters the sandbox would take the daemon's own time. */
+export function isShortExec(
+  { tty = false, copyIn, publish = [] }: ExecOptions,
+  { state, record }: ListedSandbox,
+): boolean {
+  const { machine, session } = record;
+  if (state !== 'kept' || machine !== undefined) return false;
+  // A worker's terminal alone can be left.
+  if (tty || copyIn.length > 0 || publish.length > 0) return false;
+  return session?.egress === undefined && session?.publish === undefined;
 }

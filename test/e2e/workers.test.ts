@@ -151,6 +151,46 @@ test.serial('short commands are traced as well', async (t) => {
   }
 });
 
+test.serial('kilnd itself runs from a snapshot, and enters kept sandboxes', async (t) => {
+  const keep = [
+    'run',
+    '-r',
+    IMAGE,
+    '--keep',
+    '--user',
+    'root',
+    '--',
+    'sh',
+    '-c',
+    'echo 1 >/root/a',
+  ];
+  const { stderr } = await kiln(keep);
+  const id = /kept as (\w+)/.exec(stderr)?.[1] ?? '';
+  await kiln(['snapshot', id, 'short']);
+  t.true(await until(() => workers().length > 0));
+  const stopped = workers();
+  // Who is stopped serves nobody.
+  for (const pid of stopped) process.kill(pid, 'SIGSTOP');
+  try {
+    const ran = await kiln(['run', '--from', 'short', '--', 'cat', '/root/a']);
+    t.is(ran.stdout, '1\n');
+    const entered = await kiln(['exec', id, '--', 'sh', '-c', 'cat /root/a; echo err >&2']);
+    t.deepEqual([entered.stdout, entered.stderr], ['1\n', 'err\n']);
+    const failed = await t.throwsAsync(kiln(['exec', id, 'sh', '-c', 'exit 7']));
+    t.like(failed, { code: 7 });
+    const mistaken = await t.throwsAsync(kiln(['exec', id, '--', 'no-such-program']));
+    t.regex(mistaken?.message ?? '', /E_COMMAND_NOT_FOUND/);
+    t.deepEqual(workers(), stopped);
+  } finally {
+    for (const pid of stopped) process.kill(pid, 'SIGCONT');
+  }
+  // Those that come while another is in the sandbox enter by it.
+  const all = Array.from({ length: 4 }, () => kiln(['exec', id, '--', 'cat', '/root/a']));
+  for (const each of await Promise.all(all)) t.is(each.stdout, '1\n');
+  await kiln(['kill', id]);
+  await kiln(['snapshot', 'rm', 'short']);
+});
+
 test.serial('a worker keeps no descriptor open after its work', async (t) => {
   const results = ['--artifact', '/etc/passwd', '--resultdir', join(state.beside, 'open')];
   const work = async () => {
