@@ -8,12 +8,14 @@ import { flag } from '../options/kind.ts';
 import { count } from '../options/numbers.ts';
 import { row, type ValuesOf } from '../options/row.ts';
 import { keep, SANDBOX_LIMITS } from '../options/sandbox.ts';
+import { allEnds } from '../promise.ts';
 import { commandsOf } from '../sandbox/domain/ending.ts';
 import type { ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
 import { limitsOf } from '../sandbox/policy/limits.ts';
 import { type ForkOptions, forkSnapshot } from '../snapshot/fork.ts';
 import { rollBack } from '../snapshot/restore.ts';
-import { type Caller, listenForInterruption } from './caller/caller.ts';
+import { forbiddenError } from '../users/configuration.ts';
+import { type Caller, listenForInterruption, type OptionCaller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { printJson } from './output/print.ts';
 import { sandboxOf } from './shell.ts';
@@ -24,8 +26,8 @@ const EITHER = 'a snapshot, by its name or id, or the id of a kept sandbox';
 /** Sandboxes of one call. */
 const MOST_FORKS = 100;
 
-/** How many start at a time. */
-const AT_ONCE = 4;
+/** How many are made at a time: libvirt starts four, and others get their files meanwhile. */
+const AT_ONCE = 6;
 
 const KEPT_MS = 3_600_000;
 
@@ -47,7 +49,10 @@ export function forkCommand(caller: Caller): KilnCommand {
     )
     .argument('<snapshot>', EITHER)
     .rows(FORK)
-    .examples('kiln fork built -n 10', 'kiln exec "$(kiln fork 3fa9)" -- make check')
+    .examples(
+      'kiln fork built -n 10 | xargs -P 10 -I {} kiln exec {} -- make check',
+      'kiln exec "$(kiln fork 3fa9)" -- make check',
+    )
     .action(async (word: string, options: ValuesOf<typeof FORK>) => {
       using interruption = listenForInterruption(caller);
       await using engine = caller.openEngine();
@@ -56,17 +61,21 @@ export function forkCommand(caller: Caller): KilnCommand {
       const snapshot = await snapshotMeant(engine, word, signal);
       const say = (id: string) => void (json || caller.stdout.say(`${id}\n`));
       const how = { keep: kept, limits: limitsOf(options), caller: caller.ids, signal };
-      const sandboxes = await forks(engine, snapshot, number, how, say);
+      const sandboxes = await forks(engine, snapshot, number, how, caller, say);
       if (json) printJson(caller.stdout, { snapshot: snapshot.id, sandboxes });
     });
 }
 
-/** @throws KilnError E_ARGUMENT, and what {@link forkSnapshot} throws; those that are there by then stay */
+/**
+ * @param by who has room for one, and may have it for more
+ * @throws KilnError E_ARGUMENT, E_FORBIDDEN, and what {@link forkSnapshot} throws; those that are there by then stay
+ */
 export async function forks(
   engine: OwnEngine,
   snapshot: Snapshot,
   number: number,
   options: ForkOptions,
+  by: Pick<OptionCaller, 'user' | 'takeRoom'>,
   made: (id: string) => void = () => undefined,
 ): Promise<string[]> {
   if (number > MOST_FORKS || number < 1) {
@@ -74,17 +83,58 @@ export async function forks(
       hint: 'call it again for more',
     });
   }
+  const rooms = await furtherRooms(number, by);
   const ids: string[] = [];
-  for (let left = number; left > 0; left -= AT_ONCE) {
-    const some = Array.from({ length: Math.min(left, AT_ONCE) }, async () => {
-      const id = await forkSnapshot(engine, snapshot, options);
-      ids.push(id);
-      made(id);
-    });
-    const ended = await Promise.allSettled(some);
-    for (const each of ended) if (each.status === 'rejected') throw each.reason;
+  let left = number;
+  const makeSome = async () => {
+    try {
+      while (left-- > 0) {
+        const id = await forkSnapshot(engine, snapshot, options);
+        // A kept sandbox counts by itself.
+        rooms.pop()?.[Symbol.dispose]();
+        ids.push(id);
+        made(id);
+      }
+    } catch (error) {
+      left = 0;
+      throw error;
+    }
+  };
+  try {
+    await allEnds(Array.from({ length: Math.min(number, AT_ONCE) }, makeSome));
+    return ids;
+  } finally {
+    for (const room of rooms) room[Symbol.dispose]();
   }
-  return ids;
+}
+
+/** Room for all but one, which the caller has: the whole, or nothing is made. @throws KilnError E_FORBIDDEN */
+async function furtherRooms(
+  number: number,
+  { user, takeRoom }: Pick<OptionCaller, 'user' | 'takeRoom'>,
+): Promise<Disposable[]> {
+  const rooms: Disposable[] = [];
+  while (user !== undefined && rooms.length < number - 1) {
+    const room = await takeRoom?.();
+    if (room !== undefined) {
+      rooms.push(room);
+      continue;
+    }
+    for (const taken of rooms) taken[Symbol.dispose]();
+    throw forbiddenError(
+      `a call for ${number} forks`,
+      takeRoom === undefined
+        ? 'a call on the socket makes one for a user'
+        : `you have room for ${rooms.length + 1}`,
+      {
+        hint:
+          takeRoom === undefined
+            ? 'make the call through `kiln varlink`, or once for each'
+            : '`kiln ps` lists what counts, `kiln kill ID` ends one; root sets users.limits.sandboxes',
+      },
+    );
+  }
+  return rooms;
 }
 
 /** Of a sandbox, one is made. @throws KilnError E_NO_SNAPSHOT, and what {@link snapshotOf} throws */

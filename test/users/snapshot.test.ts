@@ -41,6 +41,11 @@ test('a user keeps, forks and rolls back own sandboxes, and no other user’s', 
   t.is(await ok('run', '--from', 'mine', '--', 'cat', '/home/build/a'), 'one');
   const fork = await ok('fork', 'mine');
   t.is(await ok('exec', fork, '--', 'cat', '/home/build/a'), 'one');
+  // All forks of a call have room, or none is made.
+  const tooMany = await kiln(USER, 'fork', 'mine', '-n', '2');
+  t.is(tooMany.code, 125);
+  t.regex(tooMany.said, /2 forks .*: you have room for 1 \[E_FORBIDDEN\]/);
+  t.is(JSON.parse(await ok('ps', '--json')).length, 2);
   // Looking into sandboxes takes no room for another one.
   const last = await ok('fork', 'mine');
   await ok('exec', id, '--', 'sh', '-c', 'echo two > /home/build/a');
@@ -49,8 +54,11 @@ test('a user keeps, forks and rolls back own sandboxes, and no other user’s', 
   t.is(await ok('exec', id, '--', 'cat', '/home/build/a'), 'one');
   t.is(await ok('diff', 'mine'), 'A home/build/a');
   t.is(await ok('diff', id, 'mine'), '');
-  await ok('kill', last);
+  await ok('kill', last, fork);
   await ok('gc');
+  const both = (await ok('fork', 'mine', '-n', '2')).split('\n');
+  t.is(both.length, 2);
+  await ok('kill', ...both);
 
   for (const words of [
     ['snapshot', id],
@@ -73,7 +81,7 @@ test('a user keeps, forks and rolls back own sandboxes, and no other user’s', 
   t.regex(String(shown.stdout), /^snapshots +1 /m);
   const image = await ok('image', 'commit', 'mine', '--name', 'own');
   t.is(await ok('run', '-r', image, '--', 'cat', '/home/build/a'), 'one');
-  await ok('kill', fork, id);
+  await ok('kill', id);
   const removed = await state.kiln(['user', 'remove', `${USER.uid}`]);
   t.regex(String(removed.stdout), /1 snapshots/, String(removed.stderr));
   t.is((await state.kiln(['snapshot', 'ls', '--json'])).stdout, '[]');

@@ -53,7 +53,8 @@ export const answerFork: Answer<'Fork'> = async ({ from, number = 1, keep = KEPT
   await using engine = context.openEngine();
   const snapshot = await snapshotMeant(engine, from, call.signal);
   const options = { keep, limits: {}, caller: caller.ids, signal: call.signal };
-  return { snapshot: snapshot.id, sandboxes: await forks(engine, snapshot, number, options) };
+  const sandboxes = await forks(engine, snapshot, number, options, caller);
+  return { snapshot: snapshot.id, sandboxes };
 };
 
 export const answerRollback: Answer<'Rollback'> = async (parameters, context) => {
