@@ -34,11 +34,12 @@ import { check } from './users/user-guard.ts';
 const ENVIRONMENT: Readonly<Record<string, string>> = {
   image: 'KILN_IMAGE',
   parked: 'KILN_PARKED',
+  'parked-vms': 'KILN_PARKED_VMS',
 };
 
 /** Asked for when it is shown: a machine without /proc is told so, and not while this module is loaded. */
 function builtIn(): Readonly<Record<string, unknown>> {
-  return { disk: '8G', network: 'private', parked: usuallyParked() };
+  return { disk: '8G', network: 'private', parked: usuallyParked(), 'parked-vms': 0 };
 }
 
 /** The caller's own file comes first. @throws RecipeError for one with mistakes */

@@ -1,6 +1,8 @@
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Engine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
+import { attempt } from '../host/calls/libc.ts';
 import { sizeText } from '../host/calls/system-error.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
 import type { StatePaths } from '../host/state/paths.ts';
@@ -20,7 +22,7 @@ import { type Columns, type ListOptions, listing, printRows } from './output/tab
 const EXAMPLES = `
 UNUSED is the size of images that are not in use, of packages without an image, and of all downloads and build caches. Files
 that images share with packages count for the packages. Users see what is theirs, and what they may keep;
-services, with their data, are root's.
+machines are kernels that they boot; services, with their data, are root's.
 
 Examples:
   kiln df
@@ -34,6 +36,7 @@ interface Usage {
     | 'caches'
     | 'roots'
     | 'snapshots'
+    | 'machines'
     | 'services';
   readonly count: number;
   readonly bytes: number;
@@ -50,7 +53,7 @@ const COLUMNS: Columns<Usage> = [
 export function dfCommand(caller: Caller): KilnCommand {
   return new KilnCommand('df')
     .description(
-      'Show the size of images, packages, downloads, build caches, snapshots and services on the disk.',
+      'Show the size of images, packages, downloads, build caches, snapshots, kernels of machines and services on the disk.',
     )
     .rows(listing('{{.Type}} {{.Size}}'))
     .addHelpText('after', EXAMPLES)
@@ -72,6 +75,7 @@ export function dfCommand(caller: Caller): KilnCommand {
         { type: 'downloads', count: files, bytes, unusedBytes: bytes },
         { type: 'caches', ...caches, unusedBytes: caches.bytes },
         { type: 'snapshots', ...(await snapshotUsage(engine.paths, undefined)), unusedBytes: 0 },
+        { type: 'machines', ...machinesUsage(engine.paths), unusedBytes: 0 },
         { type: 'services', ...(await servicesUsage(engine.paths, caller)), unusedBytes: 0 },
       ];
       printRows(caller.stdout, COLUMNS, rows, options);
@@ -95,6 +99,13 @@ async function servicesUsage(paths: StatePaths, { stderr }: Caller) {
     }
   }
   return { count: names.length, bytes };
+}
+
+/** Kernels that machines boot, each with what it starts first. */
+function machinesUsage({ machines }: StatePaths) {
+  const names = attempt(() => readdirSync(machines)) ?? [];
+  const sizes = names.map((name) => treeUsage(join(machines, name), SERVICE_MAX).bytes);
+  return { count: names.length, bytes: sizes.reduce((sum, size) => sum + size, 0) };
 }
 
 async function showOwn(

@@ -84,10 +84,16 @@ function oldestAge(jobs: readonly ListedJob[]): number {
   return created.length === 0 ? 0 : (Date.now() - Math.min(...created)) / 1000;
 }
 
+function claimsOf({ taken = 0, missed = 0 }: Readonly<Record<string, number>>): Sample[] {
+  return [
+    [{ result: 'taken' }, taken],
+    [{ result: 'missed' }, missed],
+  ];
+}
+
 /** What kilnd knows: nothing waits where none runs. */
 function queueMetrics(paths: StatePaths, isUp: boolean): string[] {
   const waiting = isUp ? Object.entries(readCounters(paths, 'waiting')) : [];
-  const { taken = 0, missed = 0 } = readCounters(paths, 'claims');
   const pid = daemonPid(embeddedFiles(paths));
   const isAlive = pid !== undefined && !isDead(pid) && !isStopped(pid);
   return [
@@ -95,10 +101,18 @@ function queueMetrics(paths: StatePaths, isUp: boolean): string[] {
       ...waiting.map(([uid, count]): Sample => [{ uid }, count]),
       ...(waiting.length === 0 ? [[{ uid: 'none' }, 0] as const] : []),
     ]),
-    metric('parked_claims_total', 'counter', 'Commands that could have a parked sandbox', [
-      [{ result: 'taken' }, taken],
-      [{ result: 'missed' }, missed],
-    ]),
+    metric(
+      'parked_claims_total',
+      'counter',
+      'Commands that could have a parked sandbox',
+      claimsOf(readCounters(paths, 'claims')),
+    ),
+    metric(
+      'parked_machine_claims_total',
+      'counter',
+      'Commands that could have a parked machine',
+      claimsOf(readCounters(paths, 'machine-claims')),
+    ),
     metric('libvirtd_up', 'gauge', 'Whether the libvirtd of kiln runs; it ends without work', [
       [{}, Number(isAlive)],
     ]),

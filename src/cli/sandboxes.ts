@@ -1,5 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
-import type { ParkedSandboxes } from '../daemon/parked.ts';
+import type { ParkedSandboxes, Parking } from '../daemon/parked.ts';
 import { Follower } from '../detached/follow.ts';
 import { isMeant, jobCalled, type ListedJob, listJobs, sandboxMeant } from '../detached/record.ts';
 import { KilnError } from '../errors.ts';
@@ -10,7 +10,7 @@ import { flag } from '../options/kind.ts';
 import { count } from '../options/numbers.ts';
 import { row, type ValuesOf } from '../options/row.ts';
 import { ROOTS } from '../options/rules.ts';
-import { quiet } from '../options/sandbox.ts';
+import { quiet, SANDBOX } from '../options/sandbox.ts';
 import { allEnds } from '../promise.ts';
 import { destroySandbox } from '../sandbox/domain/destroy.ts';
 import { type EndlessProcess, endlessProcesses, whyEndless } from '../sandbox/domain/ending.ts';
@@ -233,43 +233,65 @@ const PARK = {
     short: 'n',
     term: 'count',
   }),
-  none: row(flag, ROOTS, { help: 'destroy the parked sandboxes and start no more' }),
+  isolation: row(SANDBOX.isolation.kind, ROOTS, {
+    help: 'park machines: vm; without it, containers',
+  }),
+  memory: row(SANDBOX.memory.kind, ROOTS, {
+    help: 'give the sandbox in each machine this much memory; a run that asks for more boots its own',
+  }),
+  none: row(flag, ROOTS, {
+    help: 'destroy the parked sandboxes and start no more; of both kinds, without --isolation',
+  }),
   quiet,
 };
 
 export function parkCommand(caller: Caller): KilnCommand {
   return new KilnCommand('park')
     .description(
-      'Park sandboxes: start them before there are commands, which then need not wait for libvirt. A parked sandbox fits every image, bind and limit. It is used once and then replaced in the background. Parked sandboxes end after 30 minutes without use, and with the daemon.',
+      'Park sandboxes: start them before there are commands, which then need not wait for libvirt. A parked container fits every image, bind and limit; a machine has its memory and processors already, and no network. It is used once and then replaced in the background. Parked sandboxes end after 30 minutes without use, and with the daemon.',
     )
     .rows(PARK)
     .examples(
       'kiln park -n 4',
+      'kiln park --isolation vm -n 2 --memory 1G',
       'kiln ps -a',
-      'kiln park --none\n\nEach is reckoned at 32 MB, and 512 MB must stay free: kiln refuses more. KILN_PARKED, or defaults.parked of /etc/kiln/kiln.yaml, sets how many the daemon parks by itself.',
+      'kiln park --none\n\nA container is reckoned at 32 MB, a machine at 160 MB, and 512 MB must stay free: kiln refuses more. KILN_PARKED and KILN_PARKED_VMS, or defaults.parked and defaults.parked-vms of /etc/kiln/kiln.yaml, set how many the daemon parks by itself.',
     )
     .action(async (options: ValuesOf<typeof PARK>) => {
       // Fails here for callers who cannot have sandboxes at all.
       await using _engine = caller.openEngine();
       const parking = requireParking(caller);
+      const { isolation, memory } = options;
       if (options.none === true) {
-        const before = parking.count;
-        const text = () => `${before - parking.count} of ${before} destroyed`;
+        const lots = isolation === undefined ? Object.values(parking) : [parking[isolation]];
+        const count = () => lots.reduce((sum, lot) => sum + lot.count, 0);
+        const before = count();
+        const text = () => `${before - count()} of ${before} destroyed`;
         using _ = watchProgress(caller, text);
-        await parking.none();
+        await Promise.all(lots.map((lot) => lot.none()));
         return;
       }
+      const lot = parking[isolation ?? 'container'];
       const wanted = options.number;
-      if (wanted !== undefined) requireRoom(parking, wanted);
+      if (memory !== undefined) requireMachines(isolation, wanted);
+      if (wanted !== undefined) requireRoom(lot, wanted);
       {
-        using _ = watchProgress(caller, () => parked(parking));
-        await (wanted === undefined ? parking.fill() : parking.keep(wanted));
+        using _ = watchProgress(caller, () => parked(lot));
+        await (wanted === undefined ? lot.fill() : lot.keep(wanted, memory));
       }
-      caller.stdout.say(`${parked(parking)}\n`);
+      caller.stdout.say(`${parked(lot)}\n`);
     });
 }
 
-function requireParking({ parking }: Caller): ParkedSandboxes {
+/** A container has its memory only when it is claimed. */
+function requireMachines(isolation: string | undefined, wanted: number | undefined): void {
+  if (isolation === 'vm' && wanted !== undefined) return;
+  throw new KilnError('E_ARGUMENT', '--memory of kiln park is for machines, with their number', {
+    hint: 'kiln park --isolation vm -n 2 --memory 1G',
+  });
+}
+
+function requireParking({ parking }: Caller): Parking {
   if (parking !== undefined) return parking;
   const what = 'only the daemon can park sandboxes, and none serves this call';
   throw new KilnError('E_NO_DAEMON', what, {
@@ -277,17 +299,18 @@ function requireParking({ parking }: Caller): ParkedSandboxes {
   });
 }
 
-function parked({ count, target }: ParkedSandboxes): string {
-  return `${count} of ${target} parked`;
+function parked({ count, target, emulated }: ParkedSandboxes): string {
+  const note = emulated === 0 ? '' : `, emulated: runs with --allow-missing kvm take them`;
+  return `${count} of ${target} parked${note}`;
 }
 
-function requireRoom({ count, room }: ParkedSandboxes, wanted: number): void {
+function requireRoom({ count, room, memory }: ParkedSandboxes, wanted: number): void {
   const most = count + room;
   if (wanted <= most) return;
   throw new KilnError('E_PARK_ROOM', `there is no memory for ${wanted} parked sandboxes`, {
     hint:
       most === 0
-        ? 'free some: each is reckoned at 32 MB, and 512 MB are to stay free'
+        ? `free some: each is reckoned at ${sizeText(memory)}, and 512 MB are to stay free`
         : `at most ${most} fit: kiln park -n ${most}`,
     details: { most },
   });

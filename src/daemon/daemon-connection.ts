@@ -2,6 +2,7 @@
 
 import { addAbortListener, EventEmitter } from 'node:events';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
+import type { ParkedWish } from '../host/libvirt/sandbox-host.ts';
 import { deferred } from '../promise.ts';
 import { Call, type CallHead, CONTROLLED, type Control, firstMessage } from './call.ts';
 import { CommandLine } from './command-line.ts';
@@ -103,7 +104,10 @@ export class DaemonConnection extends EventEmitter<DaemonEvents> {
   }
 
   /** @throws the reason of an abort */
-  async takeTurn(isParkable: boolean, signal: AbortSignal | undefined): Promise<GivenTurn> {
+  async takeTurn(
+    wish: ParkedWish | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<GivenTurn> {
     const { promise, resolve, reject } = deferred<GivenSandbox | undefined>();
     const wanted = { resolve, isOver: false };
     using _abort =
@@ -115,7 +119,8 @@ export class DaemonConnection extends EventEmitter<DaemonEvents> {
     if (this.#peer.ended) resolve(undefined);
     else {
       this.#wanted.push(wanted);
-      this.#peer.send(encodeFrame(FROM_WORKER.wantsTurn, Buffer.of(isParkable ? 1 : 0)));
+      const words = wish === undefined ? '' : JSON.stringify(wish);
+      this.#peer.send(encodeFrame(FROM_WORKER.wantsTurn, Buffer.from(words)));
     }
     const parked = await promise;
     return { parked, [Symbol.dispose]: () => parked ?? this.#leaveTurn() };

@@ -95,7 +95,7 @@ export const TO_WORKER = {
 export const FROM_WORKER = {
   /** The exit status, the last reply, or `over` has come: u8 1 if the worker takes another job. */
   done: 65,
-  /** To start a sandbox, or to get one: u8 1 if a parked one will do. */
+  /** To start a sandbox, or to get one: JSON of a ParkedWish, or empty where no parked one will do. */
   wantsTurn: 66,
   results: 67,
   /** A user's job wants a further sandbox beside its one. */

@@ -8,7 +8,7 @@ import { makeRunFolder, removeEmptyRunFolder } from '../host/state/paths.ts';
 import type { Activity } from './activity.ts';
 import { startSuccessor } from './listener.ts';
 import type { Lull, Removals } from './lull.ts';
-import type { ParkedSandboxes } from './parked.ts';
+import type { Parking } from './parked.ts';
 import type { Server } from './server.ts';
 import type { DaemonSettings } from './settings.ts';
 import type { Workers } from './workers.ts';
@@ -21,7 +21,7 @@ export interface LifeParts {
   readonly engine: OwnEngine;
   readonly activity: Activity;
   readonly lull: Lull;
-  readonly parked: ParkedSandboxes;
+  readonly parked: Parking;
   readonly workers: Workers;
   readonly sandboxes: { closeAll(bound: boolean): Promise<void> };
   readonly removals: Removals;
@@ -106,7 +106,12 @@ export class Life {
     const { paths } = engine;
     lull[Symbol.dispose]();
     server.stopListening();
-    await Promise.all([parked.end(), workers.end(), sandboxes.closeAll(true)]);
+    await Promise.all([
+      parked.container.end(),
+      parked.vm.end(),
+      workers.end(),
+      sandboxes.closeAll(true),
+    ]);
     await sweepWorkGroups(paths);
     await removals.done(LAST_REMOVALS);
     await engine[Symbol.asyncDispose]();

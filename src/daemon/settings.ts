@@ -28,6 +28,8 @@ export interface DaemonSettings {
   readonly idleTime: number;
   /** How many sandboxes are parked unless somebody asks for another number. */
   readonly parked: number;
+  /** The same of machines. */
+  readonly parkedMachines: number;
 }
 
 /** @throws Node's own errors of the file system */
@@ -53,6 +55,7 @@ export function readSettings(
     build: readFileSync(join(packageRoot(), 'dist/build-id'), 'utf8').trim(),
     idleTime: timeInMilliseconds(env.KILN_IDLE || IDLE) ?? 0,
     parked: Number(env.KILN_PARKED || (configured?.defaults.parked ?? usuallyParked())),
+    parkedMachines: Number(env.KILN_PARKED_VMS || (configured?.defaults['parked-vms'] ?? 0)),
   };
 }
 

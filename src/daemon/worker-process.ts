@@ -7,6 +7,7 @@ import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { addon, tryCall } from '../host/calls/system-call.ts';
 import { OUT_OF_MEMORY, OUT_OF_MEMORY_HINT } from '../host/cgroup/work-group.ts';
+import type { ParkedWish } from '../host/libvirt/sandbox-host.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { unixSocketPair } from '../host/sockets/unix-socket.ts';
 import { DISCONNECTED, MSG_DONTWAIT, MSG_NOSIGNAL, Watch } from '../host/sockets/watch.ts';
@@ -294,7 +295,7 @@ export class Worker {
     for (const fd of frame.fds) closeDescriptor(fd);
     if (frame.type === FROM_WORKER.done) this.#finish(frame.payload[0] === 1);
     else if (frame.type === FROM_WORKER.taken) this.#job?.taken?.();
-    else if (frame.type === FROM_WORKER.wantsTurn) this.#giveTurn(frame.payload[0] === 1);
+    else if (frame.type === FROM_WORKER.wantsTurn) this.#giveTurn(frame.payload.toString());
     else if (frame.type === FROM_WORKER.leavesTurn) this.#job?.turns.pop()?.[Symbol.dispose]();
     else if (frame.type === FROM_WORKER.detached) this.#detached();
     else if (frame.type === FROM_WORKER.wantsRoom) this.#giveRoom();
@@ -304,12 +305,13 @@ export class Worker {
     return FRAME.header + frame.payload.length;
   }
 
-  #giveTurn(isParkable: boolean): void {
+  #giveTurn(words: string): void {
     const job = this.#job;
     if (job === undefined) return;
+    const parked = words === '' ? undefined : (JSON.parse(words) as ParkedWish);
     const give = (id: string, locks: readonly number[]) =>
       this.#peer.send(encodeFrame(TO_WORKER.turn, Buffer.from(id), locks.length), locks);
-    this.#options.turns.take({ uid: job.uid, isParkable, signal: job.over.signal }).then(
+    this.#options.turns.take({ uid: job.uid, parked, signal: job.over.signal }).then(
       (turn) => {
         if (turn.parked !== undefined) {
           give(basename(turn.parked.directory), [turn.parked.lock.descriptor]);

@@ -12,7 +12,7 @@ import { Activity } from '../daemon/activity.ts';
 import { Life } from '../daemon/life.ts';
 import { isTaken, passedSockets } from '../daemon/listener.ts';
 import { Lull, Removals } from '../daemon/lull.ts';
-import { ParkedSandboxes, Turns } from '../daemon/parked.ts';
+import { ParkedSandboxes, type Parking, Turns } from '../daemon/parked.ts';
 import { Server } from '../daemon/server.ts';
 import { type DaemonSettings, readSettings } from '../daemon/settings.ts';
 import type { WorkersOptions } from '../daemon/worker-process.ts';
@@ -60,7 +60,10 @@ async function main(): Promise<void> {
     return sayReady(paths);
   }
   const own = openEngine({ KILN_STATE: settings.state, KILN_CONFIG: env.KILN_CONFIG });
-  const parked = new ParkedSandboxes(own, settings.parked, tell);
+  const parked: Parking = {
+    container: new ParkedSandboxes(own, 'container', settings.parked, tell),
+    vm: new ParkedSandboxes(own, 'vm', settings.parkedMachines, tell),
+  };
   const turns = new Turns(parked);
   const engine: OwnEngine = { ...own, takeTurn: (wanted) => turns.take(wanted) };
   const sweep = () => {
@@ -80,7 +83,7 @@ async function main(): Promise<void> {
     },
   });
   const lull = new Lull((isLull) => {
-    parked.refill();
+    for (const each of Object.values(parked)) each.refill();
     if (!isLull || workers.hasBegun) return;
     try {
       if (settings.parked > 0) workers.prepare();

@@ -3,7 +3,13 @@ import type { Owner } from '../artifacts/destination.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
 import { lockUnlessHeld } from '../host/files/flock.ts';
-import type { HeldSandbox, SandboxHost, SandboxOwner, Turn } from '../host/libvirt/sandbox-host.ts';
+import type {
+  HeldSandbox,
+  ParkedWish,
+  SandboxHost,
+  SandboxOwner,
+  Turn,
+} from '../host/libvirt/sandbox-host.ts';
 import { sayAfter, sayWaiting } from '../host/process/wait-for.ts';
 import { span, traceSandbox } from '../host/trace/trace.ts';
 import { awaitedLater } from '../promise.ts';
@@ -11,7 +17,8 @@ import { SandboxControl } from './command/control.ts';
 import { readSandboxFacts, type SandboxFacts } from './command/facts.ts';
 import { setupError } from './command/failures.ts';
 import { limitSandbox } from './domain/ground.ts';
-import { memoryWithin } from './domain/machine/memory.ts';
+import { ensureBootFiles } from './domain/machine/boot-files.ts';
+import { memoryWithin, mostWithin, ownMemory } from './domain/machine/memory.ts';
 import { SandboxDomain } from './domain/sandbox-domain.ts';
 import { readSandboxRecord, sandboxFiles } from './domain/sandbox-record.ts';
 import { knownSkeleton } from './domain/skeleton.ts';
@@ -123,22 +130,35 @@ async function takeSandbox(
   specification: SandboxSpecification,
   signal: AbortSignal | undefined,
 ): Promise<SandboxDomain> {
-  const { network, label, boot, isolation } = specification;
-  if (isolation === 'container') requirePolicy(label);
-  // A parked sandbox has the host's default label and knows its cgroups, which differ for a booted system.
-  const isParkable =
-    network === 'private' && label.kind === 'auto' && !boot && isolation === 'container';
+  if (specification.isolation === 'container') requirePolicy(specification.label);
+  const parked = parkedWish(host, specification);
   for (;;) {
-    using turn = await awaitTurn(host, isParkable, signal);
+    using turn = await awaitTurn(host, parked, signal);
     if (turn?.parked === undefined) return await startSandbox(host, specification);
     const claimed = await claim(host, turn.parked);
     if (claimed !== undefined) return claimed;
   }
 }
 
+/** A parked sandbox has the host's default label and knows its cgroups, which differ for a booted system. */
+function parkedWish(
+  { owner }: SandboxHost,
+  { network, label, boot, isolation, kernel, limits, allowMissing }: SandboxSpecification,
+): ParkedWish | undefined {
+  if (network !== 'private' || label.kind !== 'auto' || boot) return undefined;
+  if (isolation === 'container') return { isolation };
+  if (kernel !== undefined) return undefined;
+  return {
+    isolation,
+    memory: limits.memory ?? ownMemory(),
+    most: owner && mostWithin(owner.share.memory),
+    mayBeEmulated: allowMissing.includes('kvm'),
+  };
+}
+
 async function awaitTurn(
   { takeTurn, owner }: SandboxHost,
-  isParkable: boolean,
+  parked: ParkedWish | undefined,
   signal: AbortSignal | undefined,
 ): Promise<Turn | undefined> {
   let isOver: (() => void) | undefined;
@@ -146,7 +166,7 @@ async function awaitTurn(
     isOver = sayWaiting({ name: 'its turn' }, 'since other sandboxes start');
   }, sayAfter());
   try {
-    return await takeTurn?.({ uid: owner?.uid ?? 0, isParkable, signal });
+    return await takeTurn?.({ uid: owner?.uid ?? 0, parked, signal });
   } finally {
     clearTimeout(timer);
     isOver?.();
@@ -182,13 +202,23 @@ async function claim(
 ): Promise<SandboxDomain | undefined> {
   using _ = span('claim a parked sandbox');
   const found = readSandboxRecord(directory);
-  if (found === undefined || found.skeleton !== knownSkeleton(paths)) {
+  const isMachine = found?.machine !== undefined;
+  const current = isMachine ? (await ensureBootFiles(paths)).folder : knownSkeleton(paths);
+  if (found === undefined || found.skeleton !== current) {
     await lock.release();
     return undefined;
   }
   const { parked: _waits, ...record } = found;
   try {
-    return await SandboxDomain.attach(paths, { directory, record, lock }, connect);
+    const claimed = await SandboxDomain.attach(paths, { directory, record, lock }, connect);
+    if (!isMachine) return claimed;
+    try {
+      await claimed.ground.settle();
+      return claimed;
+    } catch (error) {
+      await claimed.abandon();
+      throw error;
+    }
   } catch {
     // It is dead.
     return undefined;

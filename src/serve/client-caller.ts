@@ -11,7 +11,7 @@ import {
 } from '../cli/caller/caller.ts';
 import type { TextOutput } from '../cli/output/print.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
-import type { ParkedSandboxes } from '../daemon/parked.ts';
+import type { Parking } from '../daemon/parked.ts';
 import type { DetachedJob } from '../detached/job.ts';
 import type { EngineOptions, OwnEngine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
@@ -37,7 +37,7 @@ export interface ServingProcess {
   /** The path of root's kiln.yaml. */
   readonly configuration: string;
   readonly isOnly: boolean;
-  readonly parking: ParkedSandboxes | undefined;
+  readonly parking: Parking | undefined;
   openEngine(caller: Caller, options?: EngineOptions): OwnEngine;
   readonly storeChanged: () => void;
   readonly detach?: (options: DetachRequest, caller: Caller) => Promise<DetachedJob>;
@@ -55,7 +55,7 @@ export class ClientCaller implements Caller {
   readonly stderr: TextOutput;
   readonly inputIsTTY: boolean;
   readonly isOnly: boolean;
-  readonly parking: ParkedSandboxes | undefined;
+  readonly parking: Parking | undefined;
   readonly detach: Caller['detach'];
   readonly takeRoom: Caller['takeRoom'];
   readonly storeChanged: Caller['storeChanged'];

@@ -19,7 +19,7 @@ import { commandFor, runGiven } from '../cli/run.ts';
 import { enter, execCommandFor, sandboxOf } from '../cli/shell.ts';
 import { admit } from '../cli/users/user-guard.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
-import type { ParkedSandboxes } from '../daemon/parked.ts';
+import type { Parking } from '../daemon/parked.ts';
 import type { TakeRoom } from '../daemon/worker-process.ts';
 import type { Engine } from '../engine.ts';
 import { acting, currentAction } from '../events/action.ts';
@@ -42,7 +42,7 @@ import { beginJob, engineFor, furtherRoom, type Shares, userOf } from './users.t
 
 interface Shared {
   readonly engine: Engine;
-  readonly parking: ParkedSandboxes;
+  readonly parking: Parking;
   /** The inode of the daemon's mount namespace: in another one, a caller's paths mean other files. */
   readonly mountNamespace: number;
   readonly users: Shares;

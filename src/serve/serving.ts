@@ -3,7 +3,7 @@ import { statSync } from 'node:fs';
 import type { Call } from '../daemon/call.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
 import type { Lull, Removals } from '../daemon/lull.ts';
-import type { ParkedSandboxes } from '../daemon/parked.ts';
+import type { Parking } from '../daemon/parked.ts';
 import { WorkerResults } from '../daemon/results.ts';
 import type { Workers } from '../daemon/workers.ts';
 import type { Engine } from '../engine.ts';
@@ -17,7 +17,7 @@ const LISTED_REMOVALS = 5000;
 
 export interface ServingParts {
   readonly engine: Engine;
-  readonly parked: ParkedSandboxes;
+  readonly parked: Parking;
   readonly workers: Workers;
   readonly lull: Lull;
   readonly removals: Removals;

@@ -43,8 +43,8 @@ export class WorkerEngines {
     for (const engine of this.#left.splice(0)) await engine.close();
   }
 
-  async #takeTurn(paths: StatePaths, { isParkable, signal }: WantedTurn): Promise<Turn> {
-    const { parked, ...turn } = await this.#daemon.takeTurn(isParkable, signal);
+  async #takeTurn(paths: StatePaths, { parked: wish, signal }: WantedTurn): Promise<Turn> {
+    const { parked, ...turn } = await this.#daemon.takeTurn(wish, signal);
     if (parked === undefined) return turn;
     const directory = join(paths.sandboxes, parked.id);
     return { ...turn, parked: { directory, lock: heldLock(parked.lock) } };

@@ -177,7 +177,7 @@ export function readConfiguration(file: string): Configuration {
 }
 
 /** What a caller's own file cannot say. */
-const NOT_OWN = [['users'], ['defaults', 'parked']];
+const NOT_OWN = [['users'], ['defaults', 'parked'], ['defaults', 'parked-vms']];
 /** kilnd itself would ask whatever server a user names. */
 const NOT_USERS = [...NOT_OWN, ['repositories']];
 

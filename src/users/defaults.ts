@@ -30,6 +30,12 @@ export const defaultsSchema = z.strictObject({
     .max(100)
     .optional()
     .describe('How many sandboxes kilnd keeps parked, as KILN_PARKED; root’s file only'),
+  'parked-vms': z
+    .int()
+    .min(0)
+    .max(100)
+    .optional()
+    .describe('How many machines kilnd keeps parked, as KILN_PARKED_VMS; root’s file only'),
 });
 
 /**

@@ -174,5 +174,8 @@ test('service definitions and recipes have every limit', (t) => {
 test('kiln.yaml has a default for each option whose row says so, and for no other', (t) => {
   const rows = Object.entries<Row>(SANDBOX).filter(([, { defaults }]) => defaults !== undefined);
   const keys = rows.map(([name, row]) => keyOf(name, row));
-  t.deepEqual([...keys, 'detach-keys', 'parked'].sort(), Object.keys(defaultsSchema.shape).sort());
+  t.deepEqual(
+    [...keys, 'detach-keys', 'parked', 'parked-vms'].sort(),
+    Object.keys(defaultsSchema.shape).sort(),
+  );
 });

@@ -215,7 +215,7 @@ test.serial(
     const [shown] = await listSandboxes(state.paths, { owner: undefined });
     t.deepEqual([shown?.id, shown?.state], [old.id, 'abandoned']);
     t.is(parked.lot.count, 0);
-    t.is(parked.lot.take(), undefined);
+    t.is(parked.lot.take({ isolation: 'container' }), undefined);
     // Whoever parks another one takes it away.
     await oneParked();
     const [other = '', ...more] = parking.parkedIds(state.paths);
@@ -258,7 +258,10 @@ test.serial('claims made while one sandbox is being parked get it once', async (
     await noneParked();
     const filling = lot.fill(() => 1);
     await nextTurn();
-    const taken = await Promise.all([lot.takeNext(), lot.takeNext()]);
+    const taken = await Promise.all([
+      lot.takeNext({ isolation: 'container' }),
+      lot.takeNext({ isolation: 'container' }),
+    ]);
     await filling;
     // There was one for one of them.
     t.is(taken[1], undefined);
@@ -272,7 +275,7 @@ test.serial('claims made while one sandbox is being parked get it once', async (
   t.is(lot.count, 1);
   t.not(lot.parked[0]?.record.id, first?.record.id);
   t.is((await domainNames()).length, 2);
-  const next = await lot.takeNext();
+  const next = await lot.takeNext({ isolation: 'container' });
   t.deepEqual(
     parking.parkedIds(state.paths).sort(),
     [first, next].map((it) => it!.record.id).sort(),
@@ -284,7 +287,7 @@ test.serial('claims made while one sandbox is being parked get it once', async (
 test.serial('a sandbox whose owner died while it was parked is swept', async (t) => {
   await noneParked();
   await oneParked();
-  const taken = parked.lot.take()!;
+  const taken = parked.lot.take({ isolation: 'container' })!;
   t.deepEqual(
     (await listSandboxes(state.paths, { owner: undefined })).map((sandbox) => sandbox.state),
     ['parked'],

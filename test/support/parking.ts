@@ -2,7 +2,9 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Turns } from '../../src/daemon/parked.ts';
+import type { ParkedWish } from '../../src/host/libvirt/sandbox-host.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
+import type { MachineWish } from '../../src/sandbox/domain/machine/start.ts';
 import { ParkingLot } from '../../src/sandbox/domain/parking.ts';
 import { domainPrefix, readSandboxRecord } from '../../src/sandbox/domain/sandbox-record.ts';
 import { sweepSandboxes } from '../../src/sandbox/domain/sweep.ts';
@@ -15,9 +17,13 @@ export class Parked {
   /** The engine that takes from them. */
   readonly engine: Kiln['engine'];
 
-  constructor({ engine }: Kiln) {
-    this.lot = new ParkingLot(engine);
-    const turns = new Turns({ take: async () => this.lot.take(), noteClaim: () => undefined });
+  constructor({ engine }: Pick<Kiln, 'engine'>, machine?: MachineWish) {
+    this.lot = new ParkingLot(engine, () => machine);
+    const giver = {
+      take: async (wish: ParkedWish) => this.lot.take(wish),
+      noteClaim: () => undefined,
+    };
+    const turns = new Turns({ container: giver, vm: giver });
     this.engine = { ...engine, takeTurn: (wanted) => turns.take(wanted) };
   }
 

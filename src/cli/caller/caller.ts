@@ -1,6 +1,6 @@
 import { closeSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
-import type { ParkedSandboxes } from '../../daemon/parked.ts';
+import type { Parking } from '../../daemon/parked.ts';
 import type { DetachedJob, JobOptions } from '../../detached/job.ts';
 import type { EngineOptions, OwnEngine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
@@ -87,7 +87,7 @@ export interface Caller extends OptionCaller {
    * @throws KilnError E_NOT_ROOT, E_NO_PROC, E_STATE
    */
   openEngine(options?: EngineOptions & { readonly anybody?: boolean }): OwnEngine;
-  readonly parking: ParkedSandboxes | undefined;
+  readonly parking: Parking | undefined;
   /** True if this process serves nobody else. */
   readonly isOnly: boolean;
   /** Notes a change of the store: it is flushed to the disk once nobody waits. */

@@ -32,9 +32,21 @@ export interface UserShare {
   readonly storage: number;
 }
 
+/** What a parked sandbox must be to be claimed. Each container is; of a machine, much is fixed when it boots. */
+export type ParkedWish = { readonly isolation: 'container' } | ParkedMachineWish;
+
+interface ParkedMachineWish {
+  readonly isolation: 'vm';
+  /** What the sandbox in it is to have, and what its owner's share of memory leaves for that; bytes. */
+  readonly memory: number;
+  readonly most?: number | undefined;
+  readonly mayBeEmulated: boolean;
+}
+
 export interface WantedTurn {
   readonly uid: number;
-  readonly isParkable: boolean;
+  /** Undefined where none is. */
+  readonly parked: ParkedWish | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

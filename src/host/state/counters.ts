@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { attempt, readText } from '../calls/libc.ts';
 import type { StatePaths } from './paths.ts';
 
-/** `claims` counts from the boot on; `waiting` is how many commands of each uid wait now. */
-type Counters = 'claims' | 'waiting';
+/** Claims of parked sandboxes count from the boot on; `waiting` is how many commands of each uid wait now. */
+type Counters = 'claims' | 'machine-claims' | 'waiting';
 
 type RunFolder = Pick<StatePaths, 'run'>;
 

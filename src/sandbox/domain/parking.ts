@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
 import { isListedNow } from '../../host/libvirt/controllers.ts';
-import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
+import type { ParkedWish, SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
 import { allEnds, deferred } from '../../promise.ts';
@@ -10,8 +10,16 @@ import { labelOperation } from '../labels/labels.ts';
 import { procOperations } from '../policy/filesystem.ts';
 import { encodeRequest } from '../wire/codec.ts';
 import { destroySandbox, endDomain } from './destroy.ts';
+import { ownMemory } from './machine/memory.ts';
+import type { MachineWish } from './machine/start.ts';
 import { SandboxDomain } from './sandbox-domain.ts';
-import { isExpired, PARKED_LIFETIME, sandboxFiles } from './sandbox-record.ts';
+import {
+  driverOf,
+  isExpired,
+  PARKED_LIFETIME,
+  type SandboxRecord,
+  sandboxFiles,
+} from './sandbox-record.ts';
 import { type KnownSandbox, startDomain } from './start-domain.ts';
 
 /** A sandbox with less time left is not claimed, milliseconds. */
@@ -26,14 +34,21 @@ const LOST_MAX = 5;
 /** libvirt gets three calls at most at a time (src/host/libvirt/pool.ts), and one is left for a run that needs a sandbox now. */
 const AT_ONCE = 2;
 
+interface Taker extends PromiseWithResolvers<KnownSandbox | undefined> {
+  readonly wish: ParkedWish;
+}
+
 export class ParkingLot {
   readonly #starter: SandboxHost;
+  readonly #machine: () => MachineWish | undefined;
   #parked: KnownSandbox[] = [];
   #starting = 0;
-  readonly #takers: PromiseWithResolvers<KnownSandbox | undefined>[] = [];
+  readonly #takers: Taker[] = [];
 
-  constructor(starter: SandboxHost) {
+  /** @param machine asked before each start: what is parked are such machines, or containers */
+  constructor(starter: SandboxHost, machine: () => MachineWish | undefined = () => undefined) {
     this.#starter = starter;
+    this.#machine = machine;
   }
 
   get parked(): readonly KnownSandbox[] {
@@ -44,29 +59,32 @@ export class ParkingLot {
     return this.#parked.filter((parked) => isUsable(parked, Date.now())).length;
   }
 
-  take(): KnownSandbox | undefined {
+  take(wish: ParkedWish): KnownSandbox | undefined {
     const soon = Date.now() + LAST_MOMENT;
-    const at = this.#parked.findIndex((parked) => isUsable(parked, soon));
+    const at = this.#parked.findIndex((parked) => isUsable(parked, soon) && fits(parked, wish));
     return at === -1 ? undefined : this.#parked.splice(at, 1)[0];
   }
 
   /** If none is parked but one is starting, waits for that one, which is quicker than starting another. */
-  async takeNext(): Promise<KnownSandbox | undefined> {
-    const parked = this.take();
+  async takeNext(wish: ParkedWish): Promise<KnownSandbox | undefined> {
+    const parked = this.take(wish);
     if (parked !== undefined || this.#takers.length >= this.#starting) return parked;
     const taker = deferred<KnownSandbox | undefined>();
-    this.#takers.push(taker);
+    this.#takers.push({ ...taker, wish });
     return await taker.promise;
   }
 
   /**
-   * Starts missing sandboxes, a few at a time, and ends expired ones and those that are too many.
+   * Starts missing sandboxes, a few at a time, and ends expired ones, those of another size, and those that are too many.
    * @param wanted how many are to be parked; asked again before each, and none is started where it is fewer
    * @param lifetime how long each of them stays parked, milliseconds
    * @throws what starting a sandbox throws
    */
   async fill(wanted: () => number, lifetime = PARKED_LIFETIME): Promise<void> {
-    const usable = this.#parked.filter((parked) => isUsable(parked, Date.now()));
+    const memory = sandboxMemory(this.#machine());
+    const usable = this.#parked.filter(
+      (parked) => isUsable(parked, Date.now()) && parked.record.machine?.sandboxMemory === memory,
+    );
     const stay = usable.slice(0, wanted());
     await this.#end(this.#parked.filter((parked) => !stay.includes(parked)));
     let lost = 0;
@@ -81,15 +99,18 @@ export class ParkingLot {
 
   async #start(lifetime: number, mustBeWatched: boolean): Promise<boolean> {
     const { paths, connect } = this.#starter;
+    const machine = this.#machine();
     let parked: KnownSandbox | undefined;
     this.#starting++;
     try {
-      parked = await park(paths, await connect(), lifetime, mustBeWatched);
+      const connection = await connect(machine === undefined ? 'lxc' : 'qemu');
+      parked = await park(paths, connection, { machine, lifetime, mustBeWatched });
     } finally {
       this.#starting--;
       const taker = this.#takers.shift();
-      if (taker !== undefined) taker.resolve(parked);
-      else if (parked !== undefined) this.#parked.push(parked);
+      const given = parked && taker && fits(parked, taker.wish) ? parked : undefined;
+      taker?.resolve(given);
+      if (parked !== undefined && given === undefined) this.#parked.push(parked);
     }
     return parked !== undefined;
   }
@@ -113,19 +134,40 @@ function isUsable({ directory, record }: KnownSandbox, now: number): boolean {
   return !isExpired(record, now) && existsSync(sandboxFiles.record(directory));
 }
 
+function sandboxMemory(machine: MachineWish | undefined): number | undefined {
+  return machine && (machine.limits.memory ?? ownMemory());
+}
+
+/** Whether it has what a command asks for, and no more than its caller may have. */
+function fits({ record: { machine } }: { readonly record: SandboxRecord }, wish: ParkedWish) {
+  if (wish.isolation === 'container' || machine === undefined) {
+    return wish.isolation === 'container' && machine === undefined;
+  }
+  const { sandboxMemory, accelerator } = machine;
+  const { memory, most = Number.POSITIVE_INFINITY, mayBeEmulated } = wish;
+  return (
+    sandboxMemory >= memory && sandboxMemory <= most && (accelerator === 'kvm' || mayBeEmulated)
+  );
+}
+
 async function park(
   paths: StatePaths,
   connection: Connection,
-  lifetime: number,
-  mustBeWatched: boolean,
+  options: {
+    readonly machine: MachineWish | undefined;
+    readonly lifetime: number;
+    readonly mustBeWatched: boolean;
+  },
 ): Promise<KnownSandbox | undefined> {
   using _ = span('park a sandbox');
+  const { machine, lifetime } = options;
   // As in takeSandbox(): a run may wait for this one.
   ProcessCgroups.primeMove().catch(() => undefined);
   const started = await startDomain(paths, connection, {
     network: 'private',
     label: { kind: 'auto' },
     parked: true,
+    machine,
   });
   const sandbox = await SandboxDomain.create(paths, started, async () => connection);
   try {
@@ -138,6 +180,8 @@ async function park(
     throw error;
   }
   const domain = await started.domain;
+  // A machine has no controller.
+  const mustBeWatched = options.mustBeWatched && driverOf(sandbox.record) === 'lxc';
   if (mustBeWatched && !(await domain.isWatched()) && isListedNow(domain.name)) {
     try {
       // The channel to the init is closed already, which would have ended it.

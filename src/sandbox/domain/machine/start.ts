@@ -1,6 +1,6 @@
 /** A sandbox that is a virtual machine: what stands on the host around its domain. */
 import { chmodSync, mkdirSync, statSync } from 'node:fs';
-import { availableParallelism, totalmem } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { KilnError } from '../../../errors.ts';
 import type { RecordedProcess } from '../../../host/process/recorded-process.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
@@ -11,7 +11,7 @@ import type { DomainOptions } from '../domain-xml.ts';
 import type { BootFiles } from './boot-files.ts';
 import { whyNoKvm } from './kvm.ts';
 import { type Accelerator, machineXml } from './machine-xml.ts';
-import { GUEST_MEMORY } from './memory.ts';
+import { GUEST_MEMORY, ownMemory } from './memory.ts';
 import { machinePrograms } from './programs.ts';
 import type { MachineRecord } from './record.ts';
 import { machineFiles, startRelay } from './relay.ts';
@@ -30,10 +30,6 @@ export interface StartedMachine {
   /** Resolves when the init listens. */
   readonly open: Promise<void>;
 }
-
-/** Bytes of a machine without a limit of its own, or a share of the host's memory. */
-const MEMORY = 2 ** 31;
-const MEMORY_SHARE = 0.5;
 
 export async function startMachine(
   place: {
@@ -81,10 +77,6 @@ export async function startMachine(
   const { process: relay, open } = await startRelay(virtiofsd, directory, name, range, user);
   const record = { relay, user, accelerator, release: boot.release, memory, sandboxMemory };
   return { relay, record, xml, open };
-}
-
-function ownMemory(): number {
-  return Math.min(MEMORY, Math.floor((totalmem() * MEMORY_SHARE) / 2 ** 20) * 2 ** 20);
 }
 
 /** Emulation is slow, and no boundary that qemu’s makers vouch for. @throws KilnError E_LAYER_MISSING */
