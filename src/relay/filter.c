@@ -34,7 +34,7 @@ static struct sock_filter relay_filter[] = {
 #endif
     ALLOW(close), ALLOW(fcntl), ALLOW(ioctl), ALLOW(fstat), ALLOW(newfstatat), ALLOW(fstatfs),
     ALLOW(openat), ALLOW(mkdirat), ALLOW(move_mount), ALLOW(pwrite64), ALLOW(accept4), ALLOW(listen),
-    ALLOW(socket), ALLOW(bind), ALLOW(connect), ALLOW(setsockopt),
+    ALLOW(socket), ALLOW(socketpair), ALLOW(bind), ALLOW(connect), ALLOW(setsockopt),
     ALLOW(renameat), ALLOW(renameat2), ALLOW(shutdown), ALLOW(wait4), ALLOW(brk), ALLOW(mmap),
     ALLOW(munmap), ALLOW(mremap), ALLOW(madvise), ALLOW(prlimit64), ALLOW(restart_syscall),
     ALLOW(exit_group),

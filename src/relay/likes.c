@@ -63,18 +63,35 @@ static int open_listener(uint16_t id, const struct stream *carrier, int *theirs,
   return *ours < 0 ? -1 : listen(*theirs, BACKLOG);
 }
 
+// kiln's end of one stream among others.
+static struct sockaddr_in client_of(uint16_t id) {
+  return (struct sockaddr_in){.sin_family = AF_INET,
+                              .sin_port = htons(DHCP_CLIENT_PORT),
+                              .sin_addr.s_addr = htonl(0x7f000000u + id)};
+}
+
 // kiln's end is bound as a client of DHCP is; this end gets whatever it sends, wherever to (inside.c has the route).
-static int open_datagrams(int *theirs, int *ours) {
+static int open_datagrams(uint16_t id, int *theirs, int *ours) {
   int *const fds[] = {theirs, ours}, yes = 1;
-  const uint16_t ports[] = {DHCP_CLIENT_PORT, DHCP_SERVER_PORT};
+  const struct sockaddr_in names[] = {
+      client_of(id), {.sin_family = AF_INET, .sin_port = htons(DHCP_SERVER_PORT)}};
   for (int i = 0; i < 2; i++) {
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(ports[i])};
     *fds[i] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (*fds[i] < 0 || setsockopt(*fds[i], SOL_SOCKET, SO_BROADCAST, &yes, sizeof yes) != 0 ||
+        setsockopt(*fds[i], SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0 ||
         setsockopt(*fds[i], IPPROTO_IP, IP_PKTINFO, &yes, sizeof yes) != 0 ||
-        bind(*fds[i], (struct sockaddr *)&any, sizeof any) != 0)
+        bind(*fds[i], (const struct sockaddr *)&names[i], sizeof names[i]) != 0)
       return -1;
   }
+  return 0;
+}
+
+// The guest's is connected already: this is a way to it.
+static int open_socket(int *theirs, int *ours) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) return -1;
+  *theirs = ends[0];
+  *ours = ends[1];
   return 0;
 }
 
@@ -83,7 +100,8 @@ static int open_like(uint32_t kind, uint16_t id, const struct stream *carrier, i
   switch (kind) {
   case DESCRIPTOR_TERMINAL: return open_terminal(theirs, ours);
   case DESCRIPTOR_LISTENER: return open_listener(id, carrier, theirs, ours);
-  case DESCRIPTOR_DATAGRAMS: return open_datagrams(theirs, ours);
+  case DESCRIPTOR_DATAGRAMS: return open_datagrams(id, theirs, ours);
+  case DESCRIPTOR_SOCKET: return open_socket(theirs, ours);
   default: return failing(EBADMSG);
   }
 }
@@ -142,9 +160,7 @@ int likes_open(const struct frame *frame) {
 int likes_send(const struct frame *frame) {
   struct stream *stream = stream_find(frame->stream);
   if (stream == NULL || stream->kind != DESCRIPTOR_DATAGRAMS) return failing(EBADMSG);
-  struct sockaddr_in to = {.sin_family = AF_INET,
-                           .sin_port = htons(DHCP_CLIENT_PORT),
-                           .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct sockaddr_in to = client_of(stream->id);
   size_t head = sizeof(struct port_datagram);
   if (stream->fd >= 0)
     sendto(stream->fd, frame->bytes + head, frame->length - head, MSG_DONTWAIT, (struct sockaddr *)&to,
@@ -158,8 +174,11 @@ void likes_receive(struct stream *stream) {
     struct cmsghdr header;
     char bytes[CMSG_SPACE(sizeof(struct in_pktinfo))];
   } control;
+  struct sockaddr_in from = {0};
   struct iovec iov = {bytes, sizeof bytes};
-  struct msghdr msg = {.msg_iov = &iov,
+  struct msghdr msg = {.msg_name = &from,
+                       .msg_namelen = sizeof from,
+                       .msg_iov = &iov,
                        .msg_iovlen = 1,
                        .msg_control = control.bytes,
                        .msg_controllen = sizeof control.bytes};
@@ -170,6 +189,10 @@ void likes_receive(struct stream *stream) {
   if (c == NULL || c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_PKTINFO) return;
   struct in_pktinfo info;
   memcpy(&info, CMSG_DATA(c), sizeof info);
+  // All such streams listen on one port: each gets what is sent to everybody, one of them what is sent to a server.
+  struct stream *whose = stream_find((uint16_t)ntohl(from.sin_addr.s_addr));
+  int to_all = info.ipi_addr.s_addr == htonl(INADDR_BROADCAST);
+  if (whose == NULL || whose->kind != DESCRIPTOR_DATAGRAMS || (to_all && whose != stream)) return;
   struct port_datagram datagram = {info.ipi_addr.s_addr, DHCP_SERVER_PORT};
-  port_send_bytes(FRAME_DATAGRAM, stream->id, &datagram, sizeof datagram, bytes, (size_t)n);
+  port_send_bytes(FRAME_DATAGRAM, whose->id, &datagram, sizeof datagram, bytes, (size_t)n);
 }

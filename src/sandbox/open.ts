@@ -279,17 +279,17 @@ export async function fillSandbox(
     const { labels } = domain.record;
     const label = labelOperation(labels);
     const interfaces = interfacesOf(specification.network);
-    const isUnset = domain.ground.machine !== undefined;
     // Check before any label on the host changes.
     if (labels !== undefined) refuseHostWrites(domain.paths, specification, owners.caller);
     await relabelSources(specification, labels);
     const rules = specification.nested ? [] : procOperations();
     const prepare = domain.prepared ? undefined : encodeRequest('prepare', [...label, ...rules]);
-    const isSent = interfaces.some(({ network }) => network.dhcp || isUnset);
+    const isSent = interfaces.some(({ network }) => network.dhcp);
     if (isSent && prepare !== undefined) await domain.prepare(prepare);
     const control = new SandboxControl(domain.channel);
+    const setFixed = domain.ground.setAddresses.bind(domain.ground);
     const how = { hostname: knownAs ?? specification.hostname, onLease, signal };
-    const addresses = await giveAddresses(control, interfaces, isUnset, leases, how);
+    const addresses = await giveAddresses(control, interfaces, setFixed, leases, how);
     if (addresses.length > 0) domain.describe({ addresses });
     using plan = planFilesystem(
       specification,

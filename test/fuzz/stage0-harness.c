@@ -61,6 +61,22 @@ struct wire_machine_usage group_usage(void) {
   return usage;
 }
 
+int network_connect(pid_t pid, uint16_t number) {
+  (void)pid, (void)number;
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return -1;
+  close(ends[1]);
+  return ends[0];
+}
+
+int network_set(pid_t pid, const struct wire_card *card) {
+  (void)pid;
+  unsigned char both[32];
+  memcpy(both, card->addresses, card->addresses_length);
+  errno = both[0];
+  return both[0] == 0 ? 0 : -1;
+}
+
 int network_listen(pid_t pid, uint16_t number) {
   (void)pid;
   struct sockaddr_un address = {.sun_family = AF_UNIX};

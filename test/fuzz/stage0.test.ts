@@ -75,6 +75,9 @@ class Relay {
     const patterns = this.#random.pick(PATTERNS);
     const path = this.#random.pick(['/out/a', '/out', '/nothing', '/out/below/../a']);
     const offset = this.#random.pick([0, 1, 2 ** 40]);
+    const addresses = Buffer.alloc(16 * (1 + this.#random.below(2)), this.#random.below(256));
+    const family = this.#random.pick(['ipv4', 'ipv6'] as const);
+    const card = { op: 'card', nth: this.#random.below(3), family, prefix: 24, addresses } as const;
     const file = { op: 'read-file', offset, uid: 1, gid: 1, path } as const;
     const [bytes, wants] = this.#random.pick([
       [encodeRequest('machine', [id])],
@@ -82,6 +85,8 @@ class Relay {
       [encodeRequest('full', [id, { op: 'patterns', patterns }])],
       [encodeRequest('pack', [id, { op: 'patterns', patterns }]), output],
       [encodeRequest('read', [id, file]), output],
+      [encodeRequest('set-card', [id, card])],
+      [encodeRequest('connect', [id, { op: 'port', port: this.#random.below(9) }]), carrier],
       [encodeRequest('listen', [id, { op: 'port', port: this.#random.below(9) }]), carrier],
     ] as const);
     const made = wants === undefined || this.#random.once(15) ? [] : [this.#descriptor(wants)];

@@ -107,11 +107,7 @@ const BAD: Readonly<Record<string, Buffer>> = {
     frame(data.type, NEW, Buffer.from('x')),
   ]),
   'a datagram for a pipe': frame(datagram.type, OPEN.output, words(0, 67)),
-  'a socket that nobody asked for': frame(
-    passed.type,
-    NEW,
-    words(OPEN.carrier, DESCRIPTORS.socket, 0),
-  ),
+  'a pipe that is passed': frame(passed.type, NEW, words(OPEN.carrier, DESCRIPTORS.input, 0)),
   'a share': frame(passed.type, NEW, words(OPEN.carrier, DESCRIPTORS.share, 0)),
 };
 

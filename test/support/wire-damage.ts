@@ -42,7 +42,7 @@ function sample(part: Part): unknown {
     case 'path':
       return '/x';
     case 'bytes':
-      return Buffer.alloc(8, 0x41);
+      return Buffer.alloc(Math.max(8, part.unit), 0x41);
     default:
       return 1;
   }

@@ -109,13 +109,13 @@ static int tell_done(uint32_t id, int why) {
   return send_answer(answer);
 }
 
-static int listen_inside(uint32_t id, const struct message *message) {
+static int pass_inside(uint32_t id, const struct message *message, int (*make)(pid_t, uint16_t)) {
   struct field field;
   int carrier = passing_made(), why = 0;
   if (carrier < 0 || !field_find(message, FIELD_PORT, &field)) return closing(carrier, failing(EBADMSG));
-  int listener = network_listen(orders_init, (uint16_t)wire_get_port(&field));
-  if (listener < 0 || send_descriptor(carrier, listener) != 0) why = errno;
-  if (listener >= 0) close(listener);
+  int made = make(orders_init, (uint16_t)wire_get_port(&field));
+  if (made < 0 || send_descriptor(carrier, made) != 0) why = errno;
+  if (made >= 0) close(made);
   close(carrier);
   // kiln has it when it is told that it is there.
   carriers_take();
@@ -153,6 +153,13 @@ static int full(uint32_t id, const struct message *message) {
   return tell_done(id, look_full(orders_init, field.data, field.length));
 }
 
+static int set_card(uint32_t id, const struct message *message) {
+  struct field field;
+  if (!field_find(message, FIELD_CARD, &field)) return failing(EBADMSG);
+  struct wire_card card = wire_get_card(&field);
+  return tell_done(id, network_set(orders_init, &card) == 0 ? 0 : errno);
+}
+
 void order_ended(pid_t pid, int status) {
   struct job *job = job_of(pid);
   if (job == NULL) return;
@@ -175,7 +182,9 @@ int order_obey(const struct frame *frame) {
   switch (message.type) {
   case MSG_MACHINE: return tell_machine(wire_get_id(&id));
   case MSG_LIMIT: return limit(wire_get_id(&id), &message);
-  case MSG_LISTEN: return listen_inside(wire_get_id(&id), &message);
+  case MSG_LISTEN: return pass_inside(wire_get_id(&id), &message, network_listen);
+  case MSG_CONNECT: return pass_inside(wire_get_id(&id), &message, network_connect);
+  case MSG_SET_CARD: return set_card(wire_get_id(&id), &message);
   case MSG_PACK: return pack(wire_get_id(&id), &message);
   case MSG_READ: return read_inside(wire_get_id(&id), &message);
   case MSG_FULL: return full(wire_get_id(&id), &message);

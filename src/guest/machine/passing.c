@@ -175,7 +175,7 @@ static uint32_t kind_of(int fd) {
   if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &length) != 0) return 0;
   if (value == SOCK_DGRAM) return DESCRIPTOR_DATAGRAMS;
   if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) != 0) return 0;
-  return value ? DESCRIPTOR_LISTENER : 0;
+  return value ? DESCRIPTOR_LISTENER : DESCRIPTOR_SOCKET;
 }
 
 static void take_passed(struct stream *carrier) {
@@ -190,8 +190,8 @@ static void take_passed(struct stream *carrier) {
     return;
   }
   port_send(FRAME_PASSED, id, &passed, sizeof passed);
-  struct stream *stream = stream_open(id, (uint8_t)kind, fd,
-                                      kind == DESCRIPTOR_TERMINAL ? MOVES_OUT | MOVES_IN : MOVES_OUT);
+  int both = kind == DESCRIPTOR_TERMINAL || kind == DESCRIPTOR_SOCKET;
+  struct stream *stream = stream_open(id, (uint8_t)kind, fd, both ? MOVES_OUT | MOVES_IN : MOVES_OUT);
   if (stream == NULL) power_off();
   stream->command = carrier->command;
 }

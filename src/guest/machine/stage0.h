@@ -47,10 +47,14 @@ void carriers_take(void);
 int passing_send(const struct frame *frame);
 
 // network.c
-int network_give(pid_t pid); // to the network namespace of a process
+int network_give(pid_t pid); // all cards, to the network namespace of a process
 int network_up(void);        // in that process
 // A socket that listens on the loopback of the network of a process. -1 (errno).
 int network_listen(pid_t pid, uint16_t port);
+// A stream to what listens there; whether anybody does shows at the first read. -1 (errno).
+int network_connect(pid_t pid, uint16_t port);
+// An address, or a route, of a card that was given to it. -1 (errno).
+int network_set(pid_t pid, const struct wire_card *card);
 
 // group.c
 int group_make(pid_t pid);

@@ -2,25 +2,24 @@ import { KilnError } from '../../errors.ts';
 import { runsItself } from '../../host/process/architecture.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import type { SandboxOptions } from '../../options/sandbox.ts';
-import { networkOf } from '../../options/texts.ts';
-import { undoneNetwork } from '../../sandbox/policy/network.ts';
 
 /** What of a request is not done for machines yet, as its words have it. */
 const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])[] = [
-  ['--publish', ({ publish }) => publish.length > 0],
-  ['--profile nested', ({ profile }) => profile === 'nested'],
   ['a bind with cow', ({ binds }) => binds.some(({ cow }) => cow === true)],
   ['a bind with image', ({ binds }) => binds.some(({ image }) => image === true)],
   ['--from', ({ fromSnapshot }) => fromSnapshot !== undefined],
   ['--on-disk', ({ onDisk }) => onDisk === true],
-  ['--label', ({ label }) => label !== undefined && label !== 'auto'],
 ];
 
 /** @throws KilnError E_MACHINE */
 export function refuseUndone(request: SandboxOptions, { arch }: Pick<ImageManifest, 'arch'>): void {
   if (request.isolation === 'container') return;
-  const [asked = undoneNetwork(networkOf(request.network))] =
-    UNDONE.find(([, asks]) => asks(request)) ?? [];
+  if (request.label !== undefined && request.label !== 'auto') {
+    throw new KilnError('E_MACHINE', 'a machine has no --label: no process of this host is in it', {
+      hint: 'leave out --label, or --isolation vm',
+    });
+  }
+  const [asked] = UNDONE.find(([, asks]) => asks(request)) ?? [];
   const undone = runsItself(arch) ? asked : `an image for ${arch}`;
   if (undone === undefined) return;
   throw new KilnError('E_MACHINE', `${undone} is not done for machines yet`, {

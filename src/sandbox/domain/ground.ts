@@ -13,6 +13,7 @@ import type { Channel } from '../command/channel.ts';
 import { SandboxControl } from '../command/control.ts';
 import { layerMissingError, type OptionalLayer } from '../policy/layers.ts';
 import { DEFAULT_PIDS, MINIMUM_MEMORY } from '../policy/limits.ts';
+import type { LibvirtNetwork } from '../policy/network.ts';
 import type { SandboxSpecification } from '../policy/specification.ts';
 
 /** What is known of a machine from outside: what its own kernel says may be a lie. */
@@ -74,6 +75,8 @@ export interface Ground {
    * read or write. @throws KilnError E_SETUP, E_MACHINE
    */
   connect(port: number): Promise<number>;
+  /** Has the nth interface its fixed addresses and routes. @throws KilnError E_MACHINE */
+  setAddresses(nth: number, network: LibvirtNetwork): Promise<void>;
   /** Ends its processes, where the end of the connection to the init does not. */
   end(): void;
 }
@@ -139,6 +142,9 @@ export class Container implements Ground {
   connect(port: number): Promise<number> {
     return this.#socket((made) => connectLoopback(made, 'ipv4', port));
   }
+
+  /** libvirt has done so, before its init ran. */
+  async setAddresses(): Promise<void> {}
 
   async #socket(use: (fd: number) => void): Promise<number> {
     const fd = await new SandboxControl(this.#channel).socket('ipv4');

@@ -17,7 +17,7 @@ import {
 
 const SERVER_PORT = 67;
 /** As the init takes an address that there is not. */
-export const NONE = '0.0.0.0';
+const NONE = '0.0.0.0';
 const EVERYBODY = '255.255.255.255';
 
 /** A bridge with STP forwards nothing for the first half minute, ms. */

@@ -32,17 +32,6 @@ export function interfaceName(nth: number): string {
   return `eth${nth}`;
 }
 
-/** What of a network is not done for machines yet. */
-export function undoneNetwork(network: SandboxNetwork): string | undefined {
-  if (typeof network === 'string') return undefined;
-  const addresses = network.flatMap((each) => each.addresses);
-  const routes = network.flatMap((each) => each.routes);
-  if (addresses.some((address) => versionOf(address) === 6)) return 'an IPv6 address';
-  if (routes.some((route) => !isGateway(route, 4))) return 'route=';
-  if (addresses.length > 1) return 'a second address';
-  return network.length > 1 ? 'a second network' : undefined;
-}
-
 const ANYWHERE = { 4: '0.0.0.0/0', 6: '::/0' } as const;
 
 export function gatewayRoute(via: string): Route {
@@ -106,6 +95,26 @@ export function parseRoute(text: string): Route | undefined {
   const version = versionOf(to);
   const isRoute = to.includes('/') && isIP(via) !== 0 && isIP(via) === version && more.length === 0;
   return isRoute ? { to, via } : undefined;
+}
+
+/** Of 16 bytes, an IPv4 address in the first four. */
+export function addressBytes(ip: string): Buffer {
+  const bytes = Buffer.alloc(16);
+  if (isIP(ip) === 4) {
+    bytes.set(ip.split('.').map(Number));
+    return bytes;
+  }
+  // URL writes all forms in one.
+  const [head = '', tail = ''] = new URL(`http://[${ip.split('%')[0]}]`).hostname
+    .slice(1, -1)
+    .split('::');
+  const groups = (text: string) => (text === '' ? [] : text.split(':'));
+  const put = (group: string, at: number) => bytes.writeUInt16BE(Number.parseInt(group, 16), at);
+  groups(head).forEach((group, nth) => void put(group, 2 * nth));
+  groups(tail)
+    .reverse()
+    .forEach((group, nth) => void put(group, 14 - 2 * nth));
+  return bytes;
 }
 
 const NAME = /^[\w.-]+$/;

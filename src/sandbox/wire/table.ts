@@ -304,6 +304,19 @@ export const FIELDS = {
   said: { tag: 66, parts: { said: { kind: 'bytes', unit: 1, most: 4096 } } },
 
   port: { tag: 73, parts: { port: { kind: 'u32', most: 0xffff } } },
+  /**
+   * Of the nth network card of a machine, 16 bytes each, an IPv4 address in the first four: its own address, or the
+   * network of a route and the way there.
+   */
+  card: {
+    tag: 75,
+    parts: {
+      nth: { kind: 'u32', most: 255 },
+      family: { kind: 'choice', of: { ipv4: 2, ipv6: 10 }, prefix: 'FAMILY' },
+      prefix: { kind: 'u32', most: 128 },
+      addresses: { kind: 'bytes', unit: 16, most: 32 },
+    },
+  },
   /** What to pack, as src/guest/machine/pack.c reads it. An order of 4096 bytes has room for it. */
   patterns: { tag: 72, parts: { patterns: { kind: 'bytes', unit: 1, most: 3900 } } },
   /** Behind a link only the rights of these ids count, of the machine's kernel. */
@@ -448,6 +461,13 @@ export const REQUESTS = {
   read: { type: 68, fields: { id: ONCE, 'read-file': ONCE } },
   /** Answered with `done`: 1 where one of these file systems, each a text, is full. */
   full: { type: 69, fields: { id: ONCE, patterns: ONCE } },
+  /**
+   * A stream to what listens on a port of the sandbox's loopback, to be passed through the message's descriptor.
+   * Answered with `done`: 0, or why not (errno).
+   */
+  connect: { type: 70, fields: { id: ONCE, port: ONCE } },
+  /** Gives a card of the sandbox an address or a route. Answered with `done`: 0, or why not (errno). */
+  'set-card': { type: 71, fields: { id: ONCE, card: ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
 export const ANSWERS = {

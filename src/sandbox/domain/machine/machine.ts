@@ -6,10 +6,17 @@ import type { Listener } from '../../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../../promise.ts';
 import { type Channel, INIT_DEADLINE } from '../../command/channel.ts';
 import { layerMissingError } from '../../policy/layers.ts';
+import type { LibvirtNetwork } from '../../policy/network.ts';
 import type { FilesInside, Ground, MachineFacts } from '../ground.ts';
 import { MachineAccounts } from './accounts.ts';
 import { QEMU_MEMORY } from './memory.ts';
-import { filesInside, listenInside, namespacesAround } from './orders.ts';
+import {
+  filesInside,
+  listenInside,
+  namespacesAround,
+  PortsInside,
+  setAddresses,
+} from './orders.ts';
 import type { MachineRecord } from './record.ts';
 import { endRelay, qemuOf } from './relay.ts';
 
@@ -37,6 +44,7 @@ export class Machine implements Ground {
   readonly #group: string;
   readonly #record: MachineRecord;
   readonly #channel: Channel;
+  readonly #ports: PortsInside;
   #around: Promise<ReadonlyMap<string, string>> | undefined;
 
   get machine(): MachineFacts {
@@ -50,6 +58,7 @@ export class Machine implements Ground {
     this.#group = group;
     this.#record = record;
     this.#channel = channel;
+    this.#ports = new PortsInside(channel);
     this.#accounts = new MachineAccounts(channel, { memory: record.sandboxMemory });
   }
 
@@ -101,10 +110,12 @@ export class Machine implements Ground {
     return listenInside(this.#channel, port);
   }
 
-  async connect(): Promise<never> {
-    throw new KilnError('E_MACHINE', 'ports of a machine cannot be reached from the host yet', {
-      hint: 'leave out --publish, or --isolation vm; --network NAME is a network of libvirt’s',
-    });
+  connect(port: number): Promise<number> {
+    return this.#ports.connect(port);
+  }
+
+  setAddresses(nth: number, network: LibvirtNetwork): Promise<void> {
+    return setAddresses(this.#channel, nth, network);
   }
 
   openRoot(): number {

@@ -5,6 +5,7 @@ import { closeDescriptor, createPipe } from '../../../host/calls/descriptor.ts';
 import { SyscallError } from '../../../host/calls/libc.ts';
 import {
   type Listener,
+  nextPacket,
   receiveDescriptor,
   unixSocketPair,
 } from '../../../host/sockets/unix-socket.ts';
@@ -12,6 +13,7 @@ import { awaitedLater } from '../../../promise.ts';
 import type { Channel } from '../../command/channel.ts';
 import { factLines } from '../../command/facts.ts';
 import { operationError } from '../../command/failures.ts';
+import { addressBytes, type LibvirtNetwork, versionOf } from '../../policy/network.ts';
 import { encodeRequest } from '../../wire/codec.ts';
 import type { Answer, AnswerOf, Parts } from '../../wire/table.ts';
 import type { FilesInside } from '../ground.ts';
@@ -70,6 +72,90 @@ export async function listenInside(channel: Channel, port: number): Promise<List
     throw error;
   } finally {
     closeDescriptor(theirs);
+  }
+}
+
+/** The network's own addresses and routes, which libvirt gives to a container. @throws KilnError E_MACHINE */
+export async function setAddresses(
+  channel: Channel,
+  nth: number,
+  { addresses, routes }: LibvirtNetwork,
+): Promise<void> {
+  const own = addresses.map((to) => ({ to, via: undefined }));
+  for (const { to, via } of [...own, ...routes]) {
+    const id = nextId++;
+    const [ip = '', prefix] = to.split('/');
+    const card = {
+      op: 'card',
+      nth,
+      family: versionOf(ip) === 6 ? 'ipv6' : 'ipv4',
+      prefix: Number(prefix),
+      addresses: Buffer.concat([ip, ...(via === undefined ? [] : [via])].map(addressBytes)),
+    } as const;
+    const isSet = awaitedLater(done(channel, id));
+    channel.send(encodeRequest('set-card', [{ op: 'id', id }, card]));
+    const errno = await isSet;
+    if (errno === 0) continue;
+    const what = via === undefined ? `the address ${to}` : `the route to ${to} by ${via}`;
+    throw new KilnError('E_MACHINE', `${what} cannot be set in the machine`, {
+      hint: 'has the kernel of the machine IPv6? is the gateway on the network of an address?',
+      cause: new SyscallError('rtnetlink', errno),
+    });
+  }
+}
+
+/** Connections that may come about at once: each takes a stream of the port meanwhile, of 1023 in all. */
+const CONNECTING = 64;
+
+/** Ports of the sandbox, as seen from this host. */
+export class PortsInside {
+  readonly #channel: Channel;
+  readonly #waiting: (() => void)[] = [];
+  #free = CONNECTING;
+
+  constructor(channel: Channel) {
+    this.#channel = channel;
+  }
+
+  /** @throws KilnError E_MACHINE */
+  async connect(port: number): Promise<number> {
+    if (this.#free > 0) this.#free--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await connectInside(this.#channel, port);
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#free++;
+      else next();
+    }
+  }
+}
+
+async function connectInside(channel: Channel, port: number): Promise<number> {
+  const id = nextId++;
+  const [ours, theirs] = unixSocketPair();
+  try {
+    const connected = awaitedLater(done(channel, id));
+    const fields = [
+      { op: 'id', id },
+      { op: 'port', port },
+    ] as const;
+    let errno = 0;
+    try {
+      channel.send(encodeRequest('connect', fields), [theirs]);
+      errno = await connected;
+    } finally {
+      closeDescriptor(theirs);
+    }
+    // While others fill the port it comes behind the answer. Its carrier ends where there are too many streams.
+    const [fd] = errno === 0 ? ((await nextPacket(ours, 1, 1))?.fds ?? []) : [];
+    if (fd !== undefined) return fd;
+    throw new KilnError('E_MACHINE', `nobody can be reached at port ${port} of the machine`, {
+      hint: `does a command of the sandbox listen on port ${port}?`,
+      cause: new SyscallError('connect', errno),
+    });
+  } finally {
+    closeDescriptor(ours);
   }
 }
 

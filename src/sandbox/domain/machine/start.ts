@@ -6,7 +6,6 @@ import type { RecordedProcess } from '../../../host/process/recorded-process.ts'
 import type { StatePaths } from '../../../host/state/paths.ts';
 import type { IdRange } from '../../../host/state/reservation.ts';
 import { layerMissingError } from '../../policy/layers.ts';
-import { undoneNetwork } from '../../policy/network.ts';
 import type { DomainOptions } from '../domain-xml.ts';
 import type { BootFiles } from './boot-files.ts';
 import { whyNoKvm } from './kvm.ts';
@@ -47,12 +46,6 @@ export async function startMachine(
   if (network === 'host') {
     throw new KilnError('E_ARGUMENT', 'a machine cannot have the host’s network', {
       hint: '--egress HOST lets a command reach that host; --network NAME is a network of libvirt’s',
-    });
-  }
-  const undone = undoneNetwork(network);
-  if (undone !== undefined) {
-    throw new KilnError('E_MACHINE', `${undone} is not done for machines yet`, {
-      hint: 'docs/machines.md says what machines can do',
     });
   }
   const { qemu: emulator, virtiofsd } = machinePrograms();
