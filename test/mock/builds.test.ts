@@ -52,6 +52,20 @@ async function content(rpm: string): Promise<string> {
   return (await execa('sh', ['-c', script, 'sh', rpm])).stdout;
 }
 
+test.serial('--isolation=vm is for builds alone, in roots that do not stay', async (t) => {
+  for (const words of [
+    ['--chroot', 'true'],
+    ['--init'],
+    ['--rebuild', '--no-clean', 'x.src.rpm'],
+  ]) {
+    const [mode = ''] = words.filter((word) => !/rebuild|x\.src|true/.test(word));
+    const refused = await state.mock(['--isolation=vm', ...words]);
+    ends(t, refused, 5, new RegExp(`--isolation=vm with ${mode}: a machine cannot have a root`));
+  }
+  const idle = await state.mock(['--isolation=nspawn', '--clean'], { verbosity: '-v' });
+  ends(t, idle, 0, /--isolation changes nothing: every command runs in a libvirt-lxc sandbox/);
+});
+
 test.serial(
   '--rebuild prints mock’s words on stderr, and uses mock’s names of files',
   async (t) => {

@@ -1,10 +1,11 @@
 import { KILN_VERSION } from '../../host/state/paths.ts';
-import { mockStatus } from '../../jobs/mock/outcome.ts';
+import { buildsInMachine } from '../../jobs/mock/build-request.ts';
+import { mockStatus, usageError } from '../../jobs/mock/outcome.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
 import type { MockCommand } from './commands.ts';
 import { MockLog, type Verbosity } from './log.ts';
-import { MODES, type Mode } from './modes.ts';
+import { MODES, type Mode, type ModeRow } from './modes.ts';
 import { helpText, OPTIONS, type OptionEntry } from './option-table.ts';
 import { rootLine } from './root-line.ts';
 import { userLine } from './user-line.ts';
@@ -52,6 +53,7 @@ export async function main(argv: readonly string[], caller: Caller): Promise<voi
       caller.stdout.say(`kiln-mock ${KILN_VERSION}\n`);
       return;
     }
+    refuseRootInMachine(asked, MODES[asked.mode]);
     const line = await (caller.user === undefined
       ? rootLine(asked, caller.paths)
       : userLine(asked, caller.user));
@@ -75,8 +77,9 @@ async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<num
   const session = { caller, engine, line, log, signal, print };
   if (silent) return await act(session);
   log.info(`kiln-mock version ${KILN_VERSION} starting...`);
-  for (const { name } of line.given) {
-    const why = OPTIONS.get(name)?.noEffect;
+  for (const { name, value } of line.given) {
+    const { noEffect, only } = OPTIONS.get(name) ?? {};
+    const why = only === undefined || only.value === value ? noEffect : only.otherwise;
     if (why !== undefined) log.info(`--${name} changes nothing: ${why}`);
   }
   const status = await log.state('run', () => act(session));
@@ -89,8 +92,23 @@ async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<num
   return status;
 }
 
+/** Options that say how a root stays, or goes on. */
+const OF_KEPT_ROOTS = ['no-clean', 'short-circuit', 'postinstall'] as const;
+
+/** virtiofsd makes no set-id files on the host, which packages have. @throws KilnError E_MOCK_USAGE */
+function refuseRootInMachine(line: CommandLine, { results }: ModeRow): void {
+  if (!buildsInMachine(line)) return;
+  const named = results === undefined ? line.mode : OF_KEPT_ROOTS.find((name) => line.has(name));
+  if (named === undefined) return;
+  throw usageError(
+    `--isolation=vm with --${named}: a machine cannot have a root that stays`,
+    'builds in machines have fresh roots; leave out --isolation=vm',
+  );
+}
+
 function unheeded({ given, heeded }: CommandLine): Set<string> {
-  const hasMessage = ({ mode, noEffect }: Partial<OptionEntry>) => (mode ?? noEffect) !== undefined;
+  const hasMessage = ({ mode, noEffect, only }: Partial<OptionEntry>) =>
+    (mode ?? noEffect ?? only) !== undefined;
   const names = given.map(({ name }) => name).filter((name) => !heeded.has(name));
   return new Set(names.filter((name) => !hasMessage(OPTIONS.get(name) ?? {})));
 }

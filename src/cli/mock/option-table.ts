@@ -16,6 +16,8 @@ export interface OptionEntry {
   readonly mode?: Mode;
   readonly onlyFor?: readonly Mode[];
   readonly noEffect?: string;
+  /** The only value with an effect, and why others have none. */
+  readonly only?: { readonly value: string; readonly otherwise: string };
   readonly refused?: string;
   /** What users who are not root may give: any value, or one that fits. What says nothing of it is root's. */
   readonly users?: Users;
@@ -97,6 +99,8 @@ function option(users: Users, help: string, more: OptionEntry = {}): OptionEntry
 const OF_CHAINS = { onlyFor: ['chain'] } as const;
 const OF_SPECS = { onlyFor: ['buildsrpm', 'rebuild'] } as const;
 
+const ISOLATION = 'every command runs in a libvirt-lxc sandbox, unless --isolation=vm is given';
+
 const building: Record<string, OptionEntry> = {
   define: option('open', 'define an rpm macro', { short: 'D', value: 'MACRO EXPR' }),
   with: option('open', 'enable a condition (%bcond) of the spec', { value: 'OPTION' }),
@@ -130,6 +134,14 @@ const building: Record<string, OptionEntry> = {
     {
       value: 'IMAGE',
       onlyFor: ['rebuild', 'buildsrpm'],
+    },
+  ),
+  isolation: option(
+    'open',
+    'vm: build in a virtual machine, and keep no root; other values change nothing',
+    {
+      ...{ value: 'HOW', choices: ['auto', 'simple', 'nspawn', 'vm'] },
+      only: { value: 'vm', otherwise: ISOLATION },
     },
   ),
   postinstall: option('open', 'install the built packages in the root'),
@@ -194,14 +206,12 @@ const root: Record<string, OptionEntry> = {
 };
 
 const BOOTSTRAP = 'packages are solved and unpacked on the host, without a bootstrap root';
-const ISOLATION = 'every command runs in a libvirt-lxc sandbox';
 const MANAGER = 'no package manager runs: kiln solves and installs by itself';
 
 const withoutEffect: Record<string, OptionEntry> = {
   ...each('bootstrap-chroot no-bootstrap-chroot', { noEffect: BOOTSTRAP }),
   ...each('use-bootstrap-image no-bootstrap-image', { noEffect: BOOTSTRAP }),
   ...each('old-chroot new-chroot', { noEffect: ISOLATION }),
-  isolation: { value: 'HOW', choices: ['auto', 'simple', 'nspawn'], noEffect: ISOLATION },
   'cache-alterations': { noEffect: 'a root keeps what was changed in it, and images are cached' },
   trace: { noEffect: 'mock traces its Python functions' },
   tmp_prefix: { value: 'TEXT', noEffect: 'results of a chain go to --localrepo, or a new folder' },
@@ -255,7 +265,8 @@ is a mock configuration or a recipe of kiln.
 `;
 
 export const MOCK_AFTER = `
-kiln-mock accepts mock's options about bootstrap, isolation and package manager, but they have no effect.
+kiln-mock accepts mock's options about bootstrap, isolation (but for vm, which is kiln's own) and package manager,
+but they have no effect.
 ${exitStatusHelp('kiln-mock')}
 Examples:
   kiln-mock -r debian-build --rebuild hello-2.12-1.src.rpm --resultdir out

@@ -1,8 +1,8 @@
 import { defined } from '../../defined.ts';
-import type { PathKind } from '../../options/rules.ts';
+import { ISOLATION_RULE, type PathKind } from '../../options/rules.ts';
 import { type CallerUser, forbiddenError } from '../../users/configuration.ts';
 import { NO_PATHS } from '../caller/no-paths.ts';
-import { fetchPath } from '../users/user-guard.ts';
+import { check, fetchPath } from '../users/user-guard.ts';
 import { type CommandLine, commandLine } from './command-line.ts';
 import { MODES, type ModeRow, type Refusal } from './modes.ts';
 import { OPTIONS } from './option-table.ts';
@@ -39,6 +39,7 @@ export async function userLine(line: CommandLine, user: CallerUser): Promise<Com
   const given: { name: string; value: string | undefined }[] = [];
   for (const { name, value = '' } of line.given) {
     checkOption(name, value);
+    if (name === 'isolation' && value === 'vm') check(name, ISOLATION_RULE, value, user, {});
     if (name === 'root' && !isConfigName(value)) {
       throw forbiddenError(
         `the configuration ${value}`,

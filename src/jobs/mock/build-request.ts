@@ -12,7 +12,12 @@ import type { Chroot } from './chroot.ts';
 import { configError } from './config/values.ts';
 import { usageError } from './outcome.ts';
 import { rootCommand } from './root/root-sandbox.ts';
-import { addedRepositories, type ChrootSession, isOffline } from './session.ts';
+import { addedRepositories, type ChrootSession, isOffline, type MockLine } from './session.ts';
+
+/** `--isolation=vm`, kiln's own word: such a build has a fresh root in its machine, and none that stays. */
+export function buildsInMachine(line: Pick<MockLine, 'value'>): boolean {
+  return line.value('isolation') === 'vm';
+}
 
 export function mockBuildRequest(
   session: ChrootSession,
@@ -57,6 +62,7 @@ export function mockBuildRequest(
     omit: chroot.omit,
     scan: chroot.scan,
     shownAs: rootCommand(chroot.root, [basename(source.path)]),
+    ...(buildsInMachine(line) ? { isolation: 'vm' } : {}),
     ...(network ? { networkPhases: NETWORK_PHASES, network: 'host' } : {}),
     ...defined({
       target,

@@ -15,7 +15,7 @@ import { failed, resultOfBuild } from '../rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../rpmbuild/outcome/report.ts';
 import { PROVENANCE_FILES } from '../rpmbuild/provenance/write.ts';
 import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
-import { cleanup, mockBuildRequest } from './build-request.ts';
+import { buildsInMachine, cleanup, mockBuildRequest } from './build-request.ts';
 import { argumentError, buildHooks, finishBuild, usageError } from './outcome.ts';
 import { buildRequires, installArguments } from './packages.ts';
 import { MockRoot } from './root/root.ts';
@@ -151,6 +151,7 @@ async function buildInRoot(at: RootSession, request: BuildRequest): Promise<Buil
   const { log, line, chroot, root } = at;
   const image = line.value('buildroot-image');
   if (image !== undefined) return await buildInImage(at, request, image);
+  if (request.isolation === 'vm') return await buildBesideRoot(at, request);
   // Nothing watches what a build writes to a root that stays, so a user's has none.
   const isOwn = at.engine.owner !== undefined;
   const asked = chroot.clean && !line.has('no-clean') && line.value('short-circuit') === undefined;
@@ -165,6 +166,19 @@ async function buildInRoot(at: RootSession, request: BuildRequest): Promise<Buil
     : await buildFresh(at, request, after.onSuccess && after.onFailure);
   const installs = request.postinstall === true && (isThere || !after.onSuccess);
   return installs && report.failure === undefined ? await installBuilt(at, report) : report;
+}
+
+/** Builds in a machine. A root that is kept under this name stays as it is. */
+async function buildBesideRoot(at: RootSession, request: BuildRequest): Promise<BuildReport> {
+  const opened = await at.root.open((message) => at.log.warning({ code: 'mock-root', message }));
+  if (opened?.record.current !== undefined) {
+    throw usageError(
+      `--isolation=vm builds in fresh roots, and ${at.chroot.root} is at its snapshot ${opened.record.current}`,
+      'go back to its image first: `kiln-mock --rollback-to postinit`',
+    );
+  }
+  await using _ = await at.log.state('chroot init', () => openBaseImage(at));
+  return await build(at, request);
 }
 
 /** Builds in an image that has what the build requires: no root, and nothing that is solved or installed. */
@@ -211,6 +225,7 @@ async function installBuilt(at: RootSession, report: BuildReport): Promise<Build
 }
 
 async function cleanAfter(at: RootSession, succeeded: boolean): Promise<void> {
+  if (buildsInMachine(at.line)) return;
   const { onSuccess, onFailure } = cleanup(at);
   if (!(succeeded ? onSuccess : onFailure)) return;
   const option = succeeded ? 'cleanup_on_success' : 'cleanup_on_failure';

@@ -1,4 +1,7 @@
-/** Real packages, built by kiln in each of its ways, are what rpmbuild itself makes in the same image. */
+/**
+ * Real packages, built by kiln in each of its ways, are what rpmbuild itself makes in the same image. With `--long` in
+ * machines as well, where each takes 3 to 20 minutes emulated: `--match '*in a machine*'` has these alone.
+ */
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,6 +11,7 @@ import { ensureDebianRpms } from '../../../fixtures/debian-rpms/ensure.ts';
 import { ensureSources } from '../../../fixtures/sources/ensure.ts';
 import { specSources } from '../../../fixtures/sources/wanted.ts';
 import { debianRepository, type ImageState, imageState } from '../../image/image-state.ts';
+import { KILN_MOCK } from '../../mock/mock-state.ts';
 import { PATIENCE } from '../../support/busybox-state.ts';
 import { isLong, long } from '../../support/long.ts';
 
@@ -62,7 +66,7 @@ test.after.always(() => images?.[Symbol.asyncDispose]());
 /** Runs `kiln build`; results are in `out`. */
 async function kilnBuild(t: ExecutionContext, out: string, ...args: readonly string[]) {
   const run = await images.kiln(['build', '-r', recipe, '--resultdir', out, ...args], {
-    timeout: 900_000,
+    timeout: 3_600_000,
   });
   t.is(run.exitCode, 0, String(run.stderr).slice(-3000));
 }
@@ -175,4 +179,39 @@ long('eight packages build as with rpmbuild, alone and in a chain', async (t) =>
   const members = [...references].map(([name, reference]) => join(reference, `${name}.src.rpm`));
   await kilnBuild(t, out, '--chain', ...members);
   for (const [member, reference] of references) await sameBytes(t, join(out, member), reference);
+});
+
+for (const name of Object.keys(PACKAGES)) {
+  long(`${name}, built in a machine, has the bytes of the container's build`, async (t) => {
+    t.timeout(3_600_000 * PATIENCE);
+    const [container, machine] = ['container', 'vm'].map((kind) =>
+      join(images.directory, `${name}-by-${kind}`),
+    ) as [string, string];
+    const source = ['--spec', join(specs, `${name}.spec`), '--sources', sources];
+    await kilnBuild(t, container, ...source);
+    await kilnBuild(t, machine, '--isolation', 'vm', '--allow-missing', 'kvm', ...source);
+    t.is(Object.keys(await digests(machine)).length, PACKAGES[name] ?? 0);
+    await sameBytes(t, machine, container);
+    const { policy } = JSON.parse(await readFile(join(machine, 'result.json'), 'utf8'));
+    t.is(policy.isolation, 'vm');
+  });
+}
+
+long('kiln-mock builds in a machine what it builds in a container', async (t) => {
+  t.timeout(3_600_000 * PATIENCE);
+  const first = join(images.directory, 'mock-spec');
+  const spec = ['--spec', join(specs, 'perl-Try-Tiny.spec'), '--sources', sources];
+  await kilnBuild(t, first, ...spec);
+  const srpm = (await readdir(first)).find((file) => file.endsWith('.src.rpm')) ?? '';
+  const [container, machine] = [join(first, 'container'), join(first, 'vm')];
+  for (const [out, ...how] of [[container], [machine, '--isolation=vm']] as const) {
+    const words = ['-r', recipe, '--resultdir', out, ...how, join(first, srpm)];
+    const env = { ...images.env, KILN_ALLOW_MISSING: 'kvm' };
+    const { exitCode, stderr } = await execa(KILN_MOCK, words, { env, reject: false });
+    t.is(exitCode, 0, stderr.slice(-3000));
+    t.is(stderr.includes('--isolation changes nothing'), false);
+  }
+  await sameBytes(t, machine, container);
+  const { policy } = JSON.parse(await readFile(join(machine, 'result.json'), 'utf8'));
+  t.is(policy.isolation, 'vm');
 });
