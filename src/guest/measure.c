@@ -201,6 +201,13 @@ static int measure_setup(const struct message *setup, char *facts, size_t size,
       int closed = measure_readonly(bind.path);
       if (!closed && !fault("binds-unchecked")) return fail(failure, FAIL_WRITABLE_BIND, bind.path);
       if (closed) facts_add(facts, size, "bind_readonly=%s\n", bind.path);
+    } else if (field.tag == FIELD_GUEST_BIND) {
+      struct wire_guest_bind bind = wire_get_guest_bind(&field);
+      int closed = measure_readonly(bind.path);
+      // It is never more open than what it shows.
+      if (!closed && (bind.readonly || measure_readonly(bind.source)) && !fault("binds-unchecked"))
+        return fail(failure, FAIL_WRITABLE_BIND, bind.path);
+      if (closed) facts_add(facts, size, "bind_readonly=%s\n", bind.path);
     } else if (field.tag == FIELD_USER_LIMIT) {
       struct wire_user_limit limit = wire_get_user_limit(&field);
       if (measure_limit(&limit, facts, size) != 0 && !fault("limits-unchecked"))

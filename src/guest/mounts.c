@@ -4,10 +4,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -382,6 +386,104 @@ static int bind_mount(const struct message *setup, const struct wire_bind *bind)
   return 0;
 }
 
+#define GUESTS_MAX 64
+
+// Places of the sandbox that are bound to others of it; `place` is where the mount is, links followed.
+static struct guest {
+  char *source, *path, place[4096];
+  int readonly;
+} guests[GUESTS_MAX];
+static size_t guest_count;
+
+static int is_below(const char *path, const char *above) {
+  size_t length = strlen(above);
+  return strncmp(path, above, length) == 0 && (path[length] == 0 || path[length] == '/');
+}
+
+// Whether the init's own mounts are there, or would be copied or covered with it.
+static int is_closed_place(const char *path) {
+  static const char *const closed_places[] = {"/proc", "/dev", "/sys", "/run/secrets"};
+  if (strcmp(path, "/") == 0) return 1;
+  for (size_t i = 0; i < sizeof closed_places / sizeof *closed_places; i++)
+    if (is_below(path, closed_places[i]) ||
+        (is_below(closed_places[i], path) && access(closed_places[i], F_OK) == 0))
+      return 1;
+  return 0;
+}
+
+// A place of the sandbox's root, all links followed; the image may have any.
+static int open_inside(const char *path, char resolved[static 4096]) {
+  struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+  int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (root < 0) return -1;
+  int fd = closing(root, (int)syscall(SYS_openat2, root, path, &how, sizeof how));
+  if (fd < 0) return -1;
+  char link[32];
+  struct statfs fs;
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  ssize_t n = readlink(link, resolved, 4095);
+  if (n <= 0 || n == 4095 || fstatfs(fd, &fs) != 0) return closing(fd, failing(ENAMETOOLONG));
+  resolved[n] = 0;
+  if (is_closed_place(resolved) || fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC)
+    return closing(fd, failing(EACCES));
+  return fd;
+}
+
+static uint64_t mount_of(int fd) {
+  struct statx st;
+  if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) != 0 || !(st.stx_mask & STATX_MNT_ID)) return 0;
+  return st.stx_mnt_id;
+}
+
+// What will be sealed later is not left open in another place.
+static int close_guest(int source, int tree, int readonly, int sealed) {
+  struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
+  if (!readonly && sealed) {
+    int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0) return -1;
+    sealed = closing(root, mount_of(root) == mount_of(source));
+  }
+  if (!readonly && !sealed) return 0;
+  return (int)syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | (readonly ? AT_RECURSIVE : 0),
+                      &attributes, sizeof attributes);
+}
+
+// With what is mounted below, which may be there to hide something.
+static int bind_guest(struct guest *guest, int sealed) {
+  char from[4096];
+  struct stat st;
+  int source = open_inside(guest->source, from);
+  if (source < 0) return -1;
+  int tree = fstat(source, &st) != 0
+                 ? -1
+                 : (int)syscall(SYS_open_tree, source, "",
+                                AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+  if (tree < 0 || close_guest(source, tree, guest->readonly, sealed) != 0) {
+    if (tree >= 0) closing(tree, -1);
+    return closing(source, -1);
+  }
+  int target = -1;
+  if ((S_ISDIR(st.st_mode) ? make_directory(guest->path, 0755) : make_file(guest->path)) == 0)
+    target = open_inside(guest->path, guest->place);
+  int result = target < 0 ? -1 : closing(target, attach(tree, target));
+  closing(tree, result);
+  return closing(source, result);
+}
+
+static int add_guest(const struct message *setup, const struct wire_guest_bind *bind) {
+  struct field field;
+  size_t offset = 0;
+  int sealed = 0;
+  while (field_next(setup, &offset, &field))
+    sealed |= field.tag == FIELD_READONLY && strcmp(wire_get_readonly(&field), "/") == 0;
+  if (guest_count == GUESTS_MAX) return failing(EMFILE);
+  struct guest *guest = &guests[guest_count++];
+  *guest = (struct guest){.source = strdup(bind->source),
+                          .path = strdup(bind->path),
+                          .readonly = bind->readonly && !fault("bind-readonly")};
+  return guest->source == NULL || guest->path == NULL ? -1 : bind_guest(guest, sealed);
+}
+
 static int write_file(const struct wire_file *file) {
   if (make_parents(file->path) != 0) return -1;
   unlink(file->path);
@@ -418,6 +520,10 @@ static int obey(const struct message *setup, const struct field *field, struct f
   case FIELD_BIND: {
     struct wire_bind bind = wire_get_bind(field);
     return bind_mount(setup, &bind) == 0 ? 0 : fail(failure, FAIL_BIND, bind.path);
+  }
+  case FIELD_GUEST_BIND: {
+    struct wire_guest_bind bind = wire_get_guest_bind(field);
+    return add_guest(setup, &bind) == 0 ? 0 : fail(failure, FAIL_GUEST_BIND, bind.path);
   }
   case FIELD_MASK:
     path = wire_get_mask(field);
@@ -598,6 +704,13 @@ static int plan_move(int root, const char *point) {
   return 0;
 }
 
+// Those show files of the old root, and are made again.
+static int is_guest(const char *place) {
+  for (size_t i = 0; i < guest_count; i++)
+    if (strcmp(guests[i].place, place) == 0) return 1;
+  return 0;
+}
+
 // proc_pid_mountinfo(5): a space is \040.
 static void unescape(char *text) {
   char *out = text;
@@ -636,7 +749,7 @@ static int plan_moves(struct failure *failure) {
         if (finding && strcmp(point, OLD) == 0) old = id;
         unescape(point);
         if (!finding && parent == old && strncmp(point, OLD "/", strlen(OLD "/")) == 0 &&
-            plan_move(root, point) != 0)
+            !is_guest(point + strlen(OLD)) && plan_move(root, point) != 0)
           return closing(root, fail(failure, FAIL_BIND, point + strlen(OLD)));
       }
       line = end == NULL ? "" : end + 1;
@@ -668,6 +781,8 @@ int mounts_again(const struct message *wanted, struct failure *failure) {
   close_moves();
   if (dup3(scratch, layers[0], O_CLOEXEC) < 0 || closing(scratch, pivot("/newroot")) != 0)
     return fail(failure, FAIL_PIVOT, NULL);
+  for (size_t i = 0; i < guest_count; i++)
+    if (bind_guest(&guests[i], sealed) != 0) return fail(failure, FAIL_GUEST_BIND, guests[i].path);
   if (sealed && (mounts_seal("/") != 0 || !measure_readonly("/"))) return fail(failure, FAIL_READONLY, "/");
   return 0;
 }

@@ -16,6 +16,7 @@ export const WIRE = {
   answer: 64 << 10,
   descriptors: 64,
   lowerLayers: 32,
+  guestBinds: 64,
 } as const;
 
 export type Part =
@@ -111,6 +112,7 @@ export const FAILURES = {
   lend: [31, 'prepare what it makes in the place of commands'],
   layer: [32, 'make a layer for {text}'],
   snapshot: [33, 'attach the layer of a snapshot'],
+  'guest-bind': [34, 'bind a place of the sandbox to {text}'],
   'measure-files': [30, 'get something to measure Landlock against'],
 
   'open-users': [40, 'container root is the host’s root', 'user-namespace'],
@@ -209,6 +211,8 @@ export const FIELDS = {
       path,
     },
   },
+  /** A place of the sandbox, with what is mounted below, seen at another. */
+  'guest-bind': { tag: 49, parts: { readonly: flag, source: path, path } },
   mask: { tag: 8, parts: { path } },
   readonly: { tag: 9, parts: { path } },
   file: { tag: 10, parts: { mode, uid: u32, gid: u32, path, content } },
@@ -372,6 +376,7 @@ export const REQUESTS = {
       network: PERHAPS,
       tmpfs: SOME,
       bind: SOME,
+      'guest-bind': [0, WIRE.guestBinds],
       mask: SOME,
       readonly: SOME,
       file: SOME,
