@@ -15,6 +15,7 @@ const SNAPSHOTS = 'api-snapshots.md';
 
 const OF_SNAPSHOTS = /^(?:Fork|Rollback|Diff|Apply|Discard|\w*Snapshots?)$/;
 const TYPES_OF_SNAPSHOTS = ['Change', 'EntryKind', 'LeftAlone'];
+const TYPES_OF_JOBS = ['CheckStatus', 'Check'];
 
 /** Methods about one command or one sandbox; all others are on the page of jobs. */
 const OF_COMMANDS =
@@ -40,6 +41,7 @@ function typeText(type: Type): string {
 }
 
 function pageOfType(name: string): string {
+  if (TYPES_OF_JOBS.includes(name)) return JOBS;
   return TYPES_OF_SNAPSHOTS.includes(name) ? SNAPSHOTS : TYPES;
 }
 
@@ -108,7 +110,7 @@ ${rows.join('')}
   return new Map([
     [join(FOLDER, 'api.md'), index],
     [join(FOLDER, COMMANDS), page('commands and sandboxes', methodsOf(COMMANDS))],
-    [join(FOLDER, JOBS), page('builds, images, services', methodsOf(JOBS))],
+    [join(FOLDER, JOBS), page('builds, images, services', [...methodsOf(JOBS), ...typesOf(JOBS)])],
     [
       join(FOLDER, SNAPSHOTS),
       page('snapshots and changes', [...methodsOf(SNAPSHOTS), ...typesOf(SNAPSHOTS)]),

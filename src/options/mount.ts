@@ -1,4 +1,4 @@
-/** podman's `--mount`: another spelling of `--bind` and `--tmpfs`. */
+/** podman's `--mount`: another spelling of `--bind`, `--guest-bind` and `--tmpfs`. */
 import { InvalidArgumentError } from 'commander';
 import { needed } from './kind.ts';
 import { type Row, row } from './row.ts';
@@ -14,10 +14,13 @@ const KEYS: ReadonlyMap<string, string> = new Map(
 const BIND = ['source', 'target', 'relabel', 'ro', 'rw', 'cow', 'nolinks'];
 const TMPFS = ['target', 'size'];
 
+const GUEST_BIND = ['source', 'target', 'ro', 'rw'];
+
 const IMAGE = ['source', 'target', 'ro'];
 
 const TYPES: ReadonlyMap<string, readonly string[]> = new Map([
   ['bind', BIND],
+  ['guest-bind', GUEST_BIND],
   ['image', IMAGE],
   ['tmpfs', TMPFS],
 ]);
@@ -30,15 +33,11 @@ const RELABEL: ReadonlyMap<string, string> = new Map([
 ]);
 
 const HOW =
-  'write it as type=bind,source=SRC,target=DST[,readonly], type=image,source=FILE,target=DST or type=tmpfs,target=DST[,tmpfs-size=SIZE].';
+  'write it as type=bind,source=SRC,target=DST[,readonly], type=image,source=FILE,target=DST, type=guest-bind,source=SRC,target=DST or type=tmpfs,target=DST[,tmpfs-size=SIZE].';
 
 /** What podman has, and there is something else for. */
 const INSTEAD: ReadonlyMap<string, string> = new Map([
   ['volume', 'there are no named volumes: type=bind,source=DIR shows a folder of this host.'],
-  [
-    'guest-bind',
-    'a folder of a sandbox stands at one place: put a link into the image, or give the bind again with another target.',
-  ],
   ['devpts', 'every sandbox has a /dev/pts of its own.'],
   ['ramfs', 'write type=tmpfs.'],
 ]);
@@ -73,7 +72,7 @@ function partsOf(word: string): ReadonlyMap<string, string> {
 }
 
 /**
- * The words for `--bind` or `--tmpfs` that mean the same.
+ * The words for another option that mean the same.
  * @throws InvalidArgumentError
  */
 function mountAgain(word: string): readonly [flag: string, value: string] {
@@ -103,14 +102,14 @@ function mountAgain(word: string): readonly [flag: string, value: string] {
     throw new InvalidArgumentError('write one of readonly and rw.');
   const options = [...how, ...(label ? [label] : [])];
   return [
-    '--bind',
+    type === 'bind' ? '--bind' : '--guest-bind',
     [place('source'), target, ...(options.length > 0 ? [options.join(',')] : [])].join(':'),
   ];
 }
 
 /** It never has a value of its own, so requests and calls know nothing of it. */
 export const MOUNT: Row = row({ term: 'spec', read: mountAgain }, 'open', {
-  help: 'write --bind or --tmpfs as podman does: type=bind,source=SRC,target=DST[,readonly][,relabel=shared], type=image,source=FILE,target=DST, type=tmpfs,target=DST[,tmpfs-size=SIZE]',
+  help: 'write --bind or --tmpfs as podman does: type=bind,source=SRC,target=DST[,readonly][,relabel=shared], type=image,source=FILE,target=DST, type=guest-bind,source=SRC,target=DST, type=tmpfs,target=DST[,tmpfs-size=SIZE]',
   many: true,
   again: mountAgain,
 });

@@ -5,7 +5,13 @@ import type * as json from '../api/io-kiln.ts';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import type { HeldPath } from '../host/files/held.ts';
-import type { Bind, Tmpfs, WantedBind } from '../sandbox/policy/specification.ts';
+import {
+  type Bind,
+  type GuestBind,
+  isClosedPlace,
+  type Tmpfs,
+  type WantedBind,
+} from '../sandbox/policy/specification.ts';
 import { fieldsOf, type Kind, needed, text } from './kind.ts';
 import { size as sizes } from './numbers.ts';
 import { path, type Rule } from './rules.ts';
@@ -152,6 +158,36 @@ export const tmpfs: Kind<Tmpfs> = {
   word: (asked) => {
     const { target, size } = fieldsOf(asked);
     return typeof size === 'number' ? `${target}:${size}` : String(target);
+  },
+};
+
+function guestPlace(path: string): string {
+  const place = resolve(absoluteTarget(path));
+  if (!isClosedPlace(place)) return place;
+  throw new InvalidArgumentError(`nothing is bound from or to ${place} inside a sandbox.`);
+}
+
+/** Both are of the sandbox. */
+export const guestBind: Kind<GuestBind> = {
+  term: 'src:dst[:ro]',
+  read: (word) => {
+    const [source = '', target = '', how = 'rw', ...more] = word.split(':');
+    if (more.length > 0 || !['ro', 'rw'].includes(how))
+      throw new InvalidArgumentError('write it as SRC:DST[:ro], both absolute in the sandbox.');
+    return {
+      source: guestPlace(source),
+      target: guestPlace(target),
+      readonly: how === 'ro',
+    };
+  },
+  fromJson: ({ source, target, readonly }: json.GuestBind) => ({
+    source: guestPlace(source),
+    target: guestPlace(target),
+    readonly: readonly === true,
+  }),
+  word: (asked) => {
+    const { source, target, readonly } = fieldsOf(asked);
+    return `${source}:${target}${readonly === true ? ':ro' : ''}`;
   },
 };
 

@@ -179,6 +179,11 @@ export const SANDBOX = {
     ),
     { help: 'mount an empty file system that lives in memory', many: true },
   ),
+  guestBinds: row(places.guestBind, 'open', {
+    help: 'show a place of the sandbox at another one of it, too; both are absolute',
+    many: true,
+    flag: 'guestBind',
+  }),
   copyIn: row(places.copyIn, 'open', {
     help: 'copy a file or folder of the host into the sandbox before the command starts',
     many: true,

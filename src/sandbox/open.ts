@@ -302,11 +302,12 @@ export async function fillSandbox(
       },
     );
     const { sources } = plan;
+    const { binds, guestBinds } = specification;
     // Listen before sending: an init that could not prepare sends the reason and hangs up.
     const filled = awaitedLater(
       domain.channel.ask((answer) => {
         if (answer.type === 'failed') {
-          throw setupError(answer, { sources, binds: specification.binds, labels });
+          throw setupError(answer, { sources, binds, guestBinds, labels });
         }
         return answer.type === 'ready' ? answer.facts : undefined;
       }),

@@ -19,6 +19,7 @@ const TYPES = new Map<unknown, string>([
   ),
   [places.bind, 'Bind'],
   [places.tmpfs, 'Tmpfs'],
+  [places.guestBind, 'GuestBind'],
   [places.copyIn, 'Copy'],
   [places.secret, 'Secret'],
   // One word has several of them.

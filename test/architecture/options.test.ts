@@ -22,6 +22,7 @@ const THINGS = new Set([
     'env',
     'farm',
     'file',
+    'guestBinds',
     'hostname',
     'image',
     'interactive',

@@ -81,6 +81,17 @@ const BOTH: readonly (readonly [words: readonly string[], json: Partial<RunParam
     ['--tmpfs', '/t:1M', '--tmpfs', '/s'],
     { surroundings: { tmpfs: [{ target: '/t', size: 1 << 20 }, { target: '/s' }] } },
   ],
+  [
+    ['--guest-bind', '/a:/b:ro', '--guest-bind', '/c:/d'],
+    {
+      surroundings: {
+        guestBinds: [
+          { source: '/a', target: '/b', readonly: true },
+          { source: '/c', target: '/d' },
+        ],
+      },
+    },
+  ],
   [['--copy-in', '/a/.:/b'], { copyIn: [{ source: '/a/.', target: '/b' }] }],
   [['--env', 'A=b=c', '--env', 'B='], { env: { A: 'b=c', B: '' } }],
   [['--workdir', '/w', '--user', '7:8'], { workdir: '/w', user: '7:8' }],

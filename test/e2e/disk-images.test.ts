@@ -109,7 +109,6 @@ test.serial('what cannot be unpacked is refused by name, and leaves nothing', as
     [mount('damaged'), /damaged cannot be mounted: unpacking it failed: /],
     [['--disk', '16M', ...mount('bomb')], /bomb cannot be mounted: it has more in it than --disk/],
     [['--isolation', 'vm', ...mount('ext4')], /a bind with image is not done for machines yet/],
-    [['--mount', 'type=guest-bind,source=/a,target=/b'], /give the bind again with another target/],
     [['-v', `${place}/ext4:/x:image,rw`], /what is unpacked from an image is read-only/],
   ];
   for (const [words, why] of refusals) {
@@ -117,6 +116,11 @@ test.serial('what cannot be unpacked is refused by name, and leaves nothing', as
     t.is(exitCode, 125, words.join(' '));
     t.regex(String(stderr), why);
   }
+  const explained = await as(USER, [...run, ...mount('ext4'), '--explain', '--', 'true']);
+  t.regex(
+    String(explained.stdout),
+    /^file system +on +\S+ext4 at \/tmp\/x, read-only; unpacked onto a disk of 8 GiB by a program in a sandbox/m,
+  );
   const closed = await as(USER, [...run, ...mount('private'), '--', 'true']);
   t.regex(String(closed.stderr), /private cannot be mounted: you may not read it/);
   const service = ['service', 'create', '-r', 'busybox', '-m', `${place}/ext4:/x:image`, 's'];

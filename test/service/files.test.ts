@@ -198,6 +198,12 @@ dynamic=true
       ],
       label: 'dynamic:system_u:system_r:svirt_lxc_net_t:s0',
     });
+    const guest = '[mount.3]\ntype=GVirSandboxConfigMountGuestBind\ntarget=/mnt/b\nsource=/srv/a\n';
+    const old = await readFile(path, 'utf8');
+    await writeFile(path, `${old}\n${guest}`);
+    const bound = await readOldSandbox(path);
+    t.deepEqual(bound.file['guest-binds'], [{ source: '/srv/a', target: '/mnt/b' }]);
+    await writeFile(path, old);
     const image = '[mount.3]\ntype=GVirSandboxConfigMountHostImage\ntarget=/srv/image\nsource=/x\n';
     const second = '[network.2]\nsource=other\n[network.2.route.0]\ngateway=192.0.2.1\n';
     await writeFile(path, `${await readFile(path, 'utf8')}\n${image}\n${second}`);

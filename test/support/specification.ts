@@ -17,6 +17,7 @@ export function sandboxSpecification(
     volumes: [],
     readonlyPaths: [],
     readonlyRoot: false,
+    guestBinds: [],
     tmpfs: [],
     files: [],
     secrets: [],

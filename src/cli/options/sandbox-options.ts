@@ -2,7 +2,7 @@ import type { HeldPath } from '../../host/files/held.ts';
 import type { RunRequest } from '../../jobs/run/request.ts';
 import { valuesIn } from '../../options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../options/sandbox.ts';
-import { sharedTarget } from '../../sandbox/policy/specification.ts';
+import { hidingTarget, sharedTarget } from '../../sandbox/policy/specification.ts';
 import type { PathCaller } from '../caller/caller.ts';
 import type { KilnCommand } from './command.ts';
 
@@ -25,9 +25,14 @@ export function runRequest(
   if (asked.artifacts.length > 0 && resultDirectory === undefined) {
     command.error('kiln: --artifact needs --resultdir DIR, where the files go');
   }
-  const twice = sharedTarget([...asked.binds, ...asked.tmpfs]);
+  const { binds, tmpfs, guestBinds } = asked;
+  const twice = sharedTarget([...binds, ...tmpfs, ...guestBinds]);
   if (twice !== undefined) {
     command.error(`kiln: two mounts are for ${twice}: the second would hide the first`);
+  }
+  const hiding = hidingTarget(guestBinds, [...binds, ...tmpfs]);
+  if (hiding !== undefined) {
+    command.error(`kiln: the guest bind on ${hiding} would hide a mount that is below it`);
   }
   if (asked.network === 'host' && asked.allowHostNetwork !== true) {
     command.error(

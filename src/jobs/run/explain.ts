@@ -68,6 +68,12 @@ export function explainLayers(
       ? [on('read-only', 'the root; /tmp, /var/tmp, /run, /dev/shm, --tmpfs and binds are as ever')]
       : []),
     writable.length === 0 ? on('binds', 'none writable') : off('binds', `writable: ${writable}`),
+    ...request.binds
+      .filter(({ image: isDisk }) => isDisk === true)
+      .map(({ source, target }) => on('file system', unpacked(source, target, disk))),
+    ...sandbox.guestBinds.map(({ source, target, readonly }) =>
+      on('guest bind', `${source} of the sandbox at ${target}${readonly ? ', read-only' : ''}`),
+    ),
     nested
       ? off(
           'proc',
@@ -96,6 +102,10 @@ function mountsOf({ host }: ImageManifest): string {
   if (host === undefined)
     return 'the image read-only below an overlay; nothing of the host but binds';
   return `${host.join(', ')} of the host, read-only and nobody’s; nothing else of the host but binds`;
+}
+
+function unpacked(file: string, target: string, disk: number): string {
+  return `${file} at ${target}, read-only; unpacked onto a disk of ${size(disk)} by a program in a sandbox, and mounted by no kernel`;
 }
 
 function on(layer: string, detail: string): PlannedLayer {

@@ -36,7 +36,7 @@ export function planRun(
     readonly volumes?: Plan['sandbox']['volumes'];
   } = {},
 ): Plan {
-  const { argv, env, capabilities, caller, tmpfs, hostname, disk } = request;
+  const { argv, env, capabilities, caller, tmpfs, guestBinds, hostname, disk } = request;
   // Those are `volumes`.
   const binds = request.binds.filter(({ image: isDisk }) => isDisk !== true);
   const { isolation, kernel, profile, onDisk } = request;
@@ -55,6 +55,7 @@ export function planRun(
         caller,
         binds,
         tmpfs,
+        guestBinds,
         hostname,
         disk,
         isolation,

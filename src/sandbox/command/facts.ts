@@ -126,11 +126,10 @@ function comparePlan(facts: PlannedFacts, operations: readonly SetupOperation[])
     if (operation.op === 'readonly' && !facts.readonlyPaths.includes(operation.path)) {
       throw layerMissingError('read-only-paths', operation.path);
     }
-    if (
-      operation.op === 'bind' &&
-      operation.access === 'readonly' &&
-      !facts.readonlyBinds.includes(operation.path)
-    ) {
+    const isReadonlyBind =
+      (operation.op === 'bind' && operation.access === 'readonly') ||
+      (operation.op === 'guest-bind' && operation.readonly);
+    if (isReadonlyBind && !facts.readonlyBinds.includes(operation.path)) {
       throw layerMissingError('binds', `${operation.path} can be written to`);
     }
     if (

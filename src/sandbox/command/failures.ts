@@ -4,12 +4,13 @@ import type { SandboxLabels } from '../labels/module.ts';
 import { contextAt } from '../labels/relabel.ts';
 import { tooManyMountsError } from '../policy/filesystem.ts';
 import { layerMissingError } from '../policy/layers.ts';
-import type { Bind } from '../policy/specification.ts';
+import type { Bind, GuestBind } from '../policy/specification.ts';
 import { type AnswerOf, FAILURES, type FailureRow } from '../wire/table.ts';
 
 export interface SetupContent {
   readonly sources: readonly string[];
   readonly binds: readonly Bind[];
+  readonly guestBinds: readonly GuestBind[];
   readonly labels: SandboxLabels | undefined;
 }
 
@@ -38,6 +39,7 @@ export function setupError(answer: Failed, content: SetupContent): KilnError {
     openLayer(answer) ??
     keptBackError(answer, errno, content) ??
     mountError(answer, errno, content) ??
+    guestBindError(answer, errno, content) ??
     operationError(answer)
   );
 }
@@ -70,6 +72,31 @@ function mountError(
           `cannot bind ${bind.source} to ${target}: one is a folder, the other is not`,
           'name another DST (--bind SRC:DST): a folder goes on a folder, a file on a file',
         ];
+  return new KilnError('E_BIND', message, { hint, details: { errno, target } });
+}
+
+const GUEST_BIND_ERRORS: Readonly<Record<string, readonly [problem: string, hint: string]>> = {
+  ENOENT: [
+    'one of them is not there',
+    'the source must be in the image, or a mount of the sandbox',
+  ],
+  EACCES: [
+    'one of them leads to where the sandbox’s walls are',
+    'nothing is bound from or to /, /proc, /dev, /sys and /run/secrets, also by a link',
+  ],
+  ELOOP: ['one of them has a link that leads nowhere', 'name the places without links'],
+  ENOTDIR: ['one is a folder, the other is not', 'a folder goes on a folder, a file on a file'],
+};
+
+function guestBindError(
+  { failure, text: target }: Failed,
+  errno: string,
+  { guestBinds }: SetupContent,
+): KilnError | undefined {
+  const bind = guestBinds.find((it) => it.target === target);
+  const [problem, hint] = GUEST_BIND_ERRORS[errno === 'EINVAL' ? 'ENOTDIR' : errno] ?? [];
+  if (failure !== 'guest-bind' || bind === undefined || problem === undefined) return undefined;
+  const message = `cannot bind ${bind.source} of the sandbox to ${target}: ${problem}`;
   return new KilnError('E_BIND', message, { hint, details: { errno, target } });
 }
 

@@ -132,7 +132,8 @@ export class SandboxDomain {
     const { labels } = this.record;
     const prepared = awaitedLater(
       this.channel.ask((answer) => {
-        if (answer.type === 'failed') throw setupError(answer, { sources: [], binds: [], labels });
+        if (answer.type === 'failed')
+          throw setupError(answer, { sources: [], ...{ binds: [], guestBinds: [] }, labels });
         return answer.type === 'done' ? true : undefined;
       }),
     );

@@ -142,6 +142,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
       readonlyPaths: [],
       readonlyRoot: false,
       tmpfs: [],
+      guestBinds: [],
       files: [],
       disk: DEFAULT_DISK,
       limits: {},

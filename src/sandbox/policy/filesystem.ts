@@ -167,6 +167,9 @@ export function planFilesystem(
     operations.push({ op: 'file', mode, uid: 0, gid: 0, path, content: Buffer.from(content) });
   }
   operations.push(...secretOperations(specification, owners));
+  for (const { source, target: path, readonly } of specification.guestBinds) {
+    operations.push({ op: 'guest-bind', readonly, source, path });
+  }
   // Last: what comes before makes places in the root.
   if (specification.readonlyRoot) operations.push({ op: 'readonly', path: '/' });
   stack.move();

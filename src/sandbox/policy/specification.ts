@@ -45,6 +45,30 @@ export interface Tmpfs {
   readonly size?: number;
 }
 
+/** A place of the sandbox, with what is mounted below, that is seen at another one, too. */
+export interface GuestBind {
+  readonly source: string;
+  readonly target: string;
+  readonly readonly: boolean;
+}
+
+/** The init has mounts of its own there, and refuses what leads there by a link. */
+export function isClosedPlace(path: string): boolean {
+  return path === '/' || /^\/(?:proc|dev|sys|run\/secrets)(?:\/|$)/.test(path);
+}
+
+/** The place of a guest bind that would hide another mount. */
+export function hidingTarget(
+  guestBinds: readonly GuestBind[],
+  mounts: readonly { readonly target: string }[],
+): string | undefined {
+  const hides = ({ target }: GuestBind) => {
+    const others = [...mounts, ...guestBinds].filter((mount) => mount.target !== target);
+    return others.some((mount) => resolve(mount.target).startsWith(`${resolve(target)}/`));
+  };
+  return guestBinds.find(hides)?.target;
+}
+
 /** What two are for: the second would hide the first. */
 export function sharedTarget(mounts: readonly { readonly target: string }[]): string | undefined {
   const targets = mounts.map(({ target }) => resolve(target));
@@ -93,6 +117,7 @@ export interface Interior {
   /** Whether nothing can be written but to what is mounted in the root. */
   readonly readonlyRoot: boolean;
   readonly tmpfs: readonly Tmpfs[];
+  readonly guestBinds: readonly GuestBind[];
   readonly files: readonly {
     readonly path: string;
     readonly mode: number;

@@ -147,7 +147,7 @@ interface OldSandbox {
 
 function translate(path: string, sections: OldSections): OldSandbox {
   const get: Get = (section, key) => sections.get(section)?.get(key);
-  const { mounts, tmpfs, refused } = oldMounts(sections, get);
+  const { mounts, tmpfs, guestBinds, refused } = oldMounts(sections, get);
   const command = valuesOf(get, 'command', 'argv');
   const networks = oldNetworks(sections, get, refused);
   if (refused.length > 0) throw withoutCounterpart(path, refused);
@@ -162,6 +162,7 @@ function translate(path: string, sections: OldSections): OldSandbox {
       user,
       mounts: some(mounts),
       tmpfs: some(tmpfs),
+      'guest-binds': some(guestBinds),
       network: oneOrMore(networks),
       label: label && `${kind}:${label}`,
     }),
@@ -186,7 +187,8 @@ function valuesOf(get: Get, section: string, name: string): string[] {
 }
 
 function oldMounts(sections: OldSections, get: Get) {
-  const [mounts, tmpfs, refused]: [OldBind[], OldRam[], string[]] = [[], [], []];
+  const [mounts, tmpfs, guestBinds]: [OldBind[], OldRam[], OldBind[]] = [[], [], []];
+  const refused: string[] = [];
   for (let index = 0; sections.has(`mount.${index}`); index++) {
     const section = `mount.${index}`;
     const [type = '', source, target] = ['type', 'source', 'target'].map((key) =>
@@ -196,10 +198,12 @@ function oldMounts(sections: OldSections, get: Get) {
     if (/^\/(?:etc|var|run|tmp)$/.test(target)) continue; // every service has its own
     const kind = type.replace('GVirSandboxConfigMount', '');
     if (kind.endsWith('HostBind') && source !== undefined) mounts.push({ source, target });
+    else if (kind.endsWith('GuestBind') && source !== undefined)
+      guestBinds.push({ source, target });
     else if (kind === 'Ram') tmpfs.push({ target, ...defined({ size: sizeIn(get, section) }) });
     else refused.push(`${section}: a mount of type ${kind} at ${target}`);
   }
-  return { mounts, tmpfs, refused };
+  return { mounts, tmpfs, guestBinds, refused };
 }
 
 /** Bytes, as GVirSandboxConfigMountRam has them. */

@@ -12,7 +12,12 @@ import {
   parseRoute,
   problemOf,
 } from '../../sandbox/policy/network.ts';
-import type { Bind } from '../../sandbox/policy/specification.ts';
+import {
+  type Bind,
+  hidingTarget,
+  isClosedPlace,
+  sharedTarget,
+} from '../../sandbox/policy/specification.ts';
 
 const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');
 
@@ -154,6 +159,12 @@ const tmpfs = z.strictObject({
   size: size.optional().describe('Bytes it may hold; else those of disk'),
 });
 
+const guestBind = z.strictObject({
+  source: absolute.describe('A file or folder of the service'),
+  target: absolute.describe('Where it is seen, too'),
+  readonly: z.boolean().default(false).describe('Nothing is written there'),
+});
+
 const health = z.strictObject({
   command: z
     .array(z.string())
@@ -202,6 +213,10 @@ export const serviceSchema = z
       .describe('Ports of this host that lead into it, as [ADDRESS:]HOSTPORT:PORT'),
     mounts: z.array(mount).default([]).describe('Files and folders of the host that it sees'),
     tmpfs: z.array(tmpfs).default([]).describe('Empty file systems in memory'),
+    'guest-binds': z
+      .array(guestBind)
+      .default([])
+      .describe('Places of its own that are seen at others, too'),
     'allow-host-write': z
       .boolean()
       .default(false)
@@ -224,6 +239,14 @@ export const serviceSchema = z
     } else if (!service.boot && (service.command === undefined) === (service.units.length === 0)) {
       refuse(context, 'say what the service runs: -u UNIT, or -- COMMAND');
     }
+    const guestBinds = service['guest-binds'];
+    const mounts = [...service.mounts, ...service.tmpfs];
+    const wrong =
+      guestBinds.flatMap(({ source, target }) => [source, target]).find(isClosedPlace) ??
+      sharedTarget([...mounts, ...guestBinds]) ??
+      hidingTarget(guestBinds, mounts);
+    if (guestBinds.length > 0 && wrong !== undefined)
+      refuse(context, `${wrong} cannot be bound, or hides another mount`, 'guest-binds');
     for (const key of ['user', 'workdir'] as const) {
       if (service.command !== undefined || service[key] === undefined) continue;
       refuse(context, 'of a command: units have theirs', key);

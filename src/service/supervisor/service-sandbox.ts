@@ -67,6 +67,7 @@ export async function openServiceSandbox(
       files: boot ? systemFiles(definition.units.map(unitName)) : [],
       binds: definedMounts(mounts),
       tmpfs: tmpfs.map(({ target, size }) => ({ target, ...defined({ size }) })),
+      guestBinds: definition['guest-binds'],
       isolation: 'container',
       allowHostWrite: definition['allow-host-write'],
       // Its data are nobody's checkout.
