@@ -327,6 +327,10 @@ test('the host’s systemd starts and stops all services that run a unit, and no
     ({ name, definition: { units, description: '' } }) as unknown as StoredService;
   const write = (...services: StoredService[]) =>
     writeHostUnits(services, { command: ['/bin/true'], env: {} }, ownPath(folder));
+  // As `kiln service start A B …` does.
+  const names = Array.from({ length: 20 }, (_, nth) => `at-once-${nth}`);
+  await Promise.all(names.map((name) => write(service(name, `${name}.service`))));
+  for (const name of names) t.true(await removeHostUnit(name, folder));
   /** What systemd itself makes of a target: what it starts, and what is stopped with it. */
   const target = async (name: string): Promise<string> => {
     const { stdout } = await execa(

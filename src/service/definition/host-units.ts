@@ -1,7 +1,10 @@
-import { existsSync } from 'node:fs';
+import { constants, existsSync, openSync } from 'node:fs';
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { tryLockDescriptor } from '../../host/files/flock.ts';
 import { type HeldPath, ownPath } from '../../host/files/held.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { runProgram } from '../../host/process/child-process.ts';
@@ -166,12 +169,19 @@ export const UNIT_FOLDER = {
   runtime: ownPath('/run/systemd/system'),
 } as const;
 
+/** Between two looks whether others have written their units, ms. */
+const PAUSE = 10;
+
 export async function writeHostUnits(
   services: readonly StoredService[],
   invocation: KilnInvocation,
   folder: HeldPath,
 ): Promise<string[]> {
   const files = Object.assign({}, sharedUnits(invocation), ...services.map(serviceFiles));
+  await mkdir(folder, { recursive: true });
+  // Services that start at once write the same units.
+  using lock = closing(openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY));
+  while (!tryLockDescriptor(lock.fd)) await sleep(PAUSE);
   // Units that the service ran when its files were written before may not be its own any more.
   for (const { name } of services) await removeHostUnit(name, folder);
   for (const [name, text] of Object.entries<string>(files)) {
