@@ -21,6 +21,7 @@ import { checkDaemon } from './check-daemon.ts';
 import { checkImage } from './check-image.ts';
 import { checkLabels } from './check-labels.ts';
 import { checkLimits } from './check-limits.ts';
+import { checkMachined } from './check-machined.ts';
 import { checkModules } from './check-modules.ts';
 import { checkPackage } from './check-package.ts';
 import { checkHonesty, checkPolicy, withBarePolicy } from './check-policy.ts';
@@ -149,6 +150,10 @@ async function onEngine(engine: string, uri: string): Promise<void> {
   }
   if (wanted('services') && values.host === 'a') {
     await check(`${engine}: services run under the host’s systemd`, checkServices);
+  }
+  // The system's libvirtd registers its containers itself, by names of its own.
+  if (wanted('machined') && values.host === 'a' && engine === 'embedded') {
+    await check('systemd-machined knows services', checkMachined);
   }
   await check(`${engine}: nothing is left behind`, async () => {
     const found = await left.find();

@@ -29,9 +29,10 @@ const values = scriptOptions({
   minutes: { type: 'string', default: '120' },
 });
 
-/** Whether a check of host A's alone is to run there: `services`, with Apache, or `package`, with the .deb. */
-function needs(check: 'services' | 'package', { name }: HostKind): boolean {
-  return name === 'a' && (values.only === undefined || values.only.split(',').includes(check));
+/** Whether one of these checks of host A's alone is to run there. */
+function needs({ name }: HostKind, ...checks: ('services' | 'machined' | 'package')[]): boolean {
+  const only = values.only?.split(',') ?? checks;
+  return name === 'a' && checks.some((check) => only.includes(check));
 }
 
 /** Everything for one host. Its results stay in `.cache/hosts/results-NAME`. */
@@ -50,8 +51,8 @@ async function testHost(kind: HostKind): Promise<Counts> {
     ];
     const args = [...words, `--host=${kind.name}`];
     const job = await makePayload(top, folder, fixtures, kind.prepare, args, {
-      services: needs('services', kind),
-      package: needs('package', kind),
+      services: needs(kind, 'services', 'machined'),
+      package: needs(kind, 'package'),
     });
     process.stdout.write(
       `==> booting ${kind.title}, emulated: about ten times slower than this machine\n`,
@@ -90,7 +91,8 @@ async function testBySmoke(): Promise<Counts[]> {
 async function testAll(): Promise<Counts[]> {
   process.stdout.write('==> the fixture repository\n');
   await makeFixtures();
-  if (wanted.some((kind) => needs('services', kind))) await makeFixtures('--set', 'services');
+  if (wanted.some((kind) => needs(kind, 'services', 'machined')))
+    await makeFixtures('--set', 'services');
   const all: Counts[] = [];
   for (const kind of wanted) all.push(await testHost(kind));
   return all;

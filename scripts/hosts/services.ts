@@ -48,7 +48,11 @@ export async function get(name: Name, path: string): Promise<string> {
   return `${answer.status} ${answer.headers.get('location') ?? ''}`.trim();
 }
 
-export async function statusOf(name: Name): Promise<ServiceStatus | undefined> {
+export function statusOf(name: Name): Promise<ServiceStatus | undefined> {
+  return listed(name);
+}
+
+export async function listed(name: string): Promise<ServiceStatus | undefined> {
   const [listed] = JSON.parse(await kiln('service', 'list', '--json', name));
   return listed?.status ?? undefined;
 }
@@ -83,6 +87,10 @@ export async function removeServices(): Promise<void> {
   await systemctl('disable', '--now', 'kiln-logrotate.timer');
   // systemd's own, for units of a template: it stays until the next boot.
   await systemctl('stop', 'system-kiln.slice');
+  await endEngine();
+}
+
+export async function endEngine(): Promise<void> {
   const paths = statePaths(env);
   await stopEmbeddedDaemon(paths);
   await rm(paths.run, { recursive: true, force: true });

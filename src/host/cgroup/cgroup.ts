@@ -7,7 +7,7 @@ import {
   rmdirSync,
   writeFileSync,
 } from 'node:fs';
-import { rmdir } from 'node:fs/promises';
+import { rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
@@ -198,6 +198,24 @@ export function delegateCgroup(pid: number, name: string, owner: number): void {
   }
 }
 
+/** Moves a process into this one's group of the unified hierarchy, and back when `work` is done. */
+export async function inOwnGroup(pid: number, work: () => Promise<unknown>): Promise<void> {
+  const unified = knownHierarchies().find(({ version }) => version === 2);
+  const [own, former] = [process.pid, pid].map((each) =>
+    unified === undefined ? undefined : pathOfGroup(unified, unifiedPath(each)),
+  );
+  if (own === undefined || former === undefined) {
+    throw new KilnError('E_NO_CGROUP2', `the cgroup of process ${pid} is not seen`);
+  }
+  const move = (group: string) => writeFile(join(group, 'cgroup.procs'), String(pid));
+  await move(own);
+  try {
+    await work();
+  } finally {
+    await move(former);
+  }
+}
+
 /** Removes the groups of that name, whose processes must be dying, and parents that are empty. Missing ones are fine. */
 export async function removeOwnCgroups(name: string): Promise<void> {
   for (const { path } of knownHierarchies()) {
@@ -212,7 +230,8 @@ export async function removeOwnCgroups(name: string): Promise<void> {
   }
 }
 
-function unifiedPath(pid: number): string {
+/** Its group of the unified hierarchy. */
+export function unifiedPath(pid: number): string {
   const lines = readFileSync(`/proc/${pid}/cgroup`, 'utf8').split('\n');
   return lines.find((line) => line.startsWith('0::'))?.slice('0::'.length) ?? '/';
 }

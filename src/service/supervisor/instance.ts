@@ -10,6 +10,7 @@ import { Tree } from '../lifecycle/tree.ts';
 import type { LogFile } from '../log-file.ts';
 import type { ServiceState, ServiceStatus } from '../status.ts';
 import { HealthWatch } from './health.ts';
+import { registerMachine } from './machined.ts';
 import { writeNameServers } from './network.ts';
 import { openServiceSandbox, serviceImage } from './service-sandbox.ts';
 import type { LiveLimits } from './supervisor-client.ts';
@@ -51,6 +52,7 @@ export class Instance {
         seccomp: service.definition.seccomp,
       };
       const instance = new Instance(service, host);
+      await tellMachined(service.name, sandbox.initPid, log);
       await instance.#prepare();
       return instance;
     } catch (error) {
@@ -196,5 +198,14 @@ export class Instance {
       pids: attempt(() => sandboxProcesses(this.host).length),
       oomKills,
     });
+  }
+}
+
+/** A service runs without it, too. */
+async function tellMachined(name: string, initPid: number, log: LogFile): Promise<void> {
+  try {
+    if (await registerMachine(name, initPid)) log.write('kiln', `machinectl knows it as ${name}`);
+  } catch (error) {
+    log.write('kiln', `machinectl does not know it: ${reasonOf(error)}`);
   }
 }
