@@ -102,8 +102,7 @@ long(
     const { exitCode, stdout, stderr } = await state.kiln(
       [
         ...RUN,
-        '--profile',
-        'nested',
+        ...['--allow-missing', 'kvm', '--profile', 'nested'],
         ...words,
         '--env',
         'PATH=/usr/bin:/bin',
