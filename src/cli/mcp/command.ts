@@ -13,14 +13,20 @@ import { KILN_VERSION } from '../../host/state/paths.ts';
 import * as kind from '../../options/kind.ts';
 import { row, type ValuesOf, valuesIn } from '../../options/row.ts';
 import { ROOTS } from '../../options/rules.ts';
-import { image as imageRow, LIMITS, SANDBOX, SANDBOX_LIMITS } from '../../options/sandbox.ts';
+import {
+  GROUND,
+  image as imageRow,
+  LIMITS,
+  SANDBOX,
+  SANDBOX_LIMITS,
+} from '../../options/sandbox.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { describeError } from '../output/errors.ts';
 import { type Ended, listed, Tools } from './calls.ts';
 
-const { network, egress, binds, tmpfs, seccomp, isolation, copyIn, env, user } = SANDBOX;
+const { network, egress, binds, tmpfs, seccomp, copyIn, env, user } = SANDBOX;
 const SURROUNDINGS = {
   ...{ ...SANDBOX_LIMITS, disk: LIMITS.disk },
   ...{ network, egress, binds, tmpfs, seccomp },
@@ -36,7 +42,7 @@ const MCP = {
     help: 'build packages of sources below this folder only',
     usual: '.',
   }),
-  ...{ ...SURROUNDINGS, ...LIMITS, isolation, copyIn, env, user },
+  ...{ ...SURROUNDINGS, ...LIMITS, ...GROUND, copyIn, env, user },
 };
 
 const EXAMPLES = `
@@ -61,7 +67,8 @@ export function mcpCommand(caller: Caller): KilnCommand {
       const { copyIn, env, user } = options;
       const surroundings = valuesIn(SURROUNDINGS, options);
       // Users may not say even what is usual.
-      const stands = options.isolation === 'container' ? {} : { isolation: options.isolation };
+      const { isolation, allowMissing } = options;
+      const stands = isolation === 'container' ? {} : { isolation, allowMissing };
       const kiln = new Tools(caller, {
         ...{ image: named, resultdir, sources, env, limits: valuesIn(LIMITS, options) },
         sandbox: { surroundings: { ...surroundings, ...stands }, copyIn, user },
