@@ -197,7 +197,7 @@ export async function backTo(
   const { paths } = engine;
   const { record } = found;
   const snapshot = await snapshotFor(engine, record.id, word);
-  const back = async ({ sandbox }: Pick<EnteredSandbox, 'sandbox'>) => {
+  const back = async ({ sandbox }: EnteredSandbox) => {
     if (!kill) requireQuiet(found);
     await rollBack(paths, sandbox, record, snapshot);
     return snapshot;

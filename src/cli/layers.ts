@@ -28,23 +28,29 @@ import type { OptionCaller } from './caller/caller.ts';
 import { keepAgain, sandboxOf } from './shell.ts';
 
 /** Who asks, and what about. */
-export interface LayerRequest {
+export interface StackQuestion {
   readonly engine: OwnEngine;
-  readonly caller: Pick<OptionCaller, 'user' | 'paths' | 'ids'>;
+  readonly caller: OptionCaller;
   /** A sandbox. */
   readonly word: string;
-  readonly target: string;
   /** Paths at the target; all if there are none. */
   readonly words: readonly string[];
   readonly signal: AbortSignal;
 }
 
+export interface LayerRequest extends StackQuestion {
+  readonly target: string;
+}
+
 /** A layer that can be looked at. */
-export interface Viewed {
+interface View {
   /** The caller's folder, where it is about one. */
   readonly folder: string | undefined;
   readonly sides: Sides;
   readonly find: () => Promise<Changes>;
+}
+
+export interface Viewed extends View {
   /** What it is about, for JSON. */
   readonly about: object;
 }
@@ -114,7 +120,7 @@ export async function viewChanges<Result>(
 }
 
 /** What a stack shows that the other one does not. */
-function compared(now: Stack, before: Stack, how: Comparison): Omit<Viewed, 'about'> {
+function compared(now: Stack, before: Stack, how: Comparison): View {
   return {
     folder: undefined,
     find: () => changesBetween(now, before, how),
@@ -134,7 +140,7 @@ function withTop({ image = '', layers = [] }: SandboxRecord, { upper }: Layer): 
  * @throws KilnError E_NO_SNAPSHOT, E_NO_SANDBOX, E_ARGUMENT, E_CHANGES
  */
 export async function viewDifference<Result>(
-  request: Omit<LayerRequest, 'target'>,
+  request: StackQuestion,
   other: string,
   act: (viewed: Viewed) => Promise<Result>,
 ): Promise<Result> {

@@ -29,11 +29,14 @@ export const SERVICE_ERROR = {
   permissionDenied: 'org.varlink.service.PermissionDenied',
 } as const;
 
-export interface CallMessage {
+interface CallWords {
   readonly method: string;
   readonly parameters: Readonly<Record<string, unknown>>;
   readonly more: boolean;
   readonly oneway: boolean;
+}
+
+export interface CallMessage extends CallWords {
   readonly upgrade: boolean;
 }
 
@@ -86,7 +89,7 @@ export interface Control {
   readonly size?: { readonly rows: number; readonly columns: number } | undefined;
 }
 
-export interface CallHead extends Pick<CallMessage, 'method' | 'parameters' | 'more' | 'oneway'> {
+export interface CallHead extends CallWords {
   readonly identity: PeerIdentity;
   readonly process: string;
 }

@@ -171,14 +171,18 @@ function readTarget(file: string): Target | undefined {
 /** More at once are no faster (src/host/libvirt/pool.ts). The last place is for a caller who has none. */
 const AT_ONCE = 4;
 
-type Givers = Readonly<Record<Isolation, Pick<ParkedSandboxes, 'take' | 'noteClaim'>>>;
+/** {@link ParkedSandboxes}, to whoever wants one. */
+interface Parked {
+  take(wish: ParkedWish): Promise<HeldSandbox | undefined>;
+  noteClaim(isTaken: boolean): void;
+}
 
 /** Who may start a sandbox now: libvirt starts a few at a time, and those that wait would use up their patience. */
 export class Turns {
-  readonly #parked: Givers;
+  readonly #parked: Readonly<Record<Isolation, Parked>>;
   readonly #starts = new UserJobs(AT_ONCE);
 
-  constructor(parked: Givers) {
+  constructor(parked: Readonly<Record<Isolation, Parked>>) {
     this.#parked = parked;
   }
 

@@ -21,12 +21,15 @@ import type { Workers } from './workers.ts';
 
 type Collecting = Pick<CollectRequest, 'patterns' | 'workdir' | 'reserved' | 'owner'>;
 
-interface ResultsRequest {
-  readonly umask: number;
+interface AskedResults {
   /** What kilnd calls the result directory. Its descriptor comes first, then that of the sandbox's root. */
   readonly directory: HeldPath;
   readonly collect?: Collecting;
   readonly write?: { readonly result: Result; readonly owner: Owner };
+}
+
+interface ResultsRequest extends AskedResults {
+  readonly umask: number;
 }
 
 interface ResultsAnswer {
@@ -62,7 +65,7 @@ export class WorkerResults implements Results, Disposable {
   }
 
   async #ask(
-    request: Omit<ResultsRequest, 'umask'>,
+    request: AskedResults,
     more: readonly number[] = [],
     signal?: AbortSignal,
   ): Promise<ResultsAnswer> {

@@ -7,7 +7,7 @@ import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { addon, tryCall } from '../host/calls/system-call.ts';
 import { OUT_OF_MEMORY, OUT_OF_MEMORY_HINT } from '../host/cgroup/work-group.ts';
-import type { ParkedWish } from '../host/libvirt/sandbox-host.ts';
+import type { ParkedWish, Turn, WantedTurn } from '../host/libvirt/sandbox-host.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { unixSocketPair } from '../host/sockets/unix-socket.ts';
 import { DISCONNECTED, MSG_DONTWAIT, MSG_NOSIGNAL, Watch } from '../host/sockets/watch.ts';
@@ -26,7 +26,6 @@ import {
   TO_WORKER,
   u32s,
 } from './frames.ts';
-import type { Turns } from './parked.ts';
 import { Peer } from './peer.ts';
 import { closeStranger } from './stranger.ts';
 
@@ -38,7 +37,7 @@ const GONE_MAX = 10_000;
 export interface WorkersOptions {
   readonly command: readonly [string, ...string[]];
   readonly env: Readonly<Record<string, string>>;
-  readonly turns: Pick<Turns, 'take'>;
+  readonly turns: { take(wanted: WantedTurn): Promise<Turn> };
   readonly crashed: (how: string) => void;
   /** A worker is gone, in whatever way. */
   readonly ended: () => void;

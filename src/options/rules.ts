@@ -130,7 +130,7 @@ export const EGRESS = setting('egress', (value, policy) =>
 );
 
 /** Networks by their names, without settings that could take another one's address. */
-export function areListed(value: unknown, { networks }: Pick<Allowances, 'networks'>): boolean {
+export function areListed(value: unknown, { networks }: Allowances): boolean {
   return String(value)
     .split(/\s+/)
     .every((name) => networks.includes(name));

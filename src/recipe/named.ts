@@ -12,7 +12,10 @@ import type { StatePaths } from '../host/state/paths.ts';
 /** The name of this host's own /usr: no recipe and no other image is called so. */
 export const HOST_IMAGE = 'host';
 
-export type RecipePaths = Pick<StatePaths, 'recipes' | 'mockRecipes'>;
+export interface RecipePaths {
+  readonly recipes: string;
+  readonly mockRecipes: string;
+}
 
 function shipped(): string {
   return join(packageRoot(), 'recipes/images');

@@ -29,7 +29,7 @@ import { labelOperation, labelsInside } from './labels/labels.ts';
 import { relabelSources } from './labels/relabel.ts';
 import { requirePolicy } from './labels/selinux.ts';
 import { giveAddresses, interfacesOf } from './network/addresses.ts';
-import type { LeasedAddress, LeaseRequest } from './network/dhcp-client.ts';
+import type { LeasedAddress, LeaseWatch } from './network/dhcp-client.ts';
 import { neighboursOn } from './network/neighbours.ts';
 import { type BindOwners, planFilesystem, procOperations } from './policy/filesystem.ts';
 import { refuseHostWrites } from './policy/host-write.ts';
@@ -39,13 +39,11 @@ import { randomMac, type SandboxNetwork } from './policy/network.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
 import { encodeRequest } from './wire/codec.ts';
 
-export interface SandboxUse {
+export interface SandboxUse extends LeaseWatch {
   readonly user: Owner;
   readonly caller: Owner;
   readonly command?: readonly string[];
   readonly name?: string | undefined;
-  readonly signal?: AbortSignal | undefined;
-  readonly onLease?: LeaseRequest['onLease'];
   /** What others of the caller's find it by on its networks. */
   readonly knownAs?: string | undefined;
 }
@@ -79,7 +77,7 @@ function describe(
   sandbox: SandboxDomain,
   specification: SandboxSpecification,
   use: SandboxUse,
-): Pick<SandboxSpecification, 'scratch'> {
+): { readonly scratch?: string } {
   const { labels } = sandbox.record;
   const { onDisk = false, disk: bytes, nested, boot, image, layers } = specification;
   const scratch = onDisk ? { path: newScratch(paths, sandbox.id), bytes } : undefined;
@@ -266,12 +264,7 @@ export async function fillSandbox(
   domain: SandboxDomain,
   specification: SandboxSpecification,
   owners: BindOwners,
-  {
-    knownAs,
-    neighbours = [],
-    onLease,
-    signal,
-  }: Pick<LeaseRequest, 'onLease' | 'signal'> & Pick<NetworkAnswers, 'knownAs' | 'neighbours'> = {},
+  { knownAs, neighbours = [], onLease, signal }: LeaseWatch & NetworkAnswers = {},
 ): Promise<FilledSandbox> {
   const leases: LeasedAddress[] = [];
   try {

@@ -1,4 +1,4 @@
-import type { Engine } from '../engine.ts';
+import type { ImageViewer } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
@@ -39,9 +39,15 @@ export async function leaseStack(
   return { manifest, tree, layers, [Symbol.asyncDispose]: () => all.disposeAsync() };
 }
 
+/** Where snapshots lie, and who looks for one. */
+interface SnapshotPlace {
+  readonly paths: StatePaths;
+  readonly owner: ImageViewer | undefined;
+}
+
 /** What `--from` names. @throws KilnError E_NO_SNAPSHOT, E_IMAGE_MISSING */
 export async function leaseFrom(
-  { paths, owner }: Pick<Engine, 'paths' | 'owner'>,
+  { paths, owner }: SnapshotPlace,
   word: string,
 ): Promise<LeasedStack> {
   const { id, record } = await findSnapshot(paths, owner, word);

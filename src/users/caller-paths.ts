@@ -95,7 +95,7 @@ export function withTitles(text: string, titleOf: (fd: number) => string | undef
 /** Binds, with what they name opened. @throws KilnError E_BIND, E_CALLER_FILE */
 export async function heldBinds(
   wanted: readonly WantedBind[],
-  paths: Pick<CallerPaths, 'place'>,
+  paths: { place(path: string): Promise<HeldPath> },
 ): Promise<Bind[]> {
   const binds: Bind[] = [];
   for (const bind of wanted) binds.push({ ...bind, place: await paths.place(bind.source) });

@@ -8,7 +8,7 @@ import type { OptionCaller } from './caller.ts';
 
 /** Undefined where no event can be kept: only root writes to the state. */
 export function actionOf(
-  { env, user, ids }: Pick<OptionCaller, 'env' | 'user' | 'ids'>,
+  { env, user, ids }: OptionCaller,
   by: ActionOptions['by'],
 ): ActionOptions | undefined {
   if (process.geteuid?.() !== 0) return undefined;

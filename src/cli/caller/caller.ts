@@ -105,7 +105,7 @@ export function hasTerminal({ inputIsTTY, stdout }: Caller): boolean {
 export function outputOf(
   stream: Writable,
   terminal: { readonly isTTY: boolean; readonly columns: number },
-  caller?: Pick<Caller, 'service'>,
+  caller?: { readonly service: CiService | undefined },
 ): TextOutput {
   return {
     ...terminal,

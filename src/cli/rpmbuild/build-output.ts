@@ -89,10 +89,13 @@ export function buildOutput(
   return { hooks, finish, [Symbol.dispose]: end };
 }
 
-type Failed = Partial<Pick<BuildReport, 'sandbox' | 'kept' | 'differences'>> & {
+interface Failed {
+  readonly sandbox?: string | undefined;
+  readonly kept?: boolean | undefined;
+  readonly differences?: BuildReport['differences'] | undefined;
   readonly resultDirectory: string | undefined;
   readonly failure?: KilnError | undefined;
-};
+}
 
 /** After the message of a failed build: the files that say more, and how to look into a sandbox like its own. */
 export function printWhereToLook(

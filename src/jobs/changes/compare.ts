@@ -21,12 +21,15 @@ const READ = {
   flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
 };
 
-interface Shown {
+interface Entry {
   readonly fd: number;
   /** Where it lies. */
   readonly folder: number;
   readonly name: ByteString;
   readonly stats: BigIntStats;
+}
+
+interface Shown extends Entry {
   /** Of a folder, what is merged in it. */
   readonly parts: Stack;
 }
@@ -167,7 +170,7 @@ class Comparing {
 /** As overlayfs merges it. */
 function look(parts: Stack, name: ByteString, open: DisposableStack): Shown | undefined {
   const folders: number[] = [];
-  let top: Omit<Shown, 'parts'> | undefined;
+  let top: Entry | undefined;
   for (const folder of parts) {
     const absent = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'];
     const entry = unlessErrno(absent, () => open.use(closing(openPath(folder, toBytes(name)))));

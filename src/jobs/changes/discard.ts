@@ -20,7 +20,7 @@ const OVERLAYFS = 0x794c7630;
 export async function discardChanges(
   sandbox: PlannedSandbox,
   target: string,
-  { home, upper, lower }: Pick<Layer, 'home' | 'upper' | 'lower'>,
+  { home, upper, lower }: Layer,
 ): Promise<void> {
   await sandbox.killAll();
   await removeWritten(upper, new Budget());

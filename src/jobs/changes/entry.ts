@@ -7,7 +7,8 @@ import type { ByteString } from '../../artifacts/pattern.ts';
 const KINDS = ['file', 'folder', 'link', 'fifo', 'device', 'socket'] as const;
 export type EntryKind = (typeof KINDS)[number];
 
-export interface Change {
+/** What has changed, whoever may run it. */
+export interface FoundChange {
   readonly path: ByteString;
   readonly change: 'added' | 'changed' | 'removed';
   /** Of what was removed, what it was. */
@@ -17,12 +18,15 @@ export interface Change {
   readonly size: number;
   readonly mode: number;
   readonly target?: ByteString | undefined;
-  /** The caller's own tools may run it: see PROTECTED. */
-  readonly isProtected: boolean;
   /** Made of something in the lower folder, by the kernel: renamed, or gone from there meanwhile. */
   readonly isCopy: boolean;
   /** A folder above what was asked for, that has to be there first. */
   readonly isAbove: boolean;
+}
+
+export interface Change extends FoundChange {
+  /** The caller's own tools may run it: see PROTECTED. */
+  readonly isProtected: boolean;
 }
 
 export interface Changes {

@@ -40,11 +40,7 @@ export interface Sides {
   readonly after: ReadAt;
 }
 
-export function sidesOf({
-  upper,
-  lower,
-  rights,
-}: Pick<Layer, 'upper' | 'lower' | 'rights'>): Sides {
+export function sidesOf({ upper, lower, rights }: Layer): Sides {
   return {
     before: (path, read) => attempt(() => rights(() => readAt(lower, path, read))),
     after: (path, read) => attempt(() => readAt(upper, path, read)),

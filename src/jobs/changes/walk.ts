@@ -25,6 +25,7 @@ import {
   type Changes,
   type EntryKind,
   entrySchema,
+  type FoundChange,
   isSameContent,
   isWithin,
   kindOf,
@@ -156,7 +157,7 @@ class Walk {
     this.#add({ ...what, change: 'changed', isCopy: true, ...(was === kind ? {} : { was }) });
   }
 
-  #add(change: Omit<Change, 'isProtected'>): void {
+  #add(change: FoundChange): void {
     const { most, protectedPaths } = this.#request;
     if (this.changes.length >= most) throw new TooMany();
     const { path } = change;

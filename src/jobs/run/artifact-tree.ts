@@ -30,18 +30,21 @@ export interface ArtifactTree extends AsyncDisposable {
 
 /** Of a sandbox. */
 interface ArtifactSource {
-  readonly inside: Pick<FilesInside, 'pack'> | undefined;
+  readonly inside: { readonly pack: FilesInside['pack'] } | undefined;
   openRoot(): number;
 }
 
-interface TreeRequest {
+interface PackRequest {
   readonly paths: StatePaths;
-  readonly patterns: readonly string[];
-  readonly workdir: string;
   /** Bytes that may be collected; of all artifacts unless given. */
   readonly bytes?: number | undefined;
   readonly signal: AbortSignal;
   readonly warn: (warning: Warning) => void;
+}
+
+interface TreeRequest extends PackRequest {
+  readonly patterns: readonly string[];
+  readonly workdir: string;
 }
 
 /**
@@ -72,7 +75,7 @@ export async function openArtifactTree(
 export async function openPackedFiles(
   pack: FilesInside['pack'],
   place: string,
-  request: Omit<TreeRequest, 'patterns' | 'workdir'>,
+  request: PackRequest,
 ): Promise<ArtifactTree & { readonly path: string }> {
   const [, above = '', name = ''] = /^(.*?)\/+([^/]*)\/*$/s.exec(place) ?? [];
   const isContent = name === '' || name === '.';
@@ -90,7 +93,7 @@ const HEADERS = 512 << 20;
 async function packedTree(
   pack: FilesInside['pack'],
   wanted: readonly ArtifactPattern[],
-  { paths, bytes, signal, warn }: Omit<TreeRequest, 'patterns' | 'workdir'>,
+  { paths, bytes, signal, warn }: PackRequest,
 ): Promise<ArtifactTree> {
   await using stack = new AsyncDisposableStack();
   const work = stack.use(await openWorkDirectory(paths));

@@ -12,7 +12,7 @@ const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])
 ];
 
 /** @throws KilnError E_MACHINE */
-export function refuseUndone(request: SandboxOptions, { arch }: Pick<ImageManifest, 'arch'>): void {
+export function refuseUndone(request: SandboxOptions, { arch }: ImageManifest): void {
   if (request.isolation === 'container') return;
   if (request.label !== undefined && request.label !== 'auto') {
     throw new KilnError('E_MACHINE', 'a machine has no --label: no process of this host is in it', {

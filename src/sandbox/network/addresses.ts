@@ -6,7 +6,7 @@ import {
   type LibvirtNetwork,
   type SandboxNetwork,
 } from '../policy/network.ts';
-import { type LeasedAddress, type LeaseRequest, leaseAddress } from './dhcp-client.ts';
+import { type LeasedAddress, type LeaseWatch, leaseAddress } from './dhcp-client.ts';
 
 interface Interface {
   readonly name: string;
@@ -32,7 +32,7 @@ export async function giveAddresses(
   interfaces: readonly Interface[],
   setFixed: (nth: number, network: LibvirtNetwork) => Promise<void>,
   leases: LeasedAddress[],
-  how: Pick<LeaseRequest, 'hostname' | 'onLease' | 'signal'>,
+  how: LeaseWatch & { readonly hostname: string },
 ) {
   const given: { readonly network: string; readonly address: string }[] = [];
   for (const [nth, { name, network }] of interfaces.entries()) {

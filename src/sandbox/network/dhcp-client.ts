@@ -130,13 +130,17 @@ class DhcpClient {
   }
 }
 
-export interface LeaseRequest {
+/** Who waits for leases. */
+export interface LeaseWatch {
+  readonly onLease?: ((lease: Leased) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface LeaseRequest extends LeaseWatch {
   readonly mac: string;
   readonly hostname: string;
   /** Whether the gateway that the server tells is taken. */
   readonly takesGateway: boolean;
-  readonly onLease?: ((lease: Leased) => void) | undefined;
-  readonly signal?: AbortSignal | undefined;
 }
 
 /** What a server gives, for the first time or anew. */

@@ -53,17 +53,17 @@ export const answerBuild: Answer<'Build'> = async (parameters, context) => {
   return await packages(openedPath(first), job);
 };
 
-interface Job {
-  readonly engine: Engine;
+interface Given {
   readonly options: Options;
   readonly command: KilnCommand;
+}
+
+interface Job extends Given {
+  readonly engine: Engine;
   readonly context: CallContext;
 }
 
-function optionsOf(
-  parameters: BuildParameters,
-  { caller }: CallContext,
-): Pick<Job, 'options' | 'command'> {
+function optionsOf(parameters: BuildParameters, { caller }: CallContext): Given {
   const command = calledCommand('build', BUILDS, caller);
   setOptions(command, BUILDS, { ...parameters, chain: parameters.sources.length > 1 });
   return { options: command.opts<Options>(), command };

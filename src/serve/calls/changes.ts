@@ -1,5 +1,5 @@
 /** What kept sandboxes have changed, for programs: as `kiln diff`, `kiln apply` and `kiln discard`. */
-import type { ApplyParameters } from '../../api/io-kiln.ts';
+import type { DiscardParameters } from '../../api/io-kiln.ts';
 import {
   applyLayer,
   changeJson,
@@ -113,7 +113,11 @@ export const answerDiscard: Answer<'Discard'> = async (parameters, context) => {
 function requestOf(
   engine: OwnEngine,
   { caller, call }: CallContext,
-  { sandbox, target, paths = [] }: Pick<ApplyParameters, 'sandbox' | 'target' | 'paths'>,
+  {
+    sandbox,
+    target,
+    paths = [],
+  }: DiscardParameters & { readonly paths?: readonly string[] | undefined },
 ): LayerRequest {
   if (!target.startsWith('/')) {
     throw new KilnError('E_ARGUMENT', `target: ${target || '""'} is not an absolute path`, {

@@ -6,9 +6,9 @@ import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Engine } from '../../../engine.ts';
 import { KilnError } from '../../../errors.ts';
 import { foundAt } from '../../../host/files/held.ts';
+import type { StatePaths } from '../../../host/state/paths.ts';
 import { currentMoment, isDurable, type Moment } from '../../../image/store/durability.ts';
 import type { LeasedImage } from '../../../image/store/images.ts';
 import { readContents } from '../../../image/store/manifest.ts';
@@ -41,7 +41,7 @@ export const NO_SNAPSHOTS: SnapshotState = { top: '.', layers: [], snapshots: []
 /** An open root. */
 interface Root {
   readonly name: string;
-  readonly engine: Pick<Engine, 'paths'>;
+  readonly engine: { readonly paths: StatePaths };
   readonly image: LeasedImage;
   readonly record: SnapshotState;
   readonly directory: string;
