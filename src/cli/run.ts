@@ -1,31 +1,15 @@
 import { checkPatterns } from '../artifacts/collect.ts';
-import type { Owner } from '../artifacts/destination.ts';
 import { takeName } from '../detached/names.ts';
 import type { Engine, OwnEngine } from '../engine.ts';
-import { isKilnCode, KilnError } from '../errors.ts';
-import type { HeldPath } from '../host/files/held.ts';
-import { findStoredImage } from '../image/find.ts';
 import type { LeasedImage } from '../image/store/images.ts';
-import { type ImageManifest, imageFacts } from '../image/store/manifest.ts';
+import { imageFacts } from '../image/store/manifest.ts';
 import { ownResults, type Results } from '../jobs/run/collect.ts';
-import { explainLayers } from '../jobs/run/explain.ts';
-import { explainRefusals, learnedOptions } from '../jobs/run/explain-refusals.ts';
 import { requireStart, wholeCommand } from '../jobs/run/plan.ts';
-import type { RunRequest } from '../jobs/run/request.ts';
-import {
-  describeRefusal,
-  mayExplainFailure,
-  resultOfFailure,
-  resultOfRun,
-} from '../jobs/run/result.ts';
+import { resultOfFailure, resultOfRun } from '../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../jobs/run/run.ts';
 import { Timeline } from '../jobs/run/timeline.ts';
-import { timeInMilliseconds } from '../options/measures.ts';
 import { MOUNT } from '../options/mount.ts';
 import { RUN, type RunOptions } from '../options/sandbox.ts';
-import { recipeNames } from '../recipe/named.ts';
-import type { Result } from '../result/schema.ts';
-import { shellWord } from '../shell-words.ts';
 import { leaseFrom } from '../snapshot/stack.ts';
 import { connectCommand } from './attach.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
@@ -36,18 +20,16 @@ import { readVariables } from './options/env-file.ts';
 import { exitStatusHelp } from './options/exit-statuses.ts';
 import { heldResults, runRequest } from './options/sandbox-options.ts';
 import { CI_FILES, CiOutput } from './output/ci-output.ts';
-import {
-  commandStatus,
-  exitStatus,
-  KILN_FAILED,
-  limitText,
-  printEgressRefusals,
-  printError,
-  printWarning,
-} from './output/errors.ts';
-import { jsonText, printJson } from './output/print.ts';
+import { exitStatus, printError, printWarning } from './output/errors.ts';
+import { imageFirst, timeForCommand } from './output/mistaken-words.ts';
 import { pickImageFor } from './output/progress.ts';
-import { printTable } from './output/table.ts';
+import {
+  announce,
+  printLayers,
+  reportResult,
+  resultsPlace,
+  tellRefusals,
+} from './output/run-report.ts';
 import { tellUsualImage } from './output/usual-image.ts';
 
 /** Of a job that goes on by itself, the job has the name. */
@@ -243,55 +225,6 @@ export async function runAndReport(
   }
 }
 
-/** Where a result is written after an error: nowhere, if that has told that nothing can be. */
-export function resultsPlace(request: ResultsPlace, error: unknown): ResultsPlace {
-  const isUsable = !isKilnCode(error, 'E_RESULTDIR_BUSY') && !isKilnCode(error, 'E_RESULTDIR');
-  return isUsable ? request : { caller: request.caller };
-}
-
-function announce(report: RunReport, options: RunOptions, it: KilnCommand, caller: Caller): void {
-  if (report.limitHit !== null) {
-    caller.stderr.say(`kiln: ${limitText(report.limitHit, options, (name) => it.isGiven(name))}\n`);
-  }
-  caller.exitStatus = commandStatus(report.end);
-  if (report.failure !== undefined) {
-    printError(report.failure, caller.stderr);
-    if (caller.exitStatus === 0) caller.exitStatus = KILN_FAILED;
-  }
-  const calls = (report.refused ?? []).map(describeRefusal).filter(mayExplainFailure);
-  if (caller.exitStatus !== 0 && calls.length > 0) {
-    const text = calls.map(({ syscall, action }) => `${syscall} (${action})`).join(', ');
-    caller.stderr.say(`kiln: refused system calls, which may be why: ${text}\n`);
-  }
-  printEgressRefusals(report.egress ?? [], caller.stderr);
-  if (options.keep !== undefined) {
-    caller.stderr.say(
-      `kiln: kept as ${report.sandbox}: kiln shell ${options.name ?? report.sandbox}\n`,
-    );
-  }
-}
-
-/** Of `--explain-refusals` and `--egress-learn`. */
-async function tellRefusals(
-  report: RunReport,
-  { seccomp, profile, capabilities }: RunRequest,
-  options: RunOptions,
-  { stderr }: Caller,
-): Promise<void> {
-  const egress = report.egress ?? [];
-  if (options.egressLearn === true) {
-    const learned = learnedOptions(egress);
-    stderr.say(`kiln: it reached ${learned.length === 0 ? 'no host' : learned.join(' ')}\n`);
-  }
-  if (options.explainRefusals !== true) return;
-  const nested = profile === 'nested' && seccomp === 'default';
-  const filter = { profile: nested ? profile : seccomp, capabilities };
-  const isOffline = report.measured.seccomp.endsWith('-offline');
-  const calls = report.refused?.map(describeRefusal);
-  for (const line of await explainRefusals({ calls, egress, filter, isOffline }))
-    stderr.say(`kiln: ${line}\n`);
-}
-
 function refuseLearning(options: RunOptions, it: KilnCommand, caller: Caller): void {
   if (options.egressLearn !== true) return;
   if (options.keep !== undefined || options.detach === true)
@@ -301,89 +234,5 @@ function refuseLearning(options: RunOptions, it: KilnCommand, caller: Caller): v
   if (options.explain === true) return;
   caller.stderr.say(
     'kiln: WARNING: --egress-learn lets the command reach every public host, and send there what it reads\n',
-  );
-}
-
-interface ResultsPlace {
-  readonly resultDirectory?: HeldPath | undefined;
-  readonly caller: Owner;
-}
-
-/**
- * Writes result.json into the result directory, if there is one, and prints it as one line on stderr for
- * `--json`. If it cannot be written, that is a failure of kiln, unless there is one already.
- */
-export async function reportResult(
-  { resultDirectory, caller: owner }: ResultsPlace,
-  json: boolean,
-  describe: (exitStatus: number) => Result,
-  caller: Caller,
-  results = ownResults,
-): Promise<void> {
-  const result = () => describe(caller.exitStatus ?? 0);
-  try {
-    if (resultDirectory !== undefined) await results.write(resultDirectory, result(), owner);
-  } catch (error) {
-    printError(error, caller.stderr);
-    if (!caller.exitStatus) caller.exitStatus = KILN_FAILED;
-  }
-  if (json) caller.stderr.write(`${jsonText(result())}\n`);
-}
-
-export function printLayers(
-  engine: Engine,
-  request: RunRequest,
-  image: ImageManifest,
-  json: boolean,
-  caller: Caller,
-): void {
-  const layers = explainLayers(engine, request, image);
-  const rows = layers.map(({ layer, state, detail }) => [layer, state, detail]);
-  if (json) printJson(caller.stdout, { planned: layers });
-  else printTable(caller.stdout, ['LAYER', 'STATE', 'PLANNED'], rows);
-}
-
-/** The error of `--keep 5m -- COMMAND`: an optional value is one only behind `=`. */
-function timeForCommand(
-  error: unknown,
-  { keep }: RunOptions,
-  [first = '']: readonly string[],
-): KilnError | undefined {
-  if (keep === undefined || !isKilnCode(error, 'E_COMMAND_NOT_FOUND')) return undefined;
-  if (timeInMilliseconds(first) === undefined) return undefined;
-  const what = `${first} is taken for the command, not for the time of --keep`;
-  return new KilnError('E_COMMAND_NOT_FOUND', what, { hint: `write --keep=${first}` });
-}
-
-/** No image is named, and no program is called so. */
-function perhapsImage(error: KilnError, word: string): KilnError {
-  if (!/^[a-z0-9]/.test(word)) return error;
-  const [name = word] = (word.split('/').at(-1) ?? word).split(/[:@]/);
-  return new KilnError(error.code, error.message, {
-    cause: error.cause,
-    details: error.details,
-    hint: `if ${word} is an image: \`kiln image pull docker://${word}\`, then \`kiln run -r ${name} -- COMMAND\`; if it is a program: -r names an image that has it, --bind shows a file of this host`,
-  });
-}
-
-/** The error of `kiln run IMAGE COMMAND`, podman’s habit, where the first word is, or may be, an image or a recipe. */
-async function imageFirst(
-  error: unknown,
-  { paths, owner }: Engine,
-  [image = '', ...command]: readonly string[],
-): Promise<unknown> {
-  if (!(error instanceof KilnError)) return error;
-  if (error.code !== 'E_IMAGE_MISSING' && error.code !== 'E_COMMAND_NOT_FOUND') return error;
-  const isKnown =
-    (await recipeNames(paths)).includes(image) ||
-    (await findStoredImage({ paths, owner }, image).catch(() => undefined)) !== undefined;
-  if (!isKnown) return error.code === 'E_IMAGE_MISSING' ? error : perhapsImage(error, image);
-  return new KilnError(
-    error.code,
-    `no image is named with -r, and ${image} is taken for the command`,
-    {
-      hint: `kiln run -r ${image} -- ${command.length === 0 ? 'COMMAND' : command.map(shellWord).join(' ')}`,
-      cause: error,
-    },
   );
 }

@@ -31,7 +31,7 @@ import {
 } from '../output/errors.ts';
 import { LogView, printJson, printLines } from '../output/print.ts';
 import { imageProgress } from '../output/progress.ts';
-import { reportResult, resultsPlace } from '../run.ts';
+import { reportResult, resultsPlace } from '../output/run-report.ts';
 import { admitRecipe } from '../users/user-guard.ts';
 import { printWhereToLook } from './build-output.ts';
 
