@@ -230,7 +230,7 @@ async function enterKept(
     if (request.copyIn.length > 0) {
       await sandbox.tree.copyIn(request.copyIn, (warning) => printWarning(warning, caller.stderr));
     }
-    await sandbox.publish([...sandbox.plannedPorts, ...request.publish]);
+    await sandbox.ports.publish([...sandbox.plannedPorts, ...request.publish]);
     const visitors = sandbox.receive(kept);
     const { terminal } = request;
     const { process: command } = await sandbox.start(sandbox.furtherCommand(request, kept), {

@@ -23,5 +23,5 @@ export async function rollBack(
     });
   }
   await using stack = await leaseStack(paths, record.image, [...record.layers, snapshot.id]);
-  await sandbox.changeRoot(snapshot.id, stack);
+  await sandbox.root.change(snapshot.id, stack);
 }

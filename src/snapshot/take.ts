@@ -99,7 +99,7 @@ async function freezeLayer(
   mkdirSync(made, { mode: 0o700 });
   const folder = await publish(paths, owner, made, record);
   await using _lease = await holdSnapshot(folder);
-  await sandbox.freeze(id, snapshotFiles.tree(folder), stack);
+  await sandbox.root.freeze(id, snapshotFiles.tree(folder), stack);
   return { id, folder, record, leftOut: 0 };
 }
 

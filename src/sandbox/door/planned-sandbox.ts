@@ -1,15 +1,11 @@
 /** The one door: every command that enters a sandbox passes this module. */
-import { existsSync, renameSync, statfsSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Owner } from '../../artifacts/destination.ts';
 import { defined, some } from '../../defined.ts';
 import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
-import { isKilnCode, KilnError } from '../../errors.ts';
+import { KilnError } from '../../errors.ts';
 import { currentAction } from '../../events/action.ts';
 import type { Entered } from '../../events/event.ts';
-import { closing } from '../../host/calls/descriptor.ts';
-import { attempt } from '../../host/calls/libc.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
@@ -22,19 +18,17 @@ import type { CommandStdio, HandOver } from '../command/streams.ts';
 import type { Ground } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { type LayeredFolder, type SandboxRecord, sandboxFiles } from '../domain/sandbox-record.ts';
-import { discardScratch, newScratch } from '../domain/written.ts';
-import { relabelScratch } from '../labels/relabel.ts';
 import type { LeasedAddress } from '../network/dhcp-client.ts';
-import { type Publication, publishPort } from '../network/publish.ts';
 import { type FilledSandbox, openSandbox, reopenSandbox } from '../open.ts';
-import { planRoot } from '../policy/filesystem.ts';
 import { formatPublish, type PublishedPort } from '../policy/network.ts';
 import { type Policies, policiesOf, userCapabilities } from '../policy/policy.ts';
 import { Protection } from '../policy/protected.ts';
-import { type SnapshotLayer, type Surroundings, surroundingsOf } from '../policy/specification.ts';
+import { type Surroundings, surroundingsOf } from '../policy/specification.ts';
 import { Layers, layeredFolders } from './layers.ts';
 import { mountVolume } from './mount-image.ts';
 import type { CommandPlan, KeptCommand, Plan, SandboxPlan } from './plan.ts';
+import { SandboxPorts } from './ports.ts';
+import { SandboxRoot } from './root.ts';
 import {
   type CommandEnd,
   type CommandIo,
@@ -62,12 +56,6 @@ interface KeptPlan {
   readonly protectedPaths?: readonly string[] | undefined;
 }
 
-/** An image and the layers of snapshots above it. */
-interface Root {
-  readonly tree: string;
-  readonly layers: readonly SnapshotLayer[];
-}
-
 export class PlannedSandbox implements AsyncDisposable {
   readonly id: string;
   /** The name of its domain, and of its cgroups. */
@@ -77,6 +65,8 @@ export class PlannedSandbox implements AsyncDisposable {
   readonly control: SandboxControl;
   readonly tree: SandboxTree;
   readonly layers: Layers;
+  readonly root: SandboxRoot;
+  readonly ports: SandboxPorts;
   readonly #domain: SandboxDomain;
   readonly #leases: readonly LeasedAddress[];
   readonly #surroundings: Surroundings;
@@ -84,7 +74,6 @@ export class PlannedSandbox implements AsyncDisposable {
   readonly #plan: KeptPlan;
   #visitors: Visitors | undefined;
   #egress: Egress | undefined;
-  readonly #published = new Set<Publication>();
   /** An event tells of each host that was asked for. */
   #hasTold = false;
   #samples: OpenIo['samples'];
@@ -105,6 +94,11 @@ export class PlannedSandbox implements AsyncDisposable {
     this.control = new SandboxControl(domain.channel);
     this.tree = new SandboxTree(domain, policies, plan.owner, facts);
     this.layers = new Layers(plan.folders ?? [], this.control, facts, domain.ground);
+    this.root = new SandboxRoot(domain, this.layers, async () => {
+      await this.killAll();
+      this.#unwatchDisk();
+    });
+    this.ports = new SandboxPorts(domain, surroundings.hostNetwork);
     this.#domain = domain;
     this.#leases = leases;
     this.#surroundings = surroundings;
@@ -145,7 +139,7 @@ export class PlannedSandbox implements AsyncDisposable {
     stack.move();
     try {
       await opened.#openEgress();
-      await opened.publish(plan.publish);
+      await opened.ports.publish(plan.publish);
       currentAction()?.entered(enteredBy(opened.id, plan));
       return opened;
     } catch (error) {
@@ -165,7 +159,7 @@ export class PlannedSandbox implements AsyncDisposable {
     const kept: KeptCommand = { policy: { user, capabilities, seccomp }, env, workdir };
     const reopened = new PlannedSandbox({ domain, facts }, surroundings, policies, plan);
     try {
-      await reopened.#thaw();
+      await reopened.root.thaw();
       await reopened.#openEgress();
       return { sandbox: reopened, kept, keepUntil };
     } catch (error) {
@@ -197,55 +191,6 @@ export class PlannedSandbox implements AsyncDisposable {
   /** What a kept sandbox publishes while somebody is in it. */
   get plannedPorts(): readonly PublishedPort[] {
     return this.#plan.publish ?? [];
-  }
-
-  /**
-   * Has ports of this host lead into the sandbox, until what this returns is disposed of, or nobody holds the sandbox
-   * any more. All of them, or none. @throws KilnError E_PUBLISH, E_MACHINE
-   */
-  async publish(ports: readonly PublishedPort[]): Promise<AsyncDisposable> {
-    if (ports.length > 0 && this.#surroundings.hostNetwork) {
-      throw new KilnError('E_ARGUMENT', 'a sandbox in the host’s network has its ports already', {
-        hint: 'leave out --publish, or --network host',
-      });
-    }
-    const own: Publication[] = [];
-    const close = async () => {
-      for (const each of own) {
-        this.#published.delete(each);
-        await each[Symbol.asyncDispose]();
-      }
-    };
-    try {
-      for (const port of ports) {
-        own.push(await publishPort(port, (inside) => this.ground.connect(inside)));
-      }
-      for (const each of own) this.#published.add(each);
-      if (own.length > 0) this.#notePorts();
-    } catch (error) {
-      await close();
-      throw error;
-    }
-    return {
-      [Symbol.asyncDispose]: async () => {
-        await close();
-        // It may be gone by now.
-        if (own.length > 0) attempt(() => this.#notePorts());
-      },
-    };
-  }
-
-  #notePorts(): void {
-    const ports = [...this.#published].map(({ port }) => formatPublish(port));
-    this.#domain.describe({ publish: some(ports) });
-    this.#domain.writeRecord();
-  }
-
-  async unpublish(): Promise<void> {
-    const published = [...this.#published];
-    this.#published.clear();
-    for (const each of published) await each[Symbol.asyncDispose]();
-    this.#domain.describe({ publish: undefined });
   }
 
   /** Of its files' owners, as this host numbers them. */
@@ -324,7 +269,7 @@ export class PlannedSandbox implements AsyncDisposable {
       file: (request) => this.#visitFile(request, visitors),
       publish: async (ports) => {
         this.#requireOpen(visitors);
-        return await this.publish(ports);
+        return await this.ports.publish(ports);
       },
     });
     this.#visitors = visitors;
@@ -413,71 +358,6 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   /**
-   * Has what lies on the disk become a layer of a snapshot below the root: a rename, without a copy. Whoever is killed,
-   * the sandbox goes on above it, or nothing has happened.
-   * @param moved where the layer's files are to be, on the same file system
-   * @param below what the root stands on by now
-   * @throws KilnError E_SETUP, E_SANDBOX_GONE, SyscallError EXDEV
-   */
-  async freeze(snapshot: string, moved: string, below: Root): Promise<void> {
-    const { scratch } = this.record;
-    if (scratch === undefined) throw new TypeError('what the sandbox writes is not on the disk');
-    await this.killAll();
-    this.#unwatchDisk();
-    const layers = [...below.layers, { id: snapshot, tree: moved }];
-    this.#note({ rollback: snapshot, frozen: { moved, tree: below.tree, layers } });
-    renameSync(join(scratch.path, 'upper'), moved);
-    await this.changeRoot(snapshot, { tree: below.tree, layers });
-  }
-
-  /** Goes on where one was killed that made a snapshot. */
-  async #thaw(): Promise<void> {
-    const { frozen, rollback = '' } = this.record;
-    if (frozen === undefined) return;
-    if (existsSync(frozen.moved)) await this.changeRoot(rollback, frozen);
-    else this.#note({ rollback: undefined, frozen: undefined });
-  }
-
-  /**
-   * Ends what runs in the sandbox, and gives it another root: what it has written to the one before is gone. What is
-   * mounted there stays. Until that is done nobody else enters it, whoever is killed.
-   * @param snapshot the topmost layer of the new root
-   * @throws KilnError E_SETUP, E_SANDBOX_GONE, E_IDMAP
-   */
-  async changeRoot(snapshot: string, { tree, layers }: Root): Promise<void> {
-    await this.killAll();
-    this.#unwatchDisk();
-    this.#note({ rollback: snapshot });
-    const { scratch: old, labels, frozen } = this.record;
-    const scratch = old && { ...old, path: newScratch(this.#domain.paths, this.id) };
-    if (scratch !== undefined && labels !== undefined) {
-      await relabelScratch(scratch.path, labels);
-    }
-    using home = closing(await this.layers.open('/'));
-    const { blocks, bsize } = statfsSync(`/proc/self/fd/${home.fd}`);
-    const parts = { root: tree, layers, scratch: scratch?.path, disk: blocks * bsize };
-    using plan = planRoot(this.initPid, parts);
-    try {
-      await this.control.changeRoot(plan.operations, plan.fds);
-    } catch (error) {
-      // The root is the one that it was.
-      if (isKilnCode(error, 'E_SETUP') && frozen === undefined) this.#note({ rollback: undefined });
-      throw error;
-    }
-    const ids = layers.map(({ id }) => id);
-    this.#note({ rollback: undefined, frozen: undefined, layers: ids, scratch });
-    // Layers of folders that are bound with cow lie there, too.
-    if (old !== undefined && this.layers.folders.length === 0) {
-      discardScratch(this.#domain.paths, old.path);
-    }
-  }
-
-  #note(now: Partial<SandboxRecord>): void {
-    this.#domain.describe(now);
-    this.#domain.writeRecord();
-  }
-
-  /**
    * Ends every process in the sandbox, so that its files do not change any more. Throws E_SANDBOX_GONE when the
    * init is gone: its mounts go with it, and the tree that is read then is not the sandbox's.
    */
@@ -527,7 +407,7 @@ export class PlannedSandbox implements AsyncDisposable {
   async #leave(): Promise<void> {
     this.#visitors?.close();
     for (const lease of this.#leases) lease.close();
-    await this.unpublish();
+    await this.ports.close();
     this.#protection?.[Symbol.dispose]();
     this.#protection = undefined;
     this.#unwatchDisk();

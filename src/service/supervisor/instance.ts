@@ -117,7 +117,7 @@ export class Instance {
     this.#phase = 'stopping';
     this.#health?.stop();
     try {
-      await this.host.sandbox.unpublish();
+      await this.host.sandbox.ports.close();
       await this.#manager.stop();
     } finally {
       // Whatever went wrong: a service without a supervisor counts as stopped.
