@@ -24,7 +24,7 @@ import { closedError, connectHolder } from '../sandbox/door/holder.ts';
 import { copyBy } from '../sandbox/door/make-files.ts';
 import { openInside } from '../sandbox/door/open-file.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
-import { askForRoot, visitReceiver } from '../sandbox/door/visitors.ts';
+import { askForRoot, visitReceiver } from '../sandbox/door/visit.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { printWarning } from './output/errors.ts';

@@ -19,10 +19,10 @@ import {
   sandboxWithId,
 } from '../sandbox/domain/sandbox-record.ts';
 import { closedError, connectHolder } from '../sandbox/door/holder.ts';
-import type { KeptCommand } from '../sandbox/door/plan.ts';
-import { commandUser } from '../sandbox/door/plan.ts';
+import { commandUser, type ExecuteRequest, type KeptCommand } from '../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
-import { type ExecuteRequest, visit, visitPorts } from '../sandbox/door/visitors.ts';
+import { visit, visitPorts } from '../sandbox/door/visit.ts';
+import { Visitors } from '../sandbox/door/visitors.ts';
 import type { PublishedPort } from '../sandbox/policy/network.ts';
 import { OPEN_SHELL, runAttached } from './attach.ts';
 import { type Caller, hasTerminal } from './caller/caller.ts';
@@ -231,7 +231,7 @@ async function enterKept(
       await sandbox.tree.copyIn(request.copyIn, (warning) => printWarning(warning, caller.stderr));
     }
     await sandbox.ports.publish([...sandbox.plannedPorts, ...request.publish]);
-    const visitors = sandbox.receive(kept);
+    const visitors = new Visitors(sandbox, kept);
     const { terminal } = request;
     const { process: command } = await sandbox.start(sandbox.furtherCommand(request, kept), {
       terminal,

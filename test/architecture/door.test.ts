@@ -32,7 +32,7 @@ const LOW_LEVEL: readonly {
   {
     module: 'sandbox/command/process.ts',
     names: ['SandboxProcess'],
-    allowed: ['sandbox/command/start-command.ts', 'sandbox/door/visitors.ts'],
+    allowed: ['sandbox/command/start-command.ts', 'sandbox/door/visit.ts'],
   },
   {
     module: 'sandbox/wire/codec.ts',
@@ -54,7 +54,7 @@ const LOW_LEVEL: readonly {
   {
     module: 'sandbox/door/supervise.ts',
     names: ['supervise'],
-    allowed: ['sandbox/door/planned-sandbox.ts', 'sandbox/door/visitors.ts'],
+    allowed: ['sandbox/door/planned-sandbox.ts', 'sandbox/door/visit.ts'],
   },
   {
     module: 'egress/open.ts',
@@ -64,7 +64,7 @@ const LOW_LEVEL: readonly {
   {
     module: 'artifacts/copy-in.ts',
     names: ['sendFiles'],
-    allowed: ['sandbox/door/tree.ts', 'sandbox/door/make-files.ts'],
+    allowed: ['sandbox/door/make-files.ts'],
   },
 ];
 

@@ -15,6 +15,7 @@ import type { MachineFacts } from '../../sandbox/domain/ground.ts';
 import type { KeptCommand, Plan } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd, LimitHit, Measured } from '../../sandbox/door/supervise.ts';
+import { Visitors } from '../../sandbox/door/visitors.ts';
 import type { LeasedStack } from '../../snapshot/stack.ts';
 import { collect, type Results } from './collect.ts';
 import { unpackDisks } from './disk-images.ts';
@@ -110,7 +111,7 @@ export async function run(
     // A signal that came meanwhile was for kiln itself.
     signal?.throwIfAborted();
     timeline.enter('command');
-    sandbox.receive(command, started.process);
+    new Visitors(sandbox, command, started.process);
     hooks.started(started.process, () => void sandbox.killAll().catch(() => undefined));
     const { exitCode, signal: endedBy, timeLimit, ...ended } = await started.ended();
     const end = { exitCode, signal: endedBy, timeLimit };

@@ -1,10 +1,11 @@
 import type { Owner } from '../../artifacts/destination.ts';
-import { defined } from '../../defined.ts';
+import { defined, some } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import type { Entered } from '../../events/event.ts';
 import { ownPath } from '../../host/files/held.ts';
 import { requireArchitecture } from '../../host/process/architecture.ts';
 import type { Capability } from '../../host/process/process.ts';
-import type { PublishedPort } from '../policy/network.ts';
+import { formatPublish, type PublishedPort } from '../policy/network.ts';
 import { type PolicyRequest, userCapabilities } from '../policy/policy.ts';
 import {
   type Bind,
@@ -83,6 +84,16 @@ export interface SandboxPlan {
 
 interface PlannedSpecification extends SandboxImage, Isolation, Interior {
   readonly volumes: readonly PlannedVolume[];
+}
+
+/** A command beside or after the one that a sandbox was made for, as somebody asks for it. */
+export interface ExecuteRequest {
+  readonly argv: readonly string[];
+  /** NAME or UID, `:GROUP` or `:GID` after it. */
+  readonly user?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly workdir?: string;
+  readonly terminal?: { readonly rows: number; readonly columns: number };
 }
 
 /** What a command in a kept sandbox is like, unless it says otherwise. */
@@ -235,4 +246,26 @@ function number(text: string): number | undefined {
 
 function user(uid: number, gid: number): CommandUser {
   return { spec: `${uid}:${gid}`, uid, gid };
+}
+
+/** What events tell of a sandbox that was planned so. */
+export function enteredBy(
+  sandbox: string,
+  { sandbox: planned, egress, publish, shownAs }: SandboxPlan,
+): Entered {
+  const { image, isolation, network, binds } = planned;
+  const callers = binds.filter(({ own, hosts }) => own !== true && hosts !== true);
+  return {
+    ...{ sandbox, image, isolation, egress, argv: shownAs },
+    network:
+      typeof network === 'string'
+        ? network
+        : network.map(({ name }) => `libvirt:${name}`).join(' '),
+    publish: some(publish.map(formatPublish)),
+    binds: some(
+      callers.map(({ source, target, readonly, cow }) =>
+        [source, target, cow === true ? 'cow' : readonly ? 'ro' : 'rw'].join(':'),
+      ),
+    ),
+  };
 }

@@ -3,30 +3,34 @@ import type { Owner } from '../../artifacts/destination.ts';
 import { defined, some } from '../../defined.ts';
 import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
-import { KilnError } from '../../errors.ts';
 import { currentAction } from '../../events/action.ts';
-import type { Entered } from '../../events/event.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import { SandboxControl } from '../command/control.ts';
 import type { SandboxFacts } from '../command/facts.ts';
-import type { SandboxProcess } from '../command/process.ts';
 import { startCommand } from '../command/start-command.ts';
-import type { CommandStdio, HandOver } from '../command/streams.ts';
+import type { CommandStdio } from '../command/streams.ts';
 import type { Ground } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
-import { type LayeredFolder, type SandboxRecord, sandboxFiles } from '../domain/sandbox-record.ts';
+import type { LayeredFolder, SandboxRecord } from '../domain/sandbox-record.ts';
 import type { LeasedAddress } from '../network/dhcp-client.ts';
 import { type FilledSandbox, openSandbox, reopenSandbox } from '../open.ts';
-import { formatPublish, type PublishedPort } from '../policy/network.ts';
+import type { PublishedPort } from '../policy/network.ts';
 import { type Policies, policiesOf, userCapabilities } from '../policy/policy.ts';
 import { Protection } from '../policy/protected.ts';
 import { type Surroundings, surroundingsOf } from '../policy/specification.ts';
 import { Layers, layeredFolders } from './layers.ts';
 import { mountVolume } from './mount-image.ts';
-import type { CommandPlan, KeptCommand, Plan, SandboxPlan } from './plan.ts';
+import {
+  type CommandPlan,
+  type ExecuteRequest,
+  enteredBy,
+  type KeptCommand,
+  type Plan,
+  type SandboxPlan,
+} from './plan.ts';
 import { SandboxPorts } from './ports.ts';
 import { SandboxRoot } from './root.ts';
 import {
@@ -41,7 +45,6 @@ import {
   supervise,
 } from './supervise.ts';
 import { SandboxTree } from './tree.ts';
-import { type ExecuteRequest, type ReadRequest, Visitors, type WriteRequest } from './visitors.ts';
 
 /** Mount points that every sandbox has. */
 const USUAL_DISKS = ['/', '/tmp', '/dev/shm'] as const;
@@ -72,7 +75,7 @@ export class PlannedSandbox implements AsyncDisposable {
   readonly #surroundings: Surroundings;
   readonly #policies: Policies;
   readonly #plan: KeptPlan;
-  #visitors: Visitors | undefined;
+  readonly #leaving: (() => void)[] = [];
   #egress: Egress | undefined;
   /** An event tells of each host that was asked for. */
   #hasTold = false;
@@ -198,6 +201,11 @@ export class PlannedSandbox implements AsyncDisposable {
     return this.#domain.range;
   }
 
+  /** Where what kiln knows of it lies. */
+  get folder(): string {
+    return this.#domain.directory;
+  }
+
   /** What it stands on: its limits, and what it uses. */
   get ground(): Ground {
     return this.#domain.ground;
@@ -250,59 +258,14 @@ export class PlannedSandbox implements AsyncDisposable {
     this.#disk = undefined;
   }
 
-  /**
-   * Takes further commands from now on, for `kiln exec` and the API: as `kept`, with arguments, and what else they ask
-   * for. With `until`, to its end only: what is then in the sandbox is collected, and must not change.
-   */
-  receive(kept: KeptCommand, until?: SandboxProcess): Visitors {
-    const path = sandboxFiles.visit(this.#domain.directory);
-    const visitors = new Visitors(path, {
-      start: (request, handOver) => this.#visit(request, kept, visitors, handOver),
-      receive: (handOver) => {
-        this.#requireOpen(visitors);
-        return this.tree.receiver({ handOver });
-      },
-      root: () => {
-        this.#requireOpen(visitors);
-        return { fd: this.tree.openRoot(), user: this.tree.hostUser };
-      },
-      file: (request) => this.#visitFile(request, visitors),
-      publish: async (ports) => {
-        this.#requireOpen(visitors);
-        return await this.ports.publish(ports);
-      },
-    });
-    this.#visitors = visitors;
-    until?.once('exit', () => visitors.close());
-    return visitors;
-  }
-
-  async #visit(
-    request: ExecuteRequest,
-    kept: KeptCommand,
-    visitors: Visitors,
-    handOver: HandOver,
-  ): Promise<SandboxProcess> {
-    const plan = this.furtherCommand(request, kept);
-    // First, so that nothing is awaited between the check below and the start.
+  /** Makes what a command's start waits for. @throws what making a policy throws */
+  async prepare(plan: CommandPlan): Promise<void> {
     await this.#policies(plan.policy);
-    this.#requireOpen(visitors);
-    return (await this.start(plan, { terminal: request.terminal, handOver })).process;
   }
 
-  async #visitFile(request: ReadRequest | WriteRequest, visitors: Visitors): Promise<object> {
-    this.#requireOpen(visitors);
-    if (request.do === 'read') return await this.tree.read(request);
-    const { path, data, append, mode } = request;
-    await this.tree.put({ path, bytes: Buffer.from(data, 'base64'), append, mode });
-    return {};
-  }
-
-  #requireOpen({ isOpen }: Visitors): void {
-    if (isOpen) return;
-    throw new KilnError('E_SANDBOX_GONE', `the command of sandbox ${this.id} has ended`, {
-      hint: '`kiln run --keep` keeps a sandbox for later',
-    });
+  /** Calls `act` before the sandbox is kept or destroyed. */
+  whenLeft(act: () => void): void {
+    this.#leaving.push(act);
   }
 
   /** A command beside or after the one that the sandbox was made for. */
@@ -405,7 +368,7 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   async #leave(): Promise<void> {
-    this.#visitors?.close();
+    for (const act of this.#leaving.splice(0)) act();
     for (const lease of this.#leases) lease.close();
     await this.ports.close();
     this.#protection?.[Symbol.dispose]();
@@ -417,26 +380,4 @@ export class PlannedSandbox implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
-}
-
-/** What events tell of it. */
-function enteredBy(
-  sandbox: string,
-  { sandbox: planned, egress, publish, shownAs }: SandboxPlan,
-): Entered {
-  const { image, isolation, network, binds } = planned;
-  const callers = binds.filter(({ own, hosts }) => own !== true && hosts !== true);
-  return {
-    ...{ sandbox, image, isolation, egress, argv: shownAs },
-    network:
-      typeof network === 'string'
-        ? network
-        : network.map(({ name }) => `libvirt:${name}`).join(' '),
-    publish: some(publish.map(formatPublish)),
-    binds: some(
-      callers.map(({ source, target, readonly, cow }) =>
-        [source, target, cow === true ? 'cow' : readonly ? 'ro' : 'rw'].join(':'),
-      ),
-    ),
-  };
 }

@@ -17,10 +17,17 @@ import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import type { Policies } from '../policy/policy.ts';
 import { copyBy, makeFiles } from './make-files.ts';
 import { behindLinkError, openFile, readInside } from './open-file.ts';
-import type { FileContent } from './visitors.ts';
 
 /** Bytes of a file that are read at a time. */
 const READ_MAX = 1 << 20;
+
+/** A piece of a file. */
+export interface FileContent {
+  /** Base64. */
+  readonly data: string;
+  /** Of the whole file. */
+  readonly size: number;
+}
 
 /** Of what makes copied files, as their owner: whatever the modes of the folders. */
 const ANYWHERE = ['DAC_OVERRIDE', 'FOWNER'] as const;

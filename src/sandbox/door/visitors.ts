@@ -1,124 +1,49 @@
-/**
- * Further commands in a sandbox, and files: whoever wants one asks the process that holds the sandbox's only connection,
- * over a socket in a folder that only root enters. A command's input and output do not pass that process: the visitor
- * gets the descriptors.
- */
+/** Visitors of a sandbox, as the process that holds it serves them: over a socket in a folder that only root enters. */
 import { mkdirSync } from 'node:fs';
-import { Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor, closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
-import type { UserIds } from '../../host/process/user-namespace.ts';
 import { FrameServer } from '../../host/sockets/frame-server.ts';
-import {
-  encodeMessage,
-  FRAME,
-  firstFrame,
-  onFrames,
-  type ReceivedFrame,
-  sendMessage,
-  unwired,
-  type WiredError,
-  wired,
-} from '../../host/sockets/frames.ts';
-import { nextPacket, sendPacket } from '../../host/sockets/unix-socket.ts';
-import { MessageSender } from '../../host/sockets/watch.ts';
-import { awaitedLater, deferred } from '../../promise.ts';
-import { endOf, type ProcessEnd, SandboxProcess, type StartedCommand } from '../command/process.ts';
-import { type HandOver, type HostStdio, streamsOf } from '../command/streams.ts';
+import { encodeMessage, FRAME, type ReceivedFrame, wired } from '../../host/sockets/frames.ts';
+import { sendPacket } from '../../host/sockets/unix-socket.ts';
+import { awaitedLater } from '../../promise.ts';
+import { endOf, type SandboxProcess } from '../command/process.ts';
+import type { HandOver, HostStdio } from '../command/streams.ts';
+import { sandboxFiles } from '../domain/sandbox-record.ts';
 import type { PublishedPort } from '../policy/network.ts';
-import { type CommandEnd, supervise, type TimeLimits } from './supervise.ts';
+import type { ExecuteRequest, KeptCommand } from './plan.ts';
+import type { PlannedSandbox } from './planned-sandbox.ts';
+import type {
+  ExecuteAnswer,
+  ExecuteControl,
+  ExecuteMessage,
+  PortsMessage,
+  ReadRequest,
+  ReceiveMessage,
+  RootAnswer,
+  RootMessage,
+  WriteRequest,
+} from './visit.ts';
 
-export interface ExecuteRequest {
-  readonly argv: readonly string[];
-  /** NAME or UID, `:GROUP` or `:GID` after it. */
-  readonly user?: string;
-  readonly env?: Readonly<Record<string, string>>;
-  readonly workdir?: string;
-  readonly terminal?: { readonly rows: number; readonly columns: number };
-}
-
-type ExecuteControl =
-  | { readonly signal: number }
-  | { readonly rows: number; readonly columns: number };
-
-/** `started` comes with the command's stdio: stdin, stdout and stderr, or a terminal's master. */
-type ExecuteAnswer =
-  | { readonly started: StartedCommand }
-  | ProcessEnd
-  /** Also of a command that was started: its sandbox has ended. */
-  | { readonly error: WiredError };
-
-/** What is asked of whoever holds a sandbox; a service's supervisor is asked more. */
-export interface ExecuteMessage {
-  readonly do: 'execute';
-  readonly command: ExecuteRequest;
-}
-
-export interface ReadRequest {
-  readonly do: 'read';
-  readonly path: string;
-  readonly offset: number;
-}
-
-export interface FileContent {
-  /** Base64. */
-  readonly data: string;
-  /** Of the whole file. */
-  readonly size: number;
-}
-
-export interface WriteRequest {
-  readonly do: 'write';
-  readonly path: string;
-  /** Base64. */
-  readonly data: string;
-  readonly append: boolean;
-  readonly mode: number;
-}
-
-/** A process that makes files of its input, in the format of src/artifacts/copy-in.ts, as the command's user. */
-interface ReceiveMessage {
-  readonly do: 'receive';
-}
-
-/** The answer brings a descriptor of the root directory. */
-interface RootMessage {
-  readonly do: 'root';
-}
-
-interface RootAnswer {
-  readonly root: UserIds;
-}
-
-/** Ports of this host, as long as the connection is open. */
-interface PortsMessage {
-  readonly do: 'publish';
-  readonly ports: readonly PublishedPort[];
-}
-
-/** What whoever holds a sandbox does for visitors. */
-interface Host {
-  start(request: ExecuteRequest, handOver: HandOver): Promise<SandboxProcess>;
-  receive(handOver: HandOver): Promise<SandboxProcess>;
-  /** The descriptor is the visitor's. */
-  root(): OpenedRoot;
-  file(request: ReadRequest | WriteRequest): Promise<object>;
-  publish(ports: readonly PublishedPort[]): Promise<AsyncDisposable>;
-}
-
-/** The root directory of a sandbox, whose content is hostile, and its command's user as this host numbers it. */
-export interface OpenedRoot {
-  readonly fd: number;
-  readonly user: UserIds;
-}
-
+/** Takes further commands from now on, for `kiln exec` and the API, and gives and takes files. */
 export class Visitors {
+  readonly #sandbox: PlannedSandbox;
+  readonly #kept: KeptCommand;
   #server: FrameServer | undefined;
   #isOpen = true;
 
-  constructor(path: string, host: Host) {
+  /**
+   * @param kept what commands are as, with arguments, and what else they ask for
+   * @param until the sandbox's command, to whose end it is: what is then in the sandbox is collected, and must not change
+   */
+  constructor(sandbox: PlannedSandbox, kept: KeptCommand, until?: SandboxProcess) {
+    this.#sandbox = sandbox;
+    this.#kept = kept;
+    const path = sandboxFiles.visit(sandbox.folder);
+    sandbox.whenLeft(() => this.close());
+    until?.once('exit', () => this.close());
     try {
       mkdirSync(dirname(path), { mode: 0o700 });
     } catch (error) {
@@ -126,15 +51,11 @@ export class Visitors {
       if (!hasErrno(error, 'EEXIST')) return;
     }
     try {
-      this.#server = new FrameServer(path, (client, fd) => serve(client, fd, host));
+      this.#server = new FrameServer(path, (client, fd) => this.#serve(client, fd));
     } catch {
       // Nobody visits then; the sandbox's own command goes on.
       this.close();
     }
-  }
-
-  get isOpen(): boolean {
-    return this.#isOpen;
   }
 
   get count(): number {
@@ -151,56 +72,80 @@ export class Visitors {
   async left(): Promise<void> {
     await this.#server?.left();
   }
-}
 
-function serve(client: Socket, fd: number, host: Host): (frame: ReceivedFrame) => void {
-  let attached: ReturnType<typeof attend> | undefined;
-  return (frame) => {
-    if (attached !== undefined) return attached(frame);
-    if (frame.kind !== FRAME.message) return;
-    const asked = JSON.parse(frame.body.toString('utf8')) as
-      | ExecuteMessage
-      | ReceiveMessage
-      | RootMessage
-      | PortsMessage
-      | ReadRequest
-      | WriteRequest;
-    if (asked.do === 'execute') {
-      attached = attend(client, fd, (handOver) => host.start(asked.command, handOver));
-    } else if (asked.do === 'receive') {
-      attached = attend(client, fd, (handOver) => host.receive(handOver));
-    } else if (asked.do === 'root') {
-      sendRoot(client, fd, host);
-    } else if (asked.do === 'publish') {
-      publishFor(client, asked.ports, host);
-    } else {
-      host.file(asked).then(
-        (answer) => client.end(encodeMessage(answer)),
-        (error: unknown) => client.end(encodeMessage({ error: wired(error) })),
-      );
+  /** @throws KilnError E_SANDBOX_GONE */
+  get #open(): PlannedSandbox {
+    if (this.#isOpen) return this.#sandbox;
+    const what = `the command of sandbox ${this.#sandbox.id} has ended`;
+    throw new KilnError('E_SANDBOX_GONE', what, {
+      hint: '`kiln run --keep` keeps a sandbox for later',
+    });
+  }
+
+  async #start(request: ExecuteRequest, handOver: HandOver): Promise<SandboxProcess> {
+    const plan = this.#sandbox.furtherCommand(request, this.#kept);
+    // First, so that nothing is awaited between the check and the start.
+    await this.#sandbox.prepare(plan);
+    return (await this.#open.start(plan, { terminal: request.terminal, handOver })).process;
+  }
+
+  async #file(request: ReadRequest | WriteRequest): Promise<object> {
+    const { tree } = this.#open;
+    if (request.do === 'read') return await tree.read(request);
+    const { path, data, append, mode } = request;
+    await tree.put({ path, bytes: Buffer.from(data, 'base64'), append, mode });
+    return {};
+  }
+
+  #serve(client: Socket, fd: number): (frame: ReceivedFrame) => void {
+    let attached: ReturnType<typeof attend> | undefined;
+    return (frame) => {
+      if (attached !== undefined) return attached(frame);
+      if (frame.kind !== FRAME.message) return;
+      const asked = JSON.parse(frame.body.toString('utf8')) as
+        | ExecuteMessage
+        | ReceiveMessage
+        | RootMessage
+        | PortsMessage
+        | ReadRequest
+        | WriteRequest;
+      if (asked.do === 'execute') {
+        attached = attend(client, fd, (handOver) => this.#start(asked.command, handOver));
+      } else if (asked.do === 'receive') {
+        attached = attend(client, fd, (handOver) => this.#open.tree.receiver({ handOver }));
+      } else if (asked.do === 'root') {
+        this.#sendRoot(client, fd);
+      } else if (asked.do === 'publish') {
+        this.#publishFor(client, asked.ports);
+      } else {
+        this.#file(asked).then(
+          (answer) => client.end(encodeMessage(answer)),
+          (error: unknown) => client.end(encodeMessage({ error: wired(error) })),
+        );
+      }
+    };
+  }
+
+  #publishFor(client: Socket, ports: readonly PublishedPort[]): void {
+    const begin = async () => {
+      const published = await this.#open.ports.publish(ports);
+      const end = async () => await published[Symbol.asyncDispose]();
+      if (client.destroyed) return await end();
+      client.once('close', () => void end().catch(() => undefined));
+      client.write(encodeMessage({}));
+    };
+    begin().catch((error: unknown) => client.end(encodeMessage({ error: wired(error) })));
+  }
+
+  #sendRoot(client: Socket, fd: number): void {
+    try {
+      const { tree } = this.#open;
+      using root = closing(tree.openRoot());
+      sendPacket(fd, encodeMessage({ root: tree.hostUser } satisfies RootAnswer), [root.fd]);
+      client.end();
+    } catch (error) {
+      client.end(encodeMessage({ error: wired(error) }));
     }
-  };
-}
-
-function publishFor(client: Socket, ports: readonly PublishedPort[], host: Host): void {
-  const begin = async () => {
-    const published = await host.publish(ports);
-    const end = async () => await published[Symbol.asyncDispose]();
-    if (client.destroyed) return await end();
-    client.once('close', () => void end().catch(() => undefined));
-    client.write(encodeMessage({}));
-  };
-  begin().catch((error: unknown) => client.end(encodeMessage({ error: wired(error) })));
-}
-
-function sendRoot(client: Socket, fd: number, host: Host): void {
-  try {
-    const { fd: root, user } = host.root();
-    using _root = closing(root);
-    sendPacket(fd, encodeMessage({ root: user } satisfies RootAnswer), [root]);
-    client.end();
-  } catch (error) {
-    client.end(encodeMessage({ error: wired(error) }));
   }
 }
 
@@ -255,171 +200,4 @@ export function attend(
     if ('signal' in control) command.kill(control.signal);
     else command.resize(control.rows, control.columns);
   };
-}
-
-/** Of a first answer at once. */
-const PIECE = 64 * 1024;
-
-/**
- * Has a command started by whoever holds its sandbox. It ends with this connection.
- * @param fd of a connection to the holder; the visit owns it
- * @throws KilnError as starting it does, and E_SANDBOX_GONE
- */
-export async function visit(fd: number, request: ExecuteRequest, handOver?: HandOver) {
-  return await visitWith(fd, { do: 'execute', command: request }, handOver);
-}
-
-/** A process that makes files, as {@link visit} has a command started. */
-export async function visitReceiver(fd: number) {
-  return await visitWith(fd, { do: 'receive' });
-}
-
-async function visitWith(
-  fd: number,
-  message: ExecuteMessage | ReceiveMessage,
-  handOver?: HandOver,
-) {
-  const { started, stdio } = await ask(fd, message).catch((error) => {
-    closeDescriptor(fd);
-    throw error;
-  });
-  const socket = new Socket({ fd, readable: true, writable: true });
-  const ended = deferred<ProcessEnd>();
-  socket.on('error', () => socket.destroy());
-  // Whoever held the sandbox was killed, and the command with it.
-  socket.once('close', () => ended.reject(holderGoneError('ended before its command did')));
-  onFrames(socket, ({ body }) => {
-    const end = JSON.parse(body.toString('utf8')) as ProcessEnd | { readonly error: WiredError };
-    if ('error' in end) ended.reject(unwired(end.error));
-    else ended.resolve(end);
-    socket.destroy();
-  });
-  const tell = (control: ExecuteControl) => sendMessage(socket, control, FRAME.control);
-  const control = {
-    signal: (signal: number) => tell({ signal }),
-    resize: (rows: number, columns: number) => tell({ rows, columns }),
-  };
-  const streams = streamsOf(stdio, handOver);
-  const command = new SandboxProcess(control, started, streams, ended.promise);
-  /** Ends the command as if its visitor had gone. */
-  const leave = () => {
-    ended.resolve({ exitCode: null, signal: 'SIGKILL' });
-    socket.destroy();
-  };
-  return { command, leave };
-}
-
-/** The end of a command of {@link visit}, within its time. */
-export async function visitEnded(command: SandboxProcess, time: TimeLimits): Promise<CommandEnd> {
-  return await supervise(command, time, 'left', async () => void command.kill('SIGKILL'));
-}
-
-/**
- * Asks whoever holds a sandbox for its root directory.
- * @param fd of a connection to the holder, which is closed afterwards
- * @throws KilnError E_SANDBOX_GONE, and what the holder throws
- */
-export async function askForRoot(fd: number): Promise<OpenedRoot> {
-  using holder = closing(fd);
-  const sender = new MessageSender(holder.fd, () => undefined);
-  try {
-    sender.send(encodeMessage({ do: 'root' } satisfies RootMessage), []);
-    const packet = await nextPacket(holder.fd, PIECE, 1);
-    const frame = packet && firstFrame(packet.data);
-    if (packet === undefined || frame === undefined) throw holderGoneError(NOT_BEGUN);
-    const answer = JSON.parse(frame.body.toString('utf8')) as
-      | RootAnswer
-      | { readonly error: WiredError };
-    const [root] = packet.fds;
-    if ('error' in answer) throw unwired(answer.error);
-    if (root === undefined) throw holderGoneError(NOT_BEGUN);
-    return { fd: root, user: answer.root };
-  } catch (error) {
-    throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGoneError(NOT_BEGUN, error) : error;
-  } finally {
-    sender.stop();
-  }
-}
-
-async function ask(fd: number, message: ExecuteMessage | ReceiveMessage) {
-  const sender = new MessageSender(fd, () => undefined);
-  const fds: number[] = [];
-  try {
-    sender.send(encodeMessage(message), []);
-    for (let bytes = Buffer.alloc(0); ; ) {
-      const packet = await nextPacket(fd, PIECE, 3);
-      if (packet === undefined) throw holderGoneError(NOT_BEGUN);
-      fds.push(...packet.fds);
-      bytes = Buffer.concat([bytes, packet.data]);
-      const frame = firstFrame(bytes);
-      if (frame === undefined) continue;
-      const answer = JSON.parse(frame.body.toString('utf8')) as ExecuteAnswer;
-      if ('error' in answer) throw unwired(answer.error);
-      const [first, stdout, stderr] = fds.splice(0);
-      if (first === undefined || !('started' in answer)) throw holderGoneError(NOT_BEGUN);
-      const stdio: HostStdio =
-        stdout === undefined || stderr === undefined
-          ? { terminal: first }
-          : { stdin: first, stdout, stderr };
-      return { started: answer.started, stdio };
-    }
-  } catch (error) {
-    throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGoneError(NOT_BEGUN, error) : error;
-  } finally {
-    sender.stop();
-    fds.forEach(closeDescriptor);
-  }
-}
-
-/**
- * Has a file read or written by whoever holds its sandbox.
- * @param fd of a connection to the holder, which is closed afterwards
- * @throws KilnError as the sandbox itself does, and E_SANDBOX_GONE
- */
-export async function askForFile<Answer extends object>(
-  fd: number,
-  request: ReadRequest | WriteRequest,
-): Promise<Answer> {
-  const { socket, answer } = await askOnce<Answer>(fd, request);
-  socket.destroy();
-  return answer;
-}
-
-/**
- * Has whoever holds a sandbox publish ports of this host, until this is disposed of.
- * @param fd of a connection to the holder, which is closed then
- * @throws KilnError E_PUBLISH, E_MACHINE, E_SANDBOX_GONE
- */
-export async function visitPorts(fd: number, ports: readonly PublishedPort[]): Promise<Disposable> {
-  const { socket } = await askOnce(fd, { do: 'publish', ports });
-  return { [Symbol.dispose]: () => void socket.destroy() };
-}
-
-async function askOnce<Answer extends object>(
-  fd: number,
-  request: ReadRequest | WriteRequest | PortsMessage,
-) {
-  const socket = new Socket({ fd, readable: true, writable: true });
-  const answered = deferred<Answer | { readonly error: WiredError }>();
-  onFrames(socket, ({ body }) => answered.resolve(JSON.parse(body.toString('utf8'))));
-  socket.on('error', () => socket.destroy());
-  socket.once('close', () => answered.reject(holderGoneError('ended before it answered')));
-  sendMessage(socket, request);
-  try {
-    const answer = await answered.promise;
-    if ('error' in answer) throw unwired(answer.error);
-    return { socket, answer };
-  } catch (error) {
-    socket.destroy();
-    throw error;
-  }
-}
-
-const NOT_BEGUN = 'ended before the command began';
-
-function holderGoneError(what: string, cause?: unknown): KilnError {
-  return new KilnError('E_SANDBOX_GONE', `the sandbox ${what}`, {
-    cause,
-    hint: '`kiln ps` shows what runs',
-  });
 }

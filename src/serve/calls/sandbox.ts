@@ -15,7 +15,9 @@ import { closedError, connectHolder } from '../../sandbox/door/holder.ts';
 import { notFileError } from '../../sandbox/door/open-file.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd, RunningCommand } from '../../sandbox/door/supervise.ts';
-import { askForFile, type FileContent, visit, visitEnded } from '../../sandbox/door/visitors.ts';
+import type { FileContent } from '../../sandbox/door/tree.ts';
+import { askForFile, visit, visitEnded } from '../../sandbox/door/visit.ts';
+import { Visitors } from '../../sandbox/door/visitors.ts';
 import type { Answer, CallContext } from './context.ts';
 import { type OpenSandbox, OpenSandboxes } from './open-sandboxes.ts';
 import {
@@ -67,7 +69,7 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
     await sandbox.close();
     throw error;
   }
-  sandbox.receive(plan.command);
+  new Visitors(sandbox, plan.command);
   const { more, identity } = call.head;
   const sandboxes = daemon?.sandboxes ?? new OpenSandboxes();
   const open = sandboxes.add(sandbox, plan, { uid: identity.uid, bound: more });

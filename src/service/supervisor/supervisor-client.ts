@@ -18,7 +18,8 @@ import { connectUnixSocket, NOBODY_LISTENS } from '../../host/sockets/unix-socke
 import { isHeld } from '../../host/state/long-lived.ts';
 import { deferred } from '../../promise.ts';
 import { Output } from '../../sandbox/command/output.ts';
-import { type ExecuteMessage, type ExecuteRequest, visit } from '../../sandbox/door/visitors.ts';
+import type { ExecuteRequest } from '../../sandbox/door/plan.ts';
+import { type ExecuteMessage, visit } from '../../sandbox/door/visit.ts';
 import type { InstanceFiles } from '../lifecycle/store.ts';
 import type { ServiceStatus } from '../status.ts';
 
