@@ -1,8 +1,9 @@
 import { createHash, type Hash, hash } from 'node:crypto';
-import { ftruncateSync, read, readSync, write, writeSync } from 'node:fs';
+import { ftruncateSync, read, write, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { dataExtents, type Extent } from '../host/calls/descriptor.ts';
 import { SyscallError } from '../host/calls/libc.ts';
+import { readInto } from '../host/files/content.ts';
 import { awaitedLater } from '../promise.ts';
 import type { Budget } from './budget.ts';
 import type { WithRights } from './destination.ts';
@@ -60,20 +61,15 @@ export function copyContent(
 function copySmall({ from, to, budget, writing }: Files, size: number): CopiedContent {
   budget.spend('bytes', size);
   smallBuffer ??= Buffer.allocUnsafeSlow(SMALL);
-  let length = 0;
+  let content: Buffer;
   try {
-    while (length < size) {
-      const got = readSync(from, smallBuffer, length, size - length, length);
-      if (got === 0) break;
-      length += got;
-    }
+    content = readInto(smallBuffer.subarray(0, size), from, 0);
   } catch (error) {
     throw new ReadFailed(error);
   }
-  const content = smallBuffer.subarray(0, length);
   if (writing === undefined) writeNow(to, content, 0);
   else writing(() => writeNow(to, content, 0));
-  return { size: length, sha256: hash('sha256', content, 'hex') };
+  return { size: content.length, sha256: hash('sha256', content, 'hex') };
 }
 
 async function copyLarge(files: Files, size: number, sparse: boolean): Promise<CopiedContent> {

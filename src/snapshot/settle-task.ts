@@ -2,8 +2,7 @@
  * Makes of what a sandbox has left on the disk what a copy of it would be, as a confined child: set-id bits, capabilities
  * and labels of files are dropped, and all is counted and digested. Nobody writes there any more; nothing is followed.
  */
-import { createHash } from 'node:crypto';
-import { type BigIntStats, constants, fchmodSync, fstatSync, readSync } from 'node:fs';
+import { type BigIntStats, constants, fchmodSync, fstatSync } from 'node:fs';
 import { Budget } from '../artifacts/budget.ts';
 import { type ByteString, joinBytes, toBytes } from '../artifacts/pattern.ts';
 import { listEntries } from '../artifacts/source.ts';
@@ -18,6 +17,7 @@ import {
   RESOLVE_NO_XDEV,
   readlinkat,
 } from '../host/files/at.ts';
+import { contentDigest } from '../host/files/content.ts';
 import type { CopyOutput } from './copy-task.ts';
 import { isOfLayer, LayerDigest, modeInLayer } from './layer-digest.ts';
 
@@ -27,7 +27,6 @@ const FILE = {
   flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
 };
 const STAT_BLOCK = 512;
-const PIECE = 1 << 20;
 const CAPABILITY = 'security.capability';
 
 export const task: SingleTask = {
@@ -42,7 +41,6 @@ class Settling {
   readonly #digest = new LayerDigest();
   readonly #links = new Map<string, ByteString>();
   readonly #folders: ByteString[] = [''];
-  readonly #buffer = Buffer.allocUnsafe(PIECE);
   #bytes = 0;
   #entries = 0;
   #leftOut = 0;
@@ -93,7 +91,7 @@ class Settling {
     this.#attributes(file.fd);
     const mode = modeInLayer(stats);
     if ((Number(stats.mode) & 0o7777) !== mode) fchmodSync(file.fd, mode);
-    this.#digest.note('file', path, stats, this.#contentOf(file.fd));
+    this.#digest.note('file', path, stats, contentDigest(file.fd));
     this.#bytes += Number(stats.blocks) * STAT_BLOCK;
   }
 
@@ -103,16 +101,6 @@ class Settling {
         const value = getXattr(fd, name);
         if (value !== undefined) this.#digest.attribute(name, value);
       } else if (name === CAPABILITY) removeXattr(fd, name);
-    }
-  }
-
-  #contentOf(fd: number): string {
-    const hash = createHash('sha256');
-    for (let at = 0; ; ) {
-      const got = readSync(fd, this.#buffer, 0, PIECE, at);
-      if (got === 0) return hash.digest('hex');
-      hash.update(this.#buffer.subarray(0, got));
-      at += got;
     }
   }
 }

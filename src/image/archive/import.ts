@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import {
   chmodSync,
   closeSync,
@@ -19,6 +18,7 @@ import { namingFullDisk } from '../../host/calls/system-error.ts';
 import { fileError } from '../../host/confine/frame.ts';
 import { askConfined, FAULTS_OF_A_FILE } from '../../host/confine/run.ts';
 import { AT_FDCWD, openDirectory } from '../../host/files/at.ts';
+import { contentDigest } from '../../host/files/content.ts';
 import { withLock } from '../../host/files/flock.ts';
 import { heldParts } from '../../host/files/held.ts';
 import { openWithin } from '../../host/files/user-file.ts';
@@ -30,7 +30,6 @@ import {
   isDiskShort,
 } from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { filePieces } from '../../packages/rpm/digests.ts';
 import { recipeOf } from '../../recipe/named.ts';
 import { imageNameOf } from '../find.ts';
 import { digestOf, IMAGE_FORMAT } from '../key.ts';
@@ -187,9 +186,7 @@ function openLayer(path: string, layout?: string): Layer {
       hint: IMPORTABLE,
     });
   }
-  const hash = createHash('sha256');
-  for (const piece of filePieces(fd, 0)) hash.update(piece);
-  return { fd, digest: hash.digest('hex') };
+  return { fd, digest: contentDigest(fd) };
 }
 
 async function unpack(

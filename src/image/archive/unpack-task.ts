@@ -6,7 +6,7 @@ import type { Extract, extract as extractType, Header } from 'tar-stream';
 import { KilnError } from '../../errors.ts';
 import { knownFailure } from '../../host/calls/system-error.ts';
 import type { SingleTask } from '../../host/confine/task.ts';
-import { filePieces } from '../../packages/rpm/digests.ts';
+import { filePieces } from '../../host/files/content.ts';
 import { LayerWriter, type UnpackLayersInput } from './layer-writer.ts';
 import { PaxTap } from './pax.ts';
 

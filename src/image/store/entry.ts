@@ -1,17 +1,10 @@
 /** The package store: each entry is a folder with an unpacked package, its header, and a record. */
-import {
-  existsSync,
-  openSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
+import { readInto } from '../../host/files/content.ts';
 import { shortHash } from '../../host/process/short-hash.ts';
 import { findRecord, writeRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
@@ -150,15 +143,12 @@ export function writeEntry(directory: string, file: string, of: RpmPackage): voi
 }
 
 function copyHeader(from: string, to: string, end: number): void {
-  const bytes = Buffer.alloc(end);
   using file = closing(openSync(from, 'r'));
-  for (let at = 0; at < end; ) {
-    const count = readSync(file.fd, bytes, at, end - at, at);
-    if (count === 0)
-      throw new KilnError('E_STORE', `${from} became shorter while it was copied`, {
-        hint: 'is its disk or network share at fault? Try again',
-      });
-    at += count;
+  const bytes = readInto(Buffer.alloc(end), file.fd, 0);
+  if (bytes.length < end) {
+    throw new KilnError('E_STORE', `${from} became shorter while it was copied`, {
+      hint: 'is its disk or network share at fault? Try again',
+    });
   }
   writeFileSync(to, bytes);
 }

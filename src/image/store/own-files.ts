@@ -1,6 +1,5 @@
 /** Digests of an image's own files: those that are not the very files of its packages, whose headers have digests. */
 
-import { createHash } from 'node:crypto';
 import { fstatSync, lstatSync, readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
@@ -14,9 +13,9 @@ import {
   openDirectory,
   openInTree,
 } from '../../host/files/at.ts';
+import { contentDigest } from '../../host/files/content.ts';
 import { checkTreeDepth } from '../../host/files/tree-usage.ts';
 import { findRecord, writeRecord } from '../../host/state/checked-file.ts';
-import { filePieces } from '../../packages/rpm/digests.ts';
 import { decodeName, encodeName } from '../../packages/rpm/filename.ts';
 import type { KnownDamage } from './mark.ts';
 
@@ -116,13 +115,7 @@ class Scan {
 function digestBelow(folder: number, name: Buffer): string | null {
   using file = closing(openat2(folder, name, FILE_BELOW));
   const { size, blocks } = fstatSync(file.fd);
-  return size - blocks * BLOCK > MOST_HOLES ? null : sha256Of(file.fd);
-}
-
-function sha256Of(fd: number): string {
-  const hash = createHash('sha256');
-  for (const piece of filePieces(fd, 0)) hash.update(piece);
-  return hash.digest('hex');
+  return size - blocks * BLOCK > MOST_HOLES ? null : contentDigest(file.fd);
 }
 
 export interface ComparedOwn {
@@ -153,7 +146,8 @@ export async function compareOwnFiles(
       using file = closing(openat2(root.fd, encodeName(path.slice(1)), FILE_BELOW));
       inodes.add(inodeOf(fstatSync(file.fd)));
       if (digest === null) holes++;
-      else if (sha256Of(file.fd) !== digest) damage ??= { path: `${tree}${path}`, why: DIFFERS };
+      else if (contentDigest(file.fd) !== digest)
+        damage ??= { path: `${tree}${path}`, why: DIFFERS };
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       damage ??= { path: `${tree}${path}`, why: `it cannot be opened (${error.errnoName})` };

@@ -1,6 +1,6 @@
+import { createHash } from 'node:crypto';
 /** Compares unpacked files with the digests in their headers, which no run has time for. */
 
-import { createHash } from 'node:crypto';
 import { constants, existsSync, fstatSync, openSync, statSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,8 +8,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { closing } from '../../host/calls/descriptor.ts';
 import { attempt, SyscallError, unlessErrno } from '../../host/calls/libc.ts';
 import { FILE_BELOW, O_PATH, openat2, openInTree } from '../../host/files/at.ts';
+import { contentDigest } from '../../host/files/content.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { filePieces } from '../../packages/rpm/digests.ts';
 import { encodeName } from '../../packages/rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 import { damagedImages, discardDamaged, type FoundDamage, noteDamage } from './damage.ts';
@@ -113,13 +113,9 @@ function differs(root: number, file: RpmFile, algorithm: string): string | undef
     throw error;
   }
   using _fd = closing(fd);
-  return digestOf(fd, algorithm) === file.digest ? undefined : `its ${algorithm} is another one`;
-}
-
-function digestOf(fd: number, algorithm: string): string {
-  const hash = createHash(algorithm);
-  for (const piece of filePieces(fd, 0)) hash.update(piece);
-  return hash.digest('hex');
+  return contentDigest(fd, algorithm) === file.digest
+    ? undefined
+    : `its ${algorithm} is another one`;
 }
 
 function relativeName({ path }: RpmFile): Buffer {
@@ -190,7 +186,7 @@ class SharedFiles {
     using original = attempt(() => closing(openat2(from, relativeName(file), FILE_BELOW)));
     if (original === undefined || inodeOf(fstatSync(original.fd)) !== inode) {
       using readable = closing(openSync(`/proc/self/fd/${there.fd}`, 'r'));
-      if (digestOf(readable.fd, algorithm) !== file.digest) {
+      if (contentDigest(readable.fd, algorithm) !== file.digest) {
         const why = `its ${algorithm} is another one`;
         this.#wrong.set(inode, { path: `${this.#tree}${file.path}`, why });
         return;

@@ -1,5 +1,5 @@
 /** Changes as git shows them, for `git apply` and `patch -p1`. Source: git-diff(1), "generating patch text with -p". */
-import { constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { constants, fstatSync, openSync, writeSync } from 'node:fs';
 import { z } from 'zod';
 import { type ByteString, toBytes } from '../../artifacts/pattern.ts';
 import { reopenFile } from '../../artifacts/source.ts';
@@ -15,6 +15,7 @@ import {
   RESOLVE_NO_SYMLINKS,
   readlinkat,
 } from '../../host/files/at.ts';
+import { readInto } from '../../host/files/content.ts';
 import type { Change } from './entry.ts';
 import type { Layer } from './layer.ts';
 
@@ -138,12 +139,7 @@ function readSide(entry: number): Side | undefined {
   const mode = (stats.mode & 0o100) === 0 ? '100644' : '100755';
   if (stats.size > LONGEST) return { mode, text: undefined };
   using file = closing(reopenFile(entry));
-  const text = Buffer.alloc(stats.size);
-  let length = 0;
-  for (let got = 1; got > 0 && length < text.length; length += got) {
-    got = readSync(file.fd, text, length, text.length - length, length);
-  }
-  return { mode, text: text.subarray(0, length) };
+  return { mode, text: readInto(Buffer.alloc(stats.size), file.fd, 0) };
 }
 
 function patchOfPair({ path, before, after }: Pair, hunks: Buffer | undefined): Buffer {

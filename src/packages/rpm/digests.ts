@@ -4,7 +4,7 @@
  * Source: rpm's docs/manual/signatures_digests.md.
  */
 import { createHash, getHashes, type Hash, hash } from 'node:crypto';
-import { readSync } from 'node:fs';
+import { filePieces } from '../../host/files/content.ts';
 import { hashName } from './files.ts';
 import type { RpmDigest, RpmPackage } from './package.ts';
 import type { RpmSections } from './sections.ts';
@@ -87,27 +87,4 @@ export function digestFaults(digests: RpmPackage['digests']): string[] {
   if (!good('header')) faults.push('no digest of its header can be checked');
   if (!good('payload')) faults.push('no digest of its payload can be checked');
   return faults;
-}
-
-let memory: Buffer | undefined;
-
-/** Always the same: new memory for every piece keeps V8 busy with freeing it. */
-function sameMemory(): Buffer {
-  memory ??= Buffer.allocUnsafeSlow(512 * 1024);
-  return memory;
-}
-
-/** The file from `start` on, in pieces that are valid until the next one is asked for. */
-export function* filePieces(
-  fd: number,
-  start: number,
-  memoryOf: () => Buffer = sameMemory,
-): Generator<Buffer, void, undefined> {
-  for (let at = start; ; ) {
-    const piece = memoryOf();
-    const count = readSync(fd, piece, 0, piece.length, at);
-    if (count === 0) return;
-    yield piece.subarray(0, count);
-    at += count;
-  }
 }

@@ -2,7 +2,8 @@
  * The parts of an .rpm file, found by reading no more than its headers: lead, signature header,
  * main header, payload. Source: rpm's docs/manual/format_v4.md, format_v6.md, lib/rpmlead.cc.
  */
-import { fstatSync, readSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
+import { readInto } from '../../host/files/content.ts';
 import { type HeaderLimits, INTRO_SIZE, RpmHeader, readIntro } from './header.ts';
 import { rpmError } from './package.ts';
 import { SigTag, Tag } from './tags.ts';
@@ -101,12 +102,8 @@ class StartOfFile {
 
   #readUpTo(end: number): void {
     const bytes = Buffer.allocUnsafe(end);
-    let filled = this.#held.copy(bytes);
-    while (filled < end) {
-      const count = readSync(this.#fd, bytes, filled, end - filled, filled);
-      if (count === 0) break;
-      filled += count;
-    }
-    this.#held = bytes.subarray(0, filled);
+    const held = this.#held.copy(bytes);
+    const more = readInto(bytes.subarray(held), this.#fd, held);
+    this.#held = bytes.subarray(0, held + more.length);
   }
 }

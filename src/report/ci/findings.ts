@@ -1,10 +1,11 @@
 /** What logs of builds say: errors of compilers and tools, and tests. */
 import { hash } from 'node:crypto';
-import { constants, fstatSync, openSync, readSync } from 'node:fs';
+import { constants, fstatSync, openSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
+import { readInto } from '../../host/files/content.ts';
 import type { Folder } from '../../host/files/folder.ts';
 
 export interface Finding extends FoundLine {
@@ -157,19 +158,14 @@ export function readLog(folder: Folder, name: string): Buffer | undefined {
   const { fd } = file;
   const stats = fstatSync(fd);
   if (!stats.isFile() || stats.size === 0) return undefined;
-  if (stats.size <= HEAD + TAIL) return readPart(fd, 0, stats.size);
-  const read = readPart(fd, 0, HEAD);
+  if (stats.size <= HEAD + TAIL) return readInto(Buffer.alloc(stats.size), fd, 0);
+  const read = readInto(Buffer.alloc(HEAD), fd, 0);
   const head = read.subarray(0, read.lastIndexOf(10) + 1 || read.length);
-  const end = readPart(fd, stats.size - TAIL, TAIL);
+  const end = readInto(Buffer.alloc(TAIL), fd, stats.size - TAIL);
   const tail = end.subarray(end.indexOf(10) + 1);
   const leftOut = stats.size - head.length - tail.length;
   const note = `[${leftOut} bytes of ${name} are not in this report]\n`;
   return Buffer.concat([head, Buffer.from(note), tail]);
-}
-
-function readPart(fd: number, from: number, length: number): Buffer {
-  const bytes = Buffer.alloc(length);
-  return bytes.subarray(0, readSync(fd, bytes, 0, length, from));
 }
 
 /** Errors and failed tests of a failed build: those of the last part of the spec, because that is the one that failed. */

@@ -1,13 +1,4 @@
-import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  openSync,
-  readdirSync,
-  readSync,
-  type Stats,
-} from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readdirSync, type Stats } from 'node:fs';
 import { closing } from '../../host/calls/descriptor.ts';
 import {
   AT_FDCWD,
@@ -18,6 +9,7 @@ import {
   openPath,
   readlinkat,
 } from '../../host/files/at.ts';
+import { contentDigest, readInto } from '../../host/files/content.ts';
 
 /** The largest file that is read as a whole, bytes: units, environment files, pid files. */
 const TEXT_LIMIT = 256 * 1024;
@@ -41,12 +33,7 @@ export class Tree implements Disposable {
   readText(path: string): string | undefined {
     return this.#with(path, constants.O_RDONLY, (fd, stats) => {
       if (!stats.isFile() || stats.size > TEXT_LIMIT) return undefined;
-      const bytes = Buffer.alloc(stats.size);
-      let length = 0;
-      for (let count = -1; count !== 0 && length < bytes.length; length += count) {
-        count = readSync(fd, bytes, length, bytes.length - length, length);
-      }
-      return bytes.toString('utf8', 0, length);
+      return readInto(Buffer.alloc(stats.size), fd, 0).toString('utf8');
     });
   }
 
@@ -143,11 +130,5 @@ function entryOf(directory: number, name: string): TreeEntry {
 function digest(directory: number, name: string): string {
   const flags = constants.O_RDONLY | constants.O_NOFOLLOW;
   using file = closing(openat2(directory, name, { flags }));
-  const hash = createHash('sha256');
-  const buffer = Buffer.alloc(65536);
-  for (let count = -1; count !== 0; ) {
-    count = readSync(file.fd, buffer, 0, buffer.length, null);
-    hash.update(buffer.subarray(0, count));
-  }
-  return hash.digest('hex');
+  return contentDigest(file.fd);
 }

@@ -3,7 +3,7 @@ import { createGunzip } from 'node:zlib';
 import koffi from 'koffi';
 import { type Pointer, typed } from '../../../host/calls/c-library.ts';
 import { attempt } from '../../../host/calls/libc.ts';
-import { filePieces } from '../digests.ts';
+import { filePieces } from '../../../host/files/content.ts';
 import { type RpmPayload, rpmError } from '../package.ts';
 import { decodeNative } from './native-codec.ts';
 

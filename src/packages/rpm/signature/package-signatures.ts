@@ -3,7 +3,7 @@
  * number of any version (278, rpm 6); the oldest kind (1002, 1005) covers header and payload.
  * Source: rpm's docs/manual/signatures_digests.md.
  */
-import { filePieces } from '../digests.ts';
+import { filePieces } from '../../../host/files/content.ts';
 import type { RpmPackage, RpmSignature } from '../package.ts';
 import type { RpmSections } from '../sections.ts';
 import { SigTag } from '../tags.ts';
