@@ -23,12 +23,11 @@ import { findSandbox, type ListedSandbox } from '../sandbox/domain/sandbox-recor
 import { closedError, connectHolder } from '../sandbox/door/holder.ts';
 import { copyBy } from '../sandbox/door/make-files.ts';
 import { openInside } from '../sandbox/door/open-file.ts';
-import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import { askForRoot, visitReceiver } from '../sandbox/door/visit.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { printWarning } from './output/errors.ts';
-import { keepAgain, sandboxOf } from './shell.ts';
+import { type EnteredSandbox, sandboxOf, whileKept } from './shell.ts';
 import { fetchPath } from './users/user-guard.ts';
 
 const EXAMPLES = `
@@ -61,7 +60,7 @@ export function command(caller: Caller): KilnCommand {
       const { signal } = interruption;
       if (source !== undefined) {
         await atSandbox(engine, source, {
-          kept: async ({ tree }) => {
+          kept: async ({ sandbox: { tree } }) => {
             const taking = { caller, engine, signal };
             if (tree.inside !== undefined)
               return await takeOutOfMachine(tree.inside.pack, source.path, to, taking);
@@ -81,7 +80,7 @@ export function command(caller: Caller): KilnCommand {
         const warn = (warning: Warning) => printWarning(warning, caller.stderr);
         const put = (maker: SandboxProcess) => copyBy(maker, item, warn, signal);
         await atSandbox(engine, target, {
-          kept: async (sandbox) => await put(await sandbox.tree.receiver()),
+          kept: async ({ sandbox }) => await put(await sandbox.tree.receiver()),
           held: async (holder) => await put((await visitReceiver(holder)).command),
         });
       }
@@ -104,7 +103,7 @@ function placeIn(word: string): PlaceIn | undefined {
 }
 
 interface Doing {
-  readonly kept: (sandbox: PlannedSandbox) => Promise<void>;
+  readonly kept: (opened: EnteredSandbox) => Promise<void>;
   /** @param holder a connection, which is closed afterwards */
   readonly held: (holder: number, sandbox: ListedSandbox) => Promise<void>;
 }
@@ -118,7 +117,7 @@ async function atSandbox(engine: OwnEngine, { word }: PlaceIn, act: Doing): Prom
   for (const end = performance.now() + BETWEEN; ; await sleep(PAUSE)) {
     const now = await findSandbox(engine, id);
     try {
-      if (now.state === 'kept') return await inKept(engine, id, act.kept);
+      if (now.state === 'kept') return await whileKept(engine, id, act.kept);
       const holder = now.state === 'running' ? connectHolder(now.folder) : undefined;
       if (holder !== undefined) return await act.held(holder, now);
     } catch (error) {
@@ -134,15 +133,6 @@ function runningMachineError(id: string, holder: number): KilnError {
   return new KilnError('E_MACHINE', `${id} is a machine in which a command runs`, {
     hint: '`kiln cp` copies out of a kept one between its commands; --artifact does at the end of a command',
   });
-}
-
-async function inKept(engine: OwnEngine, id: string, act: Doing['kept']): Promise<void> {
-  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id);
-  try {
-    await act(sandbox);
-  } finally {
-    await keepAgain(sandbox, kept, keepUntil);
-  }
 }
 
 interface Taking {

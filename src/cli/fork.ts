@@ -18,8 +18,8 @@ import { forbiddenError } from '../users/configuration.ts';
 import { type Caller, listenForInterruption, type OptionCaller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { printJson } from './output/print.ts';
-import { sandboxOf } from './shell.ts';
-import { type EnteredSandbox, inKept, snapshotOf } from './snapshot.ts';
+import { type EnteredSandbox, sandboxOf } from './shell.ts';
+import { inKept, snapshotOf } from './snapshot.ts';
 
 const EITHER = 'a snapshot, by its name or id, or the id of a kept sandbox';
 

@@ -1,16 +1,18 @@
 /** Opens the layers of kept sandboxes and of snapshots, for commands and for calls of the API. */
+
 import type { WithRights } from '../artifacts/destination.ts';
 import { type ByteString, fromText, quoteName, reportName, toBytes } from '../artifacts/pattern.ts';
 import { defined } from '../defined.ts';
 import type { OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { CONFINED_IDS } from '../host/confine/launch.ts';
+import { isWithin } from '../host/files/user-file.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
 import { findSnapshot, type Snapshot } from '../image/store/snapshots.ts';
 import { type Applied, applyChanges } from '../jobs/changes/apply.ts';
 import { readInStack, type Stack } from '../jobs/changes/compare.ts';
 import { discardChanges } from '../jobs/changes/discard.ts';
-import { type Change, type Changes, isWithin } from '../jobs/changes/entry.ts';
+import type { Change, Changes } from '../jobs/changes/entry.ts';
 import {
   type Comparison,
   changesBetween,
@@ -23,9 +25,9 @@ import {
 import { Ours } from '../jobs/changes/ours.ts';
 import { type Sides, sidesOf } from '../jobs/changes/patch.ts';
 import type { LayeredFolder, SandboxRecord } from '../sandbox/domain/sandbox-record.ts';
-import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import type { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import type { OptionCaller } from './caller/caller.ts';
-import { keepAgain, sandboxOf } from './shell.ts';
+import { type EnteredSandbox, sandboxOf, whileKept } from './shell.ts';
 
 /** Who asks, and what about. */
 export interface StackQuestion {
@@ -71,10 +73,7 @@ async function inLayer<Result>(
 ): Promise<Result> {
   const only = words.map((path) => pathIn(target, path));
   const { id, record, folder } = await sandboxOf(engine, word);
-  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id);
-  // Before anything is done: what it has changed must not go with a process that is killed.
-  sandbox.control.keep(keepUntil - Date.now());
-  try {
+  const enter = async ({ sandbox }: EnteredSandbox) => {
     const { user, paths } = caller;
     const rights: WithRights = user === undefined ? (run) => run() : (run) => actingAs(user, run);
     const place = (path: string) => paths.place(path);
@@ -91,9 +90,8 @@ async function inLayer<Result>(
     await using now = await openParts(engine, withTop(record, layer), range);
     const how = { sandbox, range, only, signal };
     return await act({ ...compared(now.parts, now.parts.slice(1), how), about, ...opened });
-  } finally {
-    await keepAgain(sandbox, kept, keepUntil);
-  }
+  };
+  return await whileKept(engine, id, enter, { stays: true });
 }
 
 /**

@@ -225,8 +225,7 @@ async function enterKept(
   begin: (sandbox: string) => void,
   caller: Caller,
 ): Promise<void> {
-  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id);
-  try {
+  await whileKept(engine, id, async ({ sandbox, kept }) => {
     if (request.copyIn.length > 0) {
       await sandbox.tree.copyIn(request.copyIn, (warning) => printWarning(warning, caller.stderr));
     }
@@ -246,22 +245,36 @@ async function enterKept(
     }
     await visitors.left();
     printEgressRefusals((await sandbox.closeEgress()) ?? [], caller.stderr);
-  } finally {
-    await keepAgain(sandbox, kept, keepUntil);
-  }
+  });
 }
 
-export async function keepAgain(
-  sandbox: PlannedSandbox,
-  kept: KeptCommand,
-  keepUntil: number,
-): Promise<void> {
-  const left = keepUntil - Date.now();
+export interface EnteredSandbox {
+  readonly sandbox: PlannedSandbox;
+  readonly kept: KeptCommand;
+}
+
+interface Entering {
+  readonly rollsBack?: boolean;
+  /** What it has changed must not go with a process that is killed. */
+  readonly stays?: boolean;
+}
+
+/** Acts in a kept sandbox, which nobody else enters meanwhile. @throws what `act` and entering it throw */
+export async function whileKept<Result>(
+  engine: OwnEngine,
+  id: string,
+  act: (opened: EnteredSandbox) => Promise<Result>,
+  { stays = false, ...how }: Entering = {},
+): Promise<Result> {
+  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id, how);
+  const left = () => keepUntil - Date.now();
+  if (stays) sandbox.control.keep(left());
   try {
-    if (left > 0) await sandbox.keep(left, kept);
-    else await sandbox.close();
-  } catch (error) {
-    // Somebody has killed it, and the command's end says so.
-    if (!isKilnCode(error, 'E_SANDBOX_GONE')) throw error;
+    return await act({ sandbox, kept });
+  } finally {
+    await (left() > 0 ? sandbox.keep(left(), kept) : sandbox.close()).catch((error: unknown) => {
+      // Somebody has killed it, and the command's end says so.
+      if (!isKilnCode(error, 'E_SANDBOX_GONE')) throw error;
+    });
   }
 }

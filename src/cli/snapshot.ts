@@ -14,8 +14,6 @@ import {
 import { flag } from '../options/kind.ts';
 import { row, type ValuesOf } from '../options/row.ts';
 import type { ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
-import type { KeptCommand } from '../sandbox/door/plan.ts';
-import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import { allSettled, settled } from '../snapshot/settle.ts';
 import { type TakenSnapshot, type TakeOptions, takeSnapshot } from '../snapshot/take.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
@@ -24,7 +22,7 @@ import { inTurn } from './output/errors.ts';
 import { printEither, printJson } from './output/print.ts';
 import { type Columns, type ListOptions, listing, printRows } from './output/table.ts';
 import { age, ownerText } from './sandboxes.ts';
-import { keepAgain, sandboxOf } from './shell.ts';
+import { type EnteredSandbox, sandboxOf, whileKept } from './shell.ts';
 
 const ID = 'the id of a kept sandbox, as `kiln ps` shows it; its first digits are enough';
 export const SNAPSHOT = 'a snapshot, by its name or id, as `kiln snapshot ls` shows it';
@@ -70,11 +68,6 @@ export async function snapshotOf(
   return await inKept(engine, found, (opened) => takeSnapshot(engine, opened, options));
 }
 
-export interface EnteredSandbox {
-  readonly sandbox: PlannedSandbox;
-  readonly kept: KeptCommand;
-}
-
 /** Nobody else enters the sandbox meanwhile. @throws KilnError E_SNAPSHOT, E_SANDBOX_BUSY, E_NO_SANDBOX */
 export async function inKept<Result>(
   engine: OwnEngine,
@@ -92,14 +85,7 @@ export async function inKept<Result>(
       hint: 'keep one: `kiln run --keep -- COMMAND`; for an open sandbox of the API, call Snapshot on kilnd’s socket',
     });
   }
-  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id, how);
-  // Before anything is done: it must not go with a process that is killed.
-  sandbox.control.keep(keepUntil - Date.now());
-  try {
-    return await act({ sandbox, kept });
-  } finally {
-    await keepAgain(sandbox, kept, keepUntil);
-  }
+  return await whileKept(engine, id, act, { ...how, stays: true });
 }
 
 export function tellLeftOut({ leftOut, id }: TakenSnapshot, { stderr }: Caller): void {
