@@ -2,9 +2,10 @@
  * What all commands did together, as counters that never fall: of the events that are there, and of those that were
  * dropped when their file was rotated.
  */
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { attempt } from '../host/calls/libc.ts';
+import { writeWholeSync } from '../host/state/checked-file.ts';
 import type { StateRoot } from '../host/state/paths.ts';
 import type { KilnEvent } from './event.ts';
 import { currentFile, eventsFolder, previousFile, uidsWithEvents } from './files.ts';
@@ -90,9 +91,7 @@ export function keepTotals(paths: StateRoot, uid: number): void {
   const totals = noTotals();
   addTotals(totals, readTotals(paths, uid));
   addFile(totals, previousFile(paths, uid));
-  const file = totalsFile(paths, uid);
-  writeFileSync(`${file}.new`, JSON.stringify(totals), { mode: 0o600 });
-  renameSync(`${file}.new`, file);
+  writeWholeSync(totalsFile(paths, uid), JSON.stringify(totals));
 }
 
 /** Of everybody. */

@@ -1,7 +1,7 @@
 /** Numbers that kilnd leaves in memory for `kiln metrics`: one file for each kind, below /run. */
-import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { attempt, readText } from '../calls/libc.ts';
+import { writeWholeSync } from './checked-file.ts';
 import type { StatePaths } from './paths.ts';
 
 /** Claims of parked sandboxes count from the boot on; `waiting` is how many commands of each uid wait now. */
@@ -19,11 +19,7 @@ export function writeCounters(
   kind: Counters,
   numbers: Readonly<Record<string, number>>,
 ): void {
-  const file = fileOf(paths, kind);
-  attempt(() => {
-    writeFileSync(`${file}.new`, JSON.stringify(numbers));
-    renameSync(`${file}.new`, file);
-  });
+  attempt(() => writeWholeSync(fileOf(paths, kind), JSON.stringify(numbers)));
 }
 
 export function readCounters(paths: RunFolder, kind: Counters): Record<string, number> {
