@@ -1,8 +1,9 @@
 /** Reading a tree that somebody hostile made: the number of names is bounded, nothing is followed. */
 import { type BigIntStats, constants, openSync, statfsSync } from 'node:fs';
-import { readDirectory } from '../host/files/at.ts';
+import { closing } from '../host/calls/descriptor.ts';
+import { DirectoryReader, openat2 } from '../host/files/at.ts';
 import type { Budget } from './budget.ts';
-import { type ByteString, toBytes } from './pattern.ts';
+import { type ByteString, fromBytes, toBytes } from './pattern.ts';
 
 /** File systems that store no files, by statfs(2) magic number (linux/magic.h). */
 const PSEUDO = new Set([
@@ -57,13 +58,16 @@ export function listDirectory(fd: number, budget: Budget): Buffer[] {
   return listEntries(fd, budget).map(({ name }) => toBytes(name));
 }
 
+const TO_LIST = { flags: constants.O_RDONLY | constants.O_DIRECTORY };
+
 /** Sorted, so that two walks of a tree agree; each counts as visited. @throws SyscallError; KilnError E_ARTIFACT_LIMIT */
 export function listEntries(fd: number, budget: Budget): DirectoryEntry[] {
   const entries: DirectoryEntry[] = [];
-  readDirectory(fd, (name, isFile) => {
+  using directory = closing(openat2(fd, '.', TO_LIST));
+  for (const { name, isFile } of new DirectoryReader(directory.fd)) {
     budget.spend('visited', 1);
-    entries.push({ name, isFile });
-  });
+    entries.push({ name: fromBytes(name), isFile });
+  }
   return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 

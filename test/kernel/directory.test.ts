@@ -3,7 +3,9 @@ import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { O_PATH, readDirectory } from '../../src/host/files/at.ts';
+import { Budget } from '../../src/artifacts/budget.ts';
+import { listEntries } from '../../src/artifacts/source.ts';
+import { O_PATH } from '../../src/host/files/at.ts';
 
 test('a directory is read as find(1) reads it', (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-directory-'));
@@ -23,9 +25,9 @@ test('a directory is read as find(1) reads it', (t) => {
     found.length = 0;
     // Twice: it does not go on where another has stopped.
     for (const round of [0, 1]) {
-      readDirectory(fd, (name, isFile) => {
+      for (const { name, isFile } of listEntries(fd, new Budget())) {
         if (round === 1) found.push(`${isFile ? 'f ' : '%-'}${name}\0`);
-      });
+      }
     }
     closeSync(fd);
     const all = bash(
@@ -46,7 +48,6 @@ test('a directory that was removed is empty', (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-directory-'));
   const fd = openSync(directory, O_PATH);
   rmSync(directory, { recursive: true });
-  readDirectory(fd, (name) => t.fail(name));
+  t.deepEqual(listEntries(fd, new Budget()), []);
   closeSync(fd);
-  t.pass();
 });

@@ -205,8 +205,6 @@ export function writeTimespec(spec: BigInt64Array, at: number, nanoseconds: bigi
 
 const SEEK_SET = 0;
 
-const TO_LIST = { flags: constants.O_RDONLY | constants.O_DIRECTORY };
-
 /** struct linux_dirent64: two words of 64 bits, then these. */
 const RECORD_LENGTH = 16;
 const TYPE = 18;
@@ -218,27 +216,11 @@ const DOT = 0x2e;
 
 const PIECE = 32 * 1024;
 
-/**
- * Calls `visit` for each entry but `.` and `..`, in the directory's own order, with the name (one character a
- * byte, latin1) and whether it is known to be a regular file.
- * @param fd a directory; O_PATH will do
- */
-export function readDirectory(fd: number, visit: (name: string, isFile: boolean) => void): void {
-  using directory = closing(openat2(fd, '.', TO_LIST));
-  const piece = Buffer.allocUnsafe(PIECE);
-  for (let length = 1; length > 0; ) {
-    length = readPiece(directory.fd, piece);
-    for (let at = 0; at < length; at += piece.readUInt16LE(at + RECORD_LENGTH)) {
-      const name = piece.toString('latin1', at + NAME, piece.indexOf(0, at + NAME));
-      if (name !== '.' && name !== '..') visit(name, piece[at + TYPE] === DT_REG);
-    }
-  }
-}
-
 export interface DirectoryEntry {
   readonly name: Buffer;
-  /** As the directory lists it; some file systems do not know, and the entry may change. */
+  /** As the directory lists it; some file systems know neither, and the entry may change. */
   readonly isDirectory: boolean;
+  readonly isFile: boolean;
 }
 
 export class DirectoryReader {
@@ -257,7 +239,8 @@ export class DirectoryReader {
     for (let at = 0; at < length; at += piece.readUInt16LE(at + RECORD_LENGTH)) {
       const name = Buffer.from(piece.subarray(at + NAME, piece.indexOf(0, at + NAME)));
       const dots = name.length <= 2 && name.every((byte) => byte === DOT);
-      if (!dots) entries.push({ name, isDirectory: piece[at + TYPE] === DT_DIR });
+      const type = piece[at + TYPE];
+      if (!dots) entries.push({ name, isDirectory: type === DT_DIR, isFile: type === DT_REG });
     }
     return entries;
   }
