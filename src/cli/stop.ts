@@ -1,4 +1,5 @@
 /** `kiln stop`: what runs is asked to end, and ended after a time. */
+
 import { setTimeout as sleep } from 'node:timers/promises';
 import { endOf, Follower } from '../detached/follow.ts';
 import {
@@ -11,6 +12,7 @@ import {
 } from '../detached/record.ts';
 import type { OwnEngine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
+import { until } from '../host/process/process.ts';
 import { time } from '../options/numbers.ts';
 import { row, type ValuesOf } from '../options/row.ts';
 import { destroySandbox } from '../sandbox/domain/destroy.ts';
@@ -104,23 +106,18 @@ async function stopSandbox(
   const now = async () =>
     (await listSandboxes(paths, engine)).find((sandbox) => sandbox.id === id)?.state;
   const destroy = () => destroySandbox(paths, folder, record, engine.connect);
-  const until = async (isSo: () => boolean | Promise<boolean>, most: number) => {
-    for (const end = performance.now() + most; performance.now() < end; await sleep(PAUSE)) {
-      if (await isSo()) return true;
-    }
-    return await isSo();
-  };
   // What is in a range of ids of a kept machine is qemu.
   if (record.machine !== undefined || !signalProcesses(record, 'SIGTERM')) {
     await destroy();
     return `${title}: nothing ran in it; it is gone`;
   }
-  if (!(await until(() => countProcesses(record) === 0, within))) {
+  if (!(await until(() => countProcesses(record) === 0, within, PAUSE))) {
     await destroy();
     return `${title} did not end within ${within / 1000}s and was killed`;
   }
   // A run collects its results, then keeps its sandbox or removes it itself.
-  if (state === 'running') await until(async () => (await now()) !== 'running', LAST_MOMENTS);
+  if (state === 'running')
+    await until(async () => (await now()) !== 'running', LAST_MOMENTS, PAUSE);
   if ((await now()) !== undefined) await destroy();
   return `${title} ended`;
 }

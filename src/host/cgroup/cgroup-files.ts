@@ -12,6 +12,7 @@ import {
   knownHierarchies,
   makePidsGroup,
   pathOfGroup,
+  processesBelow,
 } from './cgroup.ts';
 import {
   type CgroupUsage,
@@ -170,7 +171,7 @@ export class ProcessCgroups {
   /** All processes of the group and of those below, which a system that boots makes, and others may. */
   processes(): number[] {
     const group = this.#group('memory') ?? this.#group('pids');
-    return group === undefined ? [] : processesBelow(group.path, GROUPS_DEEP);
+    return group === undefined ? [] : processesBelow(group.path);
   }
 
   memoryBytes(): number | undefined {
@@ -298,19 +299,6 @@ export class ProcessCgroups {
       details: { controller },
     });
   }
-}
-
-/** How many groups may lie in each other where processes are looked for. */
-const GROUPS_DEEP = 16;
-
-function processesBelow(path: string, deep: number): number[] {
-  const text = attempt(() => readText(join(path, 'cgroup.procs'))) ?? '';
-  const below = deep === 0 ? [] : (attempt(() => readdirSync(path, { withFileTypes: true })) ?? []);
-  const groups = below.filter((entry) => entry.isDirectory());
-  return [
-    ...(text.match(/\d+/g) ?? []).map(Number),
-    ...groups.flatMap(({ name }) => processesBelow(join(path, name), deep - 1)),
-  ];
 }
 
 /** Of libvirt's controller, which started the init and is in its group; how many is up to its libraries. */

@@ -9,9 +9,9 @@ import {
 } from 'node:fs';
 import { rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { attempt, hasErrno, readText, unlessErrno } from '../calls/libc.ts';
+import { until } from '../process/process.ts';
 
 export interface CgroupHierarchy {
   readonly path: string;
@@ -222,10 +222,8 @@ export async function removeOwnCgroups(name: string): Promise<void> {
     // A hierarchy may be mounted read-only, where kiln has nothing.
     if (!existsSync(kilnGroup(path))) continue;
     const group = kilnGroup(path, name);
-    for (let left = REMOVE_MS; !(await removeGroups(group)); left -= PAUSE_MS) {
-      if (left <= 0) throw new KilnError('E_STATE', `${group} is in use`);
-      await sleep(PAUSE_MS);
-    }
+    if (!(await until(() => removeGroups(group), REMOVE_MS, PAUSE_MS)))
+      throw new KilnError('E_STATE', `${group} is in use`);
     unlessErrno(['ENOENT', 'EBUSY', 'ENOTEMPTY'], () => rmdirSync(kilnGroup(path)));
   }
 }
@@ -236,7 +234,22 @@ export function unifiedPath(pid: number): string {
   return lines.find((line) => line.startsWith('0::'))?.slice('0::'.length) ?? '/';
 }
 
-async function removeGroups(group: string): Promise<boolean> {
+/** How many groups may lie in each other where processes are looked for. */
+const GROUPS_DEEP = 16;
+
+/** Of a group, and of those below. */
+export function processesBelow(path: string, deep = GROUPS_DEEP): number[] {
+  const text = attempt(() => readText(join(path, 'cgroup.procs'))) ?? '';
+  const below = deep === 0 ? [] : (attempt(() => readdirSync(path, { withFileTypes: true })) ?? []);
+  const groups = below.filter((entry) => entry.isDirectory());
+  return [
+    ...(text.match(/\d+/g) ?? []).map(Number),
+    ...groups.flatMap(({ name }) => processesBelow(join(path, name), deep - 1)),
+  ];
+}
+
+/** Removes a group and those below, as far as no process is in them. @returns whether all are gone */
+export async function removeGroups(group: string): Promise<boolean> {
   try {
     for (const entry of readdirSync(group, { withFileTypes: true })) {
       if (entry.isDirectory() && !(await removeGroups(join(group, entry.name)))) return false;

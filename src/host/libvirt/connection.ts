@@ -1,7 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pointer } from '../calls/c-library.ts';
-import { isDead } from '../process/process.ts';
+import { isDead, until } from '../process/process.ts';
 import type { Awaited } from '../process/wait-for.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { isWatchedNow } from './controllers.ts';
@@ -119,13 +118,8 @@ export class Domain {
    * works, but stays listed, and keeps the daemon up, until {@link destroy}.
    * True may be too early: ask {@link isWatchedNow} again at the end. The name must be unique on the host.
    */
-  async isWatched(): Promise<boolean> {
-    const until = performance.now() + WATCH_MS;
-    while (!isWatchedNow(this.name)) {
-      if (performance.now() > until) return false;
-      await sleep(WATCH_MS / 10);
-    }
-    return true;
+  isWatched(): Promise<boolean> {
+    return until(() => isWatchedNow(this.name), WATCH_MS, WATCH_MS / 10);
   }
 
   /** SIGTERM, SIGKILL after 1.6 s (libvirt's own times), then teardown. @returns false where it had ended before */

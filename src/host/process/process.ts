@@ -106,6 +106,18 @@ export async function waitForDeath(pid: number, within: number): Promise<boolean
   return true;
 }
 
+/** Looks until something is so. @param pause between two looks, ms @returns false after `within` ms */
+export async function until(
+  isSo: () => boolean | Promise<boolean>,
+  within: number,
+  pause: number,
+): Promise<boolean> {
+  for (const end = performance.now() + within; !(await isSo()); await sleep(pause)) {
+    if (performance.now() > end) return false;
+  }
+  return true;
+}
+
 export const PROC_SUPER_MAGIC = 0x9fa0;
 
 export function hasProc(): boolean {

@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto';
 import { readdirSync, utimesSync } from 'node:fs';
 import { readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { ImageViewer } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
@@ -14,6 +13,7 @@ import {
   tryLock,
   unlessGone,
 } from '../../host/files/flock.ts';
+import { until } from '../../host/process/process.ts';
 import { findRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -276,12 +276,7 @@ export async function heldImages(paths: StatePaths): Promise<HeldImages> {
 const REMOVAL = 15_000;
 
 async function staysOwned(sandbox: string): Promise<boolean> {
-  const end = performance.now() + REMOVAL;
-  while (await isLocked(sandboxFiles.lock(sandbox))) {
-    if (performance.now() > end) return true;
-    await sleep(100);
-  }
-  return false;
+  return !(await until(async () => !(await isLocked(sandboxFiles.lock(sandbox))), REMOVAL, 100));
 }
 
 const ID_LENGTH = 64;

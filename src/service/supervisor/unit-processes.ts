@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { statOf } from '../../host/process/process.ts';
+import { statOf, until } from '../../host/process/process.ts';
 import { awaitedLater } from '../../promise.ts';
 import { exitOf, type ProcessEnd } from '../../sandbox/command/process.ts';
 import { endText, LOGS_HINT } from '../failure.ts';
@@ -50,11 +50,9 @@ export class UnitProcesses {
   }
 
   async gone(milliseconds: number): Promise<boolean> {
-    for (const end = Date.now() + milliseconds; this.living; await sleep(PAUSE)) {
-      if (Date.now() > end) return false;
-    }
-    this.#sessions.clear();
-    return true;
+    const isGone = await until(() => !this.living, milliseconds, PAUSE);
+    if (isGone) this.#sessions.clear();
+    return isGone;
   }
 }
 

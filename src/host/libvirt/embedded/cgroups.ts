@@ -1,9 +1,15 @@
-import { mkdir, readdir, readFile, readlink, rmdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, readlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../../errors.ts';
 import { attempt } from '../../calls/libc.ts';
-import { type CgroupHierarchy, cgroupHierarchies, cgroupMode } from '../../cgroup/cgroup.ts';
+import {
+  type CgroupHierarchy,
+  cgroupHierarchies,
+  cgroupMode,
+  processesBelow,
+  removeGroups,
+} from '../../cgroup/cgroup.ts';
+import { until } from '../../process/process.ts';
 
 /** The v1 controllers that libvirt knows (vircgroup.c), and `pids`, by which kiln limits sandboxes itself. */
 const V1_SEEN = ['cpu', 'cpuacct', 'cpuset', 'memory', 'devices', 'freezer', 'blkio'];
@@ -104,20 +110,12 @@ async function enableControllers(path: string): Promise<void> {
   }
 }
 
-async function subtree(path: string): Promise<string[]> {
-  const entries = await readdir(path, { withFileTypes: true }).catch(() => []);
-  const below = await Promise.all(
-    entries.filter((entry) => entry.isDirectory()).map(({ name }) => subtree(join(path, name))),
-  );
-  return [...below.flat(), path];
-}
-
 /**
  * The `libvirt_lxc` of running domains, as host pids. A sandbox's processes must not pass for one: they are
  * told apart by their user namespace, which they cannot fake.
  */
 export async function controllerProcesses(home: CgroupHome): Promise<number[]> {
-  const pids = await processesBelow(home.joined.map((path) => join(path, DOMAINS)));
+  const pids = processesIn(home.joined.map((path) => join(path, DOMAINS)));
   const userNamespace = (pid: number | string): Promise<string> =>
     readlink(`/proc/${pid}/ns/user`).catch(() => '');
   const ours = await userNamespace('self');
@@ -125,13 +123,8 @@ export async function controllerProcesses(home: CgroupHome): Promise<number[]> {
   return pids.filter((_, index) => theirs[index] === ours);
 }
 
-async function processesBelow(tops: readonly string[]): Promise<number[]> {
-  const groups = (await Promise.all(tops.map(subtree))).flat();
-  const lists = await Promise.all(
-    groups.map((path) => readFile(join(path, 'cgroup.procs'), 'utf8').catch(() => '')),
-  );
-  const pids = lists.flatMap((text) => text.split('\n').filter((line) => line !== ''));
-  return [...new Set(pids.map(Number))];
+function processesIn(tops: readonly string[]): number[] {
+  return [...new Set(tops.flatMap((path) => processesBelow(path)))];
 }
 
 /** vircgroup.c names a domain's cgroup so, without systemd-machined. */
@@ -144,14 +137,15 @@ export async function removeDomainGroups(
   for (const parent of home.joined.map((path) => join(path, DOMAINS))) {
     for (const name of await readdir(parent).catch(() => [])) {
       const domain = DOMAIN_GROUP.exec(name)?.groups?.domain;
-      if (domain !== undefined && isOrphan(domain)) await removeGroups([join(parent, name)]);
+      if (domain !== undefined && isOrphan(domain)) await removeAll([join(parent, name)]);
     }
   }
 }
 
-async function removeGroups(tops: readonly string[]): Promise<void> {
-  const groups = (await Promise.all(tops.map(subtree))).flat();
-  for (const path of groups) await rmdir(path).catch(() => undefined);
+/** @returns whether all are gone */
+async function removeAll(groups: readonly string[]): Promise<boolean> {
+  const gone = groups.map((path) => removeGroups(path).catch(() => false));
+  return (await Promise.all(gone)).every((isGone) => isGone);
 }
 
 export async function homeNames(): Promise<string[]> {
@@ -162,20 +156,14 @@ export async function homeNames(): Promise<string[]> {
 /** Keeps cgroups with a process. */
 export async function removeEmptyHome(name: string): Promise<void> {
   const tops = cgroupHierarchies().map(({ path }) => join(path, name));
-  if ((await processesBelow(tops)).length === 0) await removeGroups(tops);
+  if (processesIn(tops).length === 0) await removeAll(tops);
 }
 
-export async function clearHome(home: CgroupHome): Promise<boolean> {
-  const until = performance.now() + 5000;
-  for (let pause = 1; ; pause = Math.min(pause * 2, 50)) {
-    for (const pid of await processesBelow(home.joined)) {
-      // It may have ended by itself.
-      attempt(() => process.kill(pid, 'SIGKILL'));
-    }
-    await removeGroups(home.joined);
-    const left = await Promise.all(home.joined.map((path) => readdir(path).catch(() => [])));
-    if (left.flat().length === 0) return true;
-    if (performance.now() > until) return false;
-    await sleep(pause);
-  }
+export async function clearHome({ joined }: CgroupHome): Promise<boolean> {
+  const clear = async () => {
+    // One may have ended by itself.
+    for (const pid of processesIn(joined)) attempt(() => process.kill(pid, 'SIGKILL'));
+    return await removeAll(joined);
+  };
+  return await until(clear, 5000, 10);
 }
