@@ -15,6 +15,7 @@ import { dirname } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 import { reasonOf } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
+import { Tail } from '../host/files/tail.ts';
 import { echoToOwner } from '../host/process/own-process.ts';
 import { clearPlace } from '../host/state/damage.ts';
 import type { InstanceFiles } from './lifecycle/store.ts';
@@ -163,28 +164,14 @@ export async function followLog(
   write: (text: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  let fd = openSync(files.log, 'r');
-  let at = fstatSync(fd).size;
-  for (const line of readLog(files, count, at)) write(`${line}\n`);
-  const buffer = Buffer.alloc(65536);
-  const drain = () => {
-    for (;;) {
-      const count = readSync(fd, buffer, 0, buffer.length, at);
-      if (count === 0) break;
-      at += count;
-      write(buffer.toString('utf8', 0, count));
-    }
-  };
+  using tail = new Tail(files.log);
+  for (const line of readLog(files, count, tail.skip()))
+    write(`${line}
+`);
   const look = () => {
-    drain();
-    const now = statSync(files.log, { throwIfNoEntry: false });
-    if (now === undefined || now.ino === fstatSync(fd).ino) return;
-    // What came before the file was renamed.
-    drain();
-    closeSync(fd);
-    fd = openSync(files.log, 'r');
-    at = 0;
-    drain();
+    for (const line of tail.lines())
+      write(`${line}
+`);
   };
   const watcher = watch(files.logs, look);
   const timer = setInterval(look, LOOK_PAUSE);
@@ -194,6 +181,5 @@ export async function followLog(
     watcher.close();
     clearInterval(timer);
     look();
-    closeSync(fd);
   }
 }
