@@ -8,14 +8,11 @@ export class Activity extends EventEmitter<{ idle: [isIdle: boolean] }> {
   hold(): Disposable {
     this.#held++;
     if (this.#held === 1) this.emit('idle', false);
-    let isOver = false;
-    return {
-      [Symbol.dispose]: () => {
-        if (isOver) return;
-        isOver = true;
-        this.#held--;
-        if (this.#held === 0) this.emit('idle', true);
-      },
-    };
+    const held = new DisposableStack();
+    held.defer(() => {
+      this.#held--;
+      if (this.#held === 0) this.emit('idle', true);
+    });
+    return held;
   }
 }

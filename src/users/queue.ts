@@ -50,15 +50,12 @@ export class UserJobs {
   }
 
   #begun(uid: number): Disposable {
-    let over = false;
-    return {
-      [Symbol.dispose]: () => {
-        if (over) return;
-        over = true;
-        this.#count(uid, -1);
-        this.#startWaiting();
-      },
-    };
+    const begun = new DisposableStack();
+    begun.defer(() => {
+      this.#count(uid, -1);
+      this.#startWaiting();
+    });
+    return begun;
   }
 
   running(uid: number): number {
