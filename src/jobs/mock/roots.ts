@@ -73,32 +73,24 @@ function nameOf({ line }: MockSession): string {
   throw argumentError('Requires a snapshot name');
 }
 
-export async function snapshot(session: MockSession): Promise<number> {
-  const name = nameOf(session);
-  return await withRoot(session, async ({ root, log }) => {
-    await takeSnapshot(root, name);
-    log.info(`created ${name} snapshot`);
-    return 0;
-  });
+/** A mode that does something about a snapshot of the root. */
+function onSnapshot(
+  act: (root: MockRoot, name: string) => Promise<void>,
+  said: (name: string) => string,
+) {
+  return async (session: MockSession): Promise<number> => {
+    const name = nameOf(session);
+    return await withRoot(session, async ({ root, log }) => {
+      await act(root, name);
+      log.info(said(name));
+      return 0;
+    });
+  };
 }
 
-export async function rollbackTo(session: MockSession): Promise<number> {
-  const name = nameOf(session);
-  return await withRoot(session, async ({ root, log }) => {
-    await rollBack(root, name);
-    log.info(`rolled back to ${name} snapshot`);
-    return 0;
-  });
-}
-
-export async function dropSnapshot(session: MockSession): Promise<number> {
-  const name = nameOf(session);
-  return await withRoot(session, async ({ root, log }) => {
-    await removeSnapshot(root, name);
-    log.info(`deleted ${name} snapshot`);
-    return 0;
-  });
-}
+export const snapshot = onSnapshot(takeSnapshot, (name) => `created ${name} snapshot`);
+export const rollbackTo = onSnapshot(rollBack, (name) => `rolled back to ${name} snapshot`);
+export const dropSnapshot = onSnapshot(removeSnapshot, (name) => `deleted ${name} snapshot`);
 
 export async function listSnapshots(session: MockSession): Promise<number> {
   const { engine, print } = session;
