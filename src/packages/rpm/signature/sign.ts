@@ -2,6 +2,7 @@
  * Writes a signed copy of a package. Runs on the host and reads nothing of the package but the
  * sizes of its main header: it copies bytes between offsets that a confined child told.
  */
+
 import { createHash } from 'node:crypto';
 import { read, write } from 'node:fs';
 import { promisify } from 'node:util';
@@ -9,6 +10,7 @@ import { z } from 'zod';
 import { isKilnCode, type KilnError } from '../../../errors.ts';
 import { fileError, rebuildError } from '../../../host/confine/frame.ts';
 import { FAULTS_OF_A_FILE, runConfined } from '../../../host/confine/run.ts';
+import { readInto } from '../../../host/files/content.ts';
 import { INTRO_SIZE, type RawEntry, readIntro } from '../header.ts';
 import { rpmError } from '../package.ts';
 import { HEADER_LIMITS, LEAD_SIZE } from '../sections.ts';
@@ -32,13 +34,13 @@ export async function writeSigned(
   signal?: AbortSignal,
 ) {
   const { headerStart, headerEnd, format, entries } = parts;
-  const lead = await readWhole(source, 0, LEAD_SIZE);
+  const lead = readWhole(source, 0, LEAD_SIZE);
   const length = headerEnd - headerStart;
   // A hostile package may control the child: sign nothing but a header.
   if (headerStart < LEAD_SIZE || length < INTRO_SIZE) throw noHeader();
-  const intro = await readWhole(source, headerStart, INTRO_SIZE);
+  const intro = readWhole(source, headerStart, INTRO_SIZE);
   if (readIntro(intro, 'header', HEADER_LIMITS).size !== length) throw noHeader();
-  const header = await readWhole(source, headerStart, length);
+  const header = readWhole(source, headerStart, length);
   const signature = await signer.sign(header);
 
   const from = createHash('sha256');
@@ -75,13 +77,9 @@ async function* pieces(fd: number, start: number, end: number): AsyncGenerator<B
   }
 }
 
-async function readWhole(fd: number, start: number, length: number): Promise<Buffer> {
-  const bytes = Buffer.alloc(length);
-  for (let at = 0; at < length; ) {
-    const { bytesRead } = await readAt(fd, bytes, at, length - at, start + at);
-    if (bytesRead === 0) throw noHeader();
-    at += bytesRead;
-  }
+function readWhole(fd: number, start: number, length: number): Buffer {
+  const bytes = readInto(Buffer.alloc(length), fd, start);
+  if (bytes.length < length) throw noHeader();
   return bytes;
 }
 
