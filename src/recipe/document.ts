@@ -190,17 +190,18 @@ function kindOf(value: unknown): string {
 export const RECIPE_SIZE_LIMIT = 1024 * 1024;
 
 /** @param below a folder as openWithin() takes it */
-export function readRecipeText(file: string, hint: string, below?: string): string {
-  return readUserText(
-    file,
-    RECIPE_SIZE_LIMIT,
-    (cause) =>
-      new KilnError('E_RECIPE_READ', `cannot read the recipe ${file}`, {
-        cause,
-        hint: cause instanceof NotUtf8 ? NotUtf8.hint : hint,
-      }),
-    below,
-  );
+export function readRecipeText(
+  file: string,
+  hint: string,
+  below?: string,
+  code: 'E_RECIPE_READ' | 'E_SERVICE_READ' = 'E_RECIPE_READ',
+): string {
+  const refusal = (cause: unknown) =>
+    new KilnError(code, `cannot read ${code === 'E_RECIPE_READ' ? 'the recipe ' : ''}${file}`, {
+      cause,
+      hint: cause instanceof NotUtf8 ? NotUtf8.hint : hint,
+    });
+  return readUserText(file, RECIPE_SIZE_LIMIT, refusal, below);
 }
 
 /** For repository settings and `files[].source` only: shells use the same notation. */

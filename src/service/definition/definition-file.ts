@@ -6,10 +6,9 @@ import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import { NEW_FILE, openat2, unlinkat } from '../../host/files/at.ts';
-import { NotUtf8, readUserText } from '../../host/files/user-file.ts';
 import { writeWholeSync } from '../../host/state/checked-file.ts';
 import { isImageName } from '../../image/find.ts';
-import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../../recipe/document.ts';
+import { RecipeDocument, readRecipeText } from '../../recipe/document.ts';
 import { RecipeError } from '../../recipe/problem.ts';
 import { parseYaml } from '../../recipe/yaml.ts';
 import { gatewayRoute, problemOf } from '../../sandbox/policy/network.ts';
@@ -82,15 +81,7 @@ function checked(document: RecipeDocument, value: unknown, kind: string): Servic
 }
 
 function readBounded(path: string, hint = 'give the path of a service definition (.yaml)'): string {
-  return readUserText(
-    path,
-    RECIPE_SIZE_LIMIT,
-    (cause) =>
-      new KilnError('E_SERVICE_READ', `cannot read ${path}`, {
-        cause,
-        hint: cause instanceof NotUtf8 ? NotUtf8.hint : hint,
-      }),
-  );
+  return readRecipeText(path, hint, undefined, 'E_SERVICE_READ');
 }
 
 /** Replaces an entry of a directory, even a link, by a plain file of root's. */
