@@ -11,20 +11,22 @@ import {
 } from '../host/files/at.ts';
 import type { HeldPath } from '../host/files/held.ts';
 import { Budget, type CopyLimits, type Room } from './budget.ts';
+import {
+  type ByteString,
+  fromText,
+  joinBytes,
+  matchText,
+  quoteName,
+  toBytes,
+} from './byte-string.ts';
 import { Destination, type Owner } from './destination.ts';
 import { type Artifact, describe, Inventory, LONGEST_PATH } from './manifest.ts';
 import {
   type ArtifactPattern,
-  type ByteString,
   compilePattern,
-  fromText,
-  joinBytes,
   literalNames,
-  matchText,
   type PatternState,
-  quoteName,
   step,
-  toBytes,
 } from './pattern.ts';
 import { type DirectoryEntry, listEntries } from './source.ts';
 import { openStaging } from './staging.ts';

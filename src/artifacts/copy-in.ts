@@ -11,9 +11,16 @@ import { hasErrno, SyscallError } from '../host/calls/libc.ts';
 import { O_PATH, openPath, readlinkat, writeTimespec } from '../host/files/at.ts';
 import type { HeldPath } from '../host/files/held.ts';
 import { Budget } from './budget.ts';
+import {
+  type ByteString,
+  fromBytes,
+  fromText,
+  joinBytes,
+  quoteName,
+  toBytes,
+} from './byte-string.ts';
 import { isSparse } from './content.ts';
 import { keptMode } from './destination.ts';
-import { type ByteString, fromBytes, fromText, joinBytes, quoteName, toBytes } from './pattern.ts';
 import { FileSystems, listEntries, reopenFile, specialKind } from './source.ts';
 import { type Warning, Warnings } from './warning.ts';
 

@@ -15,7 +15,7 @@ import {
   unlinkat,
 } from '../host/files/at.ts';
 import { heldParts } from '../host/files/held.ts';
-import { type ByteString, toBytes } from './pattern.ts';
+import { type ByteString, toBytes } from './byte-string.ts';
 
 export interface Owner {
   readonly uid: number;

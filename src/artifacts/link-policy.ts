@@ -1,5 +1,5 @@
+import { type ByteString, joinBytes } from './byte-string.ts';
 import type { CopiedEntry, Inventory } from './manifest.ts';
-import { type ByteString, joinBytes } from './pattern.ts';
 
 /** As the kernel's own limit (MAXSYMLINKS in linux/namei.h). */
 const MAX_HOPS = 40;

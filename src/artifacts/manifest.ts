@@ -1,7 +1,7 @@
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import type { Budget } from './budget.ts';
-import { type ByteString, quoteName, reportName } from './pattern.ts';
+import { type ByteString, quoteName, reportName } from './byte-string.ts';
 
 /** PATH_MAX of linux/limits.h, without its NUL. */
 export const LONGEST_PATH = 4095;

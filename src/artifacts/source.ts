@@ -3,7 +3,7 @@ import { type BigIntStats, constants, openSync, statfsSync } from 'node:fs';
 import { closing } from '../host/calls/descriptor.ts';
 import { DirectoryReader, openat2 } from '../host/files/at.ts';
 import type { Budget } from './budget.ts';
-import { type ByteString, fromBytes, toBytes } from './pattern.ts';
+import { type ByteString, fromBytes, toBytes } from './byte-string.ts';
 
 /** File systems that store no files, by statfs(2) magic number (linux/magic.h). */
 const PSEUDO = new Set([

@@ -30,8 +30,8 @@ import { Folder, makeDirectory } from '../host/files/folder.ts';
 import type { HeldPath } from '../host/files/held.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { callerMode } from '../host/process/own-umask.ts';
+import { fromBytes, joinBytes, quoteName } from './byte-string.ts';
 import { type Owner, resultDirectoryError } from './destination.ts';
-import { fromBytes, joinBytes, quoteName } from './pattern.ts';
 import { descriptorPath } from './source.ts';
 
 const PREFIX = '.kiln-collecting-';

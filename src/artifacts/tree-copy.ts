@@ -4,6 +4,7 @@ import { closing } from '../host/calls/descriptor.ts';
 import { attempt, hasErrno, SyscallError } from '../host/calls/libc.ts';
 import { openPath, readlinkat } from '../host/files/at.ts';
 import type { Budget } from './budget.ts';
+import { type ByteString, fromBytes, joinBytes, quoteName, toBytes } from './byte-string.ts';
 import { type CopiedContent, copyContent, ReadFailed } from './content.ts';
 import {
   type Destination,
@@ -13,7 +14,6 @@ import {
 } from './destination.ts';
 import { whyLeftOut } from './link-policy.ts';
 import type { CopiedEntry, Inventory } from './manifest.ts';
-import { type ByteString, fromBytes, joinBytes, quoteName, toBytes } from './pattern.ts';
 import {
   type DirectoryEntry,
   FileSystems,

@@ -1,7 +1,7 @@
 import type { BigIntStats } from 'node:fs';
 import { defined } from '../defined.ts';
 import type { WarningCode } from '../error-codes.ts';
-import { type ByteString, quoteName, reportName } from './pattern.ts';
+import { type ByteString, quoteName, reportName } from './byte-string.ts';
 
 export interface Warning {
   readonly code: WarningCode;

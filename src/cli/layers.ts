@@ -1,7 +1,13 @@
 /** Opens the layers of kept sandboxes and of snapshots, for commands and for calls of the API. */
 
+import {
+  type ByteString,
+  fromText,
+  quoteName,
+  reportName,
+  toBytes,
+} from '../artifacts/byte-string.ts';
 import type { WithRights } from '../artifacts/destination.ts';
-import { type ByteString, fromText, quoteName, reportName, toBytes } from '../artifacts/pattern.ts';
 import { defined } from '../defined.ts';
 import type { OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';

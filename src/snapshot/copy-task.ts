@@ -8,8 +8,8 @@
 
 import { type BigIntStats, constants, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import { Budget } from '../artifacts/budget.ts';
+import { type ByteString, joinBytes, toBytes } from '../artifacts/byte-string.ts';
 import { copyContent } from '../artifacts/content.ts';
-import { type ByteString, joinBytes, toBytes } from '../artifacts/pattern.ts';
 import { listEntries } from '../artifacts/source.ts';
 import { KilnError } from '../errors.ts';
 import { closing, getXattr, listXattrs, setXattr } from '../host/calls/descriptor.ts';

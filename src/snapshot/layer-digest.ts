@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
-import type { ByteString } from '../artifacts/pattern.ts';
+import type { ByteString } from '../artifacts/byte-string.ts';
 
 const MODE = 0o7777;
 /** Of files: setuid and setgid. */

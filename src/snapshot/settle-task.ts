@@ -4,7 +4,7 @@
  */
 import { type BigIntStats, constants, fchmodSync, fstatSync } from 'node:fs';
 import { Budget } from '../artifacts/budget.ts';
-import { type ByteString, joinBytes, toBytes } from '../artifacts/pattern.ts';
+import { type ByteString, joinBytes, toBytes } from '../artifacts/byte-string.ts';
 import { listEntries } from '../artifacts/source.ts';
 import { closing, getXattr, listXattrs, removeXattr } from '../host/calls/descriptor.ts';
 import type { SingleTask } from '../host/confine/task.ts';

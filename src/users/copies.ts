@@ -1,10 +1,10 @@
 /** Copies of files: what a job reads of its caller's, whose client has opened it, and what it has made for the caller. */
 import { constants, fchmodSync, fstatSync, openSync } from 'node:fs';
 import { Budget } from '../artifacts/budget.ts';
+import { type ByteString, fromText, quoteName } from '../artifacts/byte-string.ts';
 import { copyContent, ReadFailed } from '../artifacts/content.ts';
 import { Destination, type WithRights } from '../artifacts/destination.ts';
 import { Inventory, LONGEST_PATH } from '../artifacts/manifest.ts';
-import { type ByteString, fromText, quoteName } from '../artifacts/pattern.ts';
 import { FileSystems, listEntries } from '../artifacts/source.ts';
 import { TreeCopy } from '../artifacts/tree-copy.ts';
 import { type Warning, Warnings } from '../artifacts/warning.ts';

@@ -1,5 +1,6 @@
 import test from 'ava';
-import { compilePattern, matchText } from '../../src/artifacts/pattern.ts';
+import { matchText } from '../../src/artifacts/byte-string.ts';
+import { compilePattern } from '../../src/artifacts/pattern.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { bashIn, sandboxTree } from './sandbox-tree.ts';
 

@@ -4,8 +4,8 @@
  */
 import { fchmodSync, fstatSync } from 'node:fs';
 import { Budget } from '../../artifacts/budget.ts';
+import { type ByteString, toBytes } from '../../artifacts/byte-string.ts';
 import type { Owner, WithRights } from '../../artifacts/destination.ts';
-import { type ByteString, toBytes } from '../../artifacts/pattern.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { openat2, statAt } from '../../host/files/at.ts';

@@ -1,5 +1,5 @@
 import type { BigIntStats } from 'node:fs';
-import type { ByteString } from '../../artifacts/pattern.ts';
+import type { ByteString } from '../../artifacts/byte-string.ts';
 import { SyscallError } from '../../host/calls/libc.ts';
 import type { Change } from './entry.ts';
 import type { Ours } from './ours.ts';

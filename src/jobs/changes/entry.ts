@@ -1,10 +1,9 @@
 /** What layers are made of, and what has changed in one. */
 import { type BigIntStats, readSync } from 'node:fs';
-import { z } from 'zod';
 import type { Budget } from '../../artifacts/budget.ts';
-import type { ByteString } from '../../artifacts/pattern.ts';
+import type { ByteString } from '../../artifacts/byte-string.ts';
 
-const KINDS = ['file', 'folder', 'link', 'fifo', 'device', 'socket'] as const;
+export const KINDS = ['file', 'folder', 'link', 'fifo', 'device', 'socket'] as const;
 export type EntryKind = (typeof KINDS)[number];
 
 /** What has changed, whoever may run it. */
@@ -34,36 +33,6 @@ export interface Changes {
   /** There are more than were asked for. */
   readonly truncated: boolean;
 }
-
-/** As a confined child tells it: below the folder, each part a name. */
-const pathSchema = z
-  .string()
-  .max(1 << 16)
-  .regex(/^[\x01-\xff]+$/)
-  .refine((path) => path.split('/').every((name) => !['', '.', '..'].includes(name)));
-
-export const entrySchema = z.object({
-  path: pathSchema,
-  kind: z.enum([...KINDS, 'whiteout']),
-  size: z.number().min(0),
-  mode: z.number().int().min(0).max(0o7777),
-  target: z.string().max(4096).optional(),
-  isOpaque: z.boolean().optional(),
-  isCopy: z.boolean().optional(),
-});
-
-export const changeSchema = z.strictObject({
-  path: pathSchema,
-  change: z.enum(['added', 'changed', 'removed']),
-  kind: z.enum(KINDS),
-  was: z.enum(KINDS).optional(),
-  size: z.number().min(0),
-  mode: z.number().int().min(0).max(0o7777),
-  target: z.string().max(4096).optional(),
-  isProtected: z.boolean(),
-  isCopy: z.boolean(),
-  isAbove: z.boolean(),
-});
 
 const MODE = 0o7777n;
 const PIECE = 1 << 20;

@@ -2,8 +2,8 @@
 import { fstatSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { type ByteString, fromText } from '../../artifacts/byte-string.ts';
 import type { WithRights } from '../../artifacts/destination.ts';
-import { type ByteString, fromText } from '../../artifacts/pattern.ts';
 import type { Engine } from '../../engine.ts';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
@@ -18,7 +18,8 @@ import { leaseStack } from '../../snapshot/stack.ts';
 import { mappedMount } from '../../snapshot/take.ts';
 import type { Stack } from './compare.ts';
 import type { CompareInput } from './compare-task.ts';
-import { type Change, type Changes, changeSchema } from './entry.ts';
+import type { Change, Changes } from './entry.ts';
+import { changeSchema } from './told.ts';
 import { DEEP, readChanges } from './walk.ts';
 
 export interface Layer {

@@ -1,4 +1,4 @@
-import type { ByteString } from '../../artifacts/pattern.ts';
+import type { ByteString } from '../../artifacts/byte-string.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 
 /**

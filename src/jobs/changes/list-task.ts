@@ -7,7 +7,7 @@
  */
 import { type BigIntStats, constants, fstatSync } from 'node:fs';
 import { Budget } from '../../artifacts/budget.ts';
-import { type ByteString, fromBytes, joinBytes, toBytes } from '../../artifacts/pattern.ts';
+import { type ByteString, fromBytes, joinBytes, toBytes } from '../../artifacts/byte-string.ts';
 import { listEntries } from '../../artifacts/source.ts';
 import { closing, getXattr } from '../../host/calls/descriptor.ts';
 import { attempt, unlessErrno } from '../../host/calls/libc.ts';

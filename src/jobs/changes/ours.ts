@@ -1,7 +1,7 @@
 /** What `kiln apply` itself has changed in a folder, so that a later one does not take it for somebody else's change. */
 import { type BigIntStats, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ByteString } from '../../artifacts/pattern.ts';
+import type { ByteString } from '../../artifacts/byte-string.ts';
 import { attempt } from '../../host/calls/libc.ts';
 
 export class Ours implements Disposable {

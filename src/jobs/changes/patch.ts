@@ -1,7 +1,7 @@
 /** Changes as git shows them, for `git apply` and `patch -p1`. Source: git-diff(1), "generating patch text with -p". */
 import { constants, fstatSync, openSync, writeSync } from 'node:fs';
 import { z } from 'zod';
-import { type ByteString, toBytes } from '../../artifacts/pattern.ts';
+import { type ByteString, toBytes } from '../../artifacts/byte-string.ts';
 import { reopenFile } from '../../artifacts/source.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';

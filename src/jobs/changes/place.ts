@@ -1,5 +1,5 @@
 import { type BigIntStats, constants } from 'node:fs';
-import type { ByteString } from '../../artifacts/pattern.ts';
+import type { ByteString } from '../../artifacts/byte-string.ts';
 import { RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV } from '../../host/files/at.ts';
 
 /** Below the folder, through no link and on no other mount. */

@@ -1,7 +1,7 @@
 import type { BigIntStats } from 'node:fs';
 import type { Budget } from '../../artifacts/budget.ts';
+import { type ByteString, joinBytes, toBytes } from '../../artifacts/byte-string.ts';
 import type { WithRights } from '../../artifacts/destination.ts';
-import { type ByteString, joinBytes, toBytes } from '../../artifacts/pattern.ts';
 import { listEntries } from '../../artifacts/source.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { openat2, statAt, unlinkat } from '../../host/files/at.ts';

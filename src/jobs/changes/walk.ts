@@ -4,8 +4,8 @@
  */
 import { type BigIntStats, constants, fstatSync } from 'node:fs';
 import { Budget } from '../../artifacts/budget.ts';
+import { type ByteString, joinBytes, toBytes } from '../../artifacts/byte-string.ts';
 import type { WithRights } from '../../artifacts/destination.ts';
-import { type ByteString, joinBytes, toBytes } from '../../artifacts/pattern.ts';
 import { listEntries, reopenFile } from '../../artifacts/source.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { attempt, unlessErrno } from '../../host/calls/libc.ts';
@@ -24,13 +24,13 @@ import {
   type Change,
   type Changes,
   type EntryKind,
-  entrySchema,
   type FoundChange,
   isSameContent,
   isWithin,
   kindOf,
 } from './entry.ts';
 import type { LayerEntry } from './list-task.ts';
+import { entrySchema } from './told.ts';
 
 export interface WalkRequest {
   readonly upper: number;

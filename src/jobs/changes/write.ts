@@ -1,8 +1,8 @@
 import { type BigIntStats, constants, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import type { Budget } from '../../artifacts/budget.ts';
+import { type ByteString, toBytes } from '../../artifacts/byte-string.ts';
 import { copyContent, ReadFailed } from '../../artifacts/content.ts';
 import type { Owner, WithRights } from '../../artifacts/destination.ts';
-import { type ByteString, toBytes } from '../../artifacts/pattern.ts';
 import { reopenFile } from '../../artifacts/source.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno, unlessErrno } from '../../host/calls/libc.ts';

@@ -5,13 +5,8 @@ import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { GLOBSTAR } from 'minimatch';
 import { Budget } from '../../artifacts/budget.ts';
-import {
-  type ArtifactPattern,
-  type ByteString,
-  compilePattern,
-  EVERYTHING,
-  fromText,
-} from '../../artifacts/pattern.ts';
+import { type ByteString, fromText } from '../../artifacts/byte-string.ts';
+import { type ArtifactPattern, compilePattern, EVERYTHING } from '../../artifacts/pattern.ts';
 import { type Warning, Warnings } from '../../artifacts/warning.ts';
 import { closeDescriptor, createPipe } from '../../host/calls/descriptor.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';

@@ -1,16 +1,10 @@
 import { constants, fstatSync } from 'node:fs';
 import { runInNewContext } from 'node:vm';
 import { Budget } from '../../../artifacts/budget.ts';
+import { type ByteString, joinBytes, matchText, toBytes } from '../../../artifacts/byte-string.ts';
 import { collectArtifacts } from '../../../artifacts/collect.ts';
 import type { Artifact } from '../../../artifacts/manifest.ts';
-import {
-  type ArtifactPattern,
-  type ByteString,
-  compilePattern,
-  joinBytes,
-  matchText,
-  toBytes,
-} from '../../../artifacts/pattern.ts';
+import { type ArtifactPattern, compilePattern } from '../../../artifacts/pattern.ts';
 import { FileSystems, listDirectory, listEntries } from '../../../artifacts/source.ts';
 import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
