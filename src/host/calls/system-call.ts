@@ -50,6 +50,7 @@ interface Addon {
     most: number,
     flags: number,
   ): [number, number];
+  applyFilter(instructions: Buffer): number;
   watch(fd: number, ready: (events: number) => void): unknown;
   setEvents(handle: unknown, events: number): number;
   stopWatching(handle: unknown): void;

@@ -1,10 +1,10 @@
 import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../calls/descriptor.ts';
+import { addon, checked } from '../calls/system-call.ts';
 import { attachMount, changeRoot, mountTmpfs } from '../files/mount.ts';
 import { ownArguments } from '../process/own-node.ts';
 import { limitResource, setNoNewPrivileges } from '../process/process.ts';
-import { refuseSystemCalls } from '../process/seccomp.ts';
 import { encodeFrame, FrameDecoder, flattenError } from './frame.ts';
 import {
   type ConfinedReply,
@@ -33,10 +33,9 @@ export async function serveConfined(tasks: TaskTable): Promise<void> {
     }
     const { task } = await load();
     await task.prepare?.();
-    const applyFilter = refuseSystemCalls(REFUSED);
     const request = readRequest();
     if (request === undefined) return;
-    enclose(request, applyFilter);
+    enclose(request);
     const emit = (value: unknown) => reply({ type: 'message', value });
     if ('begin' in task) {
       const perform = task.begin(request.input);
@@ -82,28 +81,7 @@ const SEALED_MOUNT = 1 | 2 | 4 | 8;
 /** RLIMIT_NPROC counts all confined children of one user. */
 const MAX_THREADS = 1024;
 
-/**
- * System calls that reading a package never needs and that could help to break out. io_uring_enter stays: libuv
- * makes a ring for epoll when it starts and dies without it. What a ring can do (open, connect) is bound to the
- * same root and the same empty network.
- */
-const REFUSED: readonly string[] = [
-  ...['mount', 'umount', 'umount2', 'pivot_root', 'chroot', 'open_tree', 'move_mount'],
-  ...['fsopen', 'fsconfig', 'fsmount', 'fspick', 'mount_setattr', 'open_tree_attr'],
-  ...['unshare', 'setns', 'execve', 'execveat', 'fork', 'vfork', 'mknod', 'mknodat'],
-  ...['socket', 'connect', 'bind', 'listen', 'accept', 'accept4'],
-  ...['ptrace', 'process_vm_readv', 'process_vm_writev', 'kcmp', 'pidfd_getfd', 'pidfd_open'],
-  ...['keyctl', 'add_key', 'request_key', 'bpf', 'perf_event_open', 'userfaultfd'],
-  ...['io_uring_setup', 'io_uring_register', 'fanotify_init'],
-  ...['open_by_handle_at', 'name_to_handle_at', 'quotactl', 'quotactl_fd', 'syslog'],
-  ...['init_module', 'finit_module', 'delete_module', 'kexec_load', 'kexec_file_load'],
-  ...['swapon', 'swapoff', 'reboot', 'acct', 'personality', 'settimeofday', 'clock_settime'],
-  ...['adjtimex', 'clock_adjtime', 'iopl', 'ioperm', 'capset', 'seccomp'],
-  ...['setuid', 'setgid', 'setreuid', 'setregid', 'setresuid', 'setresgid', 'setgroups'],
-  ...['setfsuid', 'setfsgid', 'sethostname', 'setdomainname', 'vhangup', 'landlock_add_rule'],
-];
-
-function enclose(request: ConfinedRequest, applyFilter: () => void): void {
+function enclose(request: ConfinedRequest): void {
   const { limits } = request;
   limitResource('core', 0);
   limitResource('cpu', limits.cpuSeconds);
@@ -123,5 +101,5 @@ function enclose(request: ConfinedRequest, applyFilter: () => void): void {
   }
   process.umask(0);
   setNoNewPrivileges();
-  applyFilter();
+  checked('seccomp', addon().applyFilter(Buffer.from(request.filter, 'base64')));
 }

@@ -18,6 +18,7 @@ import { nodeCommand, nodePath } from '../process/own-node.ts';
 import { createUserNamespace } from '../process/user-namespace.ts';
 import { packageRoot } from '../state/package-root.ts';
 import { programPath } from '../state/paths.ts';
+import { childFilter } from './filter.ts';
 import { USER_NAMESPACE_FD } from './task.ts';
 
 /**
@@ -52,6 +53,8 @@ interface LaunchOptions {
  * it when kiln dies.
  */
 export function launchConfined(options: LaunchOptions): ChildProcess {
+  // Nothing is started that would wait for a filter in vain.
+  childFilter();
   using opened = new DisposableStack();
   const open = (fd: number) => opened.use(closing(fd)).fd;
   try {

@@ -5,6 +5,7 @@ import { KilnError } from '../../errors.ts';
 import { reasonLine } from '../calls/system-error.ts';
 import { killedForMemory, OUT_OF_MEMORY, OUT_OF_MEMORY_HINT } from '../cgroup/work-group.ts';
 import { span } from '../trace/trace.ts';
+import { childFilter } from './filter.ts';
 import { encodeFrame, FrameDecoder, rebuildError } from './frame.ts';
 import { launchConfined, stopConfined } from './launch.ts';
 import { type ConfinedLimits, type ConfinedRequest, defaultLimits } from './task.ts';
@@ -62,7 +63,8 @@ export class ConfinedChild implements AsyncDisposable {
     // A child that dies early closes the pipe while the request is sent. Its death is reported instead.
     child.stdin?.on('error', () => undefined);
     const isRooted = destination !== undefined;
-    const request: ConfinedRequest = { input, limits, fdCount, destination: isRooted };
+    const filter = childFilter();
+    const request: ConfinedRequest = { input, limits, fdCount, destination: isRooted, filter };
     child.stdin?.end(encodeFrame(request));
   }
 

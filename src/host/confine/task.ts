@@ -27,6 +27,8 @@ export interface ConfinedRequest {
   readonly fdCount: number;
   readonly destination: boolean;
   readonly limits: ConfinedLimits;
+  /** The system calls that the child may make: see filter.ts. */
+  readonly filter: string;
 }
 
 export type ConfinedReply =

@@ -8,6 +8,8 @@
 #define NAPI_VERSION 8
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <node_api.h>
 #include <sched.h>
 #include <signal.h>
@@ -435,12 +437,33 @@ static napi_value js_stop_watching(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+/*
+ * applyFilter(instructions): binds all threads of this process, for good, to a struct sock_filter[] (seccomp(2)).
+ * no_new_privs must be set. Of a thread that cannot be bound, ESRCH tells.
+ */
+static napi_value js_apply_filter(napi_env env, napi_callback_info info) {
+  napi_value given[1];
+  void *instructions;
+  size_t length;
+  if (!take_arguments(env, info, sizeof given / sizeof *given, given)) return NULL;
+  if (!read_bytes(env, given[0], &instructions, &length) || length == 0 ||
+      length % sizeof(struct sock_filter) != 0 || length / sizeof(struct sock_filter) > BPF_MAXINSNS) {
+    throw_type(env, "applyFilter takes the instructions of a filter");
+    return NULL;
+  }
+  struct sock_fprog program = {(unsigned short)(length / sizeof(struct sock_filter)), instructions};
+  const unsigned long flags = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH;
+  long result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+  return number_value(env, result == -1 ? -errno : result);
+}
+
 static napi_value initialize(napi_env env, napi_value exports) {
   const napi_property_descriptor functions[] = {
       {"call", NULL, js_call, NULL, NULL, NULL, napi_enumerable, NULL},
       {"sendMessage", NULL, js_send_message, NULL, NULL, NULL, napi_enumerable, NULL},
       {"receiveMessage", NULL, js_receive_message, NULL, NULL, NULL, napi_enumerable, NULL},
       {"userNamespace", NULL, js_user_namespace, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"applyFilter", NULL, js_apply_filter, NULL, NULL, NULL, napi_enumerable, NULL},
       {"watch", NULL, js_watch, NULL, NULL, NULL, napi_enumerable, NULL},
       {"setEvents", NULL, js_set_events, NULL, NULL, NULL, napi_enumerable, NULL},
       {"stopWatching", NULL, js_stop_watching, NULL, NULL, NULL, napi_enumerable, NULL},
