@@ -7,7 +7,7 @@ import { findSnapshot, listSnapshots, type Snapshot } from '../image/store/snaps
 import { flag } from '../options/kind.ts';
 import { count } from '../options/numbers.ts';
 import { row, type ValuesOf } from '../options/row.ts';
-import { keep, SANDBOX_LIMITS } from '../options/sandbox.ts';
+import { keep, SANDBOX, SANDBOX_LIMITS } from '../options/sandbox.ts';
 import { allEnds } from '../promise.ts';
 import { commandsOf } from '../sandbox/domain/ending.ts';
 import type { ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
@@ -39,6 +39,7 @@ const FORK = {
   }),
   keep: keep('keep each sandbox for this time, 1h by default'),
   ...SANDBOX_LIMITS,
+  onDisk: SANDBOX.onDisk,
   json: row(flag, 'open', { help: 'print one JSON object instead of a line for each id' }),
 };
 
@@ -57,10 +58,10 @@ export function forkCommand(caller: Caller): KilnCommand {
       using interruption = listenForInterruption(caller);
       await using engine = caller.openEngine();
       const { signal } = interruption;
-      const { number = 1, keep: kept = KEPT_MS, json = false } = options;
+      const { number = 1, keep: kept = KEPT_MS, onDisk, json = false } = options;
       const snapshot = await snapshotMeant(engine, word, signal);
       const say = (id: string) => void (json || caller.stdout.say(`${id}\n`));
-      const how = { keep: kept, limits: limitsOf(options), caller: caller.ids, signal };
+      const how = { keep: kept, limits: limitsOf(options), onDisk, caller: caller.ids, signal };
       const sandboxes = await forks(engine, snapshot, number, how, caller, say);
       if (json) printJson(caller.stdout, { snapshot: snapshot.id, sandboxes });
     });

@@ -10,6 +10,8 @@ export interface ForkOptions {
   /** How long it is kept, ms. */
   readonly keep: number;
   readonly limits: SandboxLimits;
+  /** What it writes to its root lies on the disk. */
+  readonly onDisk?: boolean | undefined;
   readonly caller: Owner;
   readonly signal?: AbortSignal | undefined;
 }
@@ -23,17 +25,19 @@ export interface ForkOptions {
 export async function forkSnapshot(
   engine: Engine,
   { id, record }: Snapshot,
-  { keep, limits, caller, signal }: ForkOptions,
+  { keep, limits, onDisk = false, caller, signal }: ForkOptions,
 ): Promise<string> {
   await using stack = await leaseFrom(engine, id);
-  const { user, capabilities, seccomp, env, workdir } = record.command;
+  const { user, capabilities, env, workdir } = record.command;
+  const filter = record.command.seccomp.replace(/-on-disk$/, '');
+  const seccomp = onDisk && filter === 'default' ? 'default-on-disk' : filter;
   const { id: image, arch, environment } = stack.manifest;
   const [uid = 0, gid = 0] = user.split(':').map(Number);
   const plan = planSandbox(
     {
       ...{ isolation: 'container', network: 'private', egress: undefined, binds: [], volumes: [] },
       ...{ allowHostWrite: false, protectedPaths: [], privateTmp: true, namespaces: 0 },
-      ...{ nested: false, boot: false, label: { kind: 'auto' }, limits, caller },
+      ...{ nested: false, boot: false, label: { kind: 'auto' }, limits, caller, onDisk },
       ...{ allowMissing: engine.allowMissing(), owner: { uid, gid }, shownAs: ['fork', id] },
     },
     { ...stack, id: image, arch, environment },

@@ -157,6 +157,7 @@ const POST: Around = { ...BUILD, user: 'root', capabilities: 'transaction' };
 const MOCK: Around = { ...ROOT, seccomp: 'default-on-disk', mounted: '', limits: 'default' };
 const MOCK_USER: Around = { ...MOCK, user: 'build', capabilities: 'none' };
 const MOCK_BUILD: Around = { ...BUILD, limits: 'default' };
+const ON_DISK: Around = { ...USER, seccomp: 'default-on-disk' };
 const SERVICE: Around = { ...ROOT, mounted: '/etc /run /tmp /usr /var /var/tmp' };
 
 const run = (around: Around): DoorEntry => ({ through: 'jobs/run/run.ts', around });
@@ -195,8 +196,13 @@ const DOORS = {
     ...{ 'set-id': 'refused', mounted: `/b ${TMP}` },
   }),
   'run --bind, cow': run({ ...ROOT, mounted: `/b ${TMP}` }),
+  'run --on-disk': run(ON_DISK),
+  'run --from': run(USER),
   'run of another architecture': run(USER),
   'run -r host': run({ ...USER, mounted: '/run /tmp /usr /var/tmp' }),
+  'exec after a snapshot': { through: 'cli/shell.ts', around: ON_DISK },
+  'exec after a rollback': { through: 'cli/shell.ts', around: ON_DISK },
+  'exec in a fork': { through: 'cli/shell.ts', around: { ...USER, limits: 'default' } },
   shell: run(USER),
   'shell in a kept sandbox': { through: 'cli/shell.ts', around: USER },
   'shell in a kept sandbox with a network and a bind': {
@@ -298,9 +304,15 @@ const NESTED_PROFILE: Closed = {
   refusal: /--profile nested is not/,
 };
 const NO_OPTION = 'there is no option for it';
+const NO_LAYERS = 'machines have no snapshots';
 
 const CLOSED: Readonly<Record<string, Closed>> = {
   'run --bind, cow': { why: 'the bind is refused', refusal: /a bind with cow is not/ },
+  'run --on-disk': { why: NO_LAYERS },
+  'run --from': { why: NO_LAYERS },
+  'exec after a snapshot': { why: NO_LAYERS },
+  'exec after a rollback': { why: NO_LAYERS },
+  'exec in a fork': { why: NO_LAYERS },
   '%post of an image': { why: 'an image is made in a container' },
   'run of another architecture': { why: 'the kernel of a machine has no emulator' },
 };

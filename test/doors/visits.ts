@@ -250,6 +250,34 @@ export const VISITS: readonly Visit[] = [
   run('run --seccomp build', '--seccomp', 'build'),
   bound('run --bind, writable', 'rw'),
   bound('run --bind, cow', 'cow'),
+  run('run --on-disk', '--on-disk'),
+  {
+    // A snapshot on the disk and a rollback each give the sandbox another root between its commands.
+    doors: ['run --from', 'exec after a snapshot', 'exec after a rollback', 'exec in a fork'],
+    go: async (world) => {
+      const kiln = (...words: readonly string[]) => world.call('kiln', words);
+      const options = [...world.options, '--on-disk', '--keep=5m', '--json'];
+      const said = await kiln('run', '-r', world.recipe, ...options, '--', 'true');
+      const { id } = JSON.parse(said.split('\n').at(-1) ?? '');
+      const enter = (door: Door, which: string) =>
+        kiln('exec', which, '--', ...world.measure(door));
+      const name = `layered-${counter++}`;
+      try {
+        await kiln('snapshot', id, name);
+        const found = [await enter('exec after a snapshot', id)];
+        await kiln('rollback', id, name);
+        found.push(await enter('exec after a rollback', id));
+        const fork = await kiln('fork', name);
+        found.push(await enter('exec in a fork', fork));
+        await kiln('kill', fork);
+        const from = ['run', '--from', name, ...world.options, '--'];
+        return [...found, await kiln(...from, ...world.measure('run --from'))].join('\n');
+      } finally {
+        await kiln('kill', id);
+        await kiln('snapshot', 'rm', name);
+      }
+    },
+  },
   {
     // The kernel starts the probe as the emulator of a program that the command writes.
     doors: ['run of another architecture'],
