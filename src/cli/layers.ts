@@ -15,8 +15,8 @@ import { CONFINED_IDS } from '../host/confine/launch.ts';
 import { isWithin } from '../host/files/user-file.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
 import { findSnapshot, type Snapshot } from '../image/store/snapshots.ts';
+import type { Stack } from '../image/tree/merged.ts';
 import { type Applied, applyChanges } from '../jobs/changes/apply.ts';
-import { readInStack, type Stack } from '../jobs/changes/compare.ts';
 import { discardChanges } from '../jobs/changes/discard.ts';
 import type { Change, Changes } from '../jobs/changes/entry.ts';
 import {
@@ -29,7 +29,7 @@ import {
   type StackRequest,
 } from '../jobs/changes/layer.ts';
 import { Ours } from '../jobs/changes/ours.ts';
-import { type Sides, sidesOf } from '../jobs/changes/patch.ts';
+import type { Sides } from '../jobs/changes/patch.ts';
 import type { LayeredFolder, SandboxRecord } from '../sandbox/domain/sandbox-record.ts';
 import type { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import type { OptionCaller } from './caller/caller.ts';
@@ -88,11 +88,13 @@ async function inLayer<Result>(
     using ours = new Ours(folder, layer.folder?.target ?? '/');
     const opened = { sandbox, record, layer, only, rights, ours };
     const { folder: bound } = layer;
+    const range = sandbox.idRange;
     if (bound !== undefined) {
       const find = () => changesIn(sandbox, bound, layer, only, signal);
-      return await act({ folder: bound.source, sides: sidesOf(layer), find, about, ...opened });
+      const before = { folder: layer.lower, rights: layer.rights };
+      const sides = { before, after: [layer.upper], range };
+      return await act({ folder: bound.source, sides, find, about, ...opened });
     }
-    const range = sandbox.idRange;
     await using now = await openParts(engine, withTop(record, layer), range);
     const how = { sandbox, range, only, signal };
     return await act({ ...compared(now.parts, now.parts.slice(1), how), about, ...opened });
@@ -128,10 +130,7 @@ function compared(now: Stack, before: Stack, how: Comparison): View {
   return {
     folder: undefined,
     find: () => changesBetween(now, before, how),
-    sides: {
-      before: (path, read) => readInStack(before, path, read),
-      after: (path, read) => readInStack(now, path, read),
-    },
+    sides: { before, after: now, range: how.range },
   };
 }
 

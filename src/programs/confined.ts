@@ -16,6 +16,7 @@ const tasks: TaskTable = {
   'rpm-sign': () => import('../packages/rpm/signature/sign-task.ts'),
   'rpm-unpack': () => import('../packages/rpm/unpack-task.ts'),
   'snapshot-copy': () => import('../snapshot/copy-task.ts'),
+  'snapshot-pack': () => import('../snapshot/pack-task.ts'),
   'snapshot-settle': () => import('../snapshot/settle-task.ts'),
   'solver-convert': () => import('../packages/solver/convert-task.ts'),
   'solver-solve': () => import('../packages/solver/solve-task.ts'),

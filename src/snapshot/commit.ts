@@ -1,29 +1,42 @@
-import { createWriteStream } from 'node:fs';
+import { openSync } from 'node:fs';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
-import { defined } from '../defined.ts';
+import { z } from 'zod';
 import type { Engine } from '../engine.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { refuseLowDisk } from '../host/state/disk-watch.ts';
+import { sizeInWords } from '../host/calls/system-error.ts';
+import { CONFINED_IDS } from '../host/confine/launch.ts';
+import { askConfined } from '../host/confine/run.ts';
+import { DEEP } from '../host/confine/task.ts';
+import { DEFAULT_DISK, DiskWatch, refuseLowDisk } from '../host/state/disk-watch.ts';
 import { type ImportedImage, importImage } from '../image/archive/import.ts';
-import { packTree } from '../image/archive/pack-tree.ts';
 import { refuseHostImage } from '../image/host.ts';
 import { listSnapshots, type Snapshot } from '../image/store/snapshots.ts';
 import { storageLeft } from '../image/store/user-storage.ts';
 import { openWorkDirectory } from '../image/store/work-directory.ts';
+import { MOST_NAMES } from './copy.ts';
+import { MOST_SKIPPED, type PackInput } from './pack-task.ts';
 import { allSettled } from './settle.ts';
-import { leaseFrom } from './stack.ts';
-import { openStack } from './view.ts';
+import { type LeasedStack, leaseFrom } from './stack.ts';
+import { mappedMount } from './take.ts';
 
 export interface CommittedImage extends ImportedImage {
   /** Paths that no image can have. */
   readonly skipped: readonly string[];
 }
 
+const outputSchema = z.strictObject({
+  skipped: z
+    .string()
+    .max(1 << 14)
+    .array()
+    .max(MOST_SKIPPED),
+});
+
 /**
- * Makes an image of a snapshot's stack. The kernel merges the layers in an overlay that nobody else sees; a confined
- * child unpacks what comes of that, as it does with any archive. Equal files and settings are the same image.
- * @throws KilnError E_SNAPSHOT, E_NO_SNAPSHOT, E_IMAGE_HOST, E_ARGUMENT, E_DISK, E_DISK_LOW
+ * Makes an image of a snapshot's stack. A confined child packs what the layers show, another one unpacks that, as it
+ * does with any archive. Equal files and settings are the same image.
+ * @throws KilnError E_SNAPSHOT, E_NO_SNAPSHOT, E_IMAGE_HOST, E_ARGUMENT, E_DISK, E_DISK_LOW, E_TREE_DEPTH
  */
 export async function commitSnapshot(
   { paths, owner }: Engine,
@@ -41,11 +54,7 @@ export async function commitSnapshot(
   // The archive, and then the image.
   refuseLowDisk(work.path, 2 * manifest.bytes);
   const archive = join(work.path, 'image.tar');
-  using view = closing(openStack(stack, layers));
-  const { stream, skipped } = await packTree(`/proc/self/fd/${view.fd}/.`, {
-    ...{ users: new Map(), groups: new Map() },
-  });
-  await pipeline([stream, createWriteStream(archive, { mode: 0o600 })], defined({ signal }));
+  const skipped = await packStack(stack, archive, signal);
   const { user, environment, workdir, description } = manifest;
   const image = await importImage(paths, archive, {
     ...{ name, arch: manifest.arch, from: `snapshot ${id}`, uid: owner?.uid },
@@ -60,4 +69,37 @@ export async function commitSnapshot(
     signal,
   });
   return { ...image, skipped };
+}
+
+async function packStack(
+  { layers, tree }: LeasedStack,
+  archive: string,
+  signal: AbortSignal | undefined,
+): Promise<readonly string[]> {
+  using opened = new DisposableStack();
+  const trees = [...layers.map((layer) => layer.tree).reverse(), tree];
+  const mounts = trees.map((each) => opened.use(closing(mappedMount(each, CONFINED_IDS))).fd);
+  using file = closing(openSync(archive, 'wx', 0o600));
+  using watch = new DiskWatch(archive);
+  const input: PackInput = { maxBytes: 2 * DEFAULT_DISK, maxEntries: 2 * MOST_NAMES };
+  try {
+    const { skipped } = await askConfined({
+      ...{ task: 'snapshot-pack', input, fds: [file.fd, ...mounts] },
+      limits: { files: DEEP },
+      signal: AbortSignal.any([watch.signal, ...(signal === undefined ? [] : [signal])]),
+      validate: (value) => outputSchema.parse(value),
+    });
+    return skipped;
+  } catch (cause) {
+    if (!isKilnCode(cause, 'E_ARTIFACT_LIMIT')) throw cause;
+    const bytes = sizeInWords(input.maxBytes);
+    throw new KilnError(
+      'E_SNAPSHOT',
+      `an image has at most ${bytes} and ${input.maxEntries} names`,
+      {
+        hint: 'remove files in the sandbox that the image need not have; each byte of a sparse file counts',
+        cause,
+      },
+    );
+  }
 }

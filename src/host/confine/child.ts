@@ -4,7 +4,7 @@ import { closing } from '../calls/descriptor.ts';
 import { addon, checked } from '../calls/system-call.ts';
 import { attachMount, changeRoot, mountTmpfs } from '../files/mount.ts';
 import { ownArguments } from '../process/own-node.ts';
-import { limitResource, setNoNewPrivileges } from '../process/process.ts';
+import { hardLimit, limitResource, setNoNewPrivileges } from '../process/process.ts';
 import { encodeFrame, FrameDecoder, flattenError } from './frame.ts';
 import {
   type ConfinedReply,
@@ -88,7 +88,8 @@ function enclose(request: ConfinedRequest): void {
   limitResource('fsize', limits.fileSize);
   limitResource('data', limits.memory);
   limitResource('nproc', MAX_THREADS);
-  limitResource('nofile', FIRST_FD + request.fdCount + limits.files);
+  const files = FIRST_FD + request.fdCount + limits.files;
+  limitResource('nofile', Math.min(files, Number(hardLimit('nofile'))));
   closeSync(USER_NAMESPACE_FD);
   if (request.destination) {
     attachMount(DESTINATION_FD, MOUNT_POINT);

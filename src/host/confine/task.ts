@@ -22,6 +22,9 @@ export const defaultLimits: ConfinedLimits = {
   wallMs: 30 * 60 * 1000,
 };
 
+/** Descriptors of a child that holds each folder on its way down, in several layers. */
+export const DEEP = 1 << 14;
+
 export interface ConfinedRequest {
   readonly input: unknown;
   readonly fdCount: number;

@@ -108,29 +108,6 @@ const FSCONFIG_CMD_CREATE = 6;
 
 const TRIES = 50;
 
-const FSCONFIG_SET_FLAG = 0;
-
-/** The kernel takes 255 characters of one option. */
-const OPTION_MAX = 255;
-
-/**
- * A read-only overlay of folders, the topmost first, with the marks that a user namespace makes in layers. By
- * descriptors: no name of a folder means something there. More than fourteen take Linux 6.7.
- */
-export function mountOverlay(lowers: readonly number[]): number {
-  using opened = closing(checked('fsopen', tryCall('fsopen', 'overlay', FSOPEN_CLOEXEC)));
-  const { fd: fs } = opened;
-  const layers = lowers.map((fd) => `/proc/self/fd/${fd}`).join(':');
-  const set = (key: string, value: string) =>
-    checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_STRING, key, value, 0), key);
-  if (layers.length <= OPTION_MAX) set('lowerdir', layers);
-  else for (const fd of lowers) set('lowerdir+', `/proc/self/fd/${fd}`);
-  checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_FLAG, 'userxattr', null, 0));
-  checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_CMD_CREATE, null, null, 0), layers);
-  const attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
-  return checked('fsmount', tryCall('fsmount', fs, FSMOUNT_CLOEXEC, attributes));
-}
-
 export function mountLoopImage(path: string, type: string): number {
   const { name, device } = attachLoop(path);
   using _device = closing(device);

@@ -1,17 +1,13 @@
 import { once } from 'node:events';
-import {
-  type BigIntStats,
-  constants,
-  createReadStream,
-  fstatSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-} from 'node:fs';
+import { type BigIntStats, createReadStream, fstatSync, readFileSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import type { Pack } from 'tar-stream';
+import { Budget } from '../../artifacts/budget.ts';
+import { toBytes } from '../../artifacts/byte-string.ts';
 import { closing, getXattr } from '../../host/calls/descriptor.ts';
-import { AT_FDCWD, openDirectory, openPath, readlinkat } from '../../host/files/at.ts';
+import { AT_FDCWD, openDirectory, readlinkat } from '../../host/files/at.ts';
+import { checkTreeDepth } from '../../host/files/tree-usage.ts';
+import { look, namesIn, reopen, type Shown, type Stack } from '../tree/merged.ts';
 import { encodePaxHeader, XATTR_PREFIX } from './pax.ts';
 
 const CAPABILITY = 'security.capability';
@@ -38,50 +34,60 @@ export async function packTree(
   const { pack } = await import('tar-stream');
   const archive = pack();
   const packer = new TreePacker(archive, owners);
-  packer.pack(tree).then(
+  const packing = async () => {
+    using root = closing(openDirectory(AT_FDCWD, tree));
+    await packer.pack([root.fd]);
+  };
+  packing().then(
     () => archive.finalize(),
     (error) => archive.destroy(error instanceof Error ? error : new Error(String(error))),
   );
   return { stream: archive as unknown as Readable, skipped: packer.skipped };
 }
 
-class TreePacker {
+const UNLIMITED = Number.POSITIVE_INFINITY;
+
+export class TreePacker {
   readonly skipped: string[] = [];
   readonly #archive: Pack;
   readonly #owners: OwnerNames;
   readonly #links = new Map<string, Buffer>();
+  readonly #budget: Budget;
 
-  constructor(archive: Pack, owners: OwnerNames) {
+  constructor(
+    archive: Pack,
+    owners: OwnerNames,
+    budget = new Budget({ visited: UNLIMITED, bytes: UNLIMITED }),
+  ) {
     this.#archive = archive;
     this.#owners = owners;
+    this.#budget = budget;
   }
 
-  async pack(tree: string): Promise<void> {
-    using root = closing(openDirectory(AT_FDCWD, tree));
-    await this.#entry(Buffer.from('./'), fstatSync(root.fd, { bigint: true }), {
-      type: 'directory',
-    });
-    await this.#children(root.fd, Buffer.alloc(0));
+  /** @throws KilnError E_ARTIFACT_LIMIT, E_TREE_DEPTH, SyscallError */
+  async pack(layers: Stack): Promise<void> {
+    const [top = -1] = layers;
+    await this.#entry(Buffer.from('./'), fstatSync(top, { bigint: true }), { type: 'directory' });
+    await this.#children(layers, Buffer.alloc(0), 1);
   }
 
-  async #children(directory: number, prefix: Buffer): Promise<void> {
-    const names = readdirSync(`/proc/self/fd/${directory}`, { encoding: 'buffer' });
-    for (const name of names.sort(Buffer.compare)) {
-      const path = Buffer.concat([prefix, name]);
-      using entry = closing(openPath(directory, name));
-      const stat = fstatSync(entry.fd, { bigint: true });
-      if (stat.isDirectory()) {
+  async #children(parts: Stack, prefix: Buffer, depth: number): Promise<void> {
+    checkTreeDepth(depth);
+    for (const name of namesIn(parts, this.#budget)) {
+      using open = new DisposableStack();
+      const shown = look(parts, name, open);
+      if (shown === undefined) continue;
+      const path = Buffer.concat([prefix, toBytes(name)]);
+      if (shown.stats.isDirectory()) {
         const inside = Buffer.concat([path, Buffer.from('/')]);
-        await this.#entry(inside, stat, { type: 'directory' });
-        using inner = closing(openDirectory(directory, name));
-        await this.#children(inner.fd, inside);
-      } else {
-        await this.#leaf(path, stat, entry.fd);
-      }
+        await this.#entry(inside, shown.stats, { type: 'directory' });
+        await this.#children(shown.parts, inside, depth + 1);
+      } else await this.#leaf(path, shown);
     }
   }
 
-  async #leaf(path: Buffer, stat: BigIntStats, entry: number): Promise<void> {
+  async #leaf(path: Buffer, shown: Shown): Promise<void> {
+    const { stats: stat, fd: entry } = shown;
     const inode = `${stat.dev}:${stat.ino}`;
     const first = stat.nlink > 1n ? this.#links.get(inode) : undefined;
     if (first !== undefined) {
@@ -94,7 +100,12 @@ class TreePacker {
     } else if (stat.isFIFO()) {
       await this.#entry(path, stat, { type: 'fifo' });
     } else if (stat.isFile()) {
-      using file = closing(openSync(`/proc/self/fd/${entry}`, constants.O_RDONLY));
+      using file = reopen(shown);
+      if (file === undefined) {
+        this.skipped.push(path.toString());
+        return;
+      }
+      this.#budget.spend('bytes', Number(stat.size));
       const capability = getXattr(file.fd, CAPABILITY);
       await this.#entry(path, stat, { type: 'file', file: file.fd, capability });
     } else {

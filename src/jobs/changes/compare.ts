@@ -1,38 +1,17 @@
 /**
  * What two stacks of layers show differently, from the layers alone: only folders in which one stack has a layer that the
- * other has not are read, so it takes time with what has changed. Names are merged as overlayfs merges them: the topmost
- * entry counts, a whiteout (character device 0:0) hides what is below, and so does an opaque folder.
+ * other has not are read, so it takes time with what has changed.
  *
- * The layers are hostile, so this is work for a confined child (compare-task.ts), to which owners are the same in all: names are looked up one by one below open folders, and nothing is followed.
+ * The layers are hostile, so this is work for a confined child (compare-task.ts), to which owners are the same in all.
  */
-import { type BigIntStats, constants, fstatSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { Budget } from '../../artifacts/budget.ts';
-import { type ByteString, fromBytes, joinBytes, toBytes } from '../../artifacts/byte-string.ts';
+import { type ByteString, fromBytes, joinBytes } from '../../artifacts/byte-string.ts';
 import { listEntries } from '../../artifacts/source.ts';
-import { closing, getXattr } from '../../host/calls/descriptor.ts';
-import { attempt, unlessErrno } from '../../host/calls/libc.ts';
-import { openat2, openPath, readlinkat } from '../../host/files/at.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
+import { readlinkat } from '../../host/files/at.ts';
+import { look, reopen, type Shown, type Stack } from '../../image/tree/merged.ts';
 import { about, type Change, type Changes, isSameContent, isWithin, kindOf } from './entry.ts';
-
-/** Folders of layers, the topmost layer first. */
-export type Stack = readonly number[];
-
-const READ = {
-  flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
-};
-
-interface Entry {
-  readonly fd: number;
-  /** Where it lies. */
-  readonly folder: number;
-  readonly name: ByteString;
-  readonly stats: BigIntStats;
-}
-
-interface Shown extends Entry {
-  /** Of a folder, what is merged in it. */
-  readonly parts: Stack;
-}
 
 export interface CompareRequest {
   readonly now: Stack;
@@ -50,24 +29,6 @@ export async function compareStacks(request: CompareRequest): Promise<Changes> {
   const comparing = new Comparing(request);
   const truncated = !(await comparing.run());
   return { changes: comparing.changes.sort((a, b) => (a.path < b.path ? -1 : 1)), truncated };
-}
-
-/** What a stack shows at a path; undefined if `read` cannot, or nothing is there. */
-export function readInStack<Result>(
-  stack: Stack,
-  path: ByteString,
-  read: (fd: number) => Result,
-): Result | undefined {
-  using open = new DisposableStack();
-  let parts = stack;
-  let shown: Shown | undefined;
-  for (const name of path.split('/')) {
-    shown = look(parts, name, open);
-    if (shown === undefined) return undefined;
-    parts = shown.parts;
-  }
-  const fd = shown?.fd;
-  return fd === undefined ? undefined : attempt(() => read(fd));
 }
 
 class TooMany extends Error {}
@@ -97,7 +58,7 @@ class Comparing {
     this.#budget.checkDepth(depth);
     const names = new Set<ByteString>();
     for (const fd of differing(now, before)) {
-      const listed = attempt(() => listEntries(fd, this.#budget));
+      const listed = unlessErrno(['ENOENT'], () => listEntries(fd, this.#budget));
       for (const { name } of listed ?? []) names.add(name);
     }
     for (const name of [...names].sort()) {
@@ -165,42 +126,6 @@ class Comparing {
     const { only } = this.#request;
     return only.length === 0 || only.some((each) => isWithin(path, each) || isWithin(each, path));
   }
-}
-
-/** As overlayfs merges it. */
-function look(parts: Stack, name: ByteString, open: DisposableStack): Shown | undefined {
-  const folders: number[] = [];
-  let top: Entry | undefined;
-  for (const folder of parts) {
-    const absent = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'];
-    const entry = unlessErrno(absent, () => open.use(closing(openPath(folder, toBytes(name)))));
-    if (entry === undefined) continue;
-    const { fd } = entry;
-    const stats = fstatSync(fd, { bigint: true });
-    if (stats.isCharacterDevice() && stats.rdev === 0n) break;
-    if (!stats.isDirectory()) {
-      // Below a folder, it is hidden.
-      top ??= { fd, folder, name, stats };
-      break;
-    }
-    top ??= { fd, folder, name, stats };
-    folders.push(fd);
-    if (isOpaque(fd)) break;
-  }
-  return top && { ...top, parts: folders };
-}
-
-function isOpaque(folder: number): boolean {
-  using opened = attempt(() => closing(openat2(folder, '.', READ)));
-  return opened !== undefined && getXattr(opened.fd, 'user.overlay.opaque')?.toString() === 'y';
-}
-
-/** Undefined where something else lies there by now. */
-function reopen({ folder, name, stats }: Shown) {
-  const file = attempt(() => closing(openat2(folder, toBytes(name), READ)));
-  if (file === undefined || fstatSync(file.fd, { bigint: true }).ino === stats.ino) return file;
-  file[Symbol.dispose]();
-  return undefined;
 }
 
 /** Those that only one of two stacks has. What both have at the bottom shows the same in both. */

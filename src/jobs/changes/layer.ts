@@ -8,19 +8,20 @@ import type { Engine } from '../../engine.ts';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { runConfined } from '../../host/confine/run.ts';
+import { DEEP } from '../../host/confine/task.ts';
 import { openDirectory } from '../../host/files/at.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { openFolder } from '../../host/files/held.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
+import type { Stack } from '../../image/tree/merged.ts';
 import type { LayeredFolder } from '../../sandbox/domain/sandbox-record.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { leaseStack } from '../../snapshot/stack.ts';
 import { mappedMount } from '../../snapshot/take.ts';
-import type { Stack } from './compare.ts';
 import type { CompareInput } from './compare-task.ts';
 import type { Change, Changes } from './entry.ts';
 import { changeSchema } from './told.ts';
-import { DEEP, readChanges } from './walk.ts';
+import { readChanges } from './walk.ts';
 
 export interface Layer {
   /** A folder of the caller's; undefined for the root. */

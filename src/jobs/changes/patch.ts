@@ -1,13 +1,14 @@
 /** Changes as git shows them, for `git apply` and `patch -p1`. Source: git-diff(1), "generating patch text with -p". */
 import { constants, fstatSync, openSync, writeSync } from 'node:fs';
 import { z } from 'zod';
+import type { WithRights } from '../../artifacts/destination.ts';
 import { type ByteString, toBytes } from '../../artifacts/byte-string.ts';
 import { reopenFile } from '../../artifacts/source.ts';
-import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { checked, tryCall } from '../../host/calls/system-call.ts';
 import { runConfined } from '../../host/confine/run.ts';
+import { DEEP } from '../../host/confine/task.ts';
 import {
   O_PATH,
   openat2,
@@ -15,12 +16,20 @@ import {
   RESOLVE_NO_SYMLINKS,
   readlinkat,
 } from '../../host/files/at.ts';
-import { readInto } from '../../host/files/content.ts';
+import type { IdRange } from '../../host/state/reservation.ts';
+import type { Stack } from '../../image/tree/merged.ts';
 import type { Change } from './entry.ts';
-import type { Layer } from './layer.ts';
+import {
+  LONGEST_TEXT,
+  type PatchInput,
+  type PatchRecord,
+  readText,
+  type Side,
+  sideOf,
+  tooMuchError,
+} from './patch-task.ts';
 
-/** Bytes of a text, and of all of them. */
-const LONGEST = 1 << 20;
+/** Bytes of all texts of the caller's. */
 const MOST = 64 << 20;
 
 const MFD_CLOEXEC = 1;
@@ -30,61 +39,33 @@ const ENTRY = {
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
 };
 
-type ReadAt = <Result>(
-  path: ByteString,
-  read: (fd: number) => Result | undefined,
-) => Result | undefined;
-
-/** Both give undefined for what is not there any more. */
+/** What a patch is made from. */
 export interface Sides {
-  readonly before: ReadAt;
-  readonly after: ReadAt;
+  /** What was there: layers, or a folder that is read with the rights of its owner. */
+  readonly before: Stack | { readonly folder: number; readonly rights: WithRights };
+  readonly after: Stack;
+  /** To whom files in the layers belong. */
+  readonly range: IdRange;
 }
 
-export function sidesOf({ upper, lower, rights }: Layer): Sides {
-  return {
-    before: (path, read) => attempt(() => rights(() => readAt(lower, path, read))),
-    after: (path, read) => attempt(() => readAt(upper, path, read)),
-  };
-}
-
-function readAt<Result>(
-  folder: number,
-  path: ByteString,
-  read: (fd: number) => Result | undefined,
-): Result | undefined {
-  using entry = closing(openat2(folder, toBytes(path), ENTRY));
-  return read(entry.fd);
-}
-
-/** A file or link on one side. */
-interface Side {
-  readonly mode: string;
-  /** Undefined where it is too long. */
-  readonly text: Buffer | undefined;
-}
-
-interface Pair {
-  readonly path: ByteString;
-  readonly before: Side | undefined;
-  readonly after: Side | undefined;
-}
-
-const messageSchema = z.object({
+const MODE = z.enum(['100644', '100755', '120000']).nullable();
+const messageSchema = z.strictObject({
   index: z.number().int().min(0),
+  before: MODE,
+  after: MODE,
   hunks: z.base64().nullable(),
 });
+type Pair = z.infer<typeof messageSchema> & { readonly path: ByteString };
 
 /**
  * Bytes of one change after the other. What is in a folder that was removed is not told, nor are folders.
  * @throws KilnError E_CHANGES, what {@link runConfined} throws, the signal's reason
  */
 export async function* patchOf(
-  sides: Sides,
+  { before, after, range }: Sides,
   changes: readonly Change[],
   signal?: AbortSignal,
 ): AsyncGenerator<Buffer, void, undefined> {
-  const pairs: Pair[] = [];
   using bundle = closing(
     checked('memfd_create', tryCall('memfd_create', 'kiln-patch', MFD_CLOEXEC)),
   );
@@ -93,71 +74,80 @@ export async function* patchOf(
     if (change.kind === 'folder' && change.change === 'removed') {
       yield Buffer.from(`# ${quoted('a/', change.path)} was removed with all that is in it\n`);
     }
-    for (const pair of pairsOf(sides, change)) {
-      const texts = [pair.before, pair.after].map((side) => side?.text ?? Buffer.alloc(0));
-      bytes += texts.reduce((sum, { length }) => sum + length, 0);
-      if (bytes > MOST) throw tooMuchError();
-      const lengths = Buffer.alloc(8);
-      for (const [at, { length }] of texts.entries()) lengths.writeUInt32LE(length, at * 4);
-      for (const piece of [lengths, ...texts]) writeWhole(bundle.fd, piece);
-      pairs.push(pair);
-    }
+    const side = 'folder' in before ? callersSide(before, change) : undefined;
+    bytes += side?.text?.length ?? 0;
+    if (bytes > MOST) throw tooMuchError();
+    writeRecord(bundle.fd, change, 'folder' in before ? side : before);
   }
-  if (pairs.length === 0) return;
+  if (changes.length === 0) return;
   using toRead = closing(openSync(`/proc/self/fd/${bundle.fd}`, constants.O_RDONLY));
+  const input: PatchInput = { count: changes.length, now: after.length };
+  const below = 'folder' in before ? [] : before;
   const compared = runConfined({
-    ...{ task: 'changes-patch', input: { count: pairs.length }, fds: [toRead.fd], signal },
-    longestMessage: 16 * LONGEST,
+    ...{ task: 'changes-patch', input, fds: [toRead.fd, ...after, ...below], signal },
+    ...{ ids: { base: range.base, count: range.count }, limits: { files: DEEP } },
+    longestMessage: 16 * LONGEST_TEXT,
     validate: (value) => messageSchema.parse(value),
   });
-  let next = 0;
-  for await (const { index, hunks } of compared) {
-    const pair = pairs[next++];
-    if (pair === undefined || index !== next - 1) throw new TypeError('a patch is not the next');
-    yield patchOfPair(pair, hunks === null ? undefined : Buffer.from(hunks, 'base64'));
+  let last = 0;
+  for await (const pair of compared) {
+    const change = changes[pair.index];
+    if (change === undefined || pair.index < last) throw new TypeError('a patch is not the next');
+    last = pair.index;
+    yield patchOfPair({ ...pair, path: change.path });
   }
 }
 
-/** What becomes something else is removed, and added. */
-function pairsOf(sides: Sides, { path, change, kind, was = kind }: Change): Pair[] {
-  const before = change === 'added' ? undefined : sides.before(path, readSide);
-  const after = change === 'removed' ? undefined : sides.after(path, readSide);
-  if (before !== undefined && after !== undefined && was !== kind) {
-    return [
-      { path, before, after: undefined },
-      { path, before: undefined, after },
-    ];
+/** As it lies in the caller's folder; undefined for what is not there any more. */
+function callersSide(
+  { folder, rights }: Exclude<Sides['before'], Stack>,
+  { path, change }: Change,
+): Side | undefined {
+  if (change === 'added') return undefined;
+  return attempt(() =>
+    rights(() => {
+      using entry = closing(openat2(folder, toBytes(path), ENTRY));
+      const read = (size: number) => {
+        using file = closing(reopenFile(entry.fd));
+        return readText(file.fd, size);
+      };
+      const stats = fstatSync(entry.fd, { bigint: true });
+      return sideOf(stats, read, () => readlinkat(entry.fd, ''));
+    }),
+  );
+}
+
+/** @param before layers that the child reads, or what the caller's folder has */
+function writeRecord(
+  fd: number,
+  { path, change, kind, was = kind }: Change,
+  before: Stack | Side | undefined,
+): void {
+  const given = before !== undefined && 'mode' in before ? before : undefined;
+  const record: PatchRecord = {
+    ...{ path, after: change !== 'removed', isOther: was !== kind },
+    before: change !== 'added',
+    callers: given && { mode: given.mode, length: given.text?.length ?? null },
+  };
+  const text = Buffer.from(JSON.stringify(record));
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(text.length);
+  for (const piece of [length, text, given?.text ?? Buffer.alloc(0)]) {
+    for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
   }
-  return before === undefined && after === undefined ? [] : [{ path, before, after }];
 }
 
-/** Undefined for what is neither a file nor a link. */
-function readSide(entry: number): Side | undefined {
-  const stats = fstatSync(entry);
-  if (stats.isSymbolicLink()) return { mode: '120000', text: readlinkat(entry, '') };
-  if (!stats.isFile()) return undefined;
-  const mode = (stats.mode & 0o100) === 0 ? '100644' : '100755';
-  if (stats.size > LONGEST) return { mode, text: undefined };
-  using file = closing(reopenFile(entry));
-  return { mode, text: readInto(Buffer.alloc(stats.size), file.fd, 0) };
-}
-
-function patchOfPair({ path, before, after }: Pair, hunks: Buffer | undefined): Buffer {
+function patchOfPair({ path, before, after, hunks }: Pair): Buffer {
   const [a, b] = [quoted('a/', path), quoted('b/', path)];
   const lines = [`diff --git ${a} ${b}`];
-  if (before === undefined) lines.push(`new file mode ${after?.mode}`);
-  else if (after === undefined) lines.push(`deleted file mode ${before.mode}`);
-  else if (before.mode !== after.mode)
-    lines.push(`old mode ${before.mode}`, `new mode ${after.mode}`);
-  const [from, to] = [
-    before === undefined ? '/dev/null' : a,
-    after === undefined ? '/dev/null' : b,
-  ];
-  const isText = [before, after].every((side) => side === undefined || side.text !== undefined);
-  if (!isText || hunks === undefined) lines.push(`Binary files ${from} and ${to} differ`);
-  else if (hunks.length > 0) lines.push(`--- ${from}`, `+++ ${to}`);
+  if (before === null) lines.push(`new file mode ${after}`);
+  else if (after === null) lines.push(`deleted file mode ${before}`);
+  else if (before !== after) lines.push(`old mode ${before}`, `new mode ${after}`);
+  const [from, to] = [before === null ? '/dev/null' : a, after === null ? '/dev/null' : b];
+  if (hunks === null) lines.push(`Binary files ${from} and ${to} differ`);
+  else if (hunks !== '') lines.push(`--- ${from}`, `+++ ${to}`);
   const head = Buffer.from(`${lines.join('\n')}\n`, 'latin1');
-  return isText && hunks !== undefined ? Buffer.concat([head, hunks]) : head;
+  return hunks === null ? head : Buffer.concat([head, Buffer.from(hunks, 'base64')]);
 }
 
 /** As git does, unless the name is plain. */
@@ -169,14 +159,4 @@ function quoted(side: string, path: ByteString): string {
       : `\\${byte.charCodeAt(0).toString(8).padStart(3, '0')}`,
   );
   return `"${side}${escaped}"`;
-}
-
-function writeWhole(fd: number, piece: Buffer): void {
-  for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
-}
-
-function tooMuchError(): KilnError {
-  return new KilnError('E_CHANGES', 'the changed files are too much for one patch', {
-    hint: 'name some of them: `kiln diff --patch ID TARGET PATH`',
-  });
 }

@@ -10,6 +10,7 @@ import { listEntries, reopenFile } from '../../artifacts/source.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { attempt, unlessErrno } from '../../host/calls/libc.ts';
 import { runConfined } from '../../host/confine/run.ts';
+import { DEEP } from '../../host/confine/task.ts';
 import {
   FILE_BELOW,
   O_PATH,
@@ -52,9 +53,6 @@ const BELOW = {
   flags: O_PATH | constants.O_NOFOLLOW,
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
 };
-
-/** Descriptors of a child that goes as deep as a layer may be. */
-export const DEEP = 1024;
 
 /** @throws KilnError E_ARTIFACT_LIMIT where the layer is too deep, or has too many names; the signal's reason */
 export async function readChanges(request: WalkRequest): Promise<Changes> {
