@@ -11,7 +11,7 @@ import { DEEP } from '../host/confine/task.ts';
 import { DEFAULT_DISK, DiskWatch, refuseLowDisk } from '../host/state/disk-watch.ts';
 import { type ImportedImage, importImage } from '../image/archive/import.ts';
 import { refuseHostImage } from '../image/host.ts';
-import { listSnapshots, type Snapshot } from '../image/store/snapshots.ts';
+import { listSnapshots, type Snapshot, UNSETTLED } from '../image/store/snapshots.ts';
 import { storageLeft } from '../image/store/user-storage.ts';
 import { openWorkDirectory } from '../image/store/work-directory.ts';
 import { MOST_NAMES } from './copy.ts';
@@ -24,6 +24,8 @@ export interface CommittedImage extends ImportedImage {
   /** Paths that no image can have. */
   readonly skipped: readonly string[];
 }
+
+const MOST: PackInput = { maxBytes: 2 * DEFAULT_DISK, maxEntries: 2 * MOST_NAMES };
 
 const outputSchema = z.strictObject({
   skipped: z
@@ -50,6 +52,7 @@ export async function commitSnapshot(
   const all = await listSnapshots(paths, undefined);
   const below = layers.flatMap((layer) => all.find((each) => each.id === layer.id) ?? []);
   const digests = (await allSettled(paths, below, signal)).map(({ record }) => record.digest);
+  if (digests.includes(UNSETTLED)) throw tooMuchError();
   await using work = await openWorkDirectory(paths);
   // The archive, and then the image.
   refuseLowDisk(work.path, 2 * manifest.bytes);
@@ -81,10 +84,9 @@ async function packStack(
   const mounts = trees.map((each) => opened.use(closing(mappedMount(each, CONFINED_IDS))).fd);
   using file = closing(openSync(archive, 'wx', 0o600));
   using watch = new DiskWatch(archive);
-  const input: PackInput = { maxBytes: 2 * DEFAULT_DISK, maxEntries: 2 * MOST_NAMES };
   try {
     const { skipped } = await askConfined({
-      ...{ task: 'snapshot-pack', input, fds: [file.fd, ...mounts] },
+      ...{ task: 'snapshot-pack', input: MOST, fds: [file.fd, ...mounts] },
       limits: { files: DEEP },
       signal: AbortSignal.any([watch.signal, ...(signal === undefined ? [] : [signal])]),
       validate: (value) => outputSchema.parse(value),
@@ -92,14 +94,14 @@ async function packStack(
     return skipped;
   } catch (cause) {
     if (!isKilnCode(cause, 'E_ARTIFACT_LIMIT')) throw cause;
-    const bytes = sizeInWords(input.maxBytes);
-    throw new KilnError(
-      'E_SNAPSHOT',
-      `an image has at most ${bytes} and ${input.maxEntries} names`,
-      {
-        hint: 'remove files in the sandbox that the image need not have; each byte of a sparse file counts',
-        cause,
-      },
-    );
+    throw tooMuchError(cause);
   }
+}
+
+function tooMuchError(cause?: unknown): KilnError {
+  const most = `${sizeInWords(MOST.maxBytes)} and ${MOST.maxEntries} names`;
+  return new KilnError('E_SNAPSHOT', `that is more than an image takes: ${most}`, {
+    hint: 'remove files in the sandbox that the image need not have; holes of sparse files count',
+    cause,
+  });
 }

@@ -13,7 +13,7 @@ import { copyContent } from '../artifacts/content.ts';
 import { listEntries } from '../artifacts/source.ts';
 import { KilnError } from '../errors.ts';
 import { closing, getXattr, listXattrs, setXattr } from '../host/calls/descriptor.ts';
-import { succeeds } from '../host/calls/libc.ts';
+import { hasErrno, succeeds } from '../host/calls/libc.ts';
 import type { SingleTask } from '../host/confine/task.ts';
 import {
   DIRECTORY_BELOW,
@@ -57,11 +57,18 @@ const FILE = {
   flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
 };
 const STAT_BLOCK = 512;
+/** Of a folder: one call takes no path of more than 4095, with a name in it. */
+const LONGEST_PATH = 3800;
 const RENAMED = 'renamed';
 
 export const task: SingleTask = {
   async run(input, { fds: [from = -1, home = -1], emit }) {
-    emit(await new TreeCopy(from, home, input as CopyInput).run());
+    try {
+      emit(await new TreeCopy(from, home, input as CopyInput).run());
+    } catch (error) {
+      // Nobody else changes the copy: what is gone, or something else by now, is so in the source.
+      throw hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO') ? changeError() : error;
+    }
   },
 };
 
@@ -112,6 +119,7 @@ class TreeCopy {
   }
 
   async #fill(path: ByteString, root: number, spare: number): Promise<void> {
+    if (path.length > LONGEST_PATH) throw deepError();
     using source = closing(openat2(this.#from, place(path), FOLDER));
     using target = closing(openat2(root, place(path), FOLDER));
     const stats = fstatSync(source.fd, { bigint: true });
@@ -206,7 +214,17 @@ function makeWhiteout(folder: number, name: Buffer, spare: number): void {
 /** @throws KilnError E_SNAPSHOT */
 function refuseChange(before: BigIntStats, now: BigIntStats): void {
   if (before.ino === now.ino && before.size === now.size && before.mtimeNs === now.mtimeNs) return;
-  throw new KilnError('E_SNAPSHOT', 'a process in the sandbox writes while its files are copied', {
+  throw changeError();
+}
+
+function changeError(): KilnError {
+  return new KilnError('E_SNAPSHOT', 'a process in the sandbox writes while its files are copied', {
     hint: 'end it first, or give --kill',
+  });
+}
+
+function deepError(): KilnError {
+  return new KilnError('E_SNAPSHOT', 'the sandbox has folders that are too deep for a snapshot', {
+    hint: `remove them in the sandbox: a path may have ${LONGEST_PATH} bytes`,
   });
 }

@@ -47,7 +47,7 @@ export async function copyLayer(copy: LayerCopy): Promise<CopyOutput> {
     const bytes = sizeInWords(maxBytes);
     throw new KilnError(
       'E_SNAPSHOT',
-      `the sandbox has written more than ${bytes}, or too many files`,
+      `the sandbox has written more than ${bytes}, too many files, or too large holes`,
       {
         hint: '`kiln df` shows what takes space; remove files in the sandbox that need not be kept',
         cause,

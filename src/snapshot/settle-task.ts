@@ -5,6 +5,7 @@
 import { type BigIntStats, constants, fchmodSync, fstatSync } from 'node:fs';
 import { Budget } from '../artifacts/budget.ts';
 import { type ByteString, joinBytes, toBytes } from '../artifacts/byte-string.ts';
+import { isSparse } from '../artifacts/content.ts';
 import { listEntries } from '../artifacts/source.ts';
 import { closing, getXattr, listXattrs, removeXattr } from '../host/calls/descriptor.ts';
 import type { SingleTask } from '../host/confine/task.ts';
@@ -90,9 +91,11 @@ class Settling {
     using file = closing(openat2(folder, toBytes(name), FILE));
     this.#attributes(file.fd);
     const mode = modeInLayer(stats);
+    const [size, taken] = [Number(stats.size), Number(stats.blocks) * STAT_BLOCK];
+    if (isSparse(size, stats.blocks)) this.#budget.spend('holes', size - taken);
     if ((Number(stats.mode) & 0o7777) !== mode) fchmodSync(file.fd, mode);
     this.#digest.note('file', path, stats, contentDigest(file.fd));
-    this.#bytes += Number(stats.blocks) * STAT_BLOCK;
+    this.#bytes += taken;
   }
 
   #attributes(fd: number): void {

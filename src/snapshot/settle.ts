@@ -1,6 +1,7 @@
+import { isKilnCode } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { CONFINED_IDS } from '../host/confine/launch.ts';
-import { askConfined } from '../host/confine/run.ts';
+import { askConfined, FAULTS_OF_A_FILE } from '../host/confine/run.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import {
   leaseSnapshot,
@@ -14,8 +15,9 @@ import { mappedMount } from './take.ts';
 
 /**
  * A snapshot with its digest and size. What became a layer without a copy is looked at the first time that somebody asks,
- * and set-id bits and capabilities are dropped then: see settle-task.ts.
- * @throws KilnError E_NO_SNAPSHOT, E_ARTIFACT_LIMIT, the signal's reason
+ * and set-id bits and capabilities are dropped then: see settle-task.ts. One that is too much to look at stays as it is:
+ * nobody's list is held up by it.
+ * @throws KilnError E_NO_SNAPSHOT, the signal's reason
  */
 export async function settled(
   paths: StatePaths,
@@ -26,13 +28,18 @@ export async function settled(
   if (record.digest !== UNSETTLED) return snapshot;
   await using _lease = await leaseSnapshot(paths, id);
   using tree = closing(mappedMount(snapshotFiles.tree(folder), CONFINED_IDS));
-  const { leftOut: _, ...counted } = await askConfined({
-    ...{ task: 'snapshot-settle', input: { maxEntries: MOST_NAMES }, fds: [tree.fd], signal },
-    validate: (value) => outputSchema.parse(value),
-  });
-  const now = { ...record, ...counted };
-  writeSnapshot(folder, now);
-  return { ...snapshot, record: now };
+  try {
+    const { leftOut: _, ...counted } = await askConfined({
+      ...{ task: 'snapshot-settle', input: { maxEntries: MOST_NAMES }, fds: [tree.fd], signal },
+      validate: (value) => outputSchema.parse(value),
+    });
+    const now = { ...record, ...counted };
+    writeSnapshot(folder, now);
+    return { ...snapshot, record: now };
+  } catch (error) {
+    if (isKilnCode(error, 'E_ARTIFACT_LIMIT', 'E_PATH', ...FAULTS_OF_A_FILE)) return snapshot;
+    throw error;
+  }
 }
 
 /** One after the other: each reads what was written. */

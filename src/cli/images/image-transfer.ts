@@ -301,7 +301,10 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
 
 function warn(skipped: readonly string[], caller: Caller): void {
   for (const path of skipped) {
-    const message = `/${path} is a device or a socket: left out`;
+    const why = /(^|\/)\.wh\.[^/]*$/.test(path)
+      ? 'has the name of a whiteout'
+      : 'is a device or a socket';
+    const message = `/${path} ${why}: left out`;
     printWarning({ code: 'special-file', message }, caller.stderr);
   }
 }

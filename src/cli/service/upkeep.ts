@@ -151,7 +151,10 @@ export function backupCommand(caller: Caller): KilnCommand {
       const file = await caller.paths.resultAt(output);
       const skipped = await backupService(engine.paths, name, file, hook);
       for (const path of skipped) {
-        const message = `/${path} is a device or a socket: left out`;
+        const why = /(^|\/)\.wh\.[^/]*$/.test(path)
+          ? 'has the name of a whiteout'
+          : 'is a device or a socket';
+        const message = `/${path} ${why}: left out`;
         printWarning({ code: 'special-file', message }, caller.stderr);
       }
       caller.stdout.say(`${output}\n`);

@@ -23,8 +23,8 @@ export interface OwnerNames {
 
 /**
  * The archive is in pax format: owners, modes, times in seconds, hard links, and file capabilities as GNU tar
- * and podman keep them. Names are sorted, so that equal trees give equal archives. Devices and sockets are left
- * out.
+ * and podman keep them. Names are sorted, so that equal trees give equal archives. Devices, sockets and names of
+ * whiteouts are left out.
  * @returns the archive, and what was left out, which is known at its end
  */
 export async function packTree(
@@ -45,6 +45,8 @@ export async function packTree(
   return { stream: archive as unknown as Readable, skipped: packer.skipped };
 }
 
+/** Archives of layers name so what is removed. */
+const WHITEOUT = '.wh.';
 const UNLIMITED = Number.POSITIVE_INFINITY;
 
 export class TreePacker {
@@ -74,6 +76,10 @@ export class TreePacker {
   async #children(parts: Stack, prefix: Buffer, depth: number): Promise<void> {
     checkTreeDepth(depth);
     for (const name of namesIn(parts, this.#budget)) {
+      if (name.startsWith(WHITEOUT)) {
+        this.skipped.push(Buffer.concat([prefix, toBytes(name)]).toString());
+        continue;
+      }
       using open = new DisposableStack();
       const shown = look(parts, name, open);
       if (shown === undefined) continue;
