@@ -24,6 +24,9 @@ const SANDBOX_MEMORY: Readonly<Record<Isolation, number>> = { container: 32 << 2
 const RETRY = 10_000;
 const RETRY_MOST = 640_000;
 
+/** A boot takes all processors, which whoever has just claimed a machine needs: none begins so soon, ms. */
+const AFTER_CLAIM: Readonly<Record<Isolation, number>> = { container: 0, vm: 5000 };
+
 /** Those of each kind: containers and machines. */
 export type Parking = Readonly<Record<Isolation, ParkedSandboxes>>;
 
@@ -41,6 +44,7 @@ export class ParkedSandboxes {
   readonly #usual: number;
   readonly #failed: (error: unknown) => void;
   #retry = RETRY;
+  #claimed = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
   #refilling: Promise<void> | undefined;
   #ended = false;
@@ -63,7 +67,9 @@ export class ParkedSandboxes {
 
   refill(): void {
     clearTimeout(this.#timer);
-    if (!this.#ended) this.#refilling ??= awaitedLater(this.#untilOver(this.#refill()));
+    const rest = this.#claimed + AFTER_CLAIM[this.#isolation] - performance.now();
+    if (rest > 0) this.#timer = setTimeout(() => this.refill(), rest);
+    else if (!this.#ended) this.#refilling ??= awaitedLater(this.#untilOver(this.#refill()));
   }
 
   #untilOver(filling: Promise<void>): Promise<void> {
@@ -102,8 +108,10 @@ export class ParkedSandboxes {
     return this.#lot.parked.filter(({ record }) => record.machine?.accelerator === 'tcg').length;
   }
 
-  take(wish: ParkedWish): Promise<HeldSandbox | undefined> {
-    return this.#lot.takeNext(wish);
+  async take(wish: ParkedWish): Promise<HeldSandbox | undefined> {
+    const taken = await this.#lot.takeNext(wish);
+    if (taken !== undefined) this.#claimed = performance.now();
+    return taken;
   }
 
   /** Whether a command that could have had a parked sandbox got one; nobody has missed what is not to be there. */

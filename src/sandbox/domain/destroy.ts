@@ -103,7 +103,9 @@ export async function endDomain(
   }
   // libvirt, which sees its controller end, does the rest.
   if (pids.size > 0 && watched) return;
-  await destroyDomain(await connect(), domain);
+  const connection = await connect();
+  using _ = span('have libvirt end the domain');
+  await destroyDomain(connection, domain);
 }
 
 /** Moves a domain's controller to the group of the embedded libvirtd. What a system's has is systemd's affair. */
