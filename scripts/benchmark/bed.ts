@@ -29,6 +29,8 @@ export interface Bed extends AsyncDisposable {
   readonly rpms: string;
   /** Returns once so many sandboxes are parked. */
   park(count: number): Promise<void>;
+  /** Done at its end, the last first. */
+  atEnd(work: () => Promise<void>): void;
   /** Ends the parked sandboxes; no more are parked. */
   parkNone(): Promise<void>;
 }
@@ -55,8 +57,10 @@ export async function makeBed(recipe: string): Promise<Bed> {
     // libvirtd takes 0.2 s for the end of a domain, for which whoever comes next is not to pay.
     while ((await connection.domainNames()).length > 0) await sleep(20);
   };
+  const works: (() => Promise<void>)[] = [];
   const end = async () => {
     try {
+      for (const work of works.toReversed()) await work();
       await endDaemon(state);
       await kiln.close();
       await stopEmbeddedDaemon(kiln.paths);
@@ -87,6 +91,7 @@ export async function makeBed(recipe: string): Promise<Bed> {
       rpms: join(env.KILN_FIXTURES, 'debian-rpms/build'),
       park: (count) => execute([...KILN, 'park', '-n', String(count)], env),
       parkNone,
+      atEnd: (work) => works.push(work),
       [Symbol.asyncDispose]: end,
     };
   } catch (error) {

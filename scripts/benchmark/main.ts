@@ -16,6 +16,7 @@ const values = scriptOptions({
   quick: { type: 'boolean', default: false },
   recipe: { type: 'string', default: 'debian-build' },
   runs: { type: 'string' },
+  isolation: { type: 'string', default: 'container' },
   list: { type: 'boolean', default: false },
 });
 
@@ -31,7 +32,7 @@ async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcom
   const layers = await checkLayers(bed);
   process.stdout.write(`in force in the measured process: ${JSON.stringify(layers)}\n`);
   const outcomes: Outcome[] = [];
-  for (const row of rows) {
+  for (const row of measured) {
     if (only !== undefined && !only.has(row.id)) continue;
     if (row.needs !== undefined && !isInstalled(row.needs)) {
       process.stdout.write(`${row.id}: left out, there is no ${row.needs} on PATH\n`);
@@ -93,7 +94,9 @@ async function write(outcomes: readonly Outcome[]): Promise<void> {
   );
 }
 
-const ids = rows.map((row) => row.id);
+if (!['container', 'vm'].includes(values.isolation)) refuseCall('--isolation: container or vm');
+const measured = rows.filter(({ isolation = 'container' }) => isolation === values.isolation);
+const ids = measured.map((row) => row.id);
 if (values.list) process.stdout.write(`${ids.join('\n')}\n`);
 else {
   const only = values.only?.split(',');

@@ -21,6 +21,8 @@ export type Row = {
   readonly goal: Goal;
   /** Seconds a run: such rows are run less often. */
   readonly slow?: boolean;
+  /** It is about machines: measured with `--isolation vm`, and no others are then. */
+  readonly isolation?: 'vm';
   /** A command that is not everywhere: without it the row is left out. */
   readonly needs?: string;
 } & (

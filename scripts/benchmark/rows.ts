@@ -3,6 +3,7 @@ import type { Row } from './row.ts';
 import { buildRows } from './rows/builds.ts';
 import { growthRows } from './rows/growth.ts';
 import { imageRows } from './rows/images.ts';
+import { machineRows } from './rows/machines.ts';
 import { manyRows } from './rows/many.ts';
 import { memoryRows } from './rows/memory.ts';
 import { packageRows } from './rows/packages.ts';
@@ -22,4 +23,5 @@ export const rows: readonly Row[] = [
   ...memoryRows,
   ...growthRows,
   ...snapshotRows,
+  ...machineRows,
 ];

@@ -34,6 +34,11 @@ const COMMAND_LINE =
 /** How fast an emulated counter runs cannot be found out on a busy host: clocks went twice as fast as time. */
 const COUNTER: Readonly<Record<Accelerator, string>> = { kvm: 'tsc=reliable', tcg: 'tsc=unstable' };
 
+/** Of the guest's kernel. */
+export function commandLine(accelerator: Accelerator): string {
+  return `${COMMAND_LINE} ${COUNTER[accelerator]}`;
+}
+
 /** Code that emulation keeps. */
 const EMULATOR = "<tcg><tb-cache unit='MiB'>256</tb-cache></tcg>";
 
@@ -59,7 +64,7 @@ export function machineXml(options: MachineOptions): string {
     <type arch='x86_64' machine='q35'>hvm</type>
     <kernel>${escapeXml(boot.kernel)}</kernel>
     <initrd>${escapeXml(boot.initramfs)}</initrd>
-    <cmdline>${COMMAND_LINE} ${COUNTER[accelerator]}</cmdline>
+    <cmdline>${commandLine(accelerator)}</cmdline>
   </os>
   <features><acpi/>${accelerator === 'kvm' ? '' : EMULATOR}</features>
   ${processor}
