@@ -102,9 +102,10 @@ test('a parked machine is claimed by what it has enough memory for, and by none 
   t.is(taken({ mayBeEmulated: false }), undefined);
   t.is(taken({ most: 255 * MEBIBYTE }), undefined, 'more than the share of its user');
   t.is(parked.lot.take({ isolation: 'container' }), undefined);
-  // Its owner is dead: whoever sweeps ends it.
+  t.is(parked.lot.count, 1);
   const found = taken({ most: 256 * MEBIBYTE });
   t.is(found?.directory, directory);
+  // Its owner is dead: whoever sweeps ends it.
   await found?.lock.release();
   await sweepSandboxes(kiln.paths, kiln.engine.connect);
   t.deepEqual(await machineNames(), []);

@@ -3,6 +3,7 @@ import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
 import { isListedNow } from '../../host/libvirt/controllers.ts';
 import type { ParkedWish, SandboxHost } from '../../host/libvirt/sandbox-host.ts';
+import { hasEnded } from '../../host/process/recorded-process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
 import { allEnds, deferred } from '../../promise.ts';
@@ -131,6 +132,7 @@ export class ParkingLot {
 }
 
 function isUsable({ directory, record }: KnownSandbox, now: number): boolean {
+  if (record.machine !== undefined && hasEnded(record.machine.relay)) return false;
   return !isExpired(record, now) && existsSync(sandboxFiles.record(directory));
 }
 
