@@ -15,7 +15,7 @@ import { phase, type Row } from '../row.ts';
 
 const SIZES = {
   kvm: { megabytes: 1024, files: 10_000, sources: 40, functions: 40, parked: 10 },
-  tcg: { megabytes: 64, files: 1000, sources: 1, functions: 8, parked: 10 },
+  tcg: { megabytes: 32, files: 300, sources: 1, functions: 8, parked: 10 },
 } as const;
 
 const VM = ['--isolation', 'vm', '--allow-missing', 'kvm'] as const;
@@ -157,9 +157,9 @@ export const machineRows: readonly Row[] = (
       title: 'a project in C compiled in a machine, by the same in a bare guest',
       goal: { kind: 'ratio', max: 1.05 },
       sides: async (bed) => {
-        const { sources } = SIZES[(await ground(bed)).accelerator];
+        const { sources, functions } = SIZES[(await ground(bed)).accelerator];
         const bind = ['--bind', `${await boundFolder(bed)}:/b:ro`];
-        const what = `${sources} files of ${functions} functions`;
+        const what = `sources: ${sources}, each of ${functions} functions`;
         return [
           phaseOf(bed, 'command', what, ...bind, '--', 'sh', '-c', compile('/b')),
           await inGuest(bed, what, compile('/mnt')),
