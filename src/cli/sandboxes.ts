@@ -255,7 +255,7 @@ export function parkCommand(caller: Caller): KilnCommand {
       'kiln park -n 4',
       'kiln park --isolation vm -n 2 --memory 1G',
       'kiln ps -a',
-      'kiln park --none\n\nA container is reckoned at 32 MB, a machine at 160 MB, and 512 MB must stay free: kiln refuses more. KILN_PARKED and KILN_PARKED_VMS, or defaults.parked and defaults.parked-vms of /etc/kiln/kiln.yaml, set how many the daemon parks by itself.',
+      'kiln park --none\n\nA container is reckoned at 32 MB, a machine at 256 MB, and 512 MB must stay free: kiln refuses more. KILN_PARKED and KILN_PARKED_VMS, or defaults.parked and defaults.parked-vms of /etc/kiln/kiln.yaml, set how many the daemon parks by itself.',
     )
     .action(async (options: ValuesOf<typeof PARK>) => {
       // Fails here for callers who cannot have sandboxes at all.

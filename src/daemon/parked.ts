@@ -18,7 +18,7 @@ const SPARE_MEMORY = 512 << 20;
 type Isolation = ParkedWish['isolation'];
 
 /** Estimates for one of them, bytes. */
-const SANDBOX_MEMORY: Readonly<Record<Isolation, number>> = { container: 32 << 20, vm: 160 << 20 };
+const SANDBOX_MEMORY: Readonly<Record<Isolation, number>> = { container: 32 << 20, vm: 256 << 20 };
 
 /** After a failure, ms; twice as long after each further one. */
 const RETRY = 10_000;
