@@ -36,6 +36,9 @@ test('root says whether users may have machines, and whether emulated ones', asy
   writeConfig(config, '  machines: none\n');
   const none = await as(USER, [...VM, '--', 'true']);
   refuses(t, none, /--isolation vm is not for users.*\n.*users\.machines/);
+  const words = ['-r', 'debian-build', '--isolation=vm', 'x.src.rpm'];
+  const mock = await as(USER, words, { program: t.context.mock });
+  t.regex(String(mock.stderr), /isolation vm is not for users.*\n.*users\.machines/);
   writeConfig(config, '  machines: emulated\n');
   const other = await as(USER, [...VM, '--allow-missing', 'kvm,memory-limit', '--', 'true']);
   const layer = await as(USER, [...VM, '--allow-missing', 'memory-limit', '--', 'true']);
