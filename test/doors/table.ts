@@ -299,9 +299,9 @@ interface Closed {
 }
 
 const HOST_NETWORK: Closed = { why: 'the host’s network is refused', refusal: /host’s network/ };
-const NESTED_PROFILE: Closed = {
-  why: 'the profile is refused',
-  refusal: /--profile nested is not/,
+const KEPT_ROOT: Closed = {
+  why: 'a root that stays is for containers',
+  refusal: /a machine cannot have a root that stays/,
 };
 const NO_OPTION = 'there is no option for it';
 const NO_LAYERS = 'machines have no snapshots';
@@ -320,8 +320,8 @@ const CLOSED: Readonly<Record<string, Closed>> = {
 /** Why a door does not lead into a machine; undefined for one that does. */
 export function closedInMachines(door: Door): Closed | undefined {
   if (CLOSED[door] !== undefined) return CLOSED[door];
-  if (/^(kiln-mock|service) /.test(door)) return { why: NO_OPTION };
-  if (door.includes('nested')) return NESTED_PROFILE;
+  if (door.startsWith('service ')) return { why: NO_OPTION };
+  if (door.startsWith('kiln-mock ') && !door.includes('--rebuild')) return KEPT_ROOT;
   // A recipe's step with a network has a way to one host there.
   const isOnline = doorEntry(door).around.network === 'the host’s';
   return isOnline && !door.includes('recipe') ? HOST_NETWORK : undefined;

@@ -147,8 +147,11 @@ export default defineRecipe({ image: ${JSON.stringify(world.recipe)}, sandbox: $
 
 /** kiln-mock with the image’s recipe, each visit in a root of its own. */
 async function mock(world: World, args: readonly string[], input?: string): Promise<string> {
-  return await world.call('kiln-mock', ['-r', world.recipe, `--uniqueext=${counter++}`, ...args], {
+  const ground = isMachine(world) ? ['--isolation=vm'] : [];
+  const root = ['-r', world.recipe, `--uniqueext=${counter++}`, ...ground];
+  return await world.call('kiln-mock', [...root, ...args], {
     ...(input === undefined ? {} : { input }),
+    ...(isMachine(world) ? { env: { KILN_ALLOW_MISSING: 'kvm' } } : {}),
   });
 }
 
