@@ -104,7 +104,11 @@ export interface Around {
   /** Namespaces that it can make. */
   readonly 'new namespaces': '–' | 'mnt' | 'user, net below user';
   /** Of /proc and /sys, what tells of the host and is not masked. */
-  readonly 'host’s files': '–' | '/proc/keys, /proc/key-users' | '/sys/fs/cgroup';
+  readonly 'host’s files':
+    | '–'
+    | '/proc/keys, /proc/key-users'
+    | '/proc/keys, /proc/key-users, /proc/acpi'
+    | '/sys/fs/cgroup';
   /** What is mounted but /, /dev and /proc. */
   readonly mounted: string;
   /** Of memory and processes: those that were asked for (1G, 200), or kiln's. */
@@ -327,9 +331,18 @@ export function closedInMachines(door: Door): Closed | undefined {
   return isOnline && !door.includes('recipe') ? HOST_NETWORK : undefined;
 }
 
-/** What is around the command of a door in a machine: the same, but that no network there is the host's. */
+/**
+ * What is around the command of a door in a machine: the same, but that no network there is the host's, and that its own
+ * /proc has what this host's may lack.
+ */
 export function aroundInMachine(door: Door): Around {
   const { around } = doorEntry(door);
+  if (around.seccomp === 'nested')
+    return { ...inMachine(around), 'host’s files': '/proc/keys, /proc/key-users, /proc/acpi' };
+  return inMachine(around);
+}
+
+function inMachine(around: Around): Around {
   const network = around.network === 'the host’s' ? 'its own' : around.network;
   return { ...around, network, 'abstract sockets': 'elsewhere' };
 }
