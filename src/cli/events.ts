@@ -10,6 +10,7 @@ import { findAccount } from '../users/account.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { jsonText } from './output/print.ts';
+import { isJson, jsonFormat } from './output/table.ts';
 
 const EVENTS = {
   follow: row(flag, 'open', { help: 'go on with what comes, until interrupted', short: 'f' }),
@@ -17,6 +18,7 @@ const EVENTS = {
     help: 'leave out what is older than so long, or came before a date; with -f now by default',
   }),
   json: row(flag, 'open', { help: 'print one JSON object on each line' }),
+  format: jsonFormat('as --json'),
 };
 
 /** Between two looks for what has come, ms. */
@@ -39,7 +41,7 @@ Examples:
   kiln events --since 2026-12-01T08:00`,
     )
     .action(async (options: ValuesOf<typeof EVENTS>) => {
-      const { follow = false, since = follow ? Date.now() : 0, json = false } = options;
+      const { follow = false, since = follow ? Date.now() : 0 } = options;
       await using engine = caller.openEngine();
       const { paths } = engine;
       using reader = new EventReader(paths, { viewer: viewerOf(paths, caller), since });
@@ -47,7 +49,7 @@ Examples:
       const { stdout } = caller;
       for (;;) {
         for (const event of reader.read()) {
-          stdout.say(`${json ? jsonText(event) : eventText(event)}\n`);
+          stdout.say(`${isJson(options) ? jsonText(event) : eventText(event)}\n`);
           if (stdout.stream.writableNeedDrain) await roomIn(stdout.stream);
         }
         if (interruption === undefined || interruption.signal.aborted) return;

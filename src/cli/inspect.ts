@@ -5,6 +5,7 @@ import type { Caller } from './caller/caller.ts';
 import { imageJson } from './images/image.ts';
 import { KilnCommand } from './options/command.ts';
 import { printJson } from './output/print.ts';
+import { jsonFormat } from './output/table.ts';
 import { jobJson, sandboxJson, shown } from './sandboxes.ts';
 
 export function command(caller: Caller): KilnCommand {
@@ -13,6 +14,7 @@ export function command(caller: Caller): KilnCommand {
       'Print what is known of a sandbox, a job or an image, as a JSON array: each has its `type`. A word that means jobs or sandboxes means no image.',
     )
     .argument('<id...>', 'ids, their first digits, names')
+    .rows({ format: jsonFormat('as always') })
     .examples('kiln inspect 3fa9', 'kiln inspect debian-build | jq -r ".[].environment.PATH"')
     .action(async (words: string[]) => {
       const found: object[] = [];

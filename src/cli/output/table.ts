@@ -2,6 +2,7 @@ import { styleText } from 'node:util';
 import { KilnError } from '../../errors.ts';
 import { flag, text } from '../../options/kind.ts';
 import { row, type ValuesOf } from '../../options/row.ts';
+import { choice } from '../../options/texts.ts';
 import type { TextOutput } from './print.ts';
 import { plainText, printJson } from './print.ts';
 
@@ -19,9 +20,14 @@ export function listing(template: string, json = 'print one JSON array instead o
   };
 }
 
+/** Of what is no table. @param how what it prints */
+export function jsonFormat(how: string) {
+  return row(choice('format', ['json']), 'open', { help: how });
+}
+
 export type ListOptions = ValuesOf<ReturnType<typeof listing>>;
 
-export function isJson({ json, format }: ListOptions): boolean {
+export function isJson({ json, format }: Pick<ListOptions, 'json' | 'format'>): boolean {
   return json === true || format === 'json';
 }
 
