@@ -72,6 +72,25 @@ test.serial('--explain tells of places that are bound inside', async (t) => {
   t.regex(String(stdout), /^guest bind +on +\/etc of the sandbox at \/x, read-only$/m);
 });
 
+test.serial('a service has places that are bound inside', async (t) => {
+  const service = async (...args: readonly string[]) => {
+    const { stdout, stderr, exitCode } = await t.context.kiln(['service', ...args]);
+    t.is(exitCode, 0, String(stderr));
+    return stdout;
+  };
+  const binds = ['--guest-bind', '/etc:/mnt/e:ro', '--guest-bind', '/var:/mnt/v'];
+  await service('create', '-r', 'busybox', ...binds, 'bound', '--', '/bin/sleep', '100');
+  await service('start', 'bound');
+  const script = 'touch /mnt/e/x 2>/dev/null || echo x >/mnt/v/x; cat /var/x; ls /mnt/e/passwd';
+  t.is(await service('execute', 'bound', '--', 'sh', '-c', script), 'x\n/mnt/e/passwd');
+  await service('stop', 'bound');
+  await service('delete', '--yes', 'bound');
+  for (const bind of ['/proc/1:/x', '/etc:/dev', '/etc/:/']) {
+    const words = ['service', 'create', '-r', 'busybox', '--guest-bind', bind, 'no', '--', 'true'];
+    t.regex(String((await t.context.kiln(words)).stderr), /nothing is bound from or to/);
+  }
+});
+
 test.serial('a copy is as closed as what it shows', async (t) => {
   const { kiln } = t.context;
   const run = ['run', '-r', 'busybox', '-u', 'root'];

@@ -45,6 +45,7 @@ test.before(async (t) => {
       ],
       allowHostWrite: true,
       tmpfs: [{ target: '/small', size: 2 ** 20 }],
+      guestBinds: [{ source: '/shared', target: '/again', readonly: true }],
       files: [{ path: '/etc/made', mode: 0o640, content: 'made\n' }],
       hostname: 'machine-1',
       limits: { memory: 2 ** 28, pids: 64, cpus: 1.5 },
@@ -73,6 +74,11 @@ function said(process: SandboxProcess, what: RegExp): Promise<string> {
     process.once('close', () => reject(new Error(`ended after ${JSON.stringify(text)}`)));
   });
 }
+
+long('a place of a machine’s sandbox is bound to another of it', async (t) => {
+  const { out } = await machine.sh('cat /again/from-host; touch /again/x 2>&1; touch /shared/x');
+  t.regex(out, /^host\n.*Read-only file system\n?$/);
+});
 
 test('options that machines do not have yet are refused by name', async (t) => {
   const asked: readonly (readonly [string[], RegExp])[] = [
