@@ -170,6 +170,12 @@ const ATTEMPTS = `
   try below sh -c 'umount -l /usr && ls /usr/local'
   try remount-usr sh -c 'mount -o remount,rw,bind /usr && touch /usr/kiln-test-made'
   try overlay sh -c 'mkdir -p /tmp/u /tmp/w /tmp/m && mount -t overlay none -o lowerdir=/usr/local,upperdir=/tmp/u,workdir=/tmp/w /tmp/m && cat /tmp/m/closed'
+  try copy-write sh -c 'echo x >/copy/local/open'
+  try copy-make touch /copy/bin/kiln-test-made
+  try copy-closed cat /copy/local/closed
+  try copy-hidden cat /copy/local/mounted/hidden
+  try copy-link cat /copy/local/climbing
+  try copy-set-id sh -c '/copy/local/set-id -u | grep -qx 0 && test "$(id -u)" != 0'
   try rename mv /usr/local/link /usr/local/moved
   try remove rm /usr/local/way
   true`;
@@ -184,6 +190,7 @@ const added = ['DAC_READ_SEARCH', 'SYS_PTRACE', 'SYS_CHROOT', 'NET_ADMIN'].flatM
 const WAYS: Readonly<Record<string, readonly string[]>> = {
   'as a user': [],
   'as root, with capabilities': ['--user', 'root', ...added],
+  'with another place for /usr': ['--guest-bind', '/usr:/copy', '--user', 'root'],
   'in a nested sandbox': ['--profile', 'nested', '--user', 'root'],
 };
 
@@ -230,6 +237,8 @@ test.serial('no attempt to change or read the host succeeds, however a command r
     'machine-id',
     'device',
     'overlay',
+    // Only a sandbox has it.
+    ...['copy-write', 'copy-make', 'copy-closed', 'copy-hidden', 'copy-link', 'copy-set-id'],
   ];
   t.deepEqual(
     names.filter((name) => !through.includes(name ?? '') && !cannot.includes(name ?? '')),
