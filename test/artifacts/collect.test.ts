@@ -7,7 +7,7 @@ import { BASE, bashIn, OWNER, sandboxTree } from './sandbox-tree.ts';
 /** Everything find(1) knows of a tree except owners: type, mode, size, ns times, links, targets. */
 const LISTING = String.raw`find . -mindepth 1 -printf '%P\0%y %m %s %T@ %n %l\0' | sort -z | od -An -c`;
 
-test(`a folder comes out as with cp -a, but owned by the caller`, async (t) => {
+test(`a folder is collected as cp -a copies it, but owned by the caller`, async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`
     mkdir -p out/deep/er out/empty 'out/sp ace'

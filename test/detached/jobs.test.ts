@@ -349,7 +349,7 @@ test.serial('users have jobs of their own, within their share', async (t) => {
 });
 
 test.serial(
-  'for root, a name means root’s own job, also where users have jobs of that name',
+  'a name that root gives means root’s own job, even if users have jobs of that name',
   async (t) => {
     const state = t.context;
     const script = (text: string) => [...DETACHED, '--name', 'nightly', '--', 'sh', '-c', text];

@@ -32,7 +32,7 @@ test.after.always(async () => {
 });
 
 for (const door of doorNames) {
-  test(`every layer is around a command of: ${door}`, (t) => {
+  test(`every layer is in force around a command of: ${door}`, (t) => {
     const measured = found.get(door);
     if (!(measured !== undefined && 'door' in measured)) return t.fail(String(measured));
     const limits = outside.seen.get(door) ?? { memory: Number.NaN, processes: Number.NaN };

@@ -64,14 +64,14 @@ for (const door of opened) {
 }
 
 for (const door of refused) {
-  long(`no machine, and kiln says why: ${door}`, (t) => {
+  long(`kiln refuses a machine and says why: ${door}`, (t) => {
     const error = found.get(door);
     t.true(error instanceof Error, door);
     t.regex(String(error), closedInMachines(door)?.refusal ?? /never/);
   });
 }
 
-long('around every machine its own layers stand', (t) => {
+long('every machine has its own layers around it', (t) => {
   t.true(watch.seen.size >= 10);
   for (const [id, verdict] of watch.seen) t.deepEqual(verdict, AROUND_MACHINES, id);
 });

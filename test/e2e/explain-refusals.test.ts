@@ -29,7 +29,7 @@ test.serial('a refused call is told with the option that allows it', async (t) =
   t.notRegex(nested.stderr, /unshare \(/);
 });
 
-test.serial('a call that no option allows is told as such', async (t) => {
+test.serial('--explain-refusals says “never” of a call that no option allows', async (t) => {
   // On the host's own files, chmod with set-id bits is refused by kiln's guard, whatever the profile is.
   const folder = mkdtempSync(join(tmpdir(), 'kiln-refusals-'));
   t.teardown(() => rmSync(folder, { recursive: true }));
@@ -38,7 +38,7 @@ test.serial('a call that no option allows is told as such', async (t) => {
   t.regex(stderr, /kiln: {3}f?chmod\w* \(EPERM, once\): never: set-id files/, stderr);
 });
 
-test.serial('nothing refused is told, and the walls are the same', async (t) => {
+test.serial('--explain-refusals says that nothing was refused', async (t) => {
   const plain = await run(['--explain', '--explain-refusals'], 'true');
   t.is(plain.exitCode, 0);
   const { stderr, exitCode } = await run(['--explain-refusals'], 'true');

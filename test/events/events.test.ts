@@ -220,7 +220,7 @@ test.serial('a command whose process was killed is lost, and told of once', asyn
   t.deepEqual([more.length, (await lost('992')).length], [0, 1]);
 });
 
-test.serial('half a line is skipped, and the next event is whole', async (t) => {
+test.serial('half an event’s line is skipped, and the next event is read whole', async (t) => {
   const { kiln, paths } = t.context;
   const file = join(paths.root, 'events/0.jsonl');
   const whole = readFileSync(file);

@@ -41,7 +41,7 @@ test.serial(
   },
 );
 
-test.serial('an image that is removed during a listing has no owners', (t) => {
+test.serial('an image that was removed during a listing is listed without owners', (t) => {
   t.is(ownersOf(state.paths, { id: 'f'.repeat(64) }).size, 0);
 });
 

@@ -68,7 +68,7 @@ test('openat2 keeps a path inside its root, or below it', (t) => {
   errnoOf(t, () => openat2(fd, 'nothing', strict), 'ENOENT');
 });
 
-test('names are bytes, as coreutils see them', (t) => {
+test('file names are bytes, as coreutils show them', (t) => {
   const { path, fd } = folder(t);
   const name = Buffer.from('a\n\xff\xfe', 'latin1');
   mkdirat(fd, name, 0o755);

@@ -236,7 +236,7 @@ long('the output of a command is complete although a child of it still runs', as
   t.deepEqual([stdout.length, exitCode], [900_000, 0]);
 });
 
-long('signals reach a command, and its status tells', async (t) => {
+long('a signal reaches a command in a machine, which may trap it and exit', async (t) => {
   const script = 'trap "echo caught; exit 9" TERM; echo ready; while :; do sleep 0.1; done';
   const { process, ended } = await machine.start(['sh', '-c', script]);
   await said(process, /ready/);

@@ -357,7 +357,7 @@ test('a configuration cannot hang kiln or fill its memory', async (t) => {
   }
 });
 
-test('a configuration that kills its process hides no other one’s description', async (t) => {
+test('the other configurations are described even if one kills the process that reads it', async (t) => {
   const says = (text: string) =>
     `config_opts['root'] = 'x'\nconfig_opts['description'] = '${text}'\n`;
   const directory = await folder(t, {

@@ -152,7 +152,7 @@ test('a download left by a killed process is resumed, unless its beginning is wr
   t.is(it.server.requests.length, before);
 });
 
-test('a server without ranges works, too', async (t) => {
+test('a broken download begins anew at a server without ranges', async (t) => {
   await using it = await scene(t);
   let tries = 0;
   it.server.misbehave = (_, response) => {

@@ -207,7 +207,7 @@ test.serial('an older copy of a key does not outvote a newer one', async (t) => 
 });
 
 test.serial(
-  'a stolen key is good for nothing, and a retired one for what it signed before',
+  'a stolen key verifies nothing, and a retired key verifies what it signed before',
   async (t) => {
     const { gpg } = t.context;
     const directory = scratch(t);

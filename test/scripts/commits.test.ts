@@ -13,7 +13,7 @@ test('a message with an imperative subject and a body that says why passes', (t)
   }
 });
 
-test('a faulty message is reported with what is wrong', (t) => {
+test('a faulty commit message is refused with the reason', (t) => {
   t.regex(commitProblems(`Sweep ${'x'.repeat(70)}${BODY}`).join(), /^the subject has 76 char/);
   for (const subject of ['Sweeps', 'Sweeping', 'Changed', 'docs: how to sweep', 'A sweep']) {
     t.regex(commitProblems(`${subject} sandboxes${BODY}`).join(), /not with a verb/, subject);

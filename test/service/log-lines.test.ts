@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { LineSplitter, LogFile } from '../../src/service/log-file.ts';
 
-test('a character in two pieces is one, and a cut one at the end is not lost', (t) => {
+test('a character that comes in two pieces is one, and a part of one at the end is kept', (t) => {
   const lines: string[] = [];
   const splitter = new LineSplitter((line) => lines.push(line));
   const bytes = Buffer.from('one\r\nzwei€');

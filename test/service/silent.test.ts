@@ -167,7 +167,7 @@ test.serial('status and list report a stopped supervisor; execute and stop end',
   t.true(await waitForDeath(initPid, 20_000 * PATIENCE));
 });
 
-test.serial('a start ends when its supervisor is stopped meanwhile', async (t) => {
+test.serial('a start ends when the supervisor that it waits for is stopped', async (t) => {
   t.is((await service('start', 'one')).exitCode, 0);
   const { supervisorPid } = (await statusOf('one'))!;
   using _ = await stopped(supervisorPid);

@@ -86,18 +86,21 @@ function refuses(t: ExecutionContext, ran: Ran, ...words: readonly RegExp[]): vo
   for (const word of words) t.regex(String(ran.stderr), word);
 }
 
-test.serial('an option wins, then the environment, the user’s file, and root’s file', async (t) => {
-  const { config, own, user } = t.context;
-  writeConfig(config, 'defaults: { image: nowhere, memory: 128M, pids: 99 }\n');
-  refuses(t, await user(['run', '--', 'true']), /nowhere/);
-  put(own, 'defaults:\n  image: busybox\n  memory: 96M\n', USER.uid);
-  t.like(limits(t, await user(['run', '--json', '--', 'true'])), { memory: 96 * MIB, pids: 99 });
-  const given = await user(['run', '--json', '--memory', '80M', '--', 'true']);
-  t.like(limits(t, given), { memory: 80 * MIB, pids: 99 });
-  refuses(t, await user(['run', '--', 'true'], { KILN_IMAGE: 'elsewhere' }), /elsewhere/);
-  const option = await user(['run', '-r', 'busybox', '--', 'true'], { KILN_IMAGE: 'elsewhere' });
-  t.is(option.exitCode, 0, String(option.stderr));
-});
+test.serial(
+  'an option counts first, then the environment, the user’s file, root’s file',
+  async (t) => {
+    const { config, own, user } = t.context;
+    writeConfig(config, 'defaults: { image: nowhere, memory: 128M, pids: 99 }\n');
+    refuses(t, await user(['run', '--', 'true']), /nowhere/);
+    put(own, 'defaults:\n  image: busybox\n  memory: 96M\n', USER.uid);
+    t.like(limits(t, await user(['run', '--json', '--', 'true'])), { memory: 96 * MIB, pids: 99 });
+    const given = await user(['run', '--json', '--memory', '80M', '--', 'true']);
+    t.like(limits(t, given), { memory: 80 * MIB, pids: 99 });
+    refuses(t, await user(['run', '--', 'true'], { KILN_IMAGE: 'elsewhere' }), /elsewhere/);
+    const option = await user(['run', '-r', 'busybox', '--', 'true'], { KILN_IMAGE: 'elsewhere' });
+    t.is(option.exitCode, 0, String(option.stderr));
+  },
+);
 
 test.serial('a command that a default has ended is told whose time it was', async (t) => {
   const { user, own } = t.context;

@@ -340,7 +340,7 @@ test.serial('names of roots leave nothing behind, and others cannot see them', a
   t.notRegex(String(looked.stdout), /demo/);
 });
 
-test.serial('users cannot use configurations of root’s home', async (t) => {
+test.serial('users cannot use mock’s configurations in root’s home', async (t) => {
   const { as, beside, mock: program } = t.context;
   const folder = join(userInfo().homedir, '.config/mock');
   const name = `kiln-test-${process.pid}`;

@@ -388,38 +388,35 @@ test.serial(
   },
 );
 
-test.serial(
-  'variables, words and folders that a recipe gives $host act as the user only',
-  async (t) => {
-    const { as, beside, home } = t.context;
-    const evil = join(home, 'evil.sh');
-    writeFileSync(evil, `id -u >>${join(home, 'ran')}\n`, { mode: 0o755 });
-    const env =
-      "{ LD_PRELOAD: '/tmp/none.so', BASH_ENV: '" +
-      evil +
-      "', ENV: '" +
-      evil +
-      "', PATH: '" +
-      home +
-      ':/usr/bin:/bin\', X: "a\'b; touch /etc/kiln-test-env" }';
-    const steps = [
-      `async () => { await $host({ env: ${env} })\`sh -c 'echo "$X" >said'\`; }`,
-      `async () => { await $host\`printf %s \${"a'; touch /etc/kiln-test-host; 'b"} >word\`; }`,
-      `async () => { await $host({ cwd: '/root' })\`ls\`.nothrow(); }`,
-      `async () => { await $host\`cat ${join(beside, 'loot')}\`.nothrow(); await $host\`touch /etc/kiln-test-host\`.nothrow(); }`,
-    ];
-    const name = folder(t.context, { 'r.ts': script(steps.join(', ')) });
-    const built = await as(USER, ['build', 'r.ts', '--resultdir', 'out', '--allow-host'], {
-      cwd: join(home, name),
-    });
-    succeeds(t, built);
-    t.is(readFileSync(join(home, name, 'said'), 'utf8'), "a'b; touch /etc/kiln-test-env\n");
-    t.is(readFileSync(join(home, name, 'word'), 'utf8'), "a'; touch /etc/kiln-test-host; 'b");
-    t.notRegex(readFileSync(join(home, name, 'out/build.log'), 'utf8'), /nobody-but-root/);
-    for (const path of ['/etc/kiln-test-env', '/etc/kiln-test-host'])
-      t.is(statSync(path, { throwIfNoEntry: false }), undefined, path);
-  },
-);
+test.serial('what a recipe passes to $host runs with the rights of the user', async (t) => {
+  const { as, beside, home } = t.context;
+  const evil = join(home, 'evil.sh');
+  writeFileSync(evil, `id -u >>${join(home, 'ran')}\n`, { mode: 0o755 });
+  const env =
+    "{ LD_PRELOAD: '/tmp/none.so', BASH_ENV: '" +
+    evil +
+    "', ENV: '" +
+    evil +
+    "', PATH: '" +
+    home +
+    ':/usr/bin:/bin\', X: "a\'b; touch /etc/kiln-test-env" }';
+  const steps = [
+    `async () => { await $host({ env: ${env} })\`sh -c 'echo "$X" >said'\`; }`,
+    `async () => { await $host\`printf %s \${"a'; touch /etc/kiln-test-host; 'b"} >word\`; }`,
+    `async () => { await $host({ cwd: '/root' })\`ls\`.nothrow(); }`,
+    `async () => { await $host\`cat ${join(beside, 'loot')}\`.nothrow(); await $host\`touch /etc/kiln-test-host\`.nothrow(); }`,
+  ];
+  const name = folder(t.context, { 'r.ts': script(steps.join(', ')) });
+  const built = await as(USER, ['build', 'r.ts', '--resultdir', 'out', '--allow-host'], {
+    cwd: join(home, name),
+  });
+  succeeds(t, built);
+  t.is(readFileSync(join(home, name, 'said'), 'utf8'), "a'b; touch /etc/kiln-test-env\n");
+  t.is(readFileSync(join(home, name, 'word'), 'utf8'), "a'; touch /etc/kiln-test-host; 'b");
+  t.notRegex(readFileSync(join(home, name, 'out/build.log'), 'utf8'), /nobody-but-root/);
+  for (const path of ['/etc/kiln-test-env', '/etc/kiln-test-host'])
+    t.is(statSync(path, { throwIfNoEntry: false }), undefined, path);
+});
 
 test.serial('$host is refused where the caller is confined: it would be a way out', async (t) => {
   const { home, paths, run, beside } = t.context;

@@ -63,7 +63,7 @@ function openFiles(pid: number): string[] {
   });
 }
 
-test.serial('a worker takes the same user’s next job, with the limits of that time', async (t) => {
+test.serial('a user’s next job has the same worker, with the limits in force then', async (t) => {
   const worker = await workerOf(t.context, USER);
   t.is(await workerOf(t.context, USER), worker);
   t.is((await t.context.kiln(['image', 'ls'])).exitCode, 0);

@@ -104,7 +104,7 @@ test.serial('noarch-rpm.yaml makes a package that rpm accepts', async (t) => {
   t.is(source.stdout, 'greet.sh\ngreet.spec');
 });
 
-long('node-package.ts installs, tests and packs without a network', async (t) => {
+long('the recipe node-package.ts installs, tests and packs without a network', async (t) => {
   const { out, log } = await build(t, 'node-package.ts');
   t.regex(log, /^# pass 1$/m);
   const { stdout } = await execa('tar', ['-tzf', join(out, 'nap-1.0.0.tgz')]);
