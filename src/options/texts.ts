@@ -3,7 +3,11 @@ import { InvalidArgumentError } from 'commander';
 import { parseEgressRule } from '../egress/rule.ts';
 import { ARCHITECTURES } from '../host/process/architecture.ts';
 import type { Capability } from '../host/process/process.ts';
-import { parseLabelRequest } from '../sandbox/policy/label-request.ts';
+import {
+  formatLabel,
+  type LabelRequest,
+  parseLabelRequest,
+} from '../sandbox/policy/label-request.ts';
 import { type OptionalLayer, parseLayer } from '../sandbox/policy/layers.ts';
 import {
   type LibvirtNetwork,
@@ -92,7 +96,13 @@ function checked(term: string, check: (word: string) => unknown): Kind<string> {
   };
 }
 
-export const label = checked('label', parseLabelRequest);
+/** A result has its word. */
+export const label: Kind<LabelRequest> = {
+  term: 'label',
+  read: parseLabelRequest,
+  word: (asked) =>
+    typeof asked === 'object' ? formatLabel(asked as LabelRequest) : asked?.toString(),
+};
 
 const HOW = 'write NAME, or NAME,address=192.168.122.7/24,gateway=192.168.122.1';
 

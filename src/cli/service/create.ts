@@ -11,6 +11,7 @@ import { row, type ValuesOf } from '../../options/row.ts';
 import { path, ROOTS } from '../../options/rules.ts';
 import { allowHost, allowHostWrite, env, image, quiet, SANDBOX } from '../../options/sandbox.ts';
 import { knownKeys } from '../../recipe/problem.ts';
+import { formatLabel } from '../../sandbox/policy/label-request.ts';
 import type { WantedBind } from '../../sandbox/policy/specification.ts';
 import {
   type NetworkFile,
@@ -184,7 +185,7 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
       tmpfs: some(tmpfs),
       'guest-binds': some(options.guestBinds),
       'allow-host-write': allowHostWrite,
-      label,
+      label: label && formatLabel(label),
     }),
     ...givenSettings(options),
   };

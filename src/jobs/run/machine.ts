@@ -14,7 +14,7 @@ const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])
 /** @throws KilnError E_MACHINE */
 export function refuseUndone(request: SandboxOptions, { arch }: ImageManifest): void {
   if (request.isolation === 'container') return;
-  if (request.label !== undefined && request.label !== 'auto') {
+  if ((request.label?.kind ?? 'auto') !== 'auto') {
     throw new KilnError('E_MACHINE', 'a machine has no --label: no process of this host is in it', {
       hint: 'leave out --label, or --isolation vm',
     });

@@ -9,7 +9,6 @@ import { networkOf } from '../../options/texts.ts';
 import { allEnds } from '../../promise.ts';
 import { type Plan, planCommand, type TakenImage } from '../../sandbox/door/plan.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
-import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
 import type { OptionalLayer } from '../../sandbox/policy/layers.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import { type PublishedPort, parsePublish } from '../../sandbox/policy/network.ts';
@@ -70,7 +69,7 @@ export function planRun(
       ...{ network, egress, publish: publishedPorts(request.publish) },
       limits: limitsOf(request),
       time: timeOf(request),
-      label: parseLabelRequest(request.label ?? 'auto'),
+      label: request.label ?? { kind: 'auto' },
       allowMissing: some(request.allowMissing) ?? engine.allowMissing(),
       allowHostWrite: request.allowHostWrite === true,
       readonlyRoot: request.readOnly === true,

@@ -8,7 +8,7 @@ import { KILN_VERSION } from '../../host/state/paths.ts';
 import { digestOf } from '../../image/key.ts';
 import type { Result } from '../../result/schema.ts';
 import type { RefusedCall } from '../../sandbox/command/process.ts';
-import type { Bind, WantedBind } from '../../sandbox/policy/specification.ts';
+import { formatLabel } from '../../sandbox/policy/label-request.ts';
 import type { RunRequest } from './request.ts';
 import type { RunReport } from './run.ts';
 import { type Course, lengthOf } from './timeline.ts';
@@ -73,8 +73,7 @@ function common({ request, exitStatus, renamed }: ResultContext, course: Course)
     exitStatus,
     // Values of the environment may be secrets; result.json is often shown around.
     request: {
-      ...request,
-      binds: withoutPlaces(request.binds),
+      ...asWritten(request),
       env: Object.keys(request.env),
       secrets: secretNames(request.secrets),
     },
@@ -97,15 +96,15 @@ export function resultOfCourse({ started, phases, samples }: Course) {
 }
 
 function planOf(request: RunRequest): object {
-  const { resultDirectory: _directory, caller: _caller, keep: _keep, ...plan } = request;
+  const { resultDirectory: _, caller: _caller, keep: _keep, ...plan } = asWritten(request);
   // The files of secrets on the host are not told.
-  const binds = withoutPlaces(request.binds);
-  return { ...plan, binds, secrets: secretNames(plan.secrets).map((name) => ({ name, file: '' })) };
+  return { ...plan, secrets: secretNames(plan.secrets).map((name) => ({ name, file: '' })) };
 }
 
-/** As the caller has written them. */
-function withoutPlaces(binds: readonly Bind[]): WantedBind[] {
-  return binds.map(({ place: _place, ...bind }) => bind);
+/** As the caller has written it. */
+function asWritten({ label, ...request }: RunRequest) {
+  const binds = request.binds.map(({ place: _place, ...bind }) => bind);
+  return { ...request, binds, ...defined({ label: label && formatLabel(label) }) };
 }
 
 function secretNames(secrets: RunRequest['secrets']): string[] {

@@ -7,6 +7,11 @@ export type LabelRequest =
   | { readonly kind: 'dynamic'; readonly label?: string }
   | { readonly kind: 'static'; readonly label: string };
 
+/** As {@link parseLabelRequest} reads it. */
+export function formatLabel(request: LabelRequest): string {
+  return 'label' in request ? `${request.kind}:${request.label}` : request.kind;
+}
+
 const LABEL = /^[\x21-\x7e]{1,1000}$/;
 
 export function parseLabelRequest(text: string): LabelRequest {
