@@ -133,10 +133,10 @@ int daemon_connect(void) {
 _Noreturn static void become_daemon(int ready) {
   char program[PATH_MAX + 16];
   const char *path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-  char *environment[8] = {(char *)path};
-  size_t count = 1;
   static const char *const kept[] = {"KILN_STATE", "KILN_IDLE", "KILN_PARKED", "KILN_PARKED_VMS",
-                                      "KILN_NODE",   "KILN_CONFIG"};
+                                      "KILN_NODE",   "KILN_CONFIG", "KILN_LOG"};
+  char *environment[sizeof kept / sizeof *kept + 2] = {(char *)path};
+  size_t count = 1;
   for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
     const char *value = getenv(kept[i]);
     if (value == NULL || value[0] == '\0') continue;

@@ -1,6 +1,7 @@
 /**
  * Events in the state: for each uid a file of lines, and the one before it. So nobody's events push out those of others,
- * and a user's are found without a look at others'. Any process of kiln's appends; a line is one write.
+ * and a user's are found without a look at others'. Any process of kiln's appends; a line is one write. The same goes to
+ * kilnd.log, for whoever reads what else kilnd says there.
  */
 import {
   closeSync,
@@ -15,9 +16,10 @@ import {
 } from 'node:fs';
 import { attempt, unlessErrno } from '../host/calls/libc.ts';
 import { tryCall } from '../host/calls/system-call.ts';
+import { ownEnvironment } from '../host/process/own-process.ts';
 import type { StateRoot } from '../host/state/paths.ts';
-import type { KilnEvent } from './event.ts';
-import { currentFile, eventsFolder, previousFile } from './files.ts';
+import { eventText, type KilnEvent } from './event.ts';
+import { currentFile, eventsFolder, logFile, previousFile, previousLog } from './files.ts';
 import { sendToJournal } from './journal.ts';
 import { keepTotals } from './totals.ts';
 
@@ -36,8 +38,27 @@ export function writeEvent(
   event: KilnEvent,
   { bytes = FILE_BYTES, journal }: EventLogOptions = {},
 ): void {
-  attempt(() => append(paths, event.uid, JSON.stringify(event), bytes));
+  const line = JSON.stringify(event);
+  attempt(() => append(paths, event.uid, line, bytes));
+  attempt(() => log(paths, ownEnvironment.KILN_LOG === 'json' ? line : oneLine(event), bytes));
   attempt(() => sendToJournal(event, journal));
+}
+
+/** Arguments of a command may have ends of lines, and what a terminal obeys. */
+function oneLine(event: KilnEvent): string {
+  return eventText(event).replace(/[\p{Cc}\u2028\u2029]/gu, '\ufffd');
+}
+
+/** What kilnd writes to its error output goes to the file before until it ends. */
+function log(paths: StateRoot, line: string, bytes: number): void {
+  const path = logFile(paths);
+  const fd = openSync(path, APPEND, 0o600);
+  try {
+    writeSync(fd, `${line}\n`);
+    if (fstatSync(fd).size >= bytes) renameSync(path, previousLog(paths));
+  } finally {
+    closeSync(fd);
+  }
 }
 
 const APPEND = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW;

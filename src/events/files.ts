@@ -16,6 +16,14 @@ export function previousFile(paths: StateRoot, uid: number): string {
   return join(eventsFolder(paths), `${uid}.1.jsonl`);
 }
 
+export function logFile({ root }: StateRoot): string {
+  return join(root, 'kilnd.log');
+}
+
+export function previousLog({ root }: StateRoot): string {
+  return join(root, 'kilnd.1.log');
+}
+
 /** Those who have events. */
 export function uidsWithEvents(paths: StateRoot): number[] {
   const names = attempt(() => readdirSync(eventsFolder(paths))) ?? [];

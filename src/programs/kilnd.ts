@@ -116,7 +116,7 @@ async function main(): Promise<void> {
 
 function workerProgram(
   { state }: DaemonSettings,
-  { PATH = '', KILN_CONFIG }: NodeJS.ProcessEnv,
+  { PATH = '', KILN_CONFIG, KILN_LOG }: NodeJS.ProcessEnv,
 ): Pick<WorkersOptions, 'command' | 'env'> {
   return {
     command: nodeCommand({
@@ -128,6 +128,7 @@ function workerProgram(
     env: {
       ...{ PATH, HOME: homedir(), KILN_STATE: state },
       ...(KILN_CONFIG ? { KILN_CONFIG } : {}),
+      ...(KILN_LOG ? { KILN_LOG } : {}),
     },
   };
 }

@@ -1,7 +1,7 @@
 /** The files of events, and what the journal gets, without a sandbox. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
@@ -41,6 +41,21 @@ test('kilnd keeps two event files for each uid, and a full one changes nobody el
     own,
     Array.from({ length: own.length }, (_, n) => 500 - own.length + n),
   );
+});
+
+test('kilnd.log has a line for each event, JSON with KILN_LOG=json, and is bounded', (t) => {
+  const root = place(t);
+  const log = join(root, 'kilnd.log');
+  const options = { bytes: 2000, journal: NOWHERE };
+  writeEvent({ root }, event(1, { argv: ['a\nb\u001b[2J'] }), options);
+  t.is(readFileSync(log, 'utf8'), '1970-01-01T00:00:00.001Z root run started: a\ufffdb\ufffd[2J\n');
+  t.is(statSync(log).mode & 0o777, 0o600);
+  process.env.KILN_LOG = 'json';
+  writeEvent({ root }, event(2), options);
+  delete process.env.KILN_LOG;
+  t.is(JSON.parse(readFileSync(log, 'utf8').split('\n')[1] ?? '').id, '0000000002');
+  for (let n = 0; n < 500; n++) writeEvent({ root }, event(n), options);
+  for (const name of ['kilnd.log', 'kilnd.1.log']) t.true(statSync(join(root, name)).size < 2200);
 });
 
 test('a reader that follows misses no event when a file is rotated', (t) => {

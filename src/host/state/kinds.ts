@@ -103,7 +103,7 @@ export const KINDS: readonly StateKind[] = [
   kind('tree', 'services/[^/.][^/]*/(previous/)?(var.ext4|(etc|var)/.*)'),
   kind('not read', 'services/\\..*'),
   kind('not read', 'libvirt/.*'),
-  kind('not read', 'io.kiln|kilnd.log|kilnd.lock'),
+  kind('not read', 'io.kiln|kilnd([.]1)?.log|kilnd.lock'),
   kind('not read', 'jobs/.*'),
   kind('not read', 'events/[0-9]+([.]1)?.jsonl'),
   kind(
