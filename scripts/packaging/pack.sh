@@ -43,7 +43,7 @@ install_tree() {
     "$lib"/node_modules/openpgp/dist/node/openpgp.cjs "$lib"/node_modules/openpgp/dist/node/openpgp.min.mjs
   find "$lib/node_modules" '(' -name '*.d.ts' -o -name '*.cc' -o -name '*.hh' -o -name '*.inc' -o -name '*.S' ')' -delete
   for unit in kiln.service kiln.socket; do
-    sed -e 's,/opt/kiln,/usr/lib/kiln,' -e 's/^\[Unit\]$/[Unit]\nDocumentation=man:kiln(1)/' -e 's/^SocketMode=.*/SocketMode=0660\nSocketGroup=kiln/' \
+    sed -e 's,/opt/kiln,/usr/lib/kiln,' -e 's/^\[Unit\]$/[Unit]\nDocumentation=man:kilnd(8) man:kiln(1)/' -e 's/^SocketMode=.*/SocketMode=0660\nSocketGroup=kiln/' \
       "$source/units/$unit" >"$tree/usr/lib/systemd/system/$unit"
   done
   mkdir "$lib/units"
