@@ -112,10 +112,10 @@ const building: Record<string, OptionEntry> = {
   spec: option('open', 'use this spec, also in place of that of a source package', {
     ...{ value: 'FILE', opens: 'text', ...OF_SPECS },
   }),
-  sources: option('open', 'take its sources from this file or directory', {
+  sources: option('open', 'take its sources from this file or folder', {
     ...{ value: 'PATH', opens: 'sources', ...OF_SPECS },
   }),
-  resultdir: option('open', 'write results to this directory', RESULTS),
+  resultdir: option('open', 'write results to this folder', RESULTS),
   'rpmbuild-opts': option('open', 'pass more options to rpmbuild', { value: 'OPTIONS' }),
   rpmbuild_timeout: option('open', 'end rpmbuild after this time', { value: 'SECONDS' }),
   'short-circuit': {
@@ -148,7 +148,7 @@ const building: Record<string, OptionEntry> = {
   'enable-network': option(NETWORK, 'allow builds and commands to use the network of the host'),
   continue: option('open', 'chain: continue after a failed build', { short: 'c', ...OF_CHAINS }),
   recurse: option('open', 'chain: try failed builds again until no more succeed', OF_CHAINS),
-  localrepo: option('open', 'chain: write results and their repository to this directory', {
+  localrepo: option('open', 'chain: write results and their repository to this folder', {
     ...{ ...RESULTS, ...OF_CHAINS },
   }),
 };
@@ -157,11 +157,7 @@ const root: Record<string, OptionEntry> = {
   root: option('open', 'use this configuration (NAME or FILE.cfg), or this recipe of kiln', {
     ...{ short: 'r', value: 'CONFIG' },
   }),
-  configdir: option(
-    AS_WRITTEN,
-    'read configurations from this directory instead of /etc/mock',
-    DIR,
-  ),
+  configdir: option(AS_WRITTEN, 'read configurations from this folder instead of /etc/mock', DIR),
   'config-opts': option(AS_WRITTEN, 'override an option of the configuration', {
     value: 'KEY=VALUE',
   }),
@@ -192,7 +188,7 @@ const root: Record<string, OptionEntry> = {
   'cleanup-after': option('open', 'remove the root after the build'),
   'no-cleanup-after': option(STAYS, 'keep the root after the build', { short: 'N' }),
   unpriv: option('open', '--shell, --chroot: run as the build user instead of root'),
-  cwd: option('open', '--shell, --chroot: start in this directory', DIR),
+  cwd: option('open', '--shell, --chroot: start in this folder', DIR),
   arch: option(ARCHITECTURE, 'build for this architecture, which this host must run', {
     value: 'ARCH',
   }),
