@@ -317,6 +317,38 @@ test('Events tells who did what, and with more what comes', async (t) => {
   t.is((await kiln('Events', { follow: true })).error, 'io.kiln.Failed');
 });
 
+test('a program keeps what a sandbox has written, forks it, and goes back', async (t) => {
+  const surroundings = { pids: 100 };
+  const argv = ['sh', '-c', 'echo one >/root/a'];
+  const run = { image: 'busybox', argv, user: 'root', keep: 600_000, surroundings };
+  const { sandbox } = (await kiln('Run', run)).reply.result;
+  const { snapshot } = (await kiln('Snapshot', { sandbox, name: 'by-varlinkctl' })).reply;
+  t.is((await kiln('Snapshot', { sandbox, name: 'by-varlinkctl' })).reply.code, 'E_SNAPSHOT');
+  const { snapshots } = (await kiln('ListSnapshots')).reply;
+  const known = snapshots.find(({ id }: { id: string }) => id === snapshot);
+  t.like(known, { name: 'by-varlinkctl', sandbox, image: IMAGE, layers: [] });
+  t.regex(known.digest, /^[0-9a-f]{64}$/);
+  const cat = { argv: ['cat', '/root/a'], user: 'root' };
+  const from = await kiln('Run', { ...cat, surroundings: { fromSnapshot: 'by-varlinkctl' } });
+  t.is(Buffer.from(from.reply.stdout, 'base64').toString(), 'one\n');
+  const forked = (await kiln('Fork', { from: snapshot, number: 2, keep: 600_000 })).reply;
+  t.is(forked.snapshot, snapshot);
+  t.is(forked.sandboxes.length, 2);
+  const inFork = async (id: string, script: string) =>
+    String((await state.kiln(['exec', id, '--', 'sh', '-c', script])).stdout);
+  for (const id of forked.sandboxes) t.is(await inFork(id, 'cat /root/a'), 'one');
+  await inFork(sandbox, 'echo two >/root/a');
+  t.is((await kiln('Diff', { of: sandbox, against: snapshot })).reply.changes[0].path, 'root/a');
+  t.is((await kiln('Rollback', { sandbox })).reply.snapshot, snapshot);
+  t.is(await inFork(sandbox, 'cat /root/a'), 'one');
+  t.deepEqual((await kiln('Diff', { of: sandbox, against: snapshot })).reply.changes, []);
+  t.is((await kiln('Fork', { from: 'none' })).reply.code, 'E_NO_SNAPSHOT');
+  t.is((await kiln('Rollback', { sandbox, snapshot: 'none' })).reply.code, 'E_NO_SNAPSHOT');
+  t.is((await kiln('RemoveSnapshot', { snapshot })).reply.code, 'E_SNAPSHOT_IN_USE');
+  for (const id of [sandbox, ...forked.sandboxes]) await kiln('KillSandbox', { sandbox: id });
+  t.deepEqual((await kiln('RemoveSnapshot', { snapshot })).reply, {});
+});
+
 test('a program looks at changes, takes some, and throws the others away', async (t) => {
   const folder = join(state.beside, 'checkout');
   mkdirSync(folder);
