@@ -1,0 +1,102 @@
+/** Kills while snapshots are used: forks, commands that begin with one, images of one. See also snapshot, on-disk, cow. */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import { type BusyboxState, busyboxState } from '../support/busybox-state.ts';
+import { keptSandboxes, MANY } from '../support/kept-sandbox.ts';
+import { isLong } from '../support/long.ts';
+
+const test = anyTest as TestFn;
+
+let state: BusyboxState;
+test.before(async () => {
+  state = await busyboxState();
+  // Sandboxes that wait for a command are none that was left.
+  state.env.KILN_PARKED = '0';
+});
+test.after.always(() => state[Symbol.asyncDispose]());
+
+const { ok, kept, killed } = keptSandboxes(() => state);
+
+const TURNS = isLong ? 34 : 2;
+/** From before the program has read its words to after its last step, ms. */
+const SPAN = 2400;
+const LOOK = ['sh', '-c', 'cd /m; ls | wc -l; cat f* | sha256sum; sha256sum big'];
+
+const at = (turn: number) => 120 + Math.floor((turn * SPAN) / TURNS);
+
+/** The ids of all that are kept; one whose maker was killed before that is about to end. */
+async function listed(t: ExecutionContext): Promise<string[]> {
+  const all: { id: string; state: string }[] = JSON.parse(await ok(t, 'ps', '--json'));
+  return all.filter(({ state: is }) => is === 'kept').map(({ id }) => id);
+}
+
+/** What is left once everything was removed that can be. */
+async function nothingLeft(t: ExecutionContext): Promise<void> {
+  for (const id of await listed(t)) await ok(t, 'kill', id);
+  await ok(t, 'gc');
+  const { snapshots, sandboxes, written, store } = state.paths;
+  for (const folder of [snapshots, sandboxes, written, join(store, 'work'), join(store, 'trash')]) {
+    t.deepEqual(existsSync(folder) ? readdirSync(folder) : [], [], folder);
+  }
+}
+
+test.serial(
+  'a fork that was killed leaves whole sandboxes, and the snapshot as it was',
+  async (t) => {
+    const id = await kept(t, MANY);
+    const good = await ok(t, 'exec', id, '--', ...LOOK);
+    await ok(t, 'snapshot', id, 'base');
+    const { digest } = JSON.parse(await ok(t, 'snapshot', 'show', 'base'));
+    for (let turn = 0; turn < TURNS; turn++) {
+      await killed(at(turn), 'fork', 'base', '-n', '3', ...(turn % 2 === 0 ? [] : ['--on-disk']));
+      for (const each of await listed(t)) {
+        t.is(await ok(t, 'exec', '--user', 'root', each, '--', ...LOOK), good);
+        if (each !== id) await ok(t, 'kill', each);
+      }
+      t.is(JSON.parse(await ok(t, 'snapshot', 'show', 'base')).digest, digest);
+    }
+    t.is(await ok(t, 'run', '--from', 'base', '--user', 'root', '--', ...LOOK), good);
+    await ok(t, 'kill', id);
+    await ok(t, 'snapshot', 'rm', 'base');
+    await nothingLeft(t);
+  },
+);
+
+test.serial(
+  'a run from a snapshot that was killed leaves nothing, and the snapshot as it was',
+  async (t) => {
+    const id = await kept(t, MANY, '--on-disk');
+    const good = await ok(t, 'exec', id, '--', ...LOOK);
+    await ok(t, 'snapshot', id, 'base');
+    const spoil = ['sh', '-c', 'rm -r /m; echo x > /x; sleep 1'];
+    for (let turn = 0; turn < TURNS; turn++) {
+      await killed(at(turn), 'run', '--from', 'base', '--user', 'root', '--', ...spoil);
+      t.is(await ok(t, 'run', '--from', 'base', '--user', 'root', '--', ...LOOK), good);
+      t.is(await ok(t, 'exec', id, '--', ...LOOK), good);
+    }
+    await ok(t, 'kill', id);
+    await ok(t, 'snapshot', 'rm', 'base');
+    await nothingLeft(t);
+  },
+);
+
+test.serial('an image of a snapshot that was killed is whole or not there', async (t) => {
+  const id = await kept(t, MANY);
+  const good = await ok(t, 'exec', id, '--', ...LOOK);
+  await ok(t, 'snapshot', id, 'base');
+  for (let turn = 0; turn < TURNS; turn++) {
+    const name = `image${turn}`;
+    await killed(at(turn), 'image', 'commit', 'base', '--name', name);
+    const there = JSON.parse(await ok(t, 'image', 'ls', '--json'));
+    if (there.some((each: { name: string }) => each.name === name)) {
+      t.is(await ok(t, 'run', '-r', name, '--user', 'root', '--', ...LOOK), good);
+      await ok(t, 'image', 'rm', name);
+    }
+  }
+  const image = await ok(t, 'image', 'commit', 'base', '--name', 'last');
+  t.is(await ok(t, 'run', '-r', image, '--user', 'root', '--', ...LOOK), good);
+  await ok(t, 'kill', id);
+  await ok(t, 'snapshot', 'rm', 'base');
+  await nothingLeft(t);
+});
