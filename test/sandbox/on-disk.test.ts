@@ -60,6 +60,20 @@ test.serial('what lies on the disk becomes a snapshot without a copy', async (t)
   t.deepEqual(readdirSync(state.paths.snapshots), []);
 });
 
+test.serial('a fork goes on in memory, or with --on-disk on the disk', async (t) => {
+  const id = await kept(t, 'echo a > /root/a', '--on-disk');
+  const fork = await ok(t, 'fork', id);
+  const onDisk = await ok(t, 'fork', id, '--on-disk');
+  for (const each of [fork, onDisk]) {
+    await ok(t, 'exec', '--user', 'root', each, '--', 'sh', '-c', 'cat /root/a > /root/b');
+    t.is(await ok(t, 'diff', each), 'A root/b');
+  }
+  t.false(existsSync(join(state.paths.written, fork)));
+  const { stdout } = await execa('find', [join(state.paths.written, onDisk), '-path', '*/root/b']);
+  t.not(stdout, '');
+  await ok(t, 'kill', fork, onDisk, id);
+});
+
 test.serial('where a process runs, what lies on the disk is copied', async (t) => {
   const id = await kept(t, 'echo a > /root/a', '--on-disk');
   await ok(t, 'exec', id, '--', 'sh', '-c', 'sleep 1000 & true');

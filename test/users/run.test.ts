@@ -213,6 +213,7 @@ const REFUSED: readonly (readonly [string, readonly string[], RegExp])[] = [
   ],
   ['that network by itself', ['--network', 'host'], /--network host is not for users/],
   ['a libvirt network', ['--network', 'default'], /users\.networks/],
+  ['the disk without a bound', ['--on-disk'], /--on-disk is not for users/],
   [
     'a port of root’s',
     ['--publish', '80:80'],
