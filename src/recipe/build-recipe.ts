@@ -144,7 +144,16 @@ function recipe<Run extends z.ZodType>(run: Run) {
         .string()
         .min(1)
         .max(4095)
+        .optional()
         .describe('As -r of kiln run takes it; a path is relative to the recipe'),
+      fromSnapshot: z
+        .string()
+        .min(1)
+        .max(64)
+        .optional()
+        .describe(
+          'Instead of an image: a snapshot, by its name or id, whose files steps begin with',
+        ),
       sandbox: sandbox.default(() => sandbox.parse({})),
       sources: z.array(source).max(1000).default([]).describe('Files that lie in /sources'),
       steps: z
@@ -158,6 +167,10 @@ function recipe<Run extends z.ZodType>(run: Run) {
         .describe('Patterns of what is taken out; see docs/artifacts.md'),
     })
     .superRefine((value, context) => {
+      if ((value.image === undefined) === (value.fromSnapshot === undefined)) {
+        const message = 'one of image and fromSnapshot is needed, and not both';
+        context.addIssue({ code: 'custom', message, path: ['image'] });
+      }
       // What has a mistake is still as it was written.
       if (!Object.hasOwn(value.sandbox, 'binds')) return;
       const twice = sharedTarget([...value.sandbox.tmpfs, ...value.sandbox.binds]);
@@ -173,7 +186,10 @@ function recipe<Run extends z.ZodType>(run: Run) {
         context.addIssue({ code: 'custom', message, path: ['steps', index, 'network'] });
       }
     })
-    .describe('A kiln build: an image, sources, steps that run in a sandbox, artifacts');
+    .meta({
+      description: 'A kiln build: an image, sources, steps that run in a sandbox, artifacts',
+      oneOf: [{ required: ['image'] }, { required: ['fromSnapshot'] }],
+    });
 }
 
 export const buildRecipeSchema = recipe(script);

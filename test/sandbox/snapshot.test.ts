@@ -76,6 +76,30 @@ test.serial('forks stand on one snapshot, and see nothing of each other', async 
   t.deepEqual(readdirSync(state.paths.snapshots), []);
 });
 
+test.serial('the steps of a build recipe begin with the files of a snapshot', async (t) => {
+  const id = await kept(t, 'echo one > /home/build/a');
+  await ok(t, 'snapshot', id, 'prepared');
+  await ok(t, 'kill', id);
+  const file = join(state.beside, 'it.yaml');
+  const out = join(state.beside, 'built');
+  const steps =
+    'sandbox: { user: root }\nsteps: [echo two >> /home/build/a]\nartifacts: [/home/build/a]';
+  const build = async (head: string) => {
+    writeFileSync(file, `${head}\n${steps}\n`);
+    return await kiln('build', file, '--resultdir', out);
+  };
+  const built = await build('fromSnapshot: prepared');
+  t.is(built.code, 0, built.said);
+  t.is(readFileSync(join(out, 'a'), 'utf8'), 'one\ntwo\n');
+  const cat = ['--', 'cat', '/home/build/a'];
+  t.is(await ok(t, 'run', '--from', 'prepared', ...cat), 'one');
+  t.regex((await build('fromSnapshot: none')).said, /E_NO_SNAPSHOT/);
+  for (const head of ['', `fromSnapshot: prepared\nimage: ${IMAGE}`]) {
+    t.regex((await build(head)).said, /one of image and fromSnapshot is needed, and not both/);
+  }
+  await ok(t, 'snapshot', 'rm', 'prepared');
+});
+
 test.serial('a sandbox goes back to a snapshot, and keeps its id', async (t) => {
   const id = await kept(t, `${TOOLS} ${WRITES}`);
   const list = ['exec', id, '--', 'sh', '-c', `${TOOLS} ${LISTING}`];

@@ -279,7 +279,7 @@ function checkRecipe(
   { image: given }: { readonly image?: string },
 ): void {
   const { network, egress, profile } = sandbox;
-  if (given === undefined && !isImageName(image)) {
+  if (given === undefined && image !== undefined && !isImageName(image)) {
     throw forbiddenError(`the image ${image} of a recipe`, 'it is no name', {
       hint: 'name an image recipe of your own with -r',
     });

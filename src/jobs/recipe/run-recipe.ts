@@ -17,6 +17,7 @@ import { hostFolder } from '../../recipe/folder.ts';
 import { isTrusted } from '../../recipe/named.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
+import { leaseFrom } from '../../snapshot/stack.ts';
 import { LOCK, logLimits, ResultFiles } from '../rpmbuild/outcome/result-files.ts';
 import { runJob } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
@@ -93,9 +94,17 @@ export async function runRecipe(
     onProgress: hooks.onSourceProgress,
   });
   timeline.enter('image');
-  const name = await imageName(engine, request, recipe);
-  await using image = await openImage(engine, name, { signal, onProgress: hooks.onImageProgress });
-  const run = sandboxRequest(request, recipe, sources, binds, image.manifest.id);
+  const from = request.image === undefined ? recipe.fromSnapshot : undefined;
+  await using image =
+    from === undefined
+      ? await openImage(engine, await imageName(engine, request, recipe), {
+          ...{ signal, onProgress: hooks.onImageProgress },
+        })
+      : await leaseFrom(engine, from);
+  const run = {
+    ...sandboxRequest(request, recipe, sources, binds, image.manifest.id),
+    ...defined({ fromSnapshot: from }),
+  };
   const job = {
     request: run,
     image,
@@ -144,8 +153,9 @@ async function imageName(
   recipe: BuildRecipe,
 ): Promise<string> {
   if (image !== undefined) return image;
-  if (isImageName(recipe.image)) return recipe.image;
-  const name = resolve(dirname(engine.renamed(path)), recipe.image);
+  const { image: own = '' } = recipe;
+  if (isImageName(own)) return own;
+  const name = resolve(dirname(engine.renamed(path)), own);
   if (allowHost === true) return name;
   const named = await resolveImage(engine, name, '/');
   if (!('path' in named) || isTrusted(engine.paths, named.path)) return name;

@@ -132,7 +132,9 @@ test('the JSON Schema accepts kiln’s recipes, and rejects what kiln refuses', 
     t.true(validate(parse(text)), `${name}: ${JSON.stringify(validate.errors)}`);
     await t.notThrowsAsync(loadBuildRecipe(join(recipes, name)));
   }
+  t.true(validate({ fromSnapshot: 'x', steps: ['x'] }));
   for (const bad of [
+    { image: 'x', fromSnapshot: 'x', steps: ['x'] },
     { image: 'x', steps: [] },
     { image: 'x', steps: [{ rn: 'x' }] },
     { image: 'x', steps: ['x'], sandbx: {} },
