@@ -1,8 +1,8 @@
 /** Changes as git shows them, for `git apply` and `patch -p1`. Source: git-diff(1), "generating patch text with -p". */
 import { constants, fstatSync, openSync, writeSync } from 'node:fs';
 import { z } from 'zod';
-import type { WithRights } from '../../artifacts/destination.ts';
 import { type ByteString, toBytes } from '../../artifacts/byte-string.ts';
+import type { WithRights } from '../../artifacts/destination.ts';
 import { reopenFile } from '../../artifacts/source.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { attempt } from '../../host/calls/libc.ts';
