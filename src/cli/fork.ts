@@ -61,7 +61,8 @@ export function forkCommand(caller: Caller): KilnCommand {
       const { number = 1, keep: kept = KEPT_MS, onDisk, json = false } = options;
       const snapshot = await snapshotMeant(engine, word, signal);
       const say = (id: string) => void (json || caller.stdout.say(`${id}\n`));
-      const how = { keep: kept, limits: limitsOf(options), onDisk, caller: caller.ids, signal };
+      const limits = limitsOf(options);
+      const how = { keep: kept, limits, upperOnDisk: onDisk, caller: caller.ids, signal };
       const sandboxes = await forks(engine, snapshot, number, how, caller, say);
       if (json) printJson(caller.stdout, { snapshot: snapshot.id, sandboxes });
     });

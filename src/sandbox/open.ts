@@ -79,8 +79,8 @@ function describe(
   use: SandboxUse,
 ): { readonly scratch?: string } {
   const { labels } = sandbox.record;
-  const { onDisk = false, disk: bytes, nested, boot, image, layers } = specification;
-  const scratch = onDisk ? { path: newScratch(paths, sandbox.id), bytes } : undefined;
+  const { upperOnDisk, disk: bytes, nested, boot, image, layers } = specification;
+  const scratch = upperOnDisk === true ? { path: newScratch(paths, sandbox.id), bytes } : undefined;
   sandbox.describe({
     // One that was parked waited for this: its age, by which `kiln gc` removes kept ones, is its command's.
     created: Date.now(),

@@ -4,6 +4,7 @@ import type { Snapshot } from '../image/store/snapshots.ts';
 import { planSandbox } from '../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import type { SandboxLimits } from '../sandbox/policy/limits.ts';
+import { profileFor } from '../sandbox/seccomp/profile.ts';
 import { leaseFrom } from './stack.ts';
 
 export interface ForkOptions {
@@ -11,7 +12,7 @@ export interface ForkOptions {
   readonly keep: number;
   readonly limits: SandboxLimits;
   /** What it writes to its root lies on the disk. */
-  readonly onDisk?: boolean | undefined;
+  readonly upperOnDisk?: boolean | undefined;
   readonly caller: Owner;
   readonly signal?: AbortSignal | undefined;
 }
@@ -25,19 +26,18 @@ export interface ForkOptions {
 export async function forkSnapshot(
   engine: Engine,
   { id, record }: Snapshot,
-  { keep, limits, onDisk = false, caller, signal }: ForkOptions,
+  { keep, limits, upperOnDisk, caller, signal }: ForkOptions,
 ): Promise<string> {
   await using stack = await leaseFrom(engine, id);
   const { user, capabilities, env, workdir } = record.command;
-  const filter = record.command.seccomp.replace(/-on-disk$/, '');
-  const seccomp = onDisk && filter === 'default' ? 'default-on-disk' : filter;
+  const seccomp = profileFor(record.command.seccomp.replace(/-on-disk$/, ''), { upperOnDisk });
   const { id: image, arch, environment } = stack.manifest;
   const [uid = 0, gid = 0] = user.split(':').map(Number);
   const plan = planSandbox(
     {
       ...{ isolation: 'container', network: 'private', egress: undefined, binds: [], volumes: [] },
       ...{ allowHostWrite: false, protectedPaths: [], privateTmp: true, namespaces: 0 },
-      ...{ nested: false, boot: false, label: { kind: 'auto' }, limits, caller, onDisk },
+      ...{ nested: false, boot: false, label: { kind: 'auto' }, limits, caller, upperOnDisk },
       ...{ allowMissing: engine.allowMissing(), owner: { uid, gid }, shownAs: ['fork', id] },
     },
     { ...stack, id: image, arch, environment },

@@ -41,7 +41,7 @@ export function explainLayers(
   const { capabilities, user } = command.policy;
   const surroundings = surroundingsOf(sandbox);
   const { timeout } = command.time;
-  const written = sandbox.onDisk === true ? 'the disk (the root) and memory' : 'memory';
+  const written = sandbox.upperOnDisk === true ? 'the disk (the root) and memory' : 'memory';
   const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
   return [
     ...(sandbox.isolation === 'vm'

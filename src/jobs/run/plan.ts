@@ -60,7 +60,7 @@ export function planRun(
         isolation,
         kernel,
         nested,
-        onDisk,
+        upperOnDisk: onDisk,
       },
       workdir: request.workdir || undefined,
       user: request.user || undefined,

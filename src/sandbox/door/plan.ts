@@ -15,7 +15,7 @@ import {
   type SnapshotLayer,
   surroundingsOf,
 } from '../policy/specification.ts';
-import { chosenProfile } from '../seccomp/profile.ts';
+import { chosenProfile, profileFor } from '../seccomp/profile.ts';
 import type { ResourceLimit } from '../wire/codec.ts';
 import type { TimeLimits } from './supervise.ts';
 
@@ -181,7 +181,7 @@ export function planCommand(job: CommandJob, { tree, manifest, layers }: TakenIm
       policy: {
         user: user.spec,
         capabilities: userCapabilities(user.uid, capabilities, surroundingsOf(plan.sandbox)),
-        seccomp: sandbox.onDisk === true && filter === 'default' ? 'default-on-disk' : filter,
+        seccomp: profileFor(filter, sandbox),
       },
     },
   });

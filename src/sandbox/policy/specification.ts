@@ -106,7 +106,7 @@ export interface Interior {
   /** A host directory for the overlay's upper and work directories, made if it is missing; else a tmpfs. */
   readonly scratch?: string;
   /** The sandbox gets such a directory of its own, which goes with it. */
-  readonly onDisk?: boolean;
+  readonly upperOnDisk?: boolean | undefined;
   readonly hostname: string;
   /**
    * Whether /etc/hosts and, with a network, /etc/resolv.conf are made. They are not stored in `scratch`. Not for

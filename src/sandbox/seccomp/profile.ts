@@ -60,6 +60,14 @@ export function chosenProfile(nameOrPath: string, nested: boolean): string {
   });
 }
 
+/** The profile for a sandbox whose upper directory may lie on the disk. */
+export function profileFor(
+  profile: string,
+  { upperOnDisk }: { readonly upperOnDisk?: boolean | undefined },
+): string {
+  return upperOnDisk === true && profile === 'default' ? 'default-on-disk' : profile;
+}
+
 /** The most bytes of a profile; podman's has 15 KB. */
 const MAX_PROFILE = 4 * 2 ** 20;
 

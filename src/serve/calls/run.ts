@@ -21,6 +21,7 @@ import type { RunRequest } from '../../jobs/run/request.ts';
 import { resultOfFailure, resultOfRun } from '../../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../../jobs/run/run.ts';
 import { Timeline } from '../../jobs/run/timeline.ts';
+import type { SandboxOptions } from '../../options/sandbox.ts';
 import { deferred } from '../../promise.ts';
 import { writeResult } from '../../report/write.ts';
 import type { CommandEnd, Ended } from '../../sandbox/door/supervise.ts';
@@ -55,7 +56,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
     request = { ...request, ...(await heldResults(options, caller)) };
     checkPatterns(request.artifacts);
     timeline.enter('image');
-    await using image = await takeImage(engine, wanted, context, options.fromSnapshot);
+    await using image = await takeImage(engine, wanted, context, options);
     if (image === undefined) return (await daemon?.work(call)) ?? ANSWERED;
     const { id } = image.manifest;
     used = imageFacts(image.manifest);
@@ -141,7 +142,7 @@ export async function takeImage(
   engine: Engine,
   wanted: string | undefined,
   context: CallContext,
-  from: string | undefined,
+  { fromSnapshot: from }: SandboxOptions,
 ): Promise<(LeasedImage & Partial<LeasedStack>) | undefined> {
   if (from !== undefined && wanted !== undefined) {
     throw new KilnError('E_ARGUMENT', 'fromSnapshot: there is an image as well', {
@@ -154,6 +155,13 @@ export async function takeImage(
     return await pickImage(engine, wanted, { onProgress, signal: call.signal, storeChanged });
   }
   return await openExistingImage(engine, wanted, '/');
+}
+
+export function needImage(named: string | undefined, { fromSnapshot }: SandboxOptions): void {
+  if (named !== undefined || fromSnapshot !== undefined) return;
+  throw new KilnError('E_ARGUMENT', 'image: there is none, and no fromSnapshot', {
+    hint: 'name one of them',
+  });
 }
 
 export function needCommand([program]: readonly string[]): void {

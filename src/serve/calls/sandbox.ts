@@ -27,7 +27,7 @@ import {
   sandboxOptions,
   timeLimits,
 } from './options.ts';
-import { endOf, needCommand, needMore, takeImage } from './run.ts';
+import { endOf, needCommand, needImage, needMore, takeImage } from './run.ts';
 import { CommandStdio, checkSignal } from './stdio.ts';
 
 export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => {
@@ -39,18 +39,14 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   const isLong = isUsers || options.copyIn.length > 0 || options.publish.length > 0;
   if (isLong && daemon !== undefined) return await daemon.work(call);
   await admit(command, caller, { words: 'shell' }, []);
-  if (named === undefined && options.fromSnapshot === undefined) {
-    throw new KilnError('E_ARGUMENT', 'image: there is none, and no fromSnapshot', {
-      hint: 'name one of them',
-    });
-  }
+  needImage(named, options);
   const wanted = named && (await admittedImage(named, context));
   if (daemon === undefined) needConnection(call);
   await using engine = context.openEngine();
-  let found = await takeImage(engine, wanted, context, options.fromSnapshot);
+  let found = await takeImage(engine, wanted, context, options);
   if (found === undefined && wanted !== undefined) {
     await daemon?.makeImage(call, wanted);
-    found = await takeImage(engine, wanted, context, options.fromSnapshot);
+    found = await takeImage(engine, wanted, context, options);
   }
   if (found === undefined)
     throw new KilnError('E_IMAGE_MISSING', `image ${named} was deleted right after it was made`);
