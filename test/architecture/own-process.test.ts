@@ -29,7 +29,7 @@ const OWN_USERS = [
     'service/log-file.ts',
     'host/sockets/service-manager.ts',
   ],
-  'host/trace/trace.ts',
+  ...['host/trace/trace.ts', 'events/event-log.ts'],
 ];
 
 /** Of the command line: what enters it, and a caller that is this process. */

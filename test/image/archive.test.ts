@@ -131,6 +131,20 @@ test.serial('an archive made by GNU tar is imported unchanged', async (t) => {
   t.false((await kiln('ls')).includes('theirs'));
 });
 
+test.serial('an archive of many zstd frames is imported whole', async (t) => {
+  const archive = join(state.directory, 'frames.tar.zst');
+  // Frames of 20 KB: one ends, and others begin, in each piece that is read.
+  const script = 'tar -cf - -C "$TREE" . | split -b 20000 --filter "zstd -q" > "$ARCHIVE"';
+  const env = { TREE: image.tree, ARCHIVE: archive };
+  await execa('bash', ['-o', 'pipefail', '-c', script], { env });
+  const id = (await kiln('import', archive, '--name', 'frames')).trim();
+  const tree = join(state.engine.paths.images, id, 'tree');
+  const { stdout: listed } = await execa('bash', ['-c', 'cd "$TREE" && find . | sort'], { env });
+  const { stdout: found } = await execa('bash', ['-c', 'find . | sort'], { cwd: tree });
+  t.is(found, listed);
+  t.is((await kiln('rm', 'frames')).trim(), id);
+});
+
 test.serial('a reader of only the beginning of an archive gets no error', async (t) => {
   const { stdout, stderr } = await execa(
     'bash',

@@ -20,6 +20,7 @@ import {
 } from 'node:fs';
 import { KilnError } from '../../../src/errors.ts';
 import { changeRoot } from '../../../src/host/files/mount.ts';
+import { loadZstd } from '../../../src/host/files/zstd.ts';
 import { limitResource } from '../../../src/host/process/process.ts';
 import { describePackage } from '../../../src/packages/rpm/describe.ts';
 import { checkDigests, digestFaults } from '../../../src/packages/rpm/digests.ts';
@@ -127,6 +128,7 @@ async function main(): Promise<void> {
   const [root = '', first = '', count = '', ...paths] = process.argv.slice(2);
   const corpus = paths.map(readSpecimen);
   loadNativeCodecs();
+  loadZstd();
   const keyring = new Keyring(loadLibrpmio(), []);
   const seedFile = openSync(`${root}.seed`, 'w');
   mkdirSync(`${root}/dest`, 0o755);

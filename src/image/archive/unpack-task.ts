@@ -1,12 +1,13 @@
 /** Unpacks layers, lowest first, in a confined child whose root is the image's. */
 import { readSync } from 'node:fs';
 import { pipeline, Readable } from 'node:stream';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+import { createGunzip } from 'node:zlib';
 import type { Extract, extract as extractType, Header } from 'tar-stream';
 import { KilnError } from '../../errors.ts';
 import { knownFailure } from '../../host/calls/system-error.ts';
 import type { SingleTask } from '../../host/confine/task.ts';
 import { filePieces } from '../../host/files/content.ts';
+import { decodeZstd, loadZstd } from '../../host/files/zstd.ts';
 import { LayerWriter, type UnpackLayersInput } from './layer-writer.ts';
 import { PaxTap } from './pax.ts';
 
@@ -17,6 +18,7 @@ let extract: typeof extractType;
 export const task: SingleTask = {
   async prepare() {
     ({ extract } = await import('tar-stream'));
+    loadZstd();
   },
 
   async run(input, { fds, emit }) {
@@ -74,14 +76,23 @@ async function takeEntries(archive: Extract, tap: PaxTap, writer: LayerWriter): 
 }
 
 function decompressed(fd: number): AsyncIterable<Buffer> {
-  const source = Readable.from(filePieces(fd, 0, () => Buffer.allocUnsafe(PIECE)));
   const magic = Buffer.alloc(4);
   readSync(fd, magic, 0, 4, 0);
-  const gzip = magic.readUInt16BE(0) === 0x1f8b;
-  if (!gzip && magic.readUInt32LE(0) !== 0xfd2fb528) return source;
-  const decoder = gzip
-    ? createGunzip({ chunkSize: PIECE })
-    : createZstdDecompress({ chunkSize: PIECE });
+  if (magic.readUInt32LE(0) === 0xfd2fb528) return zstd(fd);
+  const source = Readable.from(filePieces(fd, 0, () => Buffer.allocUnsafe(PIECE)));
+  if (magic.readUInt16BE(0) !== 0x1f8b) return source;
   // The reader of the decoder gets errors of both sides.
-  return pipeline(source, decoder, () => {});
+  return pipeline(source, createGunzip({ chunkSize: PIECE }), () => {});
+}
+
+async function* zstd(fd: number): AsyncGenerator<Buffer, void, undefined> {
+  const errors = {
+    damaged: () => new Error('its zstd frames are damaged'),
+    missing: () =>
+      new KilnError('E_ARCHIVE', 'the archive is in zstd, and libzstd is missing', {
+        hint: 'install libzstd',
+      }),
+  };
+  // The archive's reader keeps pieces.
+  for (const piece of decodeZstd(filePieces(fd, 0), errors)) yield Buffer.from(piece);
 }

@@ -1,12 +1,13 @@
 /** The confined side of unpackRpms. Its root is the destination. */
 import { mkdirSync, rmdirSync } from 'node:fs';
 import type { QueueTask } from '../../host/confine/task.ts';
+import { loadZstd } from '../../host/files/zstd.ts';
 import { describePackage } from './describe.ts';
 import { checkDigests } from './digests.ts';
 import { assertTrusted, type SignaturePolicy } from './inspect.ts';
 import type { RpmPackage } from './package.ts';
 import { CpioParser } from './payload/cpio.ts';
-import { decompressPayload, loadZstd } from './payload/decompress.ts';
+import { decompressPayload } from './payload/decompress.ts';
 import { loadNativeCodecs } from './payload/native-codec.ts';
 import { planUnpack, type UnpackRoom } from './payload/plan.ts';
 import { PackageWriter } from './payload/writer.ts';
