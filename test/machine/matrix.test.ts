@@ -58,7 +58,7 @@ async function copied(kept: string, { input, output, end }: Cell): Promise<strin
   const from = { terminal: '', pipe: ` < ${fifo}`, file: ` < ${file}`, nothing: ' < /dev/null' };
   const to = { terminal: '', pipe: ' | cat', file: ` > ${out}` };
   const terminal = input === 'terminal' && output === 'terminal' ? '-t ' : '';
-  const words = `set -o pipefail; ${KILN} exec ${terminal}${kept} -- sh -c '${script}'${from[input]}${to[output]}`;
+  const words = `set -o pipefail; '${KILN}' exec ${terminal}${kept} -- sh -c '${script}'${from[input]}${to[output]}`;
   const isOnTerminal = input === 'terminal' || output === 'terminal';
   const [program, argv] = isOnTerminal
     ? (['script', ['-qefc', words, '/dev/null']] as const)
