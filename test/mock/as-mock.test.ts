@@ -60,6 +60,7 @@ function everyOption(mode: Mode): string[] {
     'rpmbuild-opts': '--nodebuginfo',
     localrepo: results('all'),
     'short-circuit': 'build',
+    isolation: 'simple',
   };
   return [...OPTIONS].flatMap(([name, { help, mode: isMode, value, onlyFor }]) => {
     if (help === undefined || isMode !== undefined) return [];
