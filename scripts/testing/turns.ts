@@ -12,6 +12,7 @@ export const TAKES_TURNS = [
   ...['mock/as-mock', 'service/boot', 'state/damage'],
   ...['users/build', 'remote/remote', 'mock/roots'],
   ...['users/images', 'service/at-once', 'build/chain'],
+  ...['image/names', 'report/views', 'machine/parked'],
   ...['image/debian-build', 'e2e/mistakes', 'solver/solve'],
   ...['image/edge-packages', 'build/core/failures', 'load/load'],
   ...['repository/local', 'mock/every-option', 'mock/builds'],
