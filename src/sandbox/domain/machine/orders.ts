@@ -15,50 +15,28 @@ import { factLines } from '../../command/facts.ts';
 import { operationError } from '../../command/failures.ts';
 import { addressBytes, type LibvirtNetwork, versionOf } from '../../policy/network.ts';
 import { encodeRequest } from '../../wire/codec.ts';
-import type { Answer, AnswerOf, Parts } from '../../wire/table.ts';
+import type { Answer, AnswerOf, Parts, RequestField, RequestName } from '../../wire/table.ts';
 import type { FilesInside } from '../ground.ts';
-
-/** Below those by which SandboxControl numbers its requests, above those of commands. */
-const FIRST_ID = 2 ** 29;
-
-let nextId = FIRST_ID;
 
 export type WiredLimits = Parts<'machine-limits'>;
 
 /** Sets them, and tells what is in force then. @throws KilnError E_SETUP */
 export async function setLimits(channel: Channel, limits: WiredLimits): Promise<WiredLimits> {
-  const id = nextId++;
-  const limited = awaitedLater(answered(channel, id, 'limited'));
-  channel.send(
-    encodeRequest('limit', [
-      { op: 'id', id },
-      { op: 'machine-limits', ...limits },
-    ]),
-  );
-  return await limited;
+  return await told(channel, 'limit', [{ op: 'machine-limits', ...limits }], 'limited');
 }
 
 /** The namespaces of stage 0, which stand for the host's. After a break of the guest's kernel this may be a lie. */
 export async function namespacesAround(channel: Channel): Promise<ReadonlyMap<string, string>> {
-  const id = nextId++;
-  const told = awaitedLater(answered(channel, id, 'machine-facts'));
-  channel.send(encodeRequest('machine', [{ op: 'id', id }]));
-  const links = factLines((await told).facts).get('ns') ?? [];
+  const { facts } = await told(channel, 'machine', [], 'machine-facts');
+  const links = factLines(facts).get('ns') ?? [];
   return new Map(links.map((link) => [link.slice(0, link.indexOf(':')), link]));
 }
 
 /** @throws KilnError E_MACHINE */
 export async function listenInside(channel: Channel, port: number): Promise<Listener> {
-  const id = nextId++;
   const [ours, theirs] = unixSocketPair();
   try {
-    const listening = awaitedLater(done(channel, id));
-    const fields = [
-      { op: 'id', id },
-      { op: 'port', port },
-    ] as const;
-    channel.send(encodeRequest('listen', fields), [theirs]);
-    const errno = await listening;
+    const errno = await order(channel, 'listen', { op: 'port', port }, [theirs]);
     const fd = errno === 0 ? receiveDescriptor(ours) : undefined;
     if (fd === undefined) {
       throw new KilnError('E_MACHINE', `the machine could not listen on port ${port}`, {
@@ -83,7 +61,6 @@ export async function setAddresses(
 ): Promise<void> {
   const own = addresses.map((to) => ({ to, via: undefined }));
   for (const { to, via } of [...own, ...routes]) {
-    const id = nextId++;
     const [ip = '', prefix] = to.split('/');
     const card = {
       op: 'card',
@@ -92,9 +69,7 @@ export async function setAddresses(
       prefix: Number(prefix),
       addresses: Buffer.concat([ip, ...(via === undefined ? [] : [via])].map(addressBytes)),
     } as const;
-    const isSet = awaitedLater(done(channel, id));
-    channel.send(encodeRequest('set-card', [{ op: 'id', id }, card]));
-    const errno = await isSet;
+    const errno = await order(channel, 'set-card', card);
     if (errno === 0) continue;
     const what = via === undefined ? `the address ${to}` : `the route to ${to} by ${via}`;
     throw new KilnError('E_MACHINE', `${what} cannot be set in the machine`, {
@@ -132,21 +107,10 @@ export class PortsInside {
 }
 
 async function connectInside(channel: Channel, port: number): Promise<number> {
-  const id = nextId++;
   const [ours, theirs] = unixSocketPair();
   try {
-    const connected = awaitedLater(done(channel, id));
-    const fields = [
-      { op: 'id', id },
-      { op: 'port', port },
-    ] as const;
-    let errno = 0;
-    try {
-      channel.send(encodeRequest('connect', fields), [theirs]);
-      errno = await connected;
-    } finally {
-      closeDescriptor(theirs);
-    }
+    const connected = order(channel, 'connect', { op: 'port', port }, [theirs]);
+    const errno = await connected.finally(() => closeDescriptor(theirs));
     // While others fill the port it comes behind the answer. Its carrier ends where there are too many streams.
     const [fd] = errno === 0 ? ((await nextPacket(ours, 1, 1))?.fds ?? []) : [];
     if (fd !== undefined) return fd;
@@ -179,17 +143,12 @@ async function readFile(
   { path, offset }: { readonly path: string; readonly offset: number },
   { uid, gid }: { readonly uid: number; readonly gid: number },
 ): Promise<{ readonly bytes: Buffer; readonly size: number }> {
-  const id = nextId++;
   const pipe = createPipe(0);
   const source = new Socket({ fd: pipe.read, readable: true, writable: false });
   try {
-    const isDone = awaitedLater(done(channel, id));
-    try {
-      const file = { op: 'read-file', offset, uid, gid, path } as const;
-      channel.send(encodeRequest('read', [{ op: 'id', id }, file]), [pipe.write]);
-    } finally {
-      closeDescriptor(pipe.write);
-    }
+    const file = { op: 'read-file', offset, uid, gid, path } as const;
+    const isDone = awaitedLater(order(channel, 'read', file, [pipe.write]));
+    closeDescriptor(pipe.write);
     const pieces: Buffer[] = [];
     let length = 0;
     for await (const piece of source) {
@@ -215,17 +174,9 @@ function answerError(path: string): KilnError {
 }
 
 async function isAnyFull(channel: Channel, paths: readonly string[]): Promise<boolean> {
-  const id = nextId++;
   const patterns = Buffer.from(paths.map((path) => `${path}\0`).join(''));
   if (patterns.length > PATTERNS_MAX) return false;
-  const told = awaitedLater(done(channel, id));
-  channel.send(
-    encodeRequest('full', [
-      { op: 'id', id },
-      { op: 'patterns', patterns },
-    ]),
-  );
-  return (await told) === 1;
+  return (await order(channel, 'full', { op: 'patterns', patterns })) === 1;
 }
 
 /** @throws KilnError E_MACHINE */
@@ -235,39 +186,45 @@ async function packFiles(channel: Channel, patterns: Buffer, to: number): Promis
       hint: 'name a folder that has them all',
     });
   }
-  const id = nextId++;
-  // However long it takes: who waits has a limit of its own.
-  const packed = awaitedLater(done(channel, id));
-  channel.send(
-    encodeRequest('pack', [
-      { op: 'id', id },
-      { op: 'patterns', patterns },
-    ]),
-    [to],
-  );
-  const errno = await packed;
+  const errno = await order(channel, 'pack', { op: 'patterns', patterns }, [to]);
   if (errno === 0) return;
-  const why = new SyscallError('pack', errno);
   throw new KilnError('E_MACHINE', 'the machine could not pack the artifacts', {
     hint: 'end what still writes to them before the command ends',
-    cause: why,
+    cause: new SyscallError('pack', errno),
   });
 }
 
-function done(channel: Channel, id: number): Promise<number> {
-  return channel.wait((answer) =>
-    answer.type === 'done' && answer.id === id ? answer.value : undefined,
+/** The value of `done`, however long that takes: who waits has a limit of its own. Descriptors are sent at once. */
+async function order<Name extends 'listen' | 'connect' | 'set-card' | 'read' | 'full' | 'pack'>(
+  channel: Channel,
+  name: Name,
+  field: RequestField<Name>,
+  fds: readonly number[] = [],
+): Promise<number> {
+  const id = channel.newId();
+  const done = awaitedLater(
+    channel.wait((answer) =>
+      answer.type === 'done' && answer.id === id ? answer.value : undefined,
+    ),
   );
+  channel.send(encodeRequest<RequestName>(name, [{ op: 'id', id }, field]), fds);
+  return await done;
 }
 
-function answered<A extends 'limited' | 'machine-facts'>(
+async function told<A extends 'limited' | 'machine-facts'>(
   channel: Channel,
-  id: number,
+  name: 'limit' | 'machine',
+  fields: readonly RequestField<'limit'>[],
   type: A,
 ): Promise<AnswerOf<A>> {
+  const id = channel.newId();
   const isIt = (answer: Answer): answer is AnswerOf<A> => answer.type === type && answer.id === id;
-  return channel.ask((answer) => {
-    if (answer.type === 'failed' && answer.id === id) throw operationError(answer);
-    return isIt(answer) ? answer : undefined;
-  });
+  const answered = awaitedLater(
+    channel.ask((answer) => {
+      if (answer.type === 'failed' && answer.id === id) throw operationError(answer);
+      return isIt(answer) ? answer : undefined;
+    }),
+  );
+  channel.send(encodeRequest<RequestName>(name, [{ op: 'id', id }, ...fields]));
+  return await answered;
 }
