@@ -1,11 +1,6 @@
 /** The pages docs/reference/api*.md, made from the comments of the interface, for scripts/write/wire.ts. */
 import { join } from 'node:path';
-import {
-  INTERFACE_VERSION,
-  parseInterface,
-  type Struct,
-  type Type,
-} from '../../src/api/interface.ts';
+import { parseInterface, type Struct, type Type, versionOf } from './varlink.ts';
 
 const FOLDER = join(import.meta.dirname, '../../docs/reference');
 const TYPES = 'api-types.md';
@@ -98,7 +93,7 @@ export function apiPages(text: string): ReadonlyMap<string, string> {
   });
   const index = `# The API: reference
 
-Version ${INTERFACE_VERSION}. Written by \`npm run write-wire\` from \`src/api/io.kiln.varlink\`.
+Version ${versionOf(of)}. Written by \`npm run write-wire\` from \`src/api/io.kiln.varlink\`.
 
 ${rules.slice(rules.findIndex((text) => text.startsWith('- '))).join('\n')}
 

@@ -2,10 +2,12 @@
 import {
   type Field,
   type Interface,
+  interfaceTable,
   parseInterface,
   type Struct,
   type Type,
-} from '../../src/api/interface.ts';
+  versionOf,
+} from './varlink.ts';
 
 const PLAIN = { bool: 'boolean', int: 'number', float: 'number', string: 'string' } as const;
 
@@ -77,6 +79,11 @@ ${[...of.methods.keys()].map((name) => `readonly ${name}: { readonly parameters:
     `/** All errors: their parameters. */
 export interface Errors {
 ${[...of.errors].map(([name, { type }]) => `readonly ${name}: ${typeText(type)};\n`).join('')}}
+`,
+    `export const INTERFACE_VERSION = ${versionOf(of)};
+
+/** The interface itself, which src/api/interface.ts checks by. */
+export const INTERFACE = ${interfaceTable(of)} as const;
 `,
   ];
   return parts.join('\n');

@@ -1,5 +1,5 @@
 /** What of the Python package (packaging/python) is made from something else, for scripts/write/wire.ts. */
-import { parseInterface, type Struct, type Type } from '../../src/api/interface.ts';
+import { parseInterface, type Struct, type Type } from './varlink.ts';
 
 const PLAIN = { bool: 'bool', int: 'int', float: 'float', string: 'str' } as const;
 

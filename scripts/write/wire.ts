@@ -7,7 +7,6 @@
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { interfaceText } from '../../src/api/interface.ts';
 import { alwaysTravels } from '../../src/cli/remote/ways.ts';
 import { FRAME, OPEN, TO_CLIENT, TO_DAEMON } from '../../src/daemon/frames.ts';
 import { KILN_VERSION } from '../../src/host/state/paths.ts';
@@ -19,6 +18,7 @@ import { apiTypes } from './api-types.ts';
 import { guestHeader, guestSource } from './guest-wire.ts';
 import { portHeader } from './port-wire.ts';
 import { pythonSync, pythonTypes } from './python.ts';
+import { interfaceText } from './varlink.ts';
 
 function enumeration(
   name: string,

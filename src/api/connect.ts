@@ -7,7 +7,7 @@ import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { packageRoot } from '../host/state/package-root.ts';
 import { Connection } from './connection.ts';
-import { INTERFACE_VERSION } from './interface.ts';
+import { INTERFACE_VERSION } from './io-kiln.ts';
 import { Kiln } from './kiln.ts';
 
 export interface ConnectOptions {

@@ -1,6 +1,6 @@
 /** The parameters of calls are the options: each has the row's name, and the type that its kind is in JSON. */
 import test from 'ava';
-import { kilnInterface, type Type } from '../../src/api/interface.ts';
+import { METHODS as INTERFACE, TYPES, type Type } from '../../src/api/interface.ts';
 import { BUILDS } from '../../src/options/build.ts';
 import { flag, negation } from '../../src/options/kind.ts';
 import * as numbers from '../../src/options/numbers.ts';
@@ -8,9 +8,7 @@ import * as places from '../../src/options/places.ts';
 import type { Row, Rows } from '../../src/options/row.ts';
 import { EXEC, LIMITS, SANDBOX } from '../../src/options/sandbox.ts';
 
-const of = kilnInterface();
-
-const TYPES = new Map<unknown, string>([
+const JSON_TYPES = new Map<unknown, string>([
   [flag, 'bool'],
   [negation, 'bool'],
   [numbers.cpus, 'float'],
@@ -28,7 +26,7 @@ const TYPES = new Map<unknown, string>([
 
 function typeOf({ kind, many }: Row): string {
   if (kind.pairs) return '[string]string';
-  const type = TYPES.get(kind) ?? 'string';
+  const type = JSON_TYPES.get(kind) ?? 'string';
   return many ? `[]${type}` : type;
 }
 
@@ -40,8 +38,8 @@ function text(type: Type): string {
 }
 
 function parameters(method: string): Record<string, string> {
-  const { fields } = of.methods.get(method)?.input ?? { fields: [] };
-  const surroundings = of.types.get('Surroundings')?.type;
+  const { fields } = INTERFACE[method]?.input ?? { fields: [] };
+  const surroundings = TYPES.Surroundings;
   const all = fields.flatMap((field) =>
     field.name === 'surroundings' && surroundings?.kind === 'struct' ? surroundings.fields : field,
   );

@@ -3,13 +3,10 @@
  * share what a call is, whose it is, and how its replies end.
  */
 
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { CommanderError } from 'commander';
-import {
-  checkParameters,
-  InvalidParameter,
-  interfaceText,
-  kilnInterface,
-} from '../../api/interface.ts';
+import { checkParameters, InvalidParameter, METHODS } from '../../api/interface.ts';
 import { actionOf, actorOf } from '../../cli/caller/action.ts';
 import type { OptionCaller, PathCaller } from '../../cli/caller/caller.ts';
 import { NO_PATHS } from '../../cli/caller/no-paths.ts';
@@ -21,6 +18,7 @@ import { knownFailure } from '../../host/calls/system-error.ts';
 import { ownOpener } from '../../host/files/opener.ts';
 import { takeCallersUmask } from '../../host/process/own-umask.ts';
 import { withWaits } from '../../host/process/wait-for.ts';
+import { packageRoot } from '../../host/state/package-root.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { endTrace } from '../../host/trace/trace.ts';
@@ -97,7 +95,7 @@ async function answerKnown(
     let user = identity.uid === 0 ? undefined : userOf(identity, daemon.users.configuration);
     if (user !== undefined) await requireSameAccount(daemon.engine.paths, user.uid);
     const words = user === undefined ? [] : rulesOf(name);
-    const parameters = checkedParameters(call, name);
+    const parameters = checkParameters(name, call.head.parameters);
     const isShort = isShortCall(name, call);
     if (user !== undefined && words.length > 0) {
       const say = (what: string) => {
@@ -240,7 +238,7 @@ async function answerIn(call: Call, place: AnsweringProcess, caller: OptionCalle
   const context = contextOf(call, place, caller, undefined);
   const name = call.head.method.slice(KILN.length + 1) as keyof typeof methods;
   try {
-    await answer(call, name, checkedParameters(call, name), context);
+    await answer(call, name, checkParameters(name, call.head.parameters), context);
   } catch (error) {
     fail(call, error, place, caller.paths);
   }
@@ -249,13 +247,6 @@ async function answerIn(call: Call, place: AnsweringProcess, caller: OptionCalle
 
 function isMethod(name: string): name is keyof typeof methods {
   return Object.hasOwn(methods, name);
-}
-
-function checkedParameters(call: Call, name: Name): object {
-  const of = kilnInterface();
-  const method = of.methods.get(name);
-  if (method === undefined) throw new Error(`${name} is not in the interface`);
-  return checkParameters(method.input, call.head.parameters, of);
 }
 
 async function answer(
@@ -306,8 +297,7 @@ function callerOf({ head }: Call, { env }: AnsweringProcess, own: PathCaller): O
 }
 
 function tells(method: string, field: string): boolean {
-  const found = kilnInterface().methods.get(method);
-  return found?.output.fields.some(({ name }) => name === field) === true;
+  return METHODS[method]?.output.fields.some(({ name }) => name === field) === true;
 }
 
 function contextOf(
@@ -331,6 +321,11 @@ function contextOf(
     },
     onProgress: progressTo(call),
   };
+}
+
+/** The one of every Varlink service is as https://varlink.org/Service has it. */
+function interfaceText(name: typeof KILN | typeof SERVICE): string {
+  return readFileSync(join(packageRoot(), `src/api/${name}.varlink`), 'utf8');
 }
 
 function describe(call: Call, name: string): void {

@@ -1,4 +1,4 @@
-import { INTERFACE_VERSION } from '../../api/interface.ts';
+import { INTERFACE_VERSION } from '../../api/io-kiln.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { forbiddenError } from '../../users/configuration.ts';
 import type { Answer, Name } from './context.ts';
