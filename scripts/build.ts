@@ -269,17 +269,18 @@ async function buildManPages(): Promise<boolean> {
   const sources = ['src', 'docs', 'README.md', 'scripts/write', 'scripts/build.ts', 'package.json'];
   if (await upToDate(mark, sources)) return false;
   const started = new Date();
-  const [{ describedByDefault }, { manPages }, { guidePages }, { SHELLS }, { KILN_VERSION }] =
+  const [{ describedByDefault }, { manPages }, { guidePages }, { SHELLS }, { SCRIPTS }, version] =
     await Promise.all([
-      import('./write/reference.ts'),
+      import('./write/describe.ts'),
       import('./write/man.ts'),
       import('./write/man-guides.ts'),
+      import('./write/completions/scripts.ts'),
       import('../src/cli/completion.ts'),
       import('../src/host/state/paths.ts'),
     ]);
   const kiln = await describedByDefault();
   const temporary = join(dist, `.man-${process.pid}`);
-  const settings = { date: buildDate(), version: KILN_VERSION };
+  const settings = { date: buildDate(), version: version.KILN_VERSION };
   for (const section of [1, 5, 8]) {
     await mkdir(join(temporary, `man${section}`), { recursive: true });
   }
@@ -290,14 +291,18 @@ async function buildManPages(): Promise<boolean> {
     await writeFile(join(temporary, `man${name.at(-1)}`, name), text);
   }
   await mkdir(join(temporary, 'completions'));
-  const scripts = { bash: 'kiln.bash', zsh: '_kiln', fish: 'kiln.fish' } as const;
-  for (const [shell, name] of Object.entries(scripts)) {
-    const text = SHELLS[shell as keyof typeof scripts](kiln);
+  for (const [shell, name] of Object.entries(SCRIPTS)) {
+    const text = SHELLS[shell as keyof typeof SCRIPTS](kiln);
     await writeFile(join(temporary, 'completions', name), text);
   }
   await utimes(join(temporary, 'man1/kiln.1'), started, started);
-  await rm(folder, { recursive: true, force: true });
-  await rename(temporary, folder);
+  for (const [from, to] of [
+    [join(temporary, 'completions'), join(dist, 'completions')],
+    [temporary, folder],
+  ] as const) {
+    await rm(to, { recursive: true, force: true });
+    await rename(from, to);
+  }
   return true;
 }
 

@@ -18,11 +18,11 @@ install_tree() {
   for section in 1 5 8; do mv "$lib/dist/man/man$section" "$share/man/"; done
   gzip -9n "$share"/man/man[158]/*
   for name in kiln kiln-mock; do
-    cp "$lib/dist/man/completions/kiln.bash" "$share/bash-completion/completions/$name"
-    cp "$lib/dist/man/completions/kiln.fish" "$share/fish/vendor_completions.d/$name.fish"
+    cp "$lib/dist/completions/kiln.bash" "$share/bash-completion/completions/$name"
+    cp "$lib/dist/completions/kiln.fish" "$share/fish/vendor_completions.d/$name.fish"
     ln -s ../lib/kiln/dist/kiln "$tree/usr/bin/$name"
   done
-  cp "$lib/dist/man/completions/_kiln" "$share/zsh/$2/_kiln"
+  cp "$lib/dist/completions/_kiln" "$share/zsh/$2/_kiln"
   rm -r "$lib/dist/man" "$lib/dist/client"
   mkdir "$lib/src/api"
   cp "$source"/src/api/*.varlink "$lib/src/api/"

@@ -1,5 +1,5 @@
 /** Man pages of kiln's commands, in the macros of man(7). */
-import type { CommandDescription, OptionDescription } from '../../src/cli/reference/describe.ts';
+import type { CommandDescription, OptionDescription } from './describe.ts';
 
 const SIGNS: Readonly<Record<string, string>> = {
   '\\': '\\e',

@@ -1,5 +1,5 @@
 /** docs/reference: a page for each of kiln's commands. */
-import type { CommandDescription, OptionDescription } from '../../src/cli/reference/describe.ts';
+import type { CommandDescription, OptionDescription } from './describe.ts';
 import { noteBlocks, pageName, withPages } from './man.ts';
 
 const HEAD =

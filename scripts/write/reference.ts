@@ -1,9 +1,7 @@
 /** Writes docs/reference, and the list of man pages in package.json, from the options; a test compares. */
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { processCaller } from '../../src/cli/caller/process-caller.ts';
-import { describeKiln } from '../../src/cli/commands.ts';
-import type { CommandDescription } from '../../src/cli/reference/describe.ts';
+import { describedByDefault } from './describe.ts';
 import { pageName, withPages } from './man.ts';
 import { guidePages } from './man-guides.ts';
 import { referencePages } from './markdown.ts';
@@ -12,11 +10,6 @@ export const REFERENCE = join(import.meta.dirname, '../../docs/reference');
 
 /** Those that scripts/write/api-reference.ts writes. */
 export const API_PAGES = /^api(?:-\w+)?\.md$/;
-
-/** The commands as they are by default, whatever the environment says here. */
-export async function describedByDefault(): Promise<CommandDescription> {
-  return await describeKiln({ ...processCaller, env: {} });
-}
 
 if (import.meta.main) {
   mkdirSync(REFERENCE, { recursive: true });

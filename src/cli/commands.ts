@@ -12,7 +12,6 @@ import { KilnCommand, wordsOf } from './options/command.ts';
 import { commandHint, optionHint } from './other-words.ts';
 import { exitStatus, KILN_FAILED, printError, tellingDamage } from './output/errors.ts';
 import { plainText } from './output/print.ts';
-import type { CommandDescription } from './reference/describe.ts';
 import { guard } from './users/user-guard.ts';
 
 type MakeCommand = (caller: Caller) => Command;
@@ -38,6 +37,7 @@ const sandboxes = () => import('./sandboxes.ts');
 const forks = () => import('./fork.ts');
 const changes = () => import('./changes.ts');
 const live = () => import('./live.ts');
+const completion = () => import('./completion.ts');
 
 const commands: readonly CommandEntry[] = [
   ['run', 'run one command in a new sandbox', () => import('./run.ts')],
@@ -95,20 +95,13 @@ const commands: readonly CommandEntry[] = [
   [
     'completion',
     'print the completion script of a shell',
-    async () => {
-      const { completionCommand } = await import('./completion.ts');
-      return { command: (caller) => completionCommand(caller, describeKiln) };
-    },
+    () => one(completion(), 'completionCommand'),
   ],
   ['version', 'print the version of kiln', async () => ({ command: versionCommand })],
 ];
 
 const hidden: readonly CommandEntry[] = [
-  [
-    'complete',
-    'list what a shell completes a word to',
-    () => one(import('./completion.ts'), 'completeCommand'),
-  ],
+  ['complete', 'list what a shell completes a word to', () => one(completion(), 'completeCommand')],
   ['varlink', 'carry calls of the API', async () => ({ command: varlinkCommand })],
 ];
 
@@ -144,8 +137,6 @@ function varlinkCommand({ env }: Caller): KilnCommand {
     });
 }
 
-const SUMMARY = 'run a command or a build in a locked-down sandbox';
-
 const EXAMPLES = `
 Examples:
   kiln image build debian-build                     make an image from a recipe
@@ -178,16 +169,6 @@ export async function wholeKiln(caller: Caller): Promise<Command> {
     (await load()).command(caller).summary(summary),
   );
   return overview(await Promise.all(loaded));
-}
-
-export async function describeKiln(caller: Caller): Promise<CommandDescription> {
-  const { describe, describeMock } = await import('./reference/describe.ts');
-  const kiln = describe(await wholeKiln(caller), [], SUMMARY);
-  const isMock = ({ words }: CommandDescription) => words[0] === 'mock';
-  return {
-    ...kiln,
-    commands: kiln.commands.map((command) => (isMock(command) ? describeMock() : command)),
-  };
 }
 
 export async function loadCommands(): Promise<void> {

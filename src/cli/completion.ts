@@ -1,5 +1,9 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Argument } from 'commander';
 import { type ListedJob, listJobs, titleOf } from '../detached/record.ts';
+import { KilnError } from '../errors.ts';
+import { packageRoot } from '../host/state/package-root.ts';
 import { type StatePaths, statePaths } from '../host/state/paths.ts';
 import { seesHost } from '../image/host.ts';
 import { visibleImages } from '../image/store/images.ts';
@@ -13,14 +17,11 @@ import { serviceNames } from '../service/lifecycle/store.ts';
 import { seesImage } from '../users/configuration.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
-import { bashScript } from './reference/bash.ts';
-import { type CommandDescription, LISTED, type Listed } from './reference/describe.ts';
-import { fishScript } from './reference/fish.ts';
-import { zshScript } from './reference/zsh.ts';
 
-export const SHELLS = { bash: bashScript, zsh: zshScript, fish: fishScript } as const;
+/** The scripts of dist/completions: scripts/write/completions writes them when kiln is built. */
+export const SCRIPTS = { bash: 'kiln.bash', zsh: '_kiln', fish: 'kiln.fish' } as const;
 
-export type Shell = keyof typeof SHELLS;
+export type Shell = keyof typeof SCRIPTS;
 
 const EXAMPLES = `
 Packages of kiln install these scripts. From a checkout:
@@ -30,19 +31,30 @@ Examples:
   kiln completion zsh >"\${fpath[1]}/_kiln"
   kiln completion fish >~/.config/fish/completions/kiln.fish`;
 
-/** `kiln completion`. `describeKiln` has all commands, this one as well, so it is not imported. */
-export function completionCommand(
-  caller: Caller,
-  describeKiln: (caller: Caller) => Promise<CommandDescription>,
-): KilnCommand {
+export function completionCommand(caller: Caller): KilnCommand {
   return new KilnCommand('completion')
     .description('Print the script by which a shell completes kiln’s command lines.')
-    .addArgument(new Argument('<shell>', 'the shell').choices(Object.keys(SHELLS)))
+    .addArgument(new Argument('<shell>', 'the shell').choices(Object.keys(SCRIPTS)))
     .addHelpText('after', EXAMPLES)
-    .action(async (shell: Shell) => {
-      caller.stdout.write(SHELLS[shell](await describeKiln(caller)));
-    });
+    .action((shell: Shell) => caller.stdout.write(readScript(SCRIPTS[shell])));
 }
+
+function readScript(name: string): string {
+  const file = join(packageRoot(), 'dist/completions', name);
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new KilnError('E_INSTALLATION', `${file} cannot be read`, {
+      hint: 'run `npm run build` in a checkout, or install kiln again',
+      cause,
+    });
+  }
+}
+
+export const LISTED = [
+  ...(['image', 'recipe', 'sandbox', 'live', 'snapshot', 'service', 'profile'] as const),
+];
+export type Listed = (typeof LISTED)[number];
 
 type Suggestion = readonly [word: string, about: string];
 

@@ -5,12 +5,17 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
+import { SHELLS } from '../../scripts/write/completions/scripts.ts';
+import {
+  type CommandDescription,
+  describedByDefault,
+  withSubcommands,
+} from '../../scripts/write/describe.ts';
 import { manPages } from '../../scripts/write/man.ts';
 import { guidePages } from '../../scripts/write/man-guides.ts';
 import { referencePages } from '../../scripts/write/markdown.ts';
-import { API_PAGES, describedByDefault, REFERENCE } from '../../scripts/write/reference.ts';
-import { SHELLS, type Shell } from '../../src/cli/completion.ts';
-import { type CommandDescription, withSubcommands } from '../../src/cli/reference/describe.ts';
+import { API_PAGES, REFERENCE } from '../../scripts/write/reference.ts';
+import type { Shell } from '../../src/cli/completion.ts';
 import { type BusyboxState, busyboxState, KILN, PATIENCE } from '../support/busybox-state.ts';
 
 const kiln = await describedByDefault();
@@ -255,6 +260,11 @@ for (const shell of ['bash', 'zsh'] as const) {
     t.is(await typed(shell, 'kiln run -r bbb'), 'kiln run -r bbbbbbbbbbbb');
   });
 }
+
+test('kiln completion prints the script that was built', async (t) => {
+  const printed = await state.kiln(['completion', 'zsh']);
+  t.is(printed.stdout, SHELLS.zsh(kiln).trimEnd());
+});
 
 test('services and sandboxes are completed, but parked ones are not', async (t) => {
   const { stdout } = await state.kiln(['complete', 'service']);

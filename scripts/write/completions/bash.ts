@@ -1,13 +1,13 @@
-import { shellWord } from '../../shell-words.ts';
+import { LISTED } from '../../../src/cli/completion.ts';
+import { shellWord } from '../../../src/shell-words.ts';
 import {
   ALSO_FILES,
   type ArgumentDescription,
   type CommandDescription,
-  LISTED,
   type NamedValue,
   valueKind,
   withSubcommands,
-} from './describe.ts';
+} from '../describe.ts';
 
 const FUNCTIONS = `# bash completion for kiln and kiln-mock. \`kiln completion bash\` prints it.
 

@@ -1,13 +1,12 @@
-import { shellWord } from '../../shell-words.ts';
+import { LISTED, type Listed } from '../../../src/cli/completion.ts';
+import { shellWord } from '../../../src/shell-words.ts';
 import {
   type CommandDescription,
-  LISTED,
-  type Listed,
   type NamedValue,
   type OptionDescription,
   valueKind,
   withSubcommands,
-} from './describe.ts';
+} from '../describe.ts';
 
 /** What else a value may be. */
 const FILES: Readonly<Partial<Record<Listed, string>>> = {

@@ -1,12 +1,15 @@
 /** kiln's commands and options as plain data: man pages, docs/reference and completions are made of it. */
 import type { Command, Option } from 'commander';
+import { processCaller } from '../../src/cli/caller/process-caller.ts';
+import { wholeKiln } from '../../src/cli/commands.ts';
+import type { Listed } from '../../src/cli/completion.ts';
 import {
   MOCK_ABOUT,
   MOCK_AFTER,
   MOCK_USAGE,
   OPTION_GROUPS,
   type OptionEntry,
-} from '../mock/option-table.ts';
+} from '../../src/cli/mock/option-table.ts';
 
 export interface OptionDescription {
   readonly flags: string;
@@ -48,7 +51,7 @@ export interface CommandDescription {
   readonly passesThrough: boolean;
 }
 
-export function describe(
+function describe(
   command: Command,
   words: readonly string[] = [],
   summary: string = command.summary(),
@@ -81,7 +84,19 @@ export function describe(
   };
 }
 
-export function describeMock(): CommandDescription {
+const SUMMARY = 'run a command or a build in a locked-down sandbox';
+
+/** All commands as they are by default, whatever the environment says here. */
+export async function describedByDefault(): Promise<CommandDescription> {
+  const kiln = describe(await wholeKiln({ ...processCaller, env: {} }), [], SUMMARY);
+  const isMock = ({ words }: CommandDescription) => words[0] === 'mock';
+  return {
+    ...kiln,
+    commands: kiln.commands.map((command) => (isMock(command) ? describeMock() : command)),
+  };
+}
+
+function describeMock(): CommandDescription {
   return {
     words: ['mock'],
     program: 'kiln-mock',
@@ -157,17 +172,6 @@ export function withSubcommands(command: CommandDescription): CommandDescription
 /** Commands for sandboxes and jobs that have not ended. */
 const LIVE: ReadonlySet<string> = new Set(['exec', 'kill', 'stop', 'stats', 'top', 'attach']);
 
-export const LISTED = [
-  'image',
-  'recipe',
-  'sandbox',
-  'live',
-  'snapshot',
-  'service',
-  'profile',
-] as const;
-export type Listed = (typeof LISTED)[number];
-
 /** What may be a file of the host as well. */
 export const ALSO_FILES: readonly string[] = ['image', 'recipe', 'profile'];
 
@@ -213,5 +217,5 @@ export function valueKind(value: NamedValue): ValueKind {
   const kind = KINDS[word] ?? (TEXTS.has(word) ? 'text' : undefined);
   if (kind === 'sandbox' && value.isLive === true) return 'live';
   if (kind !== undefined) return kind;
-  throw new Error(`src/cli/reference/describe.ts does not say what a value called ${name} is`);
+  throw new Error(`scripts/write/describe.ts does not say what a value called ${name} is`);
 }

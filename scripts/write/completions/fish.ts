@@ -5,7 +5,7 @@ import {
   type OptionDescription,
   valueKind,
   withSubcommands,
-} from './describe.ts';
+} from '../describe.ts';
 
 /** A word of fish's: only these two signs mean something between quotes. */
 function word(text: string): string {
