@@ -45,7 +45,6 @@ const KNOWN: Readonly<Record<string, number>> = {
   allowHost: 30,
   allowHostWrite: 18,
   allowMissing: 22,
-  fromSnapshot: 9,
 };
 
 test('the name of an option stands in at most eight files of src', async (t) => {

@@ -41,7 +41,7 @@ export function planRun(
   const { isolation, kernel, profile, onDisk } = request;
   const egress = learnsEgress ? [...request.egress, PUBLIC_HOSTS] : some(request.egress);
   const network = networkOf(request.network);
-  refuseUndone(request, image.manifest);
+  refuseUndone(request, image);
   const named = learnsEgress ? request.egress : egress;
   checkEgress({ egress: named, network, seccomp: request.seccomp });
   const nested = profile === 'nested';

@@ -133,7 +133,7 @@ export async function runJob<End extends StepsEnd>(
   };
   timeline.leave();
   const secrets = await readSecrets(request.secrets, signal);
-  refuseUndone(request, image.manifest);
+  refuseUndone(request, image);
   await using disks = await unpackDisks(engine, request, signal);
   const { learnsEgress } = hooks;
   const plan = planRun(engine, request, image, { learnsEgress, volumes: disks.volumes });

@@ -53,7 +53,7 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   await using image = found;
   const { id, name } = image.manifest;
   const request = { ...runRequest(options, [], command, caller.ids), image: id };
-  refuseUndone(request, image.manifest);
+  refuseUndone(request, image);
   await using disks = await unpackDisks(engine, request, call.signal);
   const plan = planRun(engine, request, image, { volumes: disks.volumes });
   const secrets = await readSecrets(request.secrets, call.signal);
