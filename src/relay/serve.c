@@ -79,7 +79,9 @@ int end_frame(const struct frame *frame) {
     memcpy(&hello, frame->bytes, sizeof hello);
     return hello.version == PORT_VERSION ? begin() : refuse();
   case FRAME_READY: return open_door();
-  case FRAME_GONE: leave_relay(0);
+  case FRAME_GONE:
+    if (state != READY) dprintf(2, "kiln-relay: the init ended before it listened\n");
+    leave_relay(0);
   case FRAME_MESSAGE: return take_message(frame);
   case FRAME_DISCONNECT:
     if (talk == NONE || talk == LEFT) return refuse();

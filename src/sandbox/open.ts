@@ -294,6 +294,7 @@ export async function fillSandbox(
         nameServers: leases.flatMap(({ nameServers }) => nameServers),
       },
     );
+    for (const image of plan.images) await domain.ground.mountImage(image);
     const { sources } = plan;
     const { binds, guestBinds } = specification;
     // Listen before sending: an init that could not prepare sends the reason and hangs up.

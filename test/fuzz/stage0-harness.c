@@ -61,6 +61,14 @@ struct wire_machine_usage group_usage(void) {
   return usage;
 }
 
+int image_mount(int share, uint32_t place) {
+  (void)share;
+  errno = EINVAL;
+  return place % 3 == 0 ? 0 : -1;
+}
+
+int image_take(unsigned place) { return place % 3 == 2 ? open("/dev/null", O_RDONLY | O_CLOEXEC) : -1; }
+
 int network_connect(pid_t pid, uint16_t number) {
   (void)pid, (void)number;
   int ends[2];

@@ -70,7 +70,7 @@ class Relay {
   }
 
   #order(): Buffer[] {
-    const { output, carrier } = DESCRIPTORS;
+    const { output, carrier, share } = DESCRIPTORS;
     const id = { op: 'id', id: this.#random.below(9) } as const;
     const patterns = this.#random.pick(PATTERNS);
     const path = this.#random.pick(['/out/a', '/out', '/nothing', '/out/below/../a']);
@@ -86,6 +86,7 @@ class Relay {
       [encodeRequest('pack', [id, { op: 'patterns', patterns }]), output],
       [encodeRequest('read', [id, file]), output],
       [encodeRequest('set-card', [id, card])],
+      [encodeRequest('mount-image', [id, { op: 'place', nth: this.#random.below(9) }]), share],
       [encodeRequest('connect', [id, { op: 'port', port: this.#random.below(9) }]), carrier],
       [encodeRequest('listen', [id, { op: 'port', port: this.#random.below(9) }]), carrier],
     ] as const);

@@ -8,6 +8,7 @@ import anyTest from 'ava';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import { makeDiskImage, makeTree } from '../support/disk-images.ts';
 import { processesNaming } from '../support/processes.ts';
 
 const test = anyTest.serial;
@@ -65,8 +66,10 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   using server = await echoServer();
   const fetching = (page: string) => `wget -q -O - http://${server.host}/${page}`;
   const script = 'cat /proc/version; echo ready >&2; read line; echo "got $line"; exit 7';
+  const disk = await makeDiskImage(await makeTree(state.beside), 'xfs');
   const options = [
     ...['--allow-missing', 'kvm', '--keep=20m', '--egress', server.host, '--read-only'],
+    ...['--mount', `type=image,source=${disk},target=/tmp/disk`],
     ...collecting(results),
   ];
   const running = state.kiln(
@@ -77,7 +80,7 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
       '--',
       'sh',
       '-c',
-      `echo x > /tmp/left; ${fetching('first')} >> /tmp/left; ${TREE}; ${script}`,
+      `cat /tmp/disk/folder/file > /tmp/left; ${fetching('first')} >> /tmp/left; ${TREE}; ${script}`,
     ],
     {
       stdin: 'pipe',
@@ -154,7 +157,7 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
     `cat /tmp/left; ${fetching('second')}; wget -q -O - 127.0.0.1:1; cat /proc/version; exit 4`,
   );
   t.is(second.exitCode, 4, String(second.stderr));
-  t.is(second.stdout, `x\n/first\n/second\n${version}`);
+  t.is(second.stdout, `of the image\n/first\n/second\n${version}`);
   // Its clock goes as fast as the host's.
   const before = Date.now() / 1000;
   const clock = Number((await exec(id, '--', 'busybox', 'date', '+%s')).stdout);

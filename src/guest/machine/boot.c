@@ -22,9 +22,9 @@ static void mount_at(const char *type, const char *path, unsigned long flags, co
   if (mount(type, path, type, flags, options) != 0) say(path);
 }
 
-static void load(const char *name) {
+static void load(const char *folder, const char *name) {
   char path[512];
-  snprintf(path, sizeof path, MODULES "/%s", name);
+  snprintf(path, sizeof path, "%s/%s", folder, name);
   const char *end = strrchr(name, '.');
   int flags = end != NULL && strcmp(end, ".ko") != 0 ? COMPRESSED : 0;
   int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -33,11 +33,11 @@ static void load(const char *name) {
 }
 
 // Their names begin with the order in which they are to be loaded.
-static void load_modules(void) {
+void load_modules(const char *folder) {
   struct dirent **found;
-  int count = scandir(MODULES, &found, NULL, alphasort);
+  int count = scandir(folder, &found, NULL, alphasort);
   for (int i = 0; i < count; i++) {
-    if (found[i]->d_name[0] != '.') load(found[i]->d_name);
+    if (found[i]->d_name[0] != '.') load(folder, found[i]->d_name);
     free(found[i]);
   }
   if (count >= 0) free(found);
@@ -73,7 +73,7 @@ int boot(void) {
   mount_at("sysfs", "/sys", closed, NULL);
   mount_at("devtmpfs", "/dev", MS_NOSUID | MS_NOEXEC, NULL);
   mount_at("cgroup2", CGROUPS, closed, NULL);
-  load_modules();
+  load_modules(MODULES);
   int port = -1;
   for (int i = 0; port < 0 && i < PORT_MS; i++) {
     if (i > 0) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);

@@ -160,6 +160,14 @@ static int set_card(uint32_t id, const struct message *message) {
   return tell_done(id, network_set(orders_init, &card) == 0 ? 0 : errno);
 }
 
+static int mount_image(uint32_t id, const struct message *message) {
+  struct field field;
+  int share = passing_made();
+  if (share < 0 || !field_find(message, FIELD_PLACE, &field)) return closing(share, failing(EBADMSG));
+  int why = image_mount(share, wire_get_place(&field)) == 0 ? 0 : errno;
+  return closing(share, tell_done(id, why));
+}
+
 void order_ended(pid_t pid, int status) {
   struct job *job = job_of(pid);
   if (job == NULL) return;
@@ -187,6 +195,7 @@ int order_obey(const struct frame *frame) {
   case MSG_SET_CARD: return set_card(wire_get_id(&id), &message);
   case MSG_PACK: return pack(wire_get_id(&id), &message);
   case MSG_READ: return read_inside(wire_get_id(&id), &message);
+  case MSG_MOUNT_IMAGE: return mount_image(wire_get_id(&id), &message);
   case MSG_FULL: return full(wire_get_id(&id), &message);
   default: return failing(EBADMSG);
   }

@@ -25,6 +25,7 @@ _Noreturn void power_off(void);
 
 // boot.c: file systems and modules. Returns the port.
 int boot(void);
+void load_modules(const char *folder);
 
 // sandbox.c
 // Starts the init in namespaces of its own. Its pid.
@@ -75,6 +76,12 @@ int pack_is_kernels(int fd);
 pid_t look_read(pid_t init, const struct wire_read_file *wanted, int to);
 // Whether one of these mount points, each a text, is full.
 int look_full(pid_t init, const unsigned char *paths, size_t length);
+
+// image.c
+// Has this kernel mount the file system in a file, for a descriptor of the message `setup`. -1 (errno).
+int image_mount(int share, uint32_t place);
+// What was mounted for it, or -1.
+int image_take(unsigned place);
 
 // orders.c: what kiln asks stage 0 itself.
 int order_obey(const struct frame *frame);

@@ -1,6 +1,7 @@
 /**
- * File systems in files that a caller names. Such a file is a stranger's, so the host's kernel never mounts it: a program
- * of this host unpacks it in a sandbox of its own, onto a bounded disk of kiln's, which the caller's sandbox gets.
+ * File systems in files that a caller names. Such a file is a stranger's, so the host's kernel never mounts it. A
+ * machine's kernel does, for it is the sandbox's own. For a container a program of this host unpacks it in a sandbox of
+ * its own, onto a bounded disk of kiln's, which the caller's sandbox gets.
  */
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -58,7 +59,8 @@ export async function unpackDisks(
   request: RunRequest,
   signal: AbortSignal | undefined,
 ): Promise<Disks> {
-  const wanted = request.binds.filter(({ image }) => image === true);
+  const isMachine = request.isolation === 'vm';
+  const wanted = request.binds.filter(({ image }) => image === true && !isMachine);
   await using stack = new AsyncDisposableStack();
   const volumes: PlannedVolume[] = [];
   if (wanted.length > 0) {
@@ -133,7 +135,10 @@ async function unpack(
   }
   if (exitCode === 82) throw fail('you may not read it', 'its mode and owner say who may');
   if (exitCode === 83)
-    throw fail('no program reads xfs but the kernel, which is not asked', 'make it squashfs');
+    throw fail(
+      'no program reads xfs but a kernel, and the host’s is not asked',
+      'a machine’s own kernel reads it: --isolation vm',
+    );
   if (exitCode === 84)
     throw fail('it is no squashfs, erofs or ext4', 'a whole disk with partitions is none either');
   throw fail(`unpacking it failed: ${said}`, 'it may be damaged');

@@ -17,6 +17,7 @@ import {
   type SandboxSpecification,
   type Surroundings,
   surroundingsOf,
+  type WantedBind,
 } from '../../sandbox/policy/specification.ts';
 import { type CallersLayers, planRun } from './plan.ts';
 import type { RunRequest } from './request.ts';
@@ -70,7 +71,7 @@ export function explainLayers(
     writable.length === 0 ? on('binds', 'none writable') : off('binds', `writable: ${writable}`),
     ...request.binds
       .filter(({ image: isDisk }) => isDisk === true)
-      .map(({ source, target }) => on('file system', unpacked(source, target, disk))),
+      .map((bind) => on('file system', shownImage(bind, sandbox.isolation, disk))),
     ...sandbox.guestBinds.map(({ source, target, readonly }) =>
       on('guest bind', `${source} of the sandbox at ${target}${readonly ? ', read-only' : ''}`),
     ),
@@ -104,8 +105,12 @@ function mountsOf({ host }: ImageManifest): string {
   return `${host.join(', ')} of the host, read-only and nobody’s; nothing else of the host but binds`;
 }
 
-function unpacked(file: string, target: string, disk: number): string {
-  return `${file} at ${target}, read-only; unpacked onto a disk of ${size(disk)} by a program in a sandbox, and mounted by no kernel`;
+function shownImage({ source, target }: WantedBind, isolation: string, disk: number): string {
+  const how =
+    isolation === 'vm'
+      ? 'mounted by the machine’s own kernel'
+      : `unpacked onto a disk of ${size(disk)} by a program in a sandbox, and mounted by no kernel`;
+  return `${source} at ${target}, read-only; ${how}`;
 }
 
 function on(layer: string, detail: string): PlannedLayer {

@@ -6,7 +6,6 @@ import type { TakenImage } from '../../sandbox/door/plan.ts';
 /** What of a request is not done for machines yet, as its words have it. */
 const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])[] = [
   ['a bind with cow', ({ binds }) => binds.some(({ cow }) => cow === true)],
-  ['a bind with image', ({ binds }) => binds.some(({ image }) => image === true)],
   ['--on-disk', ({ onDisk }) => onDisk === true],
 ];
 

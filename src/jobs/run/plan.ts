@@ -36,9 +36,9 @@ export function planRun(
   } = {},
 ): Plan {
   const { argv, env, capabilities, caller, tmpfs, guestBinds, hostname, disk } = request;
-  // Those are `volumes`.
-  const binds = request.binds.filter(({ image: isDisk }) => isDisk !== true);
   const { isolation, kernel, profile, onDisk } = request;
+  // Those are `volumes` of a container; a machine's own kernel mounts them.
+  const binds = request.binds.filter(({ image: isDisk }) => isolation === 'vm' || isDisk !== true);
   const egress = learnsEgress ? [...request.egress, PUBLIC_HOSTS] : some(request.egress);
   const network = networkOf(request.network);
   refuseUndone(request, image);

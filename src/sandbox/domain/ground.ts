@@ -11,6 +11,7 @@ import { shareOpenFiles } from '../../host/process/process.ts';
 import { connectLoopback, type Listener, listenLoopback } from '../../host/sockets/unix-socket.ts';
 import type { Channel } from '../command/channel.ts';
 import { SandboxControl } from '../command/control.ts';
+import { type ImageMount, imageError } from '../policy/filesystem.ts';
 import { layerMissingError, type OptionalLayer } from '../policy/layers.ts';
 import { DEFAULT_PIDS, MINIMUM_MEMORY } from '../policy/limits.ts';
 import type { LibvirtNetwork } from '../policy/network.ts';
@@ -77,6 +78,8 @@ export interface Ground {
   connect(port: number): Promise<number>;
   /** Has the nth interface its fixed addresses and routes. @throws KilnError E_MACHINE */
   setAddresses(nth: number, network: LibvirtNetwork): Promise<void>;
+  /** Has its kernel mount the file system in a file. @throws KilnError E_BIND */
+  mountImage(image: ImageMount): Promise<void>;
   /** Ends its processes, where the end of the connection to the init does not. */
   end(): void;
 }
@@ -141,6 +144,11 @@ export class Container implements Ground {
 
   connect(port: number): Promise<number> {
     return this.#socket((made) => connectLoopback(made, 'ipv4', port));
+  }
+
+  /** Its kernel is the host's, which reads no file system of a stranger: planFilesystem() refuses it. */
+  async mountImage({ source }: ImageMount): Promise<void> {
+    throw imageError(source);
   }
 
   /** libvirt has done so, before its init ran. */

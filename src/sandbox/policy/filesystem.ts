@@ -157,6 +157,8 @@ export function planFilesystem(
   );
   for (const mount of wanted) {
     if ('source' in mount && !('place' in mount)) addVolume(mount);
+    else if ('source' in mount && mount.image === true && specification.isolation === 'vm')
+      addImage(plan, mount, binds ?? -1);
     else if ('source' in mount) addBind(plan, mount, binds ?? -1, check);
     else {
       const { target: path, size: own = bytes } = mount;
@@ -228,10 +230,19 @@ export interface BindOwners {
 /** The most groups in a map: it is written in one go, in one page (user_namespaces(7)). */
 const GROUPS_MAX = 150;
 
+/** A file with a file system, for the nth descriptor of `setup`; `fd` is a detached mount of it. */
+export interface ImageMount {
+  readonly nth: number;
+  readonly fd: number;
+  /** As messages name it. */
+  readonly source: string;
+}
+
 export class SetupPlan implements Disposable {
   readonly operations: SetupOperation[] = [];
   readonly fds: number[] = [];
   readonly sources: string[] = [];
+  readonly images: ImageMount[] = [];
 
   add(fd: number, source: string): number {
     if (this.fds.length === WIRE.descriptors) {
@@ -243,7 +254,8 @@ export class SetupPlan implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const fd of this.fds.splice(0)) closeDescriptor(fd);
+    const images = this.images.splice(0).map(({ fd }) => fd);
+    for (const fd of [...this.fds.splice(0), ...images]) closeDescriptor(fd);
   }
 }
 
@@ -284,6 +296,27 @@ function detachHosts(path: string): number {
   }
 }
 
+/** The machine's kernel mounts what is in the file, before the message: the file itself stands for it there. */
+function addImage(plan: SetupPlan, bind: Bind, namespace: number): void {
+  const { source, target: path } = bind;
+  using opened = closing(openBind(bind));
+  const file = `/proc/self/fd/${opened.fd}`;
+  if (!statSync(file).isFile()) {
+    throw new KilnError('E_BIND', `${source} cannot be mounted: it is no file`, {
+      hint: 'leave out image to bind a folder',
+    });
+  }
+  const nth = plan.add(detach(file, namespace, true, source), source);
+  plan.images.push({ nth, fd: detach(file, namespace, true, source), source });
+  plan.operations.push({ op: 'bind', fd: nth, access: 'readonly', directory: true, path });
+}
+
+export function imageError(source: string): KilnError {
+  return new KilnError('E_BIND', `cannot bind ${source}: image is for runs and shells`, {
+    hint: '`kiln run` and `kiln shell` unpack the file system in a file',
+  });
+}
+
 function addBind(
   plan: SetupPlan,
   bind: Bind,
@@ -291,11 +324,7 @@ function addBind(
   check: (source: string, fd: number) => void,
 ): void {
   const { source, target: path, readonly, own, hosts, cow, image } = bind;
-  if (image === true) {
-    throw new KilnError('E_BIND', `cannot bind ${source}: image is for runs and shells`, {
-      hint: '`kiln run` and `kiln shell` unpack the file system in a file',
-    });
-  }
+  if (image === true) throw imageError(source);
   using opened = closing(openBind(bind));
   const access = cow === true ? 'cow' : readonly ? 'readonly' : own === true ? 'own' : 'host';
   if (access === 'host') check(source, opened.fd);

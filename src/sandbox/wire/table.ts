@@ -321,6 +321,8 @@ export const FIELDS = {
       addresses: { kind: 'bytes', unit: 16, most: 32 },
     },
   },
+  /** Of a descriptor in the message `setup`. */
+  place: { tag: 76, parts: { nth: { kind: 'u32', most: WIRE.descriptors - 1 } } },
   /** What to pack, as src/guest/machine/pack.c reads it. An order of 4096 bytes has room for it. */
   patterns: { tag: 72, parts: { patterns: { kind: 'bytes', unit: 1, most: 3900 } } },
   /** Behind a link only the rights of these ids count, of the machine's kernel. */
@@ -473,6 +475,11 @@ export const REQUESTS = {
   connect: { type: 70, fields: { id: ONCE, port: ONCE } },
   /** Gives a card of the sandbox an address or a route. Answered with `done`: 0, or why not (errno). */
   'set-card': { type: 71, fields: { id: ONCE, card: ONCE } },
+  /**
+   * Mounts the file system in the file that the message's descriptor is a mount of: read-only, by the machine's kernel.
+   * It takes the place of a descriptor of `setup`, which comes next. Answered with `done`: 0, or why not (errno).
+   */
+  'mount-image': { type: 72, fields: { id: ONCE, place: ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
 export const ANSWERS = {

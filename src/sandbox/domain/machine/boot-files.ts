@@ -49,7 +49,7 @@ export async function ensureBootFiles(paths: StatePaths, image?: string): Promis
 async function ensure(paths: StatePaths, kernel: GuestKernel): Promise<BootFiles> {
   const sources = [requireInit().path, machineProgram('kiln-stage0').path, kernel.image];
   // Size and time stand for the content, which would take long to read; the name of what is held open says nothing.
-  const key = [...sources, ...kernel.modules].map((path) => {
+  const key = [...sources, ...kernel.modules, ...kernel.imageModules].map((path) => {
     const { dev, ino, size, mtimeMs } = statSync(path);
     const name = heldParts(path) === undefined ? path : `${dev} ${ino}`;
     return `${name} ${size} ${Math.floor(mtimeMs)}`;
@@ -96,12 +96,16 @@ const FILE = 0o100644;
 function initramfs(kernel: GuestKernel): Buffer {
   const archive = new Archive();
   const skeleton = MOUNT_POINTS.flatMap((point) => partsOf(`skeleton/${point}`));
-  for (const folder of new Set(['modules', ...skeleton])) archive.add(folder, DIRECTORY);
+  const modules = { modules: kernel.modules, 'modules-of-images': kernel.imageModules };
+  const folders = new Set([...Object.keys(modules), ...skeleton]);
+  for (const folder of folders) archive.add(folder, DIRECTORY);
   archive.add('init', PROGRAM, readFileSync(machineProgram('kiln-stage0').path));
   archive.add(`skeleton${INIT_PATH}`, PROGRAM, readFileSync(requireInit().path));
-  for (const [index, path] of kernel.modules.entries()) {
-    const { name, content } = readModule(path);
-    archive.add(`modules/${String(index).padStart(2, '0')}-${name}`, FILE, content);
+  for (const [folder, paths] of Object.entries(modules)) {
+    for (const [index, path] of paths.entries()) {
+      const { name, content } = readModule(path);
+      archive.add(`${folder}/${String(index).padStart(2, '0')}-${name}`, FILE, content);
+    }
   }
   return archive.end();
 }

@@ -11,6 +11,8 @@ export interface GuestKernel {
   readonly image: string;
   /** Paths of modules, each after those that it needs. */
   readonly modules: readonly string[];
+  /** Those that are loaded when somebody names a file with a file system. */
+  readonly imageModules: readonly string[];
 }
 
 const MODULES = ['/usr/lib/modules', '/lib/modules'];
@@ -18,6 +20,8 @@ const MODULES = ['/usr/lib/modules', '/lib/modules'];
 const NEEDED = ['virtio_pci', 'virtio_console', 'virtiofs', 'overlay'];
 /** An older kernel has no generator of random numbers that needs no module, and no network card is no loss. */
 const WELCOME = ['virtio_rng', 'virtio_net'];
+/** As src/guest/machine/image.c has them. */
+const OF_IMAGES = ['loop', 'squashfs', 'erofs', 'xfs', 'ext4'];
 
 /** More is no kernel, and no module. Bytes. */
 const IMAGE_MAX = 256 << 20;
@@ -38,7 +42,7 @@ export function findKernel(folders: readonly string[] = MODULES): GuestKernel {
   for (const { release, folder, image } of installed(folders)) {
     const table = new ModuleTable(folder);
     const lacking = table.lacking();
-    if (lacking.length === 0) return { release, image, modules: table.wanted() };
+    if (lacking.length === 0) return { release, image, ...table.wanted() };
     missing.push(`${release} lacks ${lacking.join(', ')}`);
   }
   const why = missing.length === 0 ? 'none is installed with its modules' : missing.join('; ');
@@ -65,7 +69,7 @@ export function givenKernel(image: string, folders: readonly string[] = MODULES)
   const table = new ModuleTable(folder);
   const lacking = table.lacking();
   if (lacking.length > 0) throw refused(`it lacks ${lacking.join(', ')}`, NO_KERNEL);
-  return { release, image, modules: table.wanted() };
+  return { release, image, ...table.wanted() };
 }
 
 /** As a bzImage says it in its header: Documentation/arch/x86/boot.rst, kernel_version. */
@@ -115,9 +119,15 @@ class ModuleTable {
     return NEEDED.filter((name) => !this.has(name));
   }
 
-  /** Paths of what a machine needs and of what it takes where it is there, each after those that it needs. */
-  wanted(): string[] {
-    const names = [...NEEDED, ...WELCOME.filter((name) => this.has(name))];
+  /** What a machine needs, and what it takes where it is there. */
+  wanted(): Pick<GuestKernel, 'modules' | 'imageModules'> {
+    const modules = this.files([...NEEDED, ...WELCOME]);
+    const imageModules = this.files(OF_IMAGES).filter((path) => !modules.includes(path));
+    return { modules, imageModules };
+  }
+
+  /** Paths, each after those that it needs; none for what is missing. */
+  files(names: readonly string[]): string[] {
     return [...new Set(names.flatMap((name) => this.paths(name)))];
   }
 

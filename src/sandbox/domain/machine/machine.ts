@@ -5,6 +5,7 @@ import type { CgroupUsage } from '../../../host/cgroup/cgroup-usage.ts';
 import type { Listener } from '../../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../../promise.ts';
 import { type Channel, INIT_DEADLINE } from '../../command/channel.ts';
+import type { ImageMount } from '../../policy/filesystem.ts';
 import { layerMissingError } from '../../policy/layers.ts';
 import type { LibvirtNetwork } from '../../policy/network.ts';
 import type { FilesInside, Ground, MachineFacts } from '../ground.ts';
@@ -13,6 +14,7 @@ import { QEMU_MEMORY } from './memory.ts';
 import {
   filesInside,
   listenInside,
+  mountImage,
   namespacesAround,
   PortsInside,
   setAddresses,
@@ -116,6 +118,10 @@ export class Machine implements Ground {
 
   setAddresses(nth: number, network: LibvirtNetwork): Promise<void> {
     return setAddresses(this.#channel, nth, network);
+  }
+
+  mountImage(image: ImageMount): Promise<void> {
+    return mountImage(this.#channel, image);
   }
 
   openRoot(): number {

@@ -1,5 +1,6 @@
 /** What stage 0 of a machine is asked itself, by the channel to the init. */
 import { Socket } from 'node:net';
+import { constants } from 'node:os';
 import { KilnError } from '../../../errors.ts';
 import { closeDescriptor, createPipe } from '../../../host/calls/descriptor.ts';
 import { SyscallError } from '../../../host/calls/libc.ts';
@@ -13,6 +14,7 @@ import { awaitedLater } from '../../../promise.ts';
 import type { Channel } from '../../command/channel.ts';
 import { factLines } from '../../command/facts.ts';
 import { operationError } from '../../command/failures.ts';
+import type { ImageMount } from '../../policy/filesystem.ts';
 import { addressBytes, type LibvirtNetwork, versionOf } from '../../policy/network.ts';
 import { encodeRequest } from '../../wire/codec.ts';
 import type { Answer, AnswerOf, Parts, RequestField, RequestName } from '../../wire/table.ts';
@@ -123,6 +125,27 @@ async function connectInside(channel: Channel, port: number): Promise<number> {
   }
 }
 
+const NO_IMAGE: ReadonlyMap<number, string> = new Map([
+  [constants.errno.EINVAL, 'it is no squashfs, erofs, xfs or ext4 that the machine’s kernel knows'],
+  [constants.errno.ENODEV, 'the machine’s kernel lacks squashfs, erofs, xfs or ext4'],
+  [constants.errno.EACCES, 'you may not read it'],
+]);
+
+/**
+ * The machine's kernel mounts the file system in a file, which takes the place of the nth descriptor of `setup`.
+ * @param fd a detached mount of the file @throws KilnError E_BIND
+ */
+export async function mountImage(channel: Channel, { nth, fd, source }: ImageMount): Promise<void> {
+  const errno = await order(channel, 'mount-image', { op: 'place', nth }, [fd]);
+  if (errno === 0) return;
+  const cause = new SyscallError('mount', errno);
+  const why = NO_IMAGE.get(errno) ?? 'it may be damaged';
+  throw new KilnError('E_BIND', `${source} cannot be mounted: ${why}`, {
+    cause,
+    hint: 'a whole disk with partitions is no file system; `kiln doctor machines` names the kernel',
+  });
+}
+
 export function filesInside(channel: Channel): FilesInside {
   return {
     pack: (patterns, to) => packFiles(channel, patterns, to),
@@ -194,8 +217,10 @@ async function packFiles(channel: Channel, patterns: Buffer, to: number): Promis
   });
 }
 
+type OrderName = 'listen' | 'connect' | 'set-card' | 'read' | 'full' | 'pack' | 'mount-image';
+
 /** The value of `done`, however long that takes: who waits has a limit of its own. Descriptors are sent at once. */
-async function order<Name extends 'listen' | 'connect' | 'set-card' | 'read' | 'full' | 'pack'>(
+async function order<Name extends OrderName>(
   channel: Channel,
   name: Name,
   field: RequestField<Name>,
