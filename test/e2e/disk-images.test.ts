@@ -76,6 +76,39 @@ test.serial('a kept sandbox keeps the files of --mount type=image until it ends'
   t.true(await until(() => loops(t.context).length === 0));
 });
 
+test.serial('a service has the files of an image, unpacked at each start', async (t) => {
+  const service = async (...args: readonly string[]) => {
+    const { stdout, stderr, exitCode } = await t.context.kiln(['service', ...args]);
+    t.is(exitCode, 0, String(stderr));
+    return String(stdout);
+  };
+  const mounts = ['-m', `${place}/ext4:/mnt/x:image`];
+  await service('create', '-r', 'busybox', ...mounts, 'shown', '--', '/bin/sleep', '100');
+  await service('start', 'shown');
+  t.is(loops(t.context).length, 1);
+  const look = [
+    'execute',
+    'shown',
+    '--',
+    'sh',
+    '-c',
+    `cd /mnt/x; ${LOOK.replaceAll('/tmp', '/mnt')}`,
+  ];
+  const { stdout, stderr } = await t.context.kiln(['service', ...look]);
+  const [text, file, , setId, shown = ''] = String(stdout).split('\n');
+  t.deepEqual([text, file, setId], ['of the image', 'of its root', '755 0'], String(stderr));
+  t.regex(shown, / ro,nosuid,nodev,relatime,idmapped - ext4 /);
+  t.regex(String(stderr), /new: Read-only file system/);
+  await service('stop', 'shown');
+  t.true(await until(() => loops(t.context).length === 0));
+  await writeFile(join(place, 'none'), 'text\n');
+  await service('create', '-r', 'busybox', '-m', `${place}/none:/x:image`, 'no', '--', 'true');
+  const failed = await t.context.kiln(['service', 'start', 'no']);
+  t.regex(String(failed.stderr), /none cannot be mounted: it is no squashfs, erofs or ext4/);
+  await service('delete', '--yes', 'shown');
+  await service('delete', '--yes', 'no');
+});
+
 test.serial('what cannot be unpacked is refused by name, and leaves nothing', async (t) => {
   const { kiln, as } = t.context;
   await writeFile(join(place, 'xfs'), 'XFSB');
@@ -108,7 +141,5 @@ test.serial('what cannot be unpacked is refused by name, and leaves nothing', as
   );
   const closed = await as(USER, [...run, ...mount('private'), '--', 'true']);
   t.regex(String(closed.stderr), /private cannot be mounted: you may not read it/);
-  const service = ['service', 'create', '-r', 'busybox', '-m', `${place}/ext4:/x:image`, 's'];
-  t.regex(String((await kiln([...service, '--', 'true'])).stderr), /image is for sandboxes/);
   t.true(await until(() => loops(t.context).length === 0));
 });

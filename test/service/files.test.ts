@@ -205,12 +205,16 @@ dynamic=true
     t.deepEqual(bound.file['guest-binds'], [{ source: '/srv/a', target: '/mnt/b' }]);
     await writeFile(path, old);
     const image = '[mount.3]\ntype=GVirSandboxConfigMountHostImage\ntarget=/srv/image\nsource=/x\n';
+    await writeFile(path, `${old}\n${image}`);
+    const shown = (await readOldSandbox(path)).file.mounts?.at(-1);
+    t.deepEqual(shown, { source: '/x', target: '/srv/image', image: true });
+    const unknown = '[mount.3]\ntype=GVirSandboxConfigMountOther\ntarget=/srv/image\nsource=/x\n';
     const second = '[network.2]\nsource=other\n[network.2.route.0]\ngateway=192.0.2.1\n';
-    await writeFile(path, `${await readFile(path, 'utf8')}\n${image}\n${second}`);
+    await writeFile(path, `${old}\n${unknown}\n${second}`);
     await t.throwsAsync(readOldSandbox(path), {
       code: 'E_OLD_SANDBOX',
       message: `${path} has what a service cannot have
-  mount.3: a mount of type HostImage at /srv/image
+  mount.3: a mount of type Other at /srv/image
   network.2: either dhcp, or an IPv4 address and its routes`,
     });
     await writeFile(path, 'image: not-old\n');

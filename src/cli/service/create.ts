@@ -37,8 +37,6 @@ const laterBind: typeof callersBind = {
   ...callersBind,
   read: (word, from) => {
     const bind = callersBind.read(word, from);
-    if ((bind as WantedBind).image === true)
-      throw new InvalidArgumentError('image is for sandboxes: import its files as an image.');
     if ((bind as WantedBind).cow === undefined) return bind;
     throw new InvalidArgumentError('cow is for sandboxes that are kept: a service has volumes.');
   },
@@ -56,7 +54,7 @@ const CREATE = {
   boot: row(flag, ROOTS, { help: 'boot systemd of the image, and let it run the units' }),
   publish: publish('forward this port of the host to a port of the service'),
   mount: row(laterBind, ROOTS, {
-    help: 'bind-mount a host path; z or Z relabels it for SELinux',
+    help: 'bind-mount a host path; z or Z relabels it for SELinux; image shows what is in a file with a file system',
     many: true,
     short: 'm',
     term: 'src:dst[:ro]',

@@ -46,6 +46,10 @@ const PACKAGES: ReadonlyMap<string, string> = new Map([
 /** Unpacking takes no longer, ms, unless the command may. */
 const PATIENCE = 600_000;
 
+/** What a request says of files with file systems. */
+type DiskRequest = Pick<RunRequest, 'binds' | 'isolation' | 'caller' | 'disk'> &
+  Partial<Pick<RunRequest, keyof typeof SANDBOX_LIMITS | 'timeout'>>;
+
 interface Disks extends AsyncDisposable {
   readonly volumes: readonly PlannedVolume[];
 }
@@ -56,8 +60,8 @@ interface Disks extends AsyncDisposable {
  */
 export async function unpackDisks(
   engine: Engine,
-  request: RunRequest,
-  signal: AbortSignal | undefined,
+  request: DiskRequest,
+  signal?: AbortSignal | undefined,
 ): Promise<Disks> {
   const isMachine = request.isolation === 'vm';
   const wanted = request.binds.filter(({ image }) => image === true && !isMachine);
@@ -100,7 +104,7 @@ async function emptyDisk(path: string, bytes: number): Promise<AttachedLoop> {
 interface Unpacking {
   readonly bind: Bind;
   readonly device: string;
-  readonly request: RunRequest;
+  readonly request: DiskRequest;
   readonly signal: AbortSignal | undefined;
 }
 

@@ -97,6 +97,7 @@ type Get = (section: string, key: string) => string | undefined;
 interface OldBind {
   readonly source: string;
   readonly target: string;
+  readonly image?: true;
 }
 interface OldRam {
   readonly target: string;
@@ -189,6 +190,8 @@ function oldMounts(sections: OldSections, get: Get) {
     if (/^\/(?:etc|var|run|tmp)$/.test(target)) continue; // every service has its own
     const kind = type.replace('GVirSandboxConfigMount', '');
     if (kind.endsWith('HostBind') && source !== undefined) mounts.push({ source, target });
+    else if (kind.endsWith('HostImage') && source !== undefined)
+      mounts.push({ source, target, image: true });
     else if (kind.endsWith('GuestBind') && source !== undefined)
       guestBinds.push({ source, target });
     else if (kind === 'Ram') tmpfs.push({ target, ...defined({ size: sizeIn(get, section) }) });

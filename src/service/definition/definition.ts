@@ -146,6 +146,10 @@ const mount = z.strictObject({
   source: absolute.describe('A file or folder of the host'),
   target: absolute.describe('Where it is seen in the service'),
   readonly: z.boolean().default(false).describe('Nothing is written there'),
+  image: z
+    .literal(true)
+    .optional()
+    .describe('The source is a file with a file system: its files are seen, and not written to'),
   relabel: z
     .enum(['shared', 'private'])
     .optional()
@@ -269,8 +273,9 @@ export function serviceJsonSchema(): unknown {
 
 /** What they name is looked up at each start, as what fstab(5) names: a definition is root's configuration. */
 export function definedMounts(mounts: ServiceDefinition['mounts']): Bind[] {
-  return mounts.map(({ relabel, ...mount }) => ({
+  return mounts.map(({ relabel, image, ...mount }) => ({
     ...mount,
+    ...(image === true ? { image, readonly: true } : {}),
     place: ownPath(mount.source),
     ...defined({ relabel }),
   }));

@@ -187,8 +187,8 @@ function asksOfHost(definition: ServiceDefinition): string[] {
   return [
     ...(!isImageName(image) ? [`the image of ${image}, which \`upgrade\` reads`] : []),
     ...mounts.map(
-      ({ source, target, readonly, relabel }) =>
-        `a mount: ${source}:${target}${readonly ? ':ro' : ''}${relabel ? ', relabelled' : ''}`,
+      ({ source, target, readonly, image: isDisk, relabel }) =>
+        `a mount: ${source}:${target}${isDisk ? ':image' : readonly ? ':ro' : ''}${relabel ? ', relabelled' : ''}`,
     ),
     ...(network === 'private' ? [] : network.map(({ name }) => `the network ${name}`)),
     ...publish.map((port) => `port ${formatPublish(port)} of this host`),

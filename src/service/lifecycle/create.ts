@@ -130,11 +130,13 @@ function giveIdentity(etc: string, hostname: string): void {
 /** @throws KilnError E_BIND */
 export function checkMounts(paths: StatePaths, definition: ServiceDefinition): void {
   const { boot, capabilities, mounts, 'allow-host-write': allowHostWrite } = definition;
-  const binds = definedMounts(mounts.filter(({ source }) => existsSync(source)));
+  // No folder of the host is seen where what is in a file is unpacked.
+  const shown = mounts.filter(({ image }) => image !== true);
+  const binds = definedMounts(shown.filter(({ source }) => existsSync(source)));
   refuseHostWrites(paths, { binds, allowHostWrite }, { uid: 0 });
   if (!boot && !capabilities.map(parseCapability).includes('SYS_ADMIN')) return;
-  refuseCopyUp({ hostFiles: mounts.some(({ readonly }) => !readonly), allowHostWrite });
-  refuseRemount({ shownFiles: mounts.length > 0, allowHostWrite });
+  refuseCopyUp({ hostFiles: shown.some(({ readonly }) => !readonly), allowHostWrite });
+  refuseRemount({ shownFiles: shown.length > 0, allowHostWrite });
 }
 
 /** What a clone does not have of its model's network. Without a fixed address it needs DHCP again. */

@@ -6,6 +6,7 @@ import { runsItself } from '../../host/process/architecture.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
+import { unpackDisks } from '../../jobs/run/disk-images.ts';
 import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
 import { keyOf, valuesOfKeys } from '../../options/yaml.ts';
 import { planSandbox } from '../../sandbox/door/plan.ts';
@@ -50,7 +51,14 @@ export async function openServiceSandbox(
       },
     );
   }
-  const { boot, hostname, mounts, tmpfs, disk, user, label, publish } = definition;
+  const { boot, hostname, tmpfs, disk, user, label, publish } = definition;
+  const limits = valuesOfKeys(SANDBOX_LIMITS, definition);
+  const binds = definedMounts(definition.mounts);
+  const caller = { uid: 0, gid: 0 };
+  await using disks = await unpackDisks(engine, {
+    ...{ ...limits, binds, caller, isolation: 'container' },
+    ...defined({ disk }),
+  });
   const plan = planSandbox(
     {
       hostname: hostname ?? name,
@@ -60,22 +68,22 @@ export async function openServiceSandbox(
       volumes: [
         { source: files.etc, target: '/etc' },
         { source: varVolume(files), target: '/var' },
+        ...disks.volumes,
       ],
       readonlyPaths: ['/usr'],
       boot,
       namespaces: boot ? BOOT_NAMESPACES : 0,
       files: boot ? systemFiles(definition.units.map(unitName)) : [],
-      binds: definedMounts(mounts),
+      binds: binds.filter(({ image: isDisk }) => isDisk !== true),
       tmpfs: tmpfs.map(({ target, size }) => ({ target, ...defined({ size }) })),
       guestBinds: definition['guest-binds'],
       isolation: 'container',
       allowHostWrite: definition['allow-host-write'],
       // Its data are nobody's checkout.
       protectedPaths: [],
-      limits: valuesOfKeys(SANDBOX_LIMITS, definition),
-      ...{ disk, publish },
+      ...{ limits, disk, publish },
       label: label ?? { kind: 'auto' },
-      ...{ privateTmp: true, nested: false, egress: undefined, caller: { uid: 0, gid: 0 } },
+      ...{ privateTmp: true, nested: false, egress: undefined, caller },
       ...{ allowMissing: engine.allowMissing(), owner: bindOwner(image.manifest, user) },
       shownAs: ['service', name],
       // The sandbox ends with its supervisor's connection, not with a restart of libvirtd.
