@@ -1,4 +1,4 @@
-/** What a kept sandbox has changed: shown, taken over, thrown away. */
+/** What a sandbox has changed: shown, taken over, thrown away. */
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import type { Change, EntryKind } from '../jobs/changes/entry.ts';
@@ -20,7 +20,9 @@ import {
 import { KilnCommand } from './options/command.ts';
 import { printJson } from './output/print.ts';
 
-const ID = 'the id or name of a kept sandbox, as `kiln ps` shows it; the first digits are enough';
+const ID =
+  'the id or name of a sandbox that is kept or runs, as `kiln ps` shows it; the first digits are enough';
+const KEPT = 'the id of a kept sandbox, as `kiln ps` shows it';
 const TARGET = 'where a folder is bound with cow, as /src in --bind .:/src:cow';
 const PATHS = 'only what lies at these paths of the folder, or below';
 
@@ -35,7 +37,7 @@ const DIFF = {
 export function diffCommand(caller: Caller): KilnCommand {
   return new KilnCommand('diff')
     .description(
-      'Show what a kept sandbox has changed, in a folder that is bound with cow or, without a target, in its root, or what a snapshot has: A was added, M changed, D removed. With another snapshot in place of the target, show what is not as it was there.',
+      'Show what a sandbox has changed, in a folder that is bound with cow or, without a target, in its root, or what a snapshot has: A was added, M changed, D removed. With another snapshot in place of the target, show what is not as it was there.',
     )
     .argument('<id>', `${ID}; or a snapshot`)
     .argument('[target]', `${TARGET}; / is the root; or a snapshot to compare with`)
@@ -102,7 +104,7 @@ const APPLY = {
 export function applyCommand(caller: Caller): KilnCommand {
   return new KilnCommand('apply')
     .description(
-      'Write what a kept sandbox has changed in a folder that is bound with cow into that folder. What has changed there meanwhile, and what your own tools may run, is left alone.',
+      'Write what a sandbox has changed in a folder that is bound with cow into that folder. What has changed there meanwhile, and what your own tools may run, is left alone.',
     )
     .argument('<id>', ID)
     .argument('<target>', TARGET)
@@ -123,7 +125,7 @@ export function discardCommand(caller: Caller): KilnCommand {
     .description(
       'Throw away what a kept sandbox has changed in a folder that is bound with cow. What still runs in the sandbox is ended.',
     )
-    .argument('<id>', ID)
+    .argument('<id>', KEPT)
     .argument('<target>', TARGET)
     .examples('kiln discard 3fa9 /src')
     .action(async (id: string, target: string) => {

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
+import { currentAction } from '../events/action.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { findSnapshot, listSnapshots, type Snapshot } from '../image/store/snapshots.ts';
 import { flag } from '../options/kind.ts';
@@ -31,7 +32,7 @@ const AT_ONCE = 6;
 
 const KEPT_MS = 3_600_000;
 
-const FORK = {
+export const FORK = {
   number: row(count, 'open', {
     help: `make this many sandboxes, ${MOST_FORKS} at most; 1 by default`,
     short: 'n',
@@ -58,14 +59,27 @@ export function forkCommand(caller: Caller): KilnCommand {
       using interruption = listenForInterruption(caller);
       await using engine = caller.openEngine();
       const { signal } = interruption;
-      const { number = 1, keep: kept = KEPT_MS, onDisk, json = false } = options;
+      const { json = false } = options;
       const snapshot = await snapshotMeant(engine, word, signal);
       const say = (id: string) => void (json || caller.stdout.say(`${id}\n`));
-      const limits = limitsOf(options);
-      const how = { keep: kept, limits, upperOnDisk: onDisk, caller: caller.ids, signal };
-      const sandboxes = await forks(engine, snapshot, number, how, caller, say);
+      const sandboxes = await forksAsked(engine, snapshot, options, caller, signal, say);
       if (json) printJson(caller.stdout, { snapshot: snapshot.id, sandboxes });
     });
+}
+
+/** Makes those that the options ask for. @throws as {@link forks} */
+export async function forksAsked(
+  engine: OwnEngine,
+  snapshot: Snapshot,
+  options: ValuesOf<typeof FORK>,
+  caller: OptionCaller,
+  signal: AbortSignal,
+  made?: (id: string) => void,
+): Promise<string[]> {
+  const { number = 1, keep: kept = KEPT_MS, onDisk } = options;
+  const limits = limitsOf(options);
+  const how = { keep: kept, limits, upperOnDisk: onDisk, caller: caller.ids, signal };
+  return await forks(engine, snapshot, number, how, caller, made);
 }
 
 /**
@@ -106,6 +120,7 @@ export async function forks(
     await allEnds(Array.from({ length: Math.min(number, AT_ONCE) }, makeSome));
     return ids;
   } finally {
+    currentAction()?.found({ sandboxes: ids });
     for (const room of rooms) room[Symbol.dispose]();
   }
 }
@@ -198,6 +213,7 @@ export async function backTo(
 ): Promise<Snapshot> {
   const { paths } = engine;
   const { record } = found;
+  currentAction()?.found({ sandbox: record.id });
   const snapshot = await snapshotFor(engine, record.id, word);
   const back = async ({ sandbox }: EnteredSandbox) => {
     if (!kill) requireQuiet(found);
@@ -231,9 +247,12 @@ export async function snapshotFor(
   id: string,
   word: string | undefined,
 ): Promise<Snapshot> {
-  return word === undefined
-    ? await newestOf(engine, id)
-    : await findSnapshot(engine.paths, engine.owner, word);
+  const { paths, owner } = engine;
+  const found = await (word === undefined
+    ? newestOf(engine, id)
+    : findSnapshot(paths, owner, word));
+  currentAction()?.found({ snapshot: found.id });
+  return found;
 }
 
 async function newestOf({ paths, owner }: OwnEngine, id: string): Promise<Snapshot> {

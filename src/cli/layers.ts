@@ -11,6 +11,8 @@ import type { WithRights } from '../artifacts/destination.ts';
 import { defined } from '../defined.ts';
 import type { OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
+import { currentAction } from '../events/action.ts';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { CONFINED_IDS } from '../host/confine/launch.ts';
 import { isWithin } from '../host/files/user-file.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
@@ -30,8 +32,13 @@ import {
 } from '../jobs/changes/layer.ts';
 import { Ours } from '../jobs/changes/ours.ts';
 import type { Sides } from '../jobs/changes/patch.ts';
-import type { LayeredFolder, SandboxRecord } from '../sandbox/domain/sandbox-record.ts';
-import type { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import type {
+  LayeredFolder,
+  ListedSandbox,
+  SandboxRecord,
+} from '../sandbox/domain/sandbox-record.ts';
+import { connectHolder } from '../sandbox/door/holder.ts';
+import { type LayeredSandbox, visitLayers } from '../sandbox/door/visit.ts';
 import type { OptionCaller } from './caller/caller.ts';
 import { type EnteredSandbox, sandboxOf, whileKept } from './shell.ts';
 
@@ -66,40 +73,56 @@ export interface Viewed extends View {
 interface Opened extends Viewed {
   readonly layer: Layer;
   readonly record: SandboxRecord;
-  readonly sandbox: PlannedSandbox;
+  readonly sandbox: LayeredSandbox;
   readonly only: readonly ByteString[];
   readonly rights: WithRights;
   readonly ours: Ours;
 }
 
-/** Nobody else enters the sandbox meanwhile. */
+/** In a sandbox that somebody holds, commands may run meanwhile; nobody enters one that is only kept. */
 async function inLayer<Result>(
-  { engine, caller, word, target, words, signal }: LayerRequest,
+  request: LayerRequest,
   act: (opened: Opened) => Promise<Result>,
 ): Promise<Result> {
+  const { engine, word } = request;
+  const found = await sandboxOf(engine, word);
+  const { id, folder, state } = found;
+  const connect = () => connectHolder(folder);
+  const holder = state === 'running' ? connect() : undefined;
+  if (holder !== undefined) {
+    closeDescriptor(holder);
+    return await withLayer(request, found, await visitLayers(id, connect), act);
+  }
+  const look = ({ sandbox }: EnteredSandbox) => withLayer(request, found, sandbox, act);
+  return await whileKept(engine, id, look, { stays: true });
+}
+
+async function withLayer<Result>(
+  { engine, caller, target, words, signal }: LayerRequest,
+  { id, record, folder }: ListedSandbox,
+  sandbox: LayeredSandbox,
+  act: (opened: Opened) => Promise<Result>,
+): Promise<Result> {
+  currentAction()?.found({ sandbox: id });
   const only = words.map((path) => pathIn(target, path));
-  const { id, record, folder } = await sandboxOf(engine, word);
-  const enter = async ({ sandbox }: EnteredSandbox) => {
-    const { user, paths } = caller;
-    const rights: WithRights = user === undefined ? (run) => run() : (run) => actingAs(user, run);
-    const place = (path: string) => paths.place(path);
-    await using layer = await openLayer(sandbox, target, { place, rights });
-    const about = { sandbox: id, target };
-    using ours = new Ours(folder, layer.folder?.target ?? '/');
-    const opened = { sandbox, record, layer, only, rights, ours };
-    const { folder: bound } = layer;
-    const range = sandbox.idRange;
-    if (bound !== undefined) {
-      const find = () => changesIn(sandbox, bound, layer, only, signal);
-      const before = { folder: layer.lower, rights: layer.rights };
-      const sides = { before, after: [layer.upper], range };
-      return await act({ folder: bound.source, sides, find, about, ...opened });
-    }
-    await using now = await openParts(engine, withTop(record, layer), range);
-    const how = { sandbox, range, only, signal };
-    return await act({ ...compared(now.parts, now.parts.slice(1), how), about, ...opened });
-  };
-  return await whileKept(engine, id, enter, { stays: true });
+  const { user, paths } = caller;
+  const rights: WithRights = user === undefined ? (run) => run() : (run) => actingAs(user, run);
+  const place = (path: string) => paths.place(path);
+  await using layer = await openLayer(sandbox, target, { place, rights });
+  const about = { sandbox: id, target };
+  using ours = new Ours(folder, layer.folder?.target ?? '/');
+  const opened = { sandbox, record, layer, only, rights, ours };
+  const { folder: bound } = layer;
+  const range = sandbox.idRange;
+  if (bound !== undefined) {
+    const find = () => changesIn(sandbox, bound, layer, only, signal);
+    const before = { folder: layer.lower, rights: layer.rights };
+    const sides = { before, after: [layer.upper], range };
+    return await act({ folder: bound.source, sides, find, about, ...opened });
+  }
+  await using now = await openParts(engine, withTop(record, layer), range);
+  const how = { sandbox, range, only, signal };
+  return await act({ ...compared(now.parts, now.parts.slice(1), how), about, ...opened });
 }
 
 /**
@@ -153,7 +176,7 @@ export async function viewDifference<Result>(
   const compare = async (
     now: StackRequest,
     about: object,
-    sandbox?: PlannedSandbox,
+    sandbox?: LayeredSandbox,
   ): Promise<Result> => {
     if (now.image !== against.record.image) {
       throw new KilnError('E_ARGUMENT', `${word} and ${other} do not stand on the same image`, {
@@ -231,11 +254,15 @@ export async function applyLayer(request: LayerRequest, force: boolean): Promise
 
 /** Empties the layer at the target, and ends what runs in the sandbox. @throws as {@link applyLayer} */
 export async function discardLayer(request: LayerRequest): Promise<void> {
-  await inLayer(request, async ({ sandbox, layer, ours }) => {
-    const { target } = folderOf(layer, 'discarded');
-    await discardChanges(sandbox, target, layer);
-    ours.forget();
-  });
+  const { engine, word } = request;
+  const found = await sandboxOf(engine, word);
+  const discard = async ({ sandbox }: EnteredSandbox) =>
+    await withLayer(request, found, sandbox, async ({ layer, ours }) => {
+      const { target } = folderOf(layer, 'discarded');
+      await discardChanges(sandbox, target, layer);
+      ours.forget();
+    });
+  await whileKept(engine, found.id, discard, { stays: true });
 }
 
 function folderOf({ folder }: Layer, done: string): LayeredFolder {

@@ -1,6 +1,7 @@
 /** What a kept sandbox has written, kept for others and for later. */
 import type { OwnEngine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
+import { currentAction } from '../events/action.ts';
 import { sizeText } from '../host/calls/system-error.ts';
 import { readManifest } from '../image/store/manifest.ts';
 import {
@@ -65,7 +66,10 @@ export async function snapshotOf(
   options: TakeOptions,
 ): Promise<TakenSnapshot> {
   await sweepSnapshots(engine.paths, engine.owner);
-  return await inKept(engine, found, (opened) => takeSnapshot(engine, opened, options));
+  currentAction()?.found({ sandbox: found.id });
+  const taken = await inKept(engine, found, (opened) => takeSnapshot(engine, opened, options));
+  currentAction()?.found({ snapshot: taken.id });
+  return taken;
 }
 
 /** Nobody else enters the sandbox meanwhile. @throws KilnError E_SNAPSHOT, E_SANDBOX_BUSY, E_NO_SANDBOX */

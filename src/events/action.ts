@@ -21,7 +21,8 @@ const TOLD: Readonly<Record<string, 'entered' | 'at once'>> = {
   ...told('entered', 'run', 'shell', 'exec', 'open', 'build', 'mock', 'farm step'),
   ...told('entered', 'ci gitlab prepare', 'ci gitlab run', 'ci github-hook'),
   ...told('at once', 'image build', 'image lock', 'image pull', 'image import', 'image export'),
-  ...told('at once', 'image rm', 'service create', 'service clone', 'service set'),
+  ...told('at once', 'image rm', 'image commit', 'snapshot', 'snapshot rm', 'fork', 'rollback'),
+  ...told('at once', 'service create', 'service clone', 'service set'),
   ...told('at once', 'service start', 'service stop', 'service restart', 'service reload'),
   ...told('at once', 'service delete', 'service upgrade', 'service backup', 'service restore'),
   ...told('at once', 'service install', 'service uninstall', 'service execute'),
@@ -95,6 +96,12 @@ export class Action {
     });
     this.#about = { ...this.#about, ...sandbox, ...lists };
     this.#start();
+  }
+
+  /** What a command has found, or made, that runs nothing. */
+  found({ sandboxes, ...about }: Entered): void {
+    const made = defined({ sandboxes: sandboxes && shortList(sandboxes) });
+    this.#about = { ...this.#about, ...about, ...made };
   }
 
   hitLimit(limit: string): void {

@@ -10,7 +10,7 @@ export interface Actor {
   readonly sudo?: number | undefined;
 }
 
-/** What is known of the sandbox of a command, of a build's first one. */
+/** What is known of the sandbox of a command, of a build's first one; and of snapshots. */
 export interface Entered {
   readonly sandbox?: string | undefined;
   /** The digest of the image. */
@@ -23,6 +23,10 @@ export interface Entered {
   /** Ports of this host that lead into it, as --publish has them. */
   readonly publish?: readonly string[] | undefined;
   readonly argv?: readonly string[] | undefined;
+  /** The id of the snapshot that was taken, removed, gone back to, or begun with. */
+  readonly snapshot?: string | undefined;
+  /** Those that a fork has made. */
+  readonly sandboxes?: readonly string[] | undefined;
 }
 
 /** `lost`: the process that worked for it was killed. */
@@ -93,10 +97,16 @@ export function egressDecisions(entries: readonly EgressEntry[]) {
 
 /** A line for people. */
 export function eventText(event: KilnEvent): string {
-  const { time, uid, user, sudo, command, job, sandbox, argv = [] } = event;
+  const { time, uid, user, sudo, command, job, sandbox, snapshot, sandboxes, argv = [] } = event;
   const who = `${user ?? uid}${sudo === undefined ? '' : ` (for uid ${sudo})`}`;
-  const where = [sandbox && `sandbox ${sandbox}`, job && `job ${job}`].filter(Boolean).join(', ');
-  const at = where === '' ? '' : ` in ${where}`;
+  const where = [
+    sandbox && `sandbox ${sandbox}`,
+    sandboxes && `sandboxes ${sandboxes.join(' ')}`,
+    job && `job ${job}`,
+  ];
+  const inIt = where.filter(Boolean).join(', ');
+  const from = snapshot === undefined ? '' : ` with snapshot ${snapshot}`;
+  const at = `${inIt && ` in ${inIt}`}${from}`;
   const words = argv.length === 0 ? '' : `: ${argv.join(' ')}`;
   return `${time} ${who} ${command} ${whatOf(event)}${at}${words}`;
 }
@@ -105,8 +115,8 @@ function whatOf(event: KilnEvent): string {
   const { image, isolation, code, message, status, limit, duration = 0 } = event;
   switch (event.event) {
     case 'start': {
-      const ground = image === undefined ? '' : ` (image ${image.slice(0, 12)}, ${isolation})`;
-      return `started${ground}`;
+      const ground = [image && `image ${image.slice(0, 12)}`, isolation].filter(Boolean).join(', ');
+      return ground === '' ? 'started' : `started (${ground})`;
     }
     case 'refused':
       return `was refused: ${message} [${code}]`;

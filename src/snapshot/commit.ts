@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import type { Engine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
+import { currentAction } from '../events/action.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { sizeInWords } from '../host/calls/system-error.ts';
 import { CONFINED_IDS } from '../host/confine/launch.ts';
@@ -71,6 +72,7 @@ export async function commitSnapshot(
     },
     signal,
   });
+  currentAction()?.found({ image: image.manifest.id });
   return { ...image, skipped };
 }
 

@@ -1,5 +1,6 @@
 import type { ImageViewer } from '../engine.ts';
 import { KilnError } from '../errors.ts';
+import { currentAction } from '../events/action.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import { findSnapshot, leaseSnapshot } from '../image/store/snapshots.ts';
@@ -51,6 +52,7 @@ export async function leaseFrom(
   word: string,
 ): Promise<LeasedStack> {
   const { id, record } = await findSnapshot(paths, owner, word);
+  currentAction()?.found({ snapshot: id });
   return await leaseStack(paths, record.image, [...record.layers, id]);
 }
 

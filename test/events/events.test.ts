@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import {
   existsSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -152,6 +153,71 @@ test.serial('kiln events shows users their own events, and root the refusals of 
   const folder = join(t.context.paths.root, 'events');
   t.is(statSync(folder).mode & 0o777, 0o700);
   for (const name of readdirSync(folder)) t.is(statSync(join(folder, name)).mode & 0o077, 0);
+});
+
+test.serial('kiln events tells of snapshots, and of what is made of them', async (t) => {
+  const { as, beside, kiln } = t.context;
+  mkdirSync(join(beside, 'layered'));
+  const since = new Date().toISOString();
+  const bind = `${join(beside, 'layered')}:/src:cow`;
+  const kept = await kiln([
+    ...RUN,
+    '--keep',
+    '--bind',
+    bind,
+    '--user',
+    'root',
+    '--',
+    'touch',
+    '/src/a',
+  ]);
+  const id = /kept as (\w+)/.exec(String(kept.stderr))?.[1] ?? '';
+  const text = async (...words: string[]) => String((await kiln(words)).stdout);
+  const snapshot = await text('snapshot', id, 'evented');
+  const forks = (await text('fork', 'evented', '-n', '2')).split('\n');
+  await text('run', '--from', 'evented', '--', 'true');
+  await text('rollback', id);
+  await text('apply', id, '/src');
+  await text('discard', id, '/src');
+  const image = await text('image', 'commit', 'evented', '--name', 'committed');
+  await text('kill', id, ...forks);
+  await text('snapshot', 'rm', 'evented');
+  await text('snapshot', 'ls');
+  await as(USER, ['snapshot', id]);
+  const events = linesIn(await text('events', '--json', '--since', since)).filter(
+    ({ event, command }) => event === 'end' && command !== 'kill',
+  );
+  const found = events.map(({ command, argv = [], code, ...about }) => {
+    const { sandbox, sandboxes, snapshot: of } = about;
+    const known = [
+      sandbox === id && 'sandbox',
+      of === snapshot && 'snapshot',
+      sandboxes && 'forks',
+    ];
+    return [command, argv.join(' '), known.filter(Boolean).join(' '), code ?? ''].join(': ');
+  });
+  t.deepEqual(found, [
+    'run: touch /src/a: sandbox: ',
+    `snapshot: ${id} evented: sandbox snapshot: `,
+    'fork: evented: snapshot forks: ',
+    'run: true: snapshot: ',
+    `rollback: ${id}: sandbox snapshot: `,
+    `apply: ${id} /src: sandbox: `,
+    `discard: ${id} /src: sandbox: `,
+    'image commit: evented: snapshot: ',
+    'snapshot rm: evented: : ',
+    `snapshot: ${id}: : E_NO_SANDBOX`,
+  ]);
+  const [, , forked, , , , , committed] = events;
+  t.deepEqual(forked?.sandboxes?.toSorted(), forks.toSorted());
+  t.is(committed?.image, image);
+  t.is(events.at(-1)?.uid, USER.uid);
+  const lines = await text('events', '--since', since);
+  t.regex(
+    lines,
+    new RegExp(`fork ended .* in sandboxes ${forks[0]} ${forks[1]} with snapshot ${snapshot}`),
+  );
+  t.notRegex(lines, /undefined/);
 });
 
 test.serial(

@@ -18,6 +18,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
 import { type BusyboxState, busyboxState, IMAGE, MAIN } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
 import { long } from '../support/long.ts';
 
 interface World {
@@ -502,4 +503,30 @@ test.serial(
 test.serial('a sandbox that is not kept cannot be asked for its changes', async (t) => {
   const { said } = await kiln('diff', 'ffff', '/src');
   t.regex(said, /E_NO_SANDBOX/);
+});
+
+test.serial('a look, and what is taken, need not wait for the end of a command', async (t) => {
+  const { folder } = t.context;
+  const out = state.kiln([
+    ...['run', '-r', IMAGE, '--bind', `${folder}:/src:cow`, '--name', 'at-work', '--user', 'root'],
+    ...[
+      '--',
+      'sh',
+      '-c',
+      'echo 4 >>/src/a; echo x >/root/x; rm /src/b; touch /src/told; sleep 1000',
+    ],
+  ]);
+  const diff = async (...words: string[]) => (await kiln('diff', 'at-work', ...words)).out;
+  await eventually(async () => (await diff('/src')).includes('A told'));
+  t.is(await diff(), 'A root/x');
+  t.is(await diff('/src'), 'M a\nD b\nA told');
+  const applied = await kiln('apply', 'at-work', '/src', 'a');
+  t.is(applied.code, 0, applied.said);
+  t.is(readFileSync(join(folder, 'a'), 'utf8'), 'one\ntwo\nthree\n4\n');
+  t.true(existsSync(join(folder, 'b')));
+  t.is(await diff('/src'), 'D b\nA told');
+  // Its layer is emptied by whoever is alone in it.
+  t.regex((await kiln('discard', 'at-work', '/src')).said, /E_NO_SANDBOX/);
+  await kiln('kill', 'at-work');
+  t.is((await out).exitCode, 125);
 });

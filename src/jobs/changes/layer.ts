@@ -1,4 +1,4 @@
-/** The layers of a kept sandbox: its root's, and those of the caller's folders that are bound with `cow`. */
+/** The layers of a sandbox: its root's, and those of the caller's folders that are bound with `cow`. */
 import { fstatSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { z } from 'zod';
@@ -15,7 +15,7 @@ import { openFolder } from '../../host/files/held.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import type { Stack } from '../../image/tree/merged.ts';
 import type { LayeredFolder } from '../../sandbox/domain/sandbox-record.ts';
-import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import type { LayeredSandbox } from '../../sandbox/door/visit.ts';
 import { leaseStack } from '../../snapshot/stack.ts';
 import { mappedMount } from '../../snapshot/take.ts';
 import type { CompareInput } from './compare-task.ts';
@@ -45,7 +45,7 @@ export interface LayerOptions {
 
 /** @throws KilnError E_ARGUMENT, E_CHANGES, E_SANDBOX_GONE, and what opening the folder throws */
 export async function openLayer(
-  sandbox: PlannedSandbox,
+  sandbox: LayeredSandbox,
   target: string,
   options: LayerOptions,
 ): Promise<Layer & AsyncDisposable> {
@@ -66,7 +66,7 @@ export async function openLayer(
   };
 }
 
-function folderAt({ id, layers: { folders } }: PlannedSandbox, target: string): LayeredFolder {
+function folderAt({ id, layers: { folders } }: LayeredSandbox, target: string): LayeredFolder {
   const found = folders.find((folder) => resolve(folder.target) === resolve('/', target));
   if (found !== undefined) return found;
   const all = folders.map((folder) => folder.target).join(', ');
@@ -98,7 +98,7 @@ const MOST = 100_000;
 
 /** @throws KilnError E_CHANGES, the signal's reason */
 export async function changesIn(
-  sandbox: PlannedSandbox,
+  sandbox: LayeredSandbox,
   folder: LayeredFolder,
   { upper, lower, rights }: Layer,
   only: readonly ByteString[],
@@ -144,7 +144,7 @@ export async function openParts(
 const messageSchema = z.strictObject({ changes: changeSchema.array(), truncated: z.boolean() });
 
 export interface Comparison {
-  readonly sandbox: PlannedSandbox | undefined;
+  readonly sandbox: LayeredSandbox | undefined;
   readonly range: IdRange;
   readonly only: readonly ByteString[];
   readonly signal?: AbortSignal;

@@ -18,10 +18,14 @@ import {
 } from '../../host/sockets/frames.ts';
 import { nextPacket } from '../../host/sockets/unix-socket.ts';
 import { MessageSender } from '../../host/sockets/watch.ts';
+import type { IdRange } from '../../host/state/reservation.ts';
 import { deferred } from '../../promise.ts';
+import type { SandboxFacts } from '../command/facts.ts';
 import { type ProcessEnd, SandboxProcess, type StartedCommand } from '../command/process.ts';
 import { type HandOver, type HostStdio, streamsOf } from '../command/streams.ts';
+import type { LayeredFolder } from '../domain/sandbox-record.ts';
 import type { PublishedPort } from '../policy/network.ts';
+import type { Layers } from './layers.ts';
 import type { ExecuteRequest } from './plan.ts';
 import { type CommandEnd, supervise, type TimeLimits } from './supervise.ts';
 
@@ -69,6 +73,26 @@ export interface RootMessage {
 
 export interface RootAnswer {
   readonly root: UserIds;
+}
+
+/** The answer brings a descriptor of what {@link Layers.open} opens. */
+export interface LayerMessage {
+  readonly do: 'layer';
+  readonly target: string;
+}
+
+export interface LayerAnswer {
+  readonly idRange: IdRange;
+  readonly protectedPaths: readonly string[];
+  readonly folders: readonly LayeredFolder[];
+  readonly mounts: SandboxFacts['mounts'];
+}
+
+/** What of a sandbox is needed by whoever looks at its layers. */
+export interface LayeredSandbox extends Pick<LayerAnswer, 'idRange' | 'protectedPaths'> {
+  readonly id: string;
+  readonly facts: Pick<SandboxFacts, 'mounts'>;
+  readonly layers: Pick<Layers, 'folders' | 'open'>;
 }
 
 /** Ports of this host, as long as the connection is open. */
@@ -146,20 +170,48 @@ export async function visitEnded(command: SandboxProcess, time: TimeLimits): Pro
  * @throws KilnError E_SANDBOX_GONE, and what the holder throws
  */
 export async function askForRoot(fd: number): Promise<OpenedRoot> {
+  const { answer, opened } = await askForFolder<RootAnswer>(fd, { do: 'root' });
+  return { fd: opened, user: answer.root };
+}
+
+/**
+ * The layers of a sandbox that another process holds; commands may run in it meanwhile.
+ * @param connect to the holder; undefined where nobody holds it any more
+ * @throws KilnError E_SANDBOX_GONE, and what the holder throws
+ */
+export async function visitLayers(
+  id: string,
+  connect: () => number | undefined,
+): Promise<LayeredSandbox> {
+  const askFor = async (target: string) => {
+    const fd = connect();
+    if (fd === undefined) throw holderGoneError('has ended');
+    return await askForFolder<LayerAnswer>(fd, { do: 'layer', target });
+  };
+  const { answer, opened } = await askFor('/');
+  closeDescriptor(opened);
+  const { idRange, protectedPaths, folders, mounts } = answer;
+  const open = async (target: string) => (await askFor(target)).opened;
+  return { id, idRange, protectedPaths, facts: { mounts }, layers: { folders, open } };
+}
+
+/** @throws KilnError E_SANDBOX_GONE, and what the holder throws */
+async function askForFolder<Answer extends object>(
+  fd: number,
+  message: RootMessage | LayerMessage,
+): Promise<{ readonly answer: Answer; readonly opened: number }> {
   using holder = closing(fd);
   const sender = new MessageSender(holder.fd, () => undefined);
   try {
-    sender.send(encodeMessage({ do: 'root' } satisfies RootMessage), []);
+    sender.send(encodeMessage(message), []);
     const packet = await nextPacket(holder.fd, PIECE, 1);
     const frame = packet && firstFrame(packet.data);
     if (packet === undefined || frame === undefined) throw holderGoneError(NOT_BEGUN);
-    const answer = JSON.parse(frame.body.toString('utf8')) as
-      | RootAnswer
-      | { readonly error: WiredError };
-    const [root] = packet.fds;
+    const answer: Answer | { readonly error: WiredError } = JSON.parse(frame.body.toString('utf8'));
+    const [opened] = packet.fds;
     if ('error' in answer) throw unwired(answer.error);
-    if (root === undefined) throw holderGoneError(NOT_BEGUN);
-    return { fd: root, user: answer.root };
+    if (opened === undefined) throw holderGoneError(NOT_BEGUN);
+    return { answer, opened };
   } catch (error) {
     throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGoneError(NOT_BEGUN, error) : error;
   } finally {

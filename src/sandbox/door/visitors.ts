@@ -19,6 +19,8 @@ import type {
   ExecuteAnswer,
   ExecuteControl,
   ExecuteMessage,
+  LayerAnswer,
+  LayerMessage,
   PortsMessage,
   ReadRequest,
   ReceiveMessage,
@@ -106,6 +108,7 @@ export class Visitors {
         | ExecuteMessage
         | ReceiveMessage
         | RootMessage
+        | LayerMessage
         | PortsMessage
         | ReadRequest
         | WriteRequest;
@@ -115,6 +118,10 @@ export class Visitors {
         attached = attend(client, fd, (handOver) => this.#open.tree.receiver({ handOver }));
       } else if (asked.do === 'root') {
         this.#sendRoot(client, fd);
+      } else if (asked.do === 'layer') {
+        this.#sendLayer(client, fd, asked.target).catch((error: unknown) =>
+          client.end(encodeMessage({ error: wired(error) })),
+        );
       } else if (asked.do === 'publish') {
         this.#publishFor(client, asked.ports);
       } else {
@@ -146,6 +153,16 @@ export class Visitors {
     } catch (error) {
       client.end(encodeMessage({ error: wired(error) }));
     }
+  }
+
+  async #sendLayer(client: Socket, fd: number, target: string): Promise<void> {
+    const { idRange, protectedPaths, layers, facts } = this.#open;
+    using home = closing(await layers.open(target));
+    const answer = { idRange, protectedPaths, folders: layers.folders, mounts: facts.mounts };
+    // The number of a closed descriptor may be another one's.
+    if (client.destroyed) return;
+    sendPacket(fd, encodeMessage(answer satisfies LayerAnswer), [home.fd]);
+    client.end();
   }
 }
 
