@@ -199,12 +199,17 @@ export class Kiln implements AsyncDisposable {
     await this.#connection.call('RemoveSnapshot', { snapshot });
   }
 
-  /** Makes kept sandboxes with the files of a snapshot, or of a kept sandbox; returns their ids. */
+  /** Makes kept sandboxes with the files of a snapshot, or of a kept or open sandbox; returns their ids. */
   async forks(
     from: string,
     options: Omit<ForkParameters, 'from'> = {},
   ): Promise<readonly string[]> {
     return (await this.#connection.call('Fork', { ...options, from })).sandboxes;
+  }
+
+  /** Makes an image of a snapshot, or of what a sandbox has written. */
+  async commitImage(from: string, name: string): Promise<Image> {
+    return (await this.#connection.call('CommitImage', { from, name })).image;
   }
 
   /** Makes the root of a kept sandbox what it was; returns the id of the snapshot. */

@@ -44,7 +44,7 @@ const METHODS: readonly Name[] = [
   ...(['ResizeTerminal', 'WriteFile', 'ReadFile', 'CloseSandbox'] as const),
   ...(['ListSandboxes', 'KillSandbox'] as const),
   // Of open sandboxes; others are a worker's.
-  ...(['Snapshot', 'Rollback'] as const),
+  ...(['Snapshot', 'Rollback', 'Fork', 'CommitImage'] as const),
 ];
 
 /** What a user's command line, or call, may have at most: reading more may take long. */

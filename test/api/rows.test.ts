@@ -1,6 +1,7 @@
 /** The parameters of calls are the options: each has the row's name, and the type that its kind is in JSON. */
 import test from 'ava';
 import { METHODS as INTERFACE, TYPES, type Type } from '../../src/api/interface.ts';
+import { FORK } from '../../src/cli/fork.ts';
 import { BUILDS } from '../../src/options/build.ts';
 import { flag, negation } from '../../src/options/kind.ts';
 import * as numbers from '../../src/options/numbers.ts';
@@ -47,7 +48,7 @@ function parameters(method: string): Record<string, string> {
 }
 
 /** What a call names beside options: what is run, its input, and where it runs. */
-const OWN = ['argv', 'input', 'interactive', 'terminal', 'sandbox', 'sources'];
+const OWN = ['argv', 'input', 'interactive', 'terminal', 'sandbox', 'sources', 'from'];
 
 /** What only a person or a shell has a use for, or a call says otherwise. */
 const WORDS_ONLY = [
@@ -65,6 +66,7 @@ const METHODS: Readonly<Record<string, Rows>> = {
     timeout: LIMITS.timeout,
     stallTimeout: LIMITS.stallTimeout,
   },
+  Fork: Object.fromEntries(Object.entries(FORK).filter(([name]) => !WORDS_ONLY.includes(name))),
   Build: Object.fromEntries(Object.entries(BUILDS).filter(([name]) => !WORDS_ONLY.includes(name))),
 };
 

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
+import { limitsOf } from '../doors/outside.ts';
 import { type ApiState, apiState, program } from '../support/api.ts';
 import { IMAGE } from '../support/busybox-state.ts';
 import { until } from '../support/eventually.ts';
@@ -346,6 +347,56 @@ test('a program keeps what a sandbox has written, forks it, and goes back', asyn
   t.is((await kiln('Rollback', { sandbox, snapshot: 'none' })).reply.code, 'E_NO_SNAPSHOT');
   t.is((await kiln('RemoveSnapshot', { snapshot })).reply.code, 'E_SNAPSHOT_IN_USE');
   for (const id of [sandbox, ...forked.sandboxes]) await kiln('KillSandbox', { sandbox: id });
+  t.deepEqual((await kiln('RemoveSnapshot', { snapshot })).reply, {});
+});
+
+test('an open sandbox has snapshots, forks, images and changes, too', async (t) => {
+  const folder = join(state.beside, 'opened');
+  mkdirSync(folder);
+  const binds = [{ source: folder, target: '/src', cow: true }];
+  const open = { image: 'busybox', user: 'root', surroundings: { binds, onDisk: true } };
+  const { sandbox } = (await kiln('OpenSandbox', open)).reply;
+  const sh = async (script: string) => {
+    const { reply } = await kiln('Execute', { sandbox, argv: ['sh', '-c', script] });
+    t.is(reply.result.exitStatus, 0);
+    return Buffer.from(reply.stdout, 'base64').toString();
+  };
+  const inode = async (of: string) =>
+    (await program('find', [of, '-path', '*/root/a', '-printf', '%i'])).stdout;
+  await sh('echo one >/root/a; echo new >/src/b');
+  const written = await inode(join(state.paths.written, sandbox));
+  const { snapshot } = (await kiln('Snapshot', { sandbox, name: 'of-open' })).reply;
+  // No byte was copied.
+  t.is(await inode(join(state.paths.snapshots, snapshot)), written);
+  t.not(written, '');
+  await sh('echo two >>/root/a');
+  const paths = (reply: { changes: { path: string }[] }) => reply.changes.map(({ path }) => path);
+  t.deepEqual(paths((await kiln('Diff', { of: sandbox })).reply), ['root/a']);
+  t.deepEqual(paths((await kiln('Diff', { of: sandbox, target: '/src' })).reply), ['b']);
+  t.is((await kiln('Apply', { sandbox, target: '/src' })).reply.applied, 1);
+  t.is(readFileSync(join(folder, 'b'), 'utf8'), 'new\n');
+  const limited = { from: sandbox, number: 2, keep: 600_000, pids: 40, onDisk: true };
+  const { sandboxes } = (await kiln('Fork', limited)).reply;
+  for (const fork of sandboxes) {
+    t.is(String((await state.kiln(['exec', fork, '--', 'cat', '/root/a'])).stdout), 'one\ntwo');
+    t.true(existsSync(join(state.paths.written, fork)));
+    const all = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
+    const { record } = all.find(({ id }: { id: string }) => id === fork);
+    t.is(limitsOf(readFileSync(`/proc/${record.init.pid}/cgroup`, 'utf8')).processes, 40);
+  }
+  const { image } = (await kiln('CommitImage', { from: sandbox, name: 'opened' })).reply;
+  const { madeOf } = JSON.parse(String((await state.kiln(['image', 'show', image.id])).stdout));
+  t.is(madeOf.image, IMAGE);
+  t.is((await kiln('Rollback', { sandbox, snapshot })).reply.snapshot, snapshot);
+  t.is(await sh('cat /root/a'), 'one\n');
+  const run = { image: 'opened', user: 'root', argv: ['cat', '/root/a'] };
+  const ran = (await kiln('Run', run)).reply;
+  t.is(Buffer.from(ran.stdout, 'base64').toString(), 'one\ntwo\n');
+  t.is((await kiln('Fork', { from: sandbox, number: 101 })).reply.code, 'E_ARGUMENT');
+  t.is((await kiln('CommitImage', { from: 'none', name: 'x' })).reply.code, 'E_NO_SNAPSHOT');
+  t.is((await kiln('CommitImage', { from: snapshot, name: 'a/b' })).reply.code, 'E_ARGUMENT');
+  await kiln('CloseSandbox', { sandbox });
+  for (const id of sandboxes) await kiln('KillSandbox', { sandbox: id });
   t.deepEqual((await kiln('RemoveSnapshot', { snapshot })).reply, {});
 });
 

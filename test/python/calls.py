@@ -165,8 +165,11 @@ class Open(unittest.TestCase):
         self.assertIn(("python", snapshot), [(each.get("name"), each["id"]) for each in self.kiln.snapshots()])
         again = self.kiln.run(["cat", "/w/a"], surroundings={"fromSnapshot": "python"})
         self.assertEqual(again.stdout, b"1\n")
-        forks = self.kiln.fork("python", number=2)
+        forks = self.kiln.fork("python", number=2, memory=64 << 20, onDisk=True)
         self.assertEqual(len(set(forks)), 2)
+        image = self.kiln.commit_image("python", "committed-by-python")
+        self.assertEqual(self.kiln.run(["cat", "/w/a"], image=image["id"]).stdout, b"1\n")
+        self.kiln.remove_image(image["id"])
         for fork in forks:
             self.kiln.kill(fork)
         self.assertEqual([each["path"] for each in self.kiln.diff("python").changes], ["w", "w/a"])

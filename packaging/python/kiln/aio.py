@@ -248,8 +248,12 @@ class Kiln:
         await self.call("RemoveSnapshot", snapshot=snapshot)
 
     async def fork(self, of: str, **options: Unpack[ForkOptions]) -> list[str]:
-        """Makes kept sandboxes with the files of a snapshot, or of a kept sandbox; returns their ids."""
+        """Makes kept sandboxes with the files of a snapshot, or of a kept or open sandbox; returns their ids."""
         return cast(list[str], (await self.call("Fork", from_=of, **options))["sandboxes"])
+
+    async def commit_image(self, of: str, name: str) -> Image:
+        """Makes an image of a snapshot, or of what a sandbox has written."""
+        return cast(Image, (await self.call("CommitImage", from_=of, name=name))["image"])
 
     async def rollback(self, sandbox: str, **options: Unpack[RollbackOptions]) -> str:
         """Makes the root of a kept or open sandbox what it was; returns the id of the snapshot."""

@@ -142,7 +142,7 @@ export function addTransferCommands(image: KilnCommand, caller: Caller): void {
     .action((word: string, options: ValuesOf<typeof COMMIT>) => commit(word, options, caller));
 }
 
-const COMMIT = {
+export const COMMIT = {
   name: { ...IMPORT.name, required: true },
   json: IMPORT.json,
 } as const;

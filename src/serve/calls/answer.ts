@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CommanderError } from 'commander';
 import { checkParameters, InvalidParameter, METHODS } from '../../api/interface.ts';
+import type { Methods } from '../../api/io-kiln.ts';
 import { actionOf, actorOf } from '../../cli/caller/action.ts';
 import type { OptionCaller, PathCaller } from '../../cli/caller/caller.ts';
 import { NO_PATHS } from '../../cli/caller/no-paths.ts';
@@ -145,7 +146,7 @@ async function answerHere(
 ): Promise<void> {
   const state: DaemonState = {
     ...daemon.state,
-    makeImage: (of, image) => makeImage(of, image, daemon),
+    part: (of, method, given) => answerPart(of, method, given, daemon),
     work: async (long) => {
       currentAction()?.handOver();
       await daemon.work(long);
@@ -167,13 +168,19 @@ function pathsOf(call: Call, state: StatePaths): CallerPaths {
   });
 }
 
-async function makeImage(call: Call, image: string, daemon: AnsweringDaemon): Promise<void> {
-  const part = call.part(`${KILN}.BuildImage`, { image });
+async function answerPart<Method extends Name>(
+  call: Call,
+  method: Method,
+  parameters: object,
+  daemon: AnsweringDaemon,
+): Promise<Methods[Method]['reply']> {
+  const part = call.part(`${KILN}.${method}`, { ...parameters });
   await daemon.work(part);
   const reply: { error?: string; parameters?: object } = JSON.parse(
     part.outcome?.toString().slice(0, -1) ?? '{}',
   );
   if (reply.error !== undefined) throw new PartFailed(reply.error, reply.parameters ?? {});
+  return (reply.parameters ?? {}) as Methods[Method]['reply'];
 }
 
 /** The status of the command that does the same. */
@@ -245,6 +252,9 @@ async function answerIn(call: Call, place: AnsweringProcess, caller: OptionCalle
   endTrace(context.warn);
 }
 
+/** Parameters that say what a call works on, as the words of a command do, in their order. */
+const SUBJECTS = 'sandbox from of image recipe sources snapshot name target paths'.split(' ');
+
 function isMethod(name: string): name is keyof typeof methods {
   return Object.hasOwn(methods, name);
 }
@@ -259,15 +269,8 @@ async function answer(
   // A process with other calls goes on waiting for those.
   const own = context.daemon === undefined ? { signal: call.signal } : {};
   const { paths } = context.caller;
-  const {
-    image,
-    recipe,
-    sandbox,
-    sources,
-    name: named,
-    of,
-  } = parameters as Record<string, unknown>;
-  const about = [named ?? image ?? recipe ?? sandbox ?? sources ?? of ?? []].flat().map(String);
+  const given = parameters as Record<string, unknown>;
+  const about = SUBJECTS.flatMap((field) => given[field] ?? []).map(String);
   currentAction()?.named(commandOf(name), about);
   let reply: object | typeof ANSWERED;
   try {

@@ -19,7 +19,12 @@ export interface CallsState {
 }
 
 export interface DaemonState extends CallsState {
-  makeImage(call: Call, image: string): Promise<void>;
+  /** Has a worker answer another call, as a part of this one. @returns its reply */
+  part<Method extends Name>(
+    call: Call,
+    method: Method,
+    parameters: Methods[Method]['parameters'],
+  ): Promise<Methods[Method]['reply']>;
   /** Has a worker answer a call that is not short. */
   work(call: Call): Promise<typeof ANSWERED>;
 }

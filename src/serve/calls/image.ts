@@ -55,7 +55,7 @@ export const answerRemoveImage: Answer<'RemoveImage'> = async ({ image }, contex
   return { id, freed };
 };
 
-function imageOf(manifest: ImageManifest, lastUse: number, inUse: boolean): Image {
+export function imageOf(manifest: ImageManifest, lastUse: number, inUse: boolean): Image {
   const { id, name, description, arch, packageCount, bytes, ownBytes, created, warnings } =
     manifest;
   return {

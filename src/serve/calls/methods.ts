@@ -61,6 +61,7 @@ export const methods: Table = {
     'snapshot rm',
     async () => (await import('./snapshot.ts')).answerRemoveSnapshot,
   ),
+  CommitImage: entry('image commit', async () => (await import('./snapshot.ts')).answerCommitImage),
   Diff: entry('diff', async () => (await import('./changes.ts')).answerDiff),
   Apply: entry('apply', async () => (await import('./changes.ts')).answerApply),
   Discard: entry('discard', async () => (await import('./changes.ts')).answerDiscard),

@@ -45,7 +45,7 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   await using engine = context.openEngine();
   let found = await takeImage(engine, wanted, context, options);
   if (found === undefined && wanted !== undefined) {
-    await daemon?.makeImage(call, wanted);
+    await daemon?.part(call, 'BuildImage', { image: wanted });
     found = await takeImage(engine, wanted, context, options);
   }
   if (found === undefined)

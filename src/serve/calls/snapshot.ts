@@ -1,14 +1,19 @@
-/** Snapshots of kept and open sandboxes, for programs: as `kiln snapshot`, `kiln fork` and `kiln rollback`. */
+/** Snapshots of kept and open sandboxes, for programs: as `kiln snapshot`, `fork`, `rollback` and `image commit`. */
+import type { Methods } from '../../api/io-kiln.ts';
 import {
   backTo,
   endingCommands,
-  forks,
+  FORK,
+  forksAsked,
   requireQuiet,
   snapshotFor,
   snapshotMeant,
 } from '../../cli/fork.ts';
+import { COMMIT } from '../../cli/images/image-transfer.ts';
 import { snapshotOf } from '../../cli/snapshot.ts';
+import { admit } from '../../cli/users/user-guard.ts';
 import { defined } from '../../defined.ts';
+import { currentAction } from '../../events/action.ts';
 import {
   findSnapshot,
   listSnapshots,
@@ -17,44 +22,86 @@ import {
   snapshotBytes,
   sweepSnapshots,
 } from '../../image/store/snapshots.ts';
+import type { ValuesOf } from '../../options/row.ts';
 import {
   findSandbox,
   type ListedSandbox,
   readSandboxRecord,
 } from '../../sandbox/domain/sandbox-record.ts';
+import { commitSnapshot } from '../../snapshot/commit.ts';
 import { rollBack } from '../../snapshot/restore.ts';
 import { allSettled } from '../../snapshot/settle.ts';
-import { takeSnapshot } from '../../snapshot/take.ts';
-import { forbiddenError } from '../../users/configuration.ts';
-import type { Answer, CallContext } from './context.ts';
+import { type TakeOptions, takeSnapshot } from '../../snapshot/take.ts';
+import type { ANSWERED, Answer, CallContext, DaemonState } from './context.ts';
+import { imageOf } from './image.ts';
 import type { OpenSandbox } from './open-sandboxes.ts';
+import { calledCommand, setOptions } from './options.ts';
 
 export const answerSnapshot: Answer<'Snapshot'> = async ({ sandbox, name, kill }, context) => {
   const { call, daemon } = context;
-  if (daemon?.sandboxes.has(sandbox, uidOf(context)) === false) return await daemon.work(call);
+  const options = { name, kill, signal: call.signal };
+  if (daemon !== undefined) {
+    if (!daemon.sandboxes.has(sandbox, uidOf(context))) return await daemon.work(call);
+    return { snapshot: await takeOfOpen(sandbox, options, context) };
+  }
   await using engine = context.openEngine();
   const found = await findSandbox(engine, sandbox);
-  const options = { name, kill, signal: call.signal };
-  if (daemon === undefined) return { snapshot: (await snapshotOf(engine, found, options)).id };
-  await sweepSnapshots(engine.paths, engine.owner);
-  const taken = await inOpen(found, kill, context, (opened) =>
-    takeSnapshot(engine, { ...opened, kept: opened.plan.command }, options),
-  );
-  return { snapshot: taken.id };
+  return { snapshot: (await snapshotOf(engine, found, options)).id };
 };
 
-/** How long forks are kept, ms, unless the call says. */
-const KEPT_MS = 3_600_000;
+async function takeOfOpen(id: string, options: TakeOptions, context: CallContext): Promise<string> {
+  await using engine = context.openEngine();
+  const found = await findSandbox(engine, id);
+  currentAction()?.found({ sandbox: id });
+  await sweepSnapshots(engine.paths, engine.owner);
+  const taken = await inOpen(found, options.kill, context, (opened) =>
+    takeSnapshot(engine, { ...opened, kept: opened.plan.command }, options),
+  );
+  currentAction()?.found({ snapshot: taken.id });
+  return taken.id;
+}
 
-export const answerFork: Answer<'Fork'> = async ({ from, number = 1, keep = KEPT_MS }, context) => {
-  const { caller, call } = context;
-  const most = caller.user?.policy.limits.keep ?? Number.POSITIVE_INFINITY;
-  if (keep > most) throw forbiddenError('keep', `users may keep a sandbox for ${most} ms`);
+/** In the daemon: of an open sandbox it makes a snapshot, and a worker does the rest. */
+async function ofOpen<Method extends 'Fork' | 'CommitImage'>(
+  method: Method,
+  parameters: Methods[Method]['parameters'],
+  context: CallContext,
+  daemon: DaemonState,
+): Promise<Methods[Method]['reply'] | typeof ANSWERED> {
+  const { call } = context;
+  const { from } = parameters;
+  if (!daemon.sandboxes.has(from, uidOf(context))) return await daemon.work(call);
+  // The worker tells of what it does.
+  currentAction()?.named('snapshot', [from]);
+  const snapshot = await takeOfOpen(from, { signal: call.signal }, context);
+  return await daemon.part(call, method, { ...parameters, from: snapshot });
+}
+
+export const answerFork: Answer<'Fork'> = async (parameters, context) => {
+  const { caller, call, daemon } = context;
+  if (daemon !== undefined) return await ofOpen('Fork', parameters, context, daemon);
+  const { from, ...given } = parameters;
+  const command = calledCommand('fork', FORK, caller);
+  setOptions(command, FORK, given);
+  await admit(command, caller, { words: 'fork', args: [from] }, []);
   await using engine = context.openEngine();
   const snapshot = await snapshotMeant(engine, from, call.signal);
-  const options = { keep, limits: {}, caller: caller.ids, signal: call.signal };
-  const sandboxes = await forks(engine, snapshot, number, options, caller);
+  const options = command.opts<ValuesOf<typeof FORK>>();
+  const sandboxes = await forksAsked(engine, snapshot, options, caller, call.signal);
   return { snapshot: snapshot.id, sandboxes };
+};
+
+export const answerCommitImage: Answer<'CommitImage'> = async (parameters, context) => {
+  const { call, daemon, storeChanged } = context;
+  if (daemon !== undefined) return await ofOpen('CommitImage', parameters, context, daemon);
+  const command = calledCommand('commit', COMMIT, context.caller);
+  setOptions(command, COMMIT, { name: parameters.name });
+  await using engine = context.openEngine();
+  const snapshot = await snapshotMeant(engine, parameters.from, call.signal);
+  const { name } = command.opts<ValuesOf<typeof COMMIT>>();
+  await using image = await commitSnapshot(engine, snapshot, name, call.signal);
+  storeChanged();
+  return { image: imageOf(image.manifest, Date.now(), true), skipped: [...image.skipped] };
 };
 
 export const answerRollback: Answer<'Rollback'> = async (parameters, context) => {
@@ -64,6 +111,7 @@ export const answerRollback: Answer<'Rollback'> = async (parameters, context) =>
   await using engine = context.openEngine();
   const found = await findSandbox(engine, id);
   if (daemon === undefined) return { snapshot: (await backTo(engine, found, word, kill)).id };
+  currentAction()?.found({ sandbox: id });
   const snapshot = await snapshotFor(engine, found.id, word);
   await inOpen(found, kill, context, async ({ sandbox }) => {
     if (!kill) requireQuiet(found);
@@ -113,7 +161,8 @@ export const answerRemoveSnapshot: Answer<'RemoveSnapshot'> = async ({ snapshot 
 };
 
 function shown({ record }: Snapshot) {
-  const { id, name, sandbox, image, layers, digest, created } = record;
-  const known = { id, ...defined({ name }), sandbox, image, layers, digest };
+  const { id, name, owner, sandbox, image, layers, digest, created, command } = record;
+  const { user, workdir } = command;
+  const known = { id, ...defined({ name, owner }), sandbox, image, layers, digest, user, workdir };
   return { ...known, bytes: Math.round(snapshotBytes(record)), created: Math.round(created) };
 }
