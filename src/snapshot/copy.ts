@@ -49,7 +49,7 @@ export async function copyLayer(copy: LayerCopy): Promise<CopyOutput> {
       'E_SNAPSHOT',
       `the sandbox has written more than ${bytes}, too many files, or too large holes`,
       {
-        hint: '`kiln df` shows what takes space; remove files in the sandbox that need not be kept',
+        hint: '`kiln df` shows what takes space, which users.limits.storage bounds for users; remove files that need not be kept',
         cause,
       },
     );

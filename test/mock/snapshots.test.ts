@@ -181,3 +181,38 @@ test.serial('--scrub chroot keeps snapshots; all, overlayfs and lvm remove them'
   t.false(existsSync(join(state.engine.paths.roots, 'demo-x86_64')));
   await mock(t, '--scrub', 'all');
 });
+
+/** Folders of a root that have files of their own: of its snapshots, and what is written above them. */
+async function layersOnDisk(): Promise<number> {
+  const { roots } = state.engine.paths;
+  const words = [roots, '-maxdepth', '4', '-name', 'upper', '-not', '-empty'];
+  return (await execa('find', words)).stdout.split('\n').filter(Boolean).length;
+}
+
+// Each step of mock's own overlayfs_layers_test.py, which calls the plugin: what it counts besides is the image.
+test.serial('the layers of a root are those that mock’s 15-overlayfs-layers has', async (t) => {
+  const command = () => inRoot(t, 'echo x >>/srv/x');
+  const steps: readonly [string, () => Promise<unknown>, number, string, string][] = [
+    ['initLayers', () => mock(t, '--init'), 0, '', ''],
+    ['prepareLayersForMount', command, 1, '', 'x'],
+    ['createSnapshot a', () => mock(t, '--snapshot', 'a'), 1, 'a', 'x'],
+    ['prepareLayersForMount', command, 2, 'a', 'xx'],
+    ['restoreSnapshot a', () => mock(t, '--rollback-to', 'a'), 1, 'a', 'x'],
+    ['prepareLayersForMount', command, 2, 'a', 'xx'],
+    ['createSnapshot b', () => mock(t, '--snapshot', 'b'), 2, 'b', 'xx'],
+    ['prepareLayersForMount', command, 3, 'b', 'xxx'],
+    ['prepareLayersForMount', command, 3, 'b', 'xxxx'],
+    ['restoreSnapshot .base', () => mock(t, '--rollback-to', 'postinit'), 2, 'postinit', ''],
+    ['deleteSnapshot a', () => mock(t, '--remove-snapshot', 'a'), 2, 'postinit', ''],
+    ['deleteSnapshot b', () => mock(t, '--remove-snapshot', 'b'), 0, 'postinit', ''],
+  ];
+  for (const [nth, [step, act, layers, current, content]] of steps.entries()) {
+    await act();
+    t.is(await layersOnDisk(), layers, `${nth} ${step}`);
+    const listed = await mock(t, '--list-snapshots');
+    t.is(/^\* (\w+)$/m.exec(listed)?.[1] ?? '', current || 'postinit', `${nth} ${step}`);
+    const { stdout } = await state.mock(['--chroot', 'cat /srv/x 2>/dev/null; true']);
+    t.is(stdout.replaceAll('\n', ''), content, `${nth} ${step}`);
+  }
+  t.is(await mock(t, '-l'), 'Snapshots for demo-x86_64:\n* postinit');
+});

@@ -1,6 +1,7 @@
 /** Snapshots of kept sandboxes: taken, run from, forked, rolled back, committed. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
@@ -225,6 +226,23 @@ test.serial('an image of a snapshot has all that it stands on', async (t) => {
   await ok(t, 'image', 'export', 'committed', '-o', tar);
   t.regex((await execa('tar', ['-tf', tar])).stdout, /^x\/top$/m);
   await ok(t, 'kill', fork, id);
+});
+
+test.serial('a snapshot without a name goes when the time of its sandbox is over', async (t) => {
+  const words = ['run', '-r', IMAGE, '--keep=3s', '--user', 'root', '--', 'touch', '/root/a'];
+  const { said } = await kiln(...words);
+  const id = /kept as (\w+)/.exec(said)?.[1] ?? '';
+  const ends = Date.now() + 3000;
+  const goes = await ok(t, 'snapshot', id);
+  const stays = await ok(t, 'snapshot', id, 'stays');
+  const ids = async () => (await ok(t, 'snapshot', 'ls', '-q')).split('\n').filter(Boolean);
+  if (Date.now() < ends) t.deepEqual(await ids(), [goes, stays]);
+  await sleep(Math.max(0, ends + 100 - Date.now()));
+  await ok(t, 'gc');
+  t.deepEqual(await ids(), [stays]);
+  t.deepEqual(readdirSync(state.paths.snapshots), [stays]);
+  t.is(await ok(t, 'run', '--from', 'stays', '--user', 'root', '--', 'ls', '/root'), 'a');
+  await ok(t, 'snapshot', 'rm', 'stays');
 });
 
 test.serial('a snapshot whose record is damaged is told of, and gc removes it', async (t) => {

@@ -5,7 +5,7 @@ import { OTHER, USER, type UserState, userState } from '../support/second-user.t
 const test = anyTest as TestFn<UserState>;
 
 test.before(async (t) => {
-  t.context = await userState('  limits: { sandboxes: 3 }\n');
+  t.context = await userState('  limits: { sandboxes: 3, storage: 9M }\n');
 });
 test.after.always(async ({ context }) => {
   await context[Symbol.asyncDispose]();
@@ -75,6 +75,15 @@ test('a user keeps, forks and rolls back own sandboxes, and no other user’s', 
     t.regex(other.said, /E_NO_(SNAPSHOT|SANDBOX)/, words.join(' '));
   }
   t.is((await kiln(OTHER, 'snapshot', 'ls', '--json')).out, '[]');
+
+  const writes = 'cat /bin/busybox /bin/busybox /bin/busybox >/home/build/large';
+  await ok('exec', id, '--', 'sh', '-c', writes);
+  const large = await ok('snapshot', id, 'large');
+  const over = await kiln(USER, 'snapshot', id);
+  t.is(over.code, 125);
+  t.regex(over.said, /users\.limits\.storage/);
+  t.regex(await ok('df'), /^snapshots +2 +[56]\.\d/m);
+  await ok('snapshot', 'rm', large);
 
   t.regex(await ok('df'), /^snapshots +1 /m);
   const shown = await state.kiln(['user', 'show', `${USER.uid}`]);
