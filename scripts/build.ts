@@ -215,9 +215,9 @@ async function buildRelay(): Promise<boolean> {
 async function buildAddon(): Promise<boolean> {
   const folder = join(top, 'src/host/calls/addon');
   const target = join(dist, 'kernel.node');
-  if (await upToDate(target, [folder, 'scripts/build.ts'])) return false;
+  if (await upToDate(target, [folder, WIRE, 'scripts/build.ts'])) return false;
   const headers = join(await realpath(process.execPath), '../../include/node');
-  await compile(target, folder, ['-fPIC', '-shared', `-I${headers}`, 'kernel.c']);
+  await compile(target, folder, ['-fPIC', '-shared', `-I${headers}`, `-I${WIRE}`, 'kernel.c']);
   return true;
 }
 

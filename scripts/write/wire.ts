@@ -1,14 +1,15 @@
 /**
- * Writes what is made from tables: dist/wire/frames.h from src/daemon/frames.ts, dist/wire/travels.h from the options of
- * `kiln run`, dist/wire/wire.h and wire.c from src/sandbox/wire/table.ts, dist/wire/port-wire.h from
- * src/sandbox/wire/port.ts, src/api/io-kiln.ts from the API's interface, and types.py and sync.py of the Python package.
- * The build does it first, and
- * `npm run check`. With --docs it writes docs/reference/api*.md, too, which a test compares.
+ * Writes what is made from tables: dist/wire/numbers.h from src/host/calls/system-call.ts, dist/wire/frames.h from
+ * src/daemon/frames.ts, dist/wire/travels.h from the options of `kiln run`, dist/wire/wire.h and wire.c from
+ * src/sandbox/wire/table.ts, dist/wire/port-wire.h from src/sandbox/wire/port.ts, src/api/io-kiln.ts from the API's
+ * interface, and types.py and sync.py of the Python package. The build does it first, and `npm run check`. With --docs
+ * it writes docs/reference/api*.md, too, which a test compares.
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { alwaysTravels } from '../../src/cli/remote/ways.ts';
 import { FRAME, OPEN, TO_CLIENT, TO_DAEMON } from '../../src/daemon/frames.ts';
+import { CALLS } from '../../src/host/calls/system-call.ts';
 import { KILN_VERSION } from '../../src/host/state/paths.ts';
 import { flagOf, type Row } from '../../src/options/row.ts';
 import { RUN } from '../../src/options/sandbox.ts';
@@ -52,6 +53,19 @@ ${enumeration('frame_to_client', TO_CLIENT)}
 /* How FRAME_OPEN wants a file opened. */
 ${enumeration('opened_as', OPEN, 'OPEN')}
 #endif
+`;
+}
+
+/** The system calls of src/host/calls, with the numbers that they have where this is compiled. */
+function numbersHeader(): string {
+  return `/* Written by scripts/write/wire.ts from src/host/calls/system-call.ts. Do not edit. */
+#include <sys/syscall.h>
+
+static const struct {
+  const char *name;
+  long number;
+} call_numbers[] = {
+${CALLS.map((name) => `    {"${name}", SYS_${name}},\n`).join('')}};
 `;
 }
 
@@ -109,6 +123,7 @@ function write(path: string, text: string): void {
 
 export function writeGenerated(): void {
   const top = join(import.meta.dirname, '../..');
+  write(join(top, 'dist/wire/numbers.h'), numbersHeader());
   write(join(top, 'dist/wire/frames.h'), framesHeader());
   write(join(top, 'dist/wire/travels.h'), travelsHeader());
   write(join(top, 'dist/wire/wire.h'), guestHeader());

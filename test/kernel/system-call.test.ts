@@ -1,10 +1,9 @@
-import { closeSync, constants, openSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, constants, openSync, statSync } from 'node:fs';
 import { constants as os } from 'node:os';
-import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import test from 'ava';
 import koffi from 'koffi';
-import { addon, tryCall } from '../../src/host/calls/system-call.ts';
+import { addon, CALLS, tryCall } from '../../src/host/calls/system-call.ts';
 import { receivePacket, sendPacket, unixPacketPair } from '../../src/host/sockets/unix-socket.ts';
 
 const AT_FDCWD = -100;
@@ -38,13 +37,8 @@ test('an errno that a library left behind is not a call’s result', (t) => {
   t.is(tryCall('flock', openSync('/dev/null', 'r'), 2), 0);
 });
 
-test('the numbers of system calls are those of the headers', (t) => {
-  const header = readFileSync(
-    join(import.meta.dirname, '../../src/host/calls/addon/numbers.h'),
-    'utf8',
-  );
-  const names = [...header.matchAll(/CALL\((\w+)\)/g)].map(([, name]) => name).slice(1);
-  t.deepEqual(Object.keys(addon().numbers).sort(), names.sort());
+test('the addon has a number for each system call, that of the headers', (t) => {
+  t.deepEqual(Object.keys(addon().numbers), [...CALLS]);
   if (process.arch === 'x64') t.is(addon().numbers.fcntl, 72);
 });
 

@@ -3,35 +3,17 @@ import { createRequire } from 'node:module';
 import { KilnError } from '../../errors.ts';
 import { SyscallError } from './libc.ts';
 
-/** src/host/calls/addon/numbers.h has the same. */
-const CALLS = [
+/** Their numbers are in dist/wire/numbers.h, which scripts/write/wire.ts makes of this. */
+export const CALLS = [
   ...['accept4', 'bind', 'capget', 'capset', 'close', 'close_range', 'connect', 'dup3'],
   ...['exit_group', 'fchdir', 'fchownat', 'fcntl', 'fgetxattr', 'flistxattr', 'flock'],
-  ...[
-    'fremovexattr',
-    'fsconfig',
-    'fsetxattr',
-    'fsmount',
-    'fsopen',
-    'fspick',
-    'getdents64',
-    'getgroups',
-  ],
-  ...['getsockopt', 'getxattr', 'ioctl', 'keyctl', 'landlock_create_ruleset', 'linkat', 'listen'],
-  ...['lseek', 'memfd_create', 'mkdirat', 'mknodat', 'mount', 'mount_setattr', 'move_mount'],
-  ...[
-    'open_tree',
-    'openat2',
-    'pidfd_open',
-    'pidfd_send_signal',
-    'pipe2',
-    'pivot_root',
-    'ppoll',
-    'prctl',
-    'prlimit64',
-  ],
-  ...['readlinkat', 'renameat2', 'setfsgid', 'setfsuid', 'setgroups', 'setsockopt', 'setxattr'],
-  ...['shutdown', 'socket', 'socketpair', 'statx', 'symlinkat', 'umount2', 'unlinkat', 'utimensat'],
+  ...['fremovexattr', 'fsconfig', 'fsetxattr', 'fsmount', 'fsopen', 'fspick', 'getdents64'],
+  ...['getgroups', 'getsockopt', 'getxattr', 'ioctl', 'keyctl', 'landlock_create_ruleset'],
+  ...['linkat', 'listen', 'lseek', 'memfd_create', 'mkdirat', 'mknodat', 'mount'],
+  ...['mount_setattr', 'move_mount', 'open_tree', 'openat2', 'pidfd_open', 'pidfd_send_signal'],
+  ...['pipe2', 'pivot_root', 'ppoll', 'prctl', 'prlimit64', 'readlinkat', 'renameat2'],
+  ...['setfsgid', 'setfsuid', 'setgroups', 'setsockopt', 'setxattr', 'shutdown', 'socket'],
+  ...['socketpair', 'statx', 'symlinkat', 'umount2', 'unlinkat', 'utimensat'],
 ] as const;
 
 type SystemCall = (typeof CALLS)[number];

@@ -26,7 +26,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-#include "numbers.h"
+#include "numbers.h" // written by scripts/write/wire.ts
 
 #define MAX_ARGUMENTS 6
 #define SHORT_TEXT 4096
