@@ -7,7 +7,6 @@ import { isKilnCode, KilnError } from '../errors.ts';
 import { currentAction } from '../events/action.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { readManifest } from '../image/store/manifest.ts';
-import { publishedPorts } from '../jobs/run/plan.ts';
 import { LEAVE_KEYS } from '../options/leave-keys.ts';
 import { MOUNT } from '../options/mount.ts';
 import { EXEC, type ExecOptions, SHELL, type ShellOptions } from '../options/sandbox.ts';
@@ -134,8 +133,7 @@ export async function enter(
   await using engine = caller.openEngine();
   const { id, record } = await sandboxOf(engine, word);
   const { TERM } = caller.env;
-  const { tty = false, user, workdir, copyIn } = options;
-  const publish = publishedPorts(options.publish);
+  const { tty = false, user, workdir, copyIn, publish } = options;
   const request: ExecuteRequest = {
     argv,
     env: { ...(TERM && tty ? { TERM } : {}), ...options.env },

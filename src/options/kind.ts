@@ -31,6 +31,8 @@ export interface Kind<Value = unknown> {
    * What has none is text or a number.
    */
   readonly word?: (asked: unknown) => string | undefined;
+  /** What comes of a job has its word, not the value. */
+  readonly told?: true;
   /** A word has several values. */
   readonly lists?: true;
   /** Several words are one text, with spaces between them. */
@@ -41,7 +43,7 @@ export interface Kind<Value = unknown> {
   /** A flag for what is so without it: `--no-NAME`. */
   readonly negates?: true;
   /** What a file in YAML may have, if it is not text or a number. */
-  readonly yaml?: z.ZodType<number>;
+  readonly yaml?: z.ZodType<number | string>;
   /** What becomes of a path in it, whoever gives it. */
   readonly opens?: Rule;
   /** Where in a word the path is, if it is not the whole word. */

@@ -1,5 +1,5 @@
 import { defined } from '../defined.ts';
-import { type Fields, type Kind, NOWHERE } from './kind.ts';
+import { type Fields, fieldsOf, type Kind, NOWHERE } from './kind.ts';
 import type { Rule } from './rules.ts';
 import type { Pair } from './texts.ts';
 
@@ -126,6 +126,16 @@ export function wordsAgain(name: string, row: Row, request: Fields): string[] {
 
 function plainWord(value: unknown): string | undefined {
   return typeof value === 'string' || typeof value === 'number' ? String(value) : undefined;
+}
+
+/** What a job asks for, as what comes of it has that: the values that are told by their words. */
+export function toldWords(table: Rows, request: object): Fields {
+  const told = Object.entries(table).flatMap(([name, { kind, many }]) => {
+    const value = fieldsOf(request)[name];
+    if (kind.told !== true || value === undefined) return [];
+    return [[name, many ? [value].flat().map(kind.word ?? plainWord) : kind.word?.(value)]];
+  });
+  return Object.fromEntries(told);
 }
 
 /** What holds for users who are not root. */

@@ -1,7 +1,12 @@
 /** Who may give an option, and what a caller's paths are opened for. */
 import { defined } from '../defined.ts';
 import { isListed, parseEgressRule } from '../egress/rule.ts';
-import { parsePublish } from '../sandbox/policy/network.ts';
+import {
+  formatNetwork,
+  formatPublish,
+  type PublishedPort,
+  type SandboxNetwork,
+} from '../sandbox/policy/network.ts';
 import { SIZES } from './measures.ts';
 
 export type Values = Readonly<Record<string, unknown>>;
@@ -64,6 +69,8 @@ export type Rule =
       readonly instead?: string;
       /** In which its numbers are written. */
       readonly units?: Readonly<Record<string, number>>;
+      /** As the caller has written its values, where they are not text or numbers. */
+      readonly shown?: (value: unknown) => string;
       readonly allows: (value: unknown, policy: Allowances, options: Values) => boolean;
     }
   | {
@@ -129,17 +136,22 @@ export const EGRESS = setting('egress', (value, policy) =>
   every<string>(value, (host) => isOpenHost(host, policy)),
 );
 
-/** Networks by their names, without settings that could take another one's address. */
-export function areListed(value: unknown, { networks }: Allowances): boolean {
-  return String(value)
-    .split(/\s+/)
-    .every((name) => networks.includes(name));
+function networkWords(value: unknown): string {
+  return formatNetwork(value as SandboxNetwork);
 }
 
-export const NETWORK = setting(
-  'networks',
-  (value, policy) => value === 'private' || value === 'none' || areListed(value, policy),
-);
+/** Networks by their names, without settings that could take another one's address. */
+export function areListed(value: unknown, { networks }: Allowances): boolean {
+  const names = networkWords(value).split(' ');
+  return names.every((name) => networks.includes(name));
+}
+
+export const NETWORK: Rule = {
+  kind: 'setting',
+  setting: 'users.networks',
+  shown: networkWords,
+  allows: (value, policy) => value === 'private' || areListed(value, policy),
+};
 
 /** Below it, ports are for root (ip_unprivileged_port_start). */
 const FIRST_PORT = 1024;
@@ -150,10 +162,11 @@ export const PUBLISH: Rule = {
   kind: 'setting',
   instead: `users publish ${MOST_PORTS} ports at most, each from ${FIRST_PORT} on, at the addresses of users.publish in /etc/kiln/kiln.yaml; \`kiln config show\` shows them`,
   allows: (value, { publish }) =>
-    every<string>(value, (word) => {
-      const port = parsePublish(word);
-      return port !== undefined && port.host >= FIRST_PORT && publish.includes(port.address);
-    }) && [value].flat().length <= MOST_PORTS,
+    every<PublishedPort>(
+      value,
+      ({ host, address }) => host >= FIRST_PORT && publish.includes(address),
+    ) && [value].flat().length <= MOST_PORTS,
+  shown: (value) => (value as readonly PublishedPort[]).map(formatPublish).join(', '),
 };
 
 export const ISOLATION_RULE = setting(

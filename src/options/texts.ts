@@ -1,5 +1,6 @@
 /** Kinds of text. */
 import { InvalidArgumentError } from 'commander';
+import { z } from 'zod';
 import { parseEgressRule } from '../egress/rule.ts';
 import { ARCHITECTURES } from '../host/process/architecture.ts';
 import type { Capability } from '../host/process/process.ts';
@@ -10,7 +11,10 @@ import {
 } from '../sandbox/policy/label-request.ts';
 import { type OptionalLayer, parseLayer } from '../sandbox/policy/layers.ts';
 import {
+  formatNetwork,
+  formatPublish,
   type LibvirtNetwork,
+  type PublishedPort,
   parseLibvirtNetwork,
   parsePublish,
   type SandboxNetwork,
@@ -70,44 +74,42 @@ export const egress: Kind<string> = {
     needed(parseEgressRule(word) && word, 'not a host: write it as HOST, HOST:PORT or *.HOST.'),
 };
 
-export const publish: Kind<string> = {
+/** Of a value that has been read, or of a result, which has the word itself. */
+function wordBy<Value>(format: (value: Value) => string) {
+  return (asked: unknown) => (typeof asked === 'object' ? format(asked as Value) : plain(asked));
+}
+
+function plain(asked: unknown): string | undefined {
+  return typeof asked === 'string' ? asked : undefined;
+}
+
+export const publish: Kind<PublishedPort> = {
   term: '[addr:]port:port',
-  read: (word) => {
-    // podman names the protocol, too.
-    const ports = word.replace(/\/tcp$/, '');
-    return needed(
-      parsePublish(ports) && ports,
-      `write it as [ADDRESS:]HOSTPORT:PORT, as 8081:80${word.endsWith('/udp') ? '; only TCP ports can be published' : ''}.`,
-    );
-  },
+  // podman names the protocol, too.
+  read: (word) =>
+    needed(
+      parsePublish(word.replace(/\/tcp$/, '')),
+      `not two ports: write it as [ADDRESS:]HOSTPORT:PORT, as 8081:80${word.endsWith('/udp') ? '; only TCP ports can be published' : ''}.`,
+    ),
+  word: wordBy(formatPublish),
+  told: true,
+  yaml: z.string(),
 };
 
 export const capability: Kind<Capability> = { term: 'capability', read: parseCapability };
 export const layer: Kind<OptionalLayer> = { term: 'layer', read: parseLayer };
 
-/** Text for which `check` throws where it is not written correctly. */
-function checked(term: string, check: (word: string) => unknown): Kind<string> {
-  return {
-    term,
-    read: (word) => {
-      check(word);
-      return word;
-    },
-  };
-}
-
-/** A result has its word. */
 export const label: Kind<LabelRequest> = {
   term: 'label',
   read: parseLabelRequest,
-  word: (asked) =>
-    typeof asked === 'object' ? formatLabel(asked as LabelRequest) : asked?.toString(),
+  word: wordBy(formatLabel),
+  told: true,
 };
 
 const HOW = 'write NAME, or NAME,address=192.168.122.7/24,gateway=192.168.122.1';
 
 /** Several of libvirt's have spaces between them. @throws InvalidArgumentError */
-export function networkOf(text: string): SandboxNetwork {
+function networkOf(text: string): SandboxNetwork {
   const words = text.split(/\s+/);
   const alone = words.find((word) => word === 'private' || word === 'none' || word === 'host');
   if (alone !== undefined) {
@@ -124,4 +126,9 @@ export function networkNamed(word: string): LibvirtNetwork {
   throw new InvalidArgumentError(`${network || 'not a network'}: ${HOW}.`);
 }
 
-export const network: Kind<string> = { ...checked('network', networkOf), joins: true };
+export const network: Kind<SandboxNetwork> = {
+  term: 'network',
+  read: networkOf,
+  word: wordBy(formatNetwork),
+  ...{ told: true, joins: true },
+};

@@ -8,7 +8,7 @@ import { flagOf, type Row, type Rows, type ValuesOf } from './row.ts';
 import { VARIABLE } from './texts.ts';
 
 /** A value of a kind, as words have it; numbers need no quotes. */
-export function yaml<Value extends string | number>(kind: Kind<Value>) {
+export function yaml<Value>(kind: Kind<Value>) {
   return (kind.yaml ?? z.union([z.number(), z.string()])).transform((value, context) => {
     try {
       return kind.read(String(value), NOWHERE) as Value;

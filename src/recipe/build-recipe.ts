@@ -2,7 +2,8 @@ import { z } from 'zod';
 import { defined } from '../defined.ts';
 import { HOSTNAME } from '../options/measures.ts';
 import { LIMITS } from '../options/sandbox.ts';
-import { environment, keysOf, size, time, valuesOfKeys } from '../options/yaml.ts';
+import { network } from '../options/texts.ts';
+import { environment, keysOf, size, time, valuesOfKeys, yaml } from '../options/yaml.ts';
 import { sharedTarget } from '../sandbox/policy/specification.ts';
 import { RecipeDocument, readRecipeText } from './document.ts';
 import { RecipeError } from './problem.ts';
@@ -71,14 +72,16 @@ const bind = z.strictObject({
   readonly: z.boolean().default(false),
 });
 
+const networkName = z
+  .string()
+  .regex(/^[A-Za-z0-9_.-]{1,64}$/, 'private, host, or the name of a libvirt network');
+
 const sandboxKeys = z.strictObject({
   user: user.optional().describe("Who runs the steps; the image's user by default"),
   workdir: absolutePath.optional().describe("Where steps start; the image's by default"),
   hostname: z.string().regex(HOSTNAME, 'letters, digits, . and - only').optional(),
   env: environment.default({}),
-  network: z
-    .string()
-    .regex(/^[A-Za-z0-9_.-]{1,64}$/, 'private, host, or the name of a libvirt network')
+  network: yaml({ ...network, yaml: networkName })
     .default('private')
     .describe('private (none but lo), the name of a libvirt network, or host (needs --allow-host)'),
   egress: z

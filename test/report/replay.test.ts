@@ -20,7 +20,7 @@ import {
   RECIPE,
   type RecipeOptions,
 } from '../../src/options/build.ts';
-import { flagOf } from '../../src/options/row.ts';
+import { flagOf, toldWords } from '../../src/options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../src/options/sandbox.ts';
 import { replayChain, replayCommand } from '../../src/report/replay.ts';
 import type { Result } from '../../src/result/schema.ts';
@@ -102,7 +102,9 @@ const RUNS: readonly (readonly string[])[] = [
   ['-r', 'busybox', '--profile', 'nested', '--network', 'host', '--allow-host-network', '--', 'a'],
   [
     ...['-r', 'busybox', '--label', 'none', '--network'],
-    ...['net,address=192.168.122.7/24,gateway=192.168.122.1,mac=52:54:00:12:34:56', '--', 'a'],
+    ...['net,address=192.168.122.7/24,gateway=192.168.122.1,mac=52:54:00:12:34:56', '--network'],
+    ...['two,dhcp,address=fd00::7/64,route=fd77::/48%fd00::9,filter=a,filter.PORT=80,peers'],
+    ...['--network', 'three,isolated', '--', 'a'],
   ],
 ];
 
@@ -123,8 +125,10 @@ test('kiln run is repeated with the same request', (t) => {
     const request = runRequestOf(words);
     const { env, secrets } = request;
     // As result.json has them.
-    const told = { env: Object.keys(env), secrets: secrets?.map(({ name }) => name) };
-    const [kiln, run, ...again] = replayed({ ...request, ...told });
+    const names = { env: Object.keys(env), secrets: secrets?.map(({ name }) => name) };
+    const told = { ...request, ...toldWords(SANDBOX, request), ...names };
+    t.is(typeof told.network, 'string');
+    const [kiln, run, ...again] = replayed(told);
     t.deepEqual([kiln, run], ['kiln', 'run']);
     t.deepEqual(runRequestOf(again), request);
   }

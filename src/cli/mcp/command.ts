@@ -21,6 +21,7 @@ import {
   SANDBOX_LIMITS,
 } from '../../options/sandbox.ts';
 import { awaitedLater } from '../../promise.ts';
+import { formatNetwork } from '../../sandbox/policy/network.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { describeError } from '../output/errors.ts';
@@ -65,7 +66,8 @@ export function mcpCommand(caller: Caller): KilnCommand {
     .addHelpText('after', EXAMPLES)
     .action(async ({ image: named, resultdir, sources, ...options }: ValuesOf<typeof MCP>) => {
       const { copyIn, env, user } = options;
-      const surroundings = valuesIn(SURROUNDINGS, options);
+      const network = formatNetwork(options.network);
+      const surroundings = { ...valuesIn(SURROUNDINGS, options), network };
       // Users may not say even what is usual.
       const { isolation, allowMissing } = options;
       const stands = isolation === 'container' ? {} : { isolation, allowMissing };

@@ -46,8 +46,10 @@ export class RowOption extends Option {
 
   /** The first word takes the place of what is usual. */
   #join(read: Parse, usual: unknown): void {
+    const { word = String } = this.row.kind;
     this.argParser((text: string, before: unknown) => {
-      return before === undefined || before === usual ? read(text) : read(`${before} ${text}`);
+      const isFirst = before === undefined || before === usual;
+      return read(isFirst ? text : `${word(before)} ${text}`);
     }).default(usual);
   }
 

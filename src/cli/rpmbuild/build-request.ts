@@ -64,9 +64,8 @@ export function buildRequest(
   if (options.egress.length > 0 && phases === undefined) {
     return command.error('kiln: --egress is for the phases of --enable-network: name them');
   }
-  if (options.network === 'private' || options.network === 'none') {
-    const message = `kiln: ${options.network} is the network of a build without --enable-network`;
-    return command.error(message);
+  if (options.network === 'private') {
+    return command.error('kiln: private is the network of a build without --enable-network');
   }
   if (command.isGiven('network')) {
     if (phases === undefined) {

@@ -11,8 +11,14 @@ import {
   type ServiceFile,
 } from '../../service/definition/definition.ts';
 
+/** As service.yaml has it. */
+const ports: Kind<string> = {
+  term: '[addr:]port:port',
+  read: (word, from) => texts.publish.word?.(texts.publish.read(word, from)),
+};
+
 export function publish(help: string) {
-  return row(texts.publish, ROOTS, { help, many: true, short: 'p' });
+  return row(ports, ROOTS, { help, many: true, short: 'p' });
 }
 
 const interfaceOf: Kind<NetworkFile> = {

@@ -172,7 +172,8 @@ export function check(
   if (rule === NETWORK && value === 'host')
     throw forbiddenError(`${what} host`, 'it takes the network’s isolation away');
   const allowed = `in /etc/kiln/kiln.yaml: ${rule.setting}; \`kiln config show\` shows what is allowed`;
-  throw forbiddenError(`${what} ${shown(value, rule.units)}`, 'root has not allowed it', {
+  const said = rule.shown?.(value) ?? shown(value, rule.units);
+  throw forbiddenError(`${what} ${said}`, 'root has not allowed it', {
     hint: rule.instead ?? allowed,
   });
 }

@@ -1,6 +1,8 @@
 import type { KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
+import { BUILD } from '../../options/build.ts';
+import { toldWords } from '../../options/row.ts';
 import type { BuildHooks, BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { BuildSettings } from '../rpmbuild/request.ts';
 
@@ -90,7 +92,8 @@ const CHAIN_VERSION = 1;
 /** chain.json, and what --json prints: docs/chains.md describes it. */
 export function chainJson(request: JsonRequest, report: ToldChain): Record<string, unknown> {
   const { jobs, recurse, continue: goOn, resultDirectory } = request;
-  const { image, ...build } = request.build;
+  const { image, ...asked } = request.build;
+  const build = { ...asked, ...toldWords(BUILD, asked) };
   return {
     version: CHAIN_VERSION,
     exitStatus: report.exitStatus,

@@ -8,7 +8,6 @@ import { foundAt, type HeldPath } from '../../host/files/held.ts';
 import type { ImageLock } from '../../image/lock.ts';
 import type { ASKED_OF_BUILDS, NetworkPhase } from '../../options/build.ts';
 import type { ValuesOf } from '../../options/row.ts';
-import { networkOf } from '../../options/texts.ts';
 import { type Repository, resolveRepository } from '../../packages/repository/configuration.ts';
 import { repositorySchema } from '../../packages/repository/configuration-schema.ts';
 import type {
@@ -89,7 +88,7 @@ export function networkIn(
   { networkPhases = [], network = 'host', egress = [] }: BuildOptions,
   phase: NetworkPhase,
 ): SandboxSpecification['network'] {
-  return networkPhases.includes(phase) && egress.length === 0 ? networkOf(network) : 'private';
+  return networkPhases.includes(phase) && egress.length === 0 ? network : 'private';
 }
 
 export function egressIn(

@@ -5,13 +5,11 @@ import { readPatiently } from '../../host/files/user-file.ts';
 import { sayAfter, sayWaiting } from '../../host/process/wait-for.ts';
 import { type NamingPlace, resolveImage } from '../../image/find.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
-import { networkOf } from '../../options/texts.ts';
 import { allEnds } from '../../promise.ts';
 import { type Plan, planCommand, type TakenImage } from '../../sandbox/door/plan.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
 import type { OptionalLayer } from '../../sandbox/policy/layers.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
-import { type PublishedPort, parsePublish } from '../../sandbox/policy/network.ts';
 import { PROTECTED } from '../../sandbox/policy/protected.ts';
 import type { Secret } from '../../sandbox/policy/specification.ts';
 import { shellWord } from '../../shell-words.ts';
@@ -36,11 +34,10 @@ export function planRun(
   } = {},
 ): Plan {
   const { argv, env, capabilities, caller, tmpfs, guestBinds, hostname, disk } = request;
-  const { isolation, kernel, profile, onDisk } = request;
+  const { isolation, kernel, profile, onDisk, network, publish } = request;
   // Those are `volumes` of a container; a machine's own kernel mounts them.
   const binds = request.binds.filter(({ image: isDisk }) => isolation === 'vm' || isDisk !== true);
   const egress = learnsEgress ? [...request.egress, PUBLIC_HOSTS] : some(request.egress);
-  const network = networkOf(request.network);
   refuseUndone(request, image);
   const named = learnsEgress ? request.egress : egress;
   checkEgress({ egress: named, network, seccomp: request.seccomp });
@@ -66,7 +63,7 @@ export function planRun(
       user: request.user || undefined,
       // `--profile nested` brings a filter of its own.
       seccomp: nested && request.seccomp === 'default' ? profile : request.seccomp,
-      ...{ network, egress, publish: publishedPorts(request.publish) },
+      ...{ network, egress, publish },
       limits: limitsOf(request),
       time: timeOf(request),
       label: request.label ?? { kind: 'auto' },
@@ -78,10 +75,6 @@ export function planRun(
     },
     image,
   );
-}
-
-export function publishedPorts(words: readonly string[]): PublishedPort[] {
-  return words.map(parsePublish).filter((port) => port !== undefined);
 }
 
 /** Bytes of one secret: a key or a token, not a data set. */

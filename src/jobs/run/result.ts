@@ -6,9 +6,10 @@ import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { systemCallName } from '../../host/process/seccomp.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { digestOf } from '../../image/key.ts';
+import { toldWords } from '../../options/row.ts';
+import { SANDBOX } from '../../options/sandbox.ts';
 import type { Result } from '../../result/schema.ts';
 import type { RefusedCall } from '../../sandbox/command/process.ts';
-import { formatLabel } from '../../sandbox/policy/label-request.ts';
 import type { RunRequest } from './request.ts';
 import type { RunReport } from './run.ts';
 import { type Course, lengthOf } from './timeline.ts';
@@ -102,9 +103,9 @@ function planOf(request: RunRequest): object {
 }
 
 /** As the caller has written it. */
-function asWritten({ label, ...request }: RunRequest) {
+function asWritten(request: RunRequest) {
   const binds = request.binds.map(({ place: _place, ...bind }) => bind);
-  return { ...request, binds, ...defined({ label: label && formatLabel(label) }) };
+  return { ...request, binds, ...toldWords(SANDBOX, request) };
 }
 
 function secretNames(secrets: RunRequest['secrets']): string[] {

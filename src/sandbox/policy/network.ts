@@ -169,6 +169,31 @@ export function parseLibvirtNetwork(text: string): LibvirtNetwork | string | und
   return problemOf(network) ?? network;
 }
 
+/** As {@link parseLibvirtNetwork} reads it. */
+function formatLibvirtNetwork(network: LibvirtNetwork): string {
+  const { name, addresses, routes, dhcp, filterParameters = {}, isolated } = network;
+  const isDefault = (route: Route) => isGateway(route, 4) || isGateway(route, 6);
+  return [
+    ...[name, ...(dhcp && addresses.length > 0 ? ['dhcp'] : [])],
+    ...addresses.map((address) => `address=${address}`),
+    ...routes.map((route) =>
+      isDefault(route) ? `gateway=${route.via}` : `route=${route.to}%${route.via}`,
+    ),
+    ...(['mac', 'filter'] as const).flatMap((key) => network[key] && `${key}=${network[key]}`),
+    ...Object.entries(filterParameters).flatMap(([key, values]) =>
+      values.map((value) => `filter.${key}=${value}`),
+    ),
+    ...(isolated === undefined ? [] : [isolated ? 'isolated' : 'peers']),
+  ]
+    .filter((part) => part !== undefined)
+    .join(',');
+}
+
+/** As words have it: those of several networks have spaces between them. */
+export function formatNetwork(network: SandboxNetwork): string {
+  return typeof network === 'string' ? network : network.map(formatLibvirtNetwork).join(' ');
+}
+
 const NO_DHCP6 = 'DHCP gives IPv4 addresses only; address= gives a fixed one of IPv6';
 
 /** What is wrong with a network, however it was written; an empty text for what says nothing. */

@@ -2,13 +2,13 @@ import { z } from 'zod';
 import { defined } from '../../defined.ts';
 import { ownPath } from '../../host/files/held.ts';
 import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
-import { keysOf, size, time } from '../../options/yaml.ts';
+import * as texts from '../../options/texts.ts';
+import { keysOf, size, time, yaml } from '../../options/yaml.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
 import {
   gatewayRoute,
   isGateway,
   type LibvirtNetwork,
-  parsePublish,
   parseRoute,
   problemOf,
 } from '../../sandbox/policy/network.ts';
@@ -123,13 +123,6 @@ function refuse(context: z.RefinementCtx, message: string, ...path: string[]): t
   return z.NEVER;
 }
 
-const publish = z.string().transform((text, context) => {
-  const wrong = text.endsWith('/udp')
-    ? 'only TCP ports can be published'
-    : `"${text}" is not [ADDRESS:]HOSTPORT:PORT, as 8081:80`;
-  return parsePublish(text) ?? refuse(context, wrong);
-});
-
 const label = z.string().transform((text, context) => {
   try {
     return parseLabelRequest(text);
@@ -212,7 +205,7 @@ export const serviceSchema = z
       .default('private')
       .describe('private (loopback only), or a libvirt network: its name, or what follows'),
     publish: z
-      .array(publish)
+      .array(yaml(texts.publish))
       .default([])
       .describe('Ports of this host that lead into it, as [ADDRESS:]HOSTPORT:PORT'),
     mounts: z.array(mount).default([]).describe('Files and folders of the host that it sees'),

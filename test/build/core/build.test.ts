@@ -465,8 +465,8 @@ test.serial('every phase knows the host names, and has an address with a network
     more: "<dns><host ip='192.0.2.99'><hostname>far.example</hostname></host></dns>",
   });
   try {
-    const network = { network: 'builds', networkPhases: ['build'] } as const;
-    const report = await state.build(parts, network);
+    const network = [{ name: 'builds', addresses: [], routes: [], dhcp: true }];
+    const report = await state.build(parts, { network, networkPhases: ['build'] });
     passed(t, report);
     const log = await resultFile(report, 'build.log');
     t.regex(log, /^192\.0\.2\.99 +far\.example$/m);

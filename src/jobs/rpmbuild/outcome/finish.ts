@@ -5,6 +5,8 @@ import { isKilnCode, type KilnError } from '../../../errors.ts';
 import { asKilnError } from '../../../host/calls/system-error.ts';
 import { KILN_VERSION } from '../../../host/state/paths.ts';
 import { digestOf } from '../../../image/key.ts';
+import { BUILD } from '../../../options/build.ts';
+import { toldWords } from '../../../options/row.ts';
 import { writeResult } from '../../../report/write.ts';
 import type { Result } from '../../../result/schema.ts';
 import {
@@ -114,7 +116,7 @@ export function resultOfBuild(report: BuildReport, renamed: Renamed): Result {
     limitHit: report.limitHit,
     failure:
       failure === undefined ? null : failureOf(failure, failedPhase ?? 'input', report.lastLines),
-    request: withoutLock(request),
+    request: { ...withoutLock(request), ...toldWords(BUILD, request) },
     planDigest: digestOf([renamed(planOf(request)), image?.id]),
     image: image ?? null,
     policy: measured === undefined ? null : measuredPolicy(measured),
@@ -140,7 +142,7 @@ function packageOf({ file, nevra, sha256, size }: BuiltPackage) {
 
 function planOf(request: BuildRequest): Partial<BuildRequest> {
   const { resultDirectory: _directory, caller: _caller, keep: _keep, ...plan } = request;
-  return withoutLock(plan);
+  return { ...withoutLock(plan), ...toldWords(BUILD, request) };
 }
 
 /** The image's id stands for its lock, which is long. Values of environment variables are in no result. */
