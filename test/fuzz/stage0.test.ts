@@ -85,6 +85,7 @@ class Relay {
       [encodeRequest('full', [id, { op: 'patterns', patterns }])],
       [encodeRequest('pack', [id, { op: 'patterns', patterns }]), output],
       [encodeRequest('read', [id, file]), output],
+      [encodeRequest('processes', [id, { op: 'listing', commands: true }]), output],
       [encodeRequest('set-card', [id, card])],
       [encodeRequest('mount-image', [id, { op: 'place', nth: this.#random.below(9) }]), share],
       [encodeRequest('connect', [id, { op: 'port', port: this.#random.below(9) }]), carrier],

@@ -11,6 +11,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   statSync,
   symlinkSync,
   unlinkSync,
@@ -21,8 +22,12 @@ import { join } from 'node:path';
 import anyTest, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { closeDescriptor } from '../../src/host/calls/descriptor.ts';
+import { Channel } from '../../src/sandbox/command/channel.ts';
 import { ensureBootFiles } from '../../src/sandbox/domain/machine/boot-files.ts';
+import { filesInside, PortsInside } from '../../src/sandbox/domain/machine/orders.ts';
+import { encodeMessage } from '../../src/sandbox/wire/codec.ts';
 import { DESCRIPTORS, FRAMES, PORT } from '../../src/sandbox/wire/port.ts';
+import { ANSWERS } from '../../src/sandbox/wire/table.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { until } from '../support/eventually.ts';
 import { long } from '../support/long.ts';
@@ -445,6 +450,120 @@ test('a guest’s terminals on the host are as few as a sandbox may have', async
   }
   t.true(await guest.ends());
   closeDescriptor(kiln);
+});
+
+/** A record of a list of processes, as stage 0 writes it. */
+function listed(stat: string, { uid = BASE, command = 'a\0', length = stat.length } = {}): Buffer {
+  const pieces = [words(length), stat, words(uid, command.length), command];
+  return Buffer.concat(pieces.map((piece) => Buffer.from(piece)));
+}
+
+const STAT = `7 (a) S 1 7 7 ${'0 '.repeat(46)}0\n`;
+const HONEST = listed(STAT);
+
+/** What a guest answers that is asked for its processes, and the codes of what comes of it, or how many they are. */
+const LISTS: readonly (readonly [string, readonly Buffer[], string | number])[] = [
+  ['two processes', [HONEST, listed(STAT.replace('(a)', '(b) R 5)')), Buffer.alloc(0)], 2],
+  ['no process', [], 0],
+  ['a length beyond the end', [listed(STAT, { length: STAT.length + 9 })], 'E_MACHINE'],
+  ['a length of four gigabytes', [listed(STAT, { length: 2 ** 32 - 1 })], 'E_MACHINE'],
+  ['a length of nothing', [listed(STAT, { length: 0 })], 'E_MACHINE'],
+  ['a list without its end', [HONEST.subarray(0, HONEST.length - 3)], 'E_MACHINE'],
+  ['a number that is none', [listed(STAT.replace('7', '-7'))], 'E_MACHINE'],
+  ['a number without an end', [listed(STAT.replace('7', '7'.repeat(400)))], 'E_MACHINE'],
+  ['few numbers', [listed('7 (a) S 1 7 7\n')], 'E_MACHINE'],
+  ['a command line of 5000 bytes', [listed(STAT, { command: 'a'.repeat(5000) })], 'E_MACHINE'],
+];
+
+/** Answers once kiln has asked. */
+async function answer(guest: HostileGuest, sends: (stream: number, id: number) => void) {
+  const isAsked = () => guest.received.some(({ type }) => type === FRAMES.order.type);
+  if (!(await until(isAsked))) throw new Error('nobody asked');
+  const order = guest.received.find(({ type }) => type === FRAMES.order.type);
+  sends(guest.lastDescriptor, order?.payload.readUInt32LE(16) ?? 0);
+}
+
+const done = (id: number, value: number) =>
+  Buffer.concat([
+    words(0),
+    encodeMessage(ANSWERS.done, [
+      { op: 'id', id },
+      { op: 'value', value },
+    ]),
+  ]);
+
+async function askedFor(
+  sends: (guest: HostileGuest, stream: number, id: number) => void,
+): Promise<string | number> {
+  await using guest = await HostileGuest.start();
+  const channel = new Channel(guest.connect());
+  const asked = filesInside(channel).processes(true);
+  const answered = answer(guest, (stream, id) => sends(guest, stream, id));
+  const [found] = await Promise.allSettled([asked, answered]);
+  await channel.close();
+  if (found.status === 'fulfilled') return found.value.length;
+  return (found.reason as { code?: string }).code ?? String(found.reason);
+}
+
+test('a hostile guest’s list of processes is a list, or refused', async (t) => {
+  t.timeout(120_000 * PATIENCE);
+  for (const [what, pieces, comesTo] of LISTS) {
+    const found = await askedFor((guest, stream, id) => {
+      for (const piece of pieces) guest.send(FRAMES.data.type, stream, piece);
+      guest.send(FRAMES.end.type, stream);
+      guest.send(FRAMES.message.type, 0, done(id, 0));
+    });
+    t.is(found, comesTo, what);
+  }
+  const failed = await askedFor((guest, _, id) =>
+    guest.send(FRAMES.message.type, 0, done(id, constants.errno.EPIPE)),
+  );
+  t.is(failed, 'E_MACHINE');
+});
+
+test('a descriptor of a wrong kind for what kiln has asked for ends the machine', async (t) => {
+  t.timeout(120_000 * PATIENCE);
+  const wrong: Readonly<Record<string, (guest: HostileGuest, stream: number) => void>> = {
+    'a listener through an output': (guest, stream) =>
+      guest.send(FRAMES.passed.type, PORT.guest + 1, words(stream, DESCRIPTORS.listener, 0)),
+    'a socket through the connection': (guest) =>
+      guest.send(FRAMES.passed.type, PORT.guest + 1, words(0, DESCRIPTORS.socket, 0)),
+    'a connection to an output': (guest, stream) =>
+      guest.send(FRAMES.open.type, PORT.guest + 1, words(stream)),
+    'a datagram of an output': (guest, stream) =>
+      guest.send(FRAMES.datagram.type, stream, words(0, 67, 1)),
+    'credit for an output': (guest, stream) =>
+      guest.send(FRAMES.credit.type, stream, words(2 ** 31)),
+    'data after the end': (guest, stream) => {
+      guest.send(FRAMES.end.type, stream);
+      guest.send(FRAMES.data.type, stream, HONEST);
+    },
+  };
+  for (const [what, sends] of Object.entries(wrong)) {
+    t.is(await askedFor((guest, stream) => sends(guest, stream)), 'E_SANDBOX_GONE', what);
+  }
+});
+
+/** Kinds that a carrier may have, other than what kiln waits for. */
+const OTHERS_OF_A_SOCKET = ['terminal', 'listener', 'datagrams'] as const;
+
+test('kiln uses another kind of socket than it waits for as a stream of bytes at most', async (t) => {
+  t.timeout(120_000 * PATIENCE);
+  for (const kind of OTHERS_OF_A_SOCKET) {
+    await using guest = await HostileGuest.start();
+    const channel = new Channel(guest.connect());
+    const asked = new PortsInside(channel).connect(80);
+    await answer(guest, (stream, id) => {
+      guest.send(FRAMES.passed.type, PORT.guest + 1, words(stream, DESCRIPTORS[kind], 0));
+      guest.send(FRAMES.message.type, 0, done(id, 0));
+    });
+    const fd = await asked;
+    // Not of this process's network, nor of its terminals: nothing of the host's is reached by it.
+    const socket = readlinkSync(`/proc/self/fd/${fd}`);
+    t.regex(socket, kind === 'terminal' ? /^\/pts\/ptmx$/ : /^socket:/, kind);
+    closeDescriptor(fd);
+    await channel.close();
+  }
 });
 
 /** The initramfs with another first program: the kernel unpacks both archives, one after the other. */

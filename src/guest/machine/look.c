@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What kiln wants to know of the sandbox's files: of a container it looks by itself. The tree is hostile.
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -15,6 +19,9 @@
 #include "stage0.h"
 
 #define READ_MAX (1 << 20)
+#define STAT_MAX 2048
+#define COMMAND_MAX 4096
+#define LISTING_SECONDS 20
 
 int setgroups(size_t, const gid_t *);
 
@@ -60,14 +67,21 @@ static void put(int fd, const void *bytes, size_t length) {
   }
 }
 
-pid_t look_read(pid_t init, const struct wire_read_file *wanted, int to) {
-  static char piece[64 << 10];
+// A process of its own: 0 in it.
+static pid_t begin(void) {
   pid_t pid = fork();
   if (pid != 0) return pid;
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   signal(SIGPIPE, SIG_DFL);
+  return 0;
+}
+
+pid_t look_read(pid_t init, const struct wire_read_file *wanted, int to) {
+  static char piece[64 << 10];
+  pid_t pid = begin();
+  if (pid != 0) return pid;
   int root = open_root(init);
   if (root < 0) give_up(errno);
   int fd = open_file(root, wanted);
@@ -82,6 +96,62 @@ pid_t look_read(pid_t init, const struct wire_read_file *wanted, int to) {
     put(to, piece, (size_t)n);
     at += (uint64_t)n;
     left -= (size_t)n;
+  }
+  _exit(0);
+}
+
+static size_t read_of(int process, const char *name, char *to, size_t most) {
+  int fd = openat(process, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return 0;
+  ssize_t n = read(fd, to, most);
+  close(fd);
+  return n < 0 ? 0 : (size_t)n;
+}
+
+// In proc_pid_status(5) no name of a process has a line of its own.
+static uint32_t user_of(int process) {
+  static char status[4096];
+  static const char name[] = "\nUid:\t";
+  status[read_of(process, "status", status, sizeof status - 1)] = 0;
+  const char *line = strstr(status, name);
+  return line == NULL ? 0 : (uint32_t)strtoul(line + sizeof name - 1, NULL, 10);
+}
+
+static void tell_process(int process, int commands, int to) {
+  static struct {
+    uint32_t length;
+    char bytes[STAT_MAX];
+  } stat;
+  static struct {
+    uint32_t user, length;
+    char command[COMMAND_MAX];
+  } rest;
+  stat.length = (uint32_t)read_of(process, "stat", stat.bytes, sizeof stat.bytes);
+  if (stat.length == 0) return; // it has ended
+  rest.user = user_of(process);
+  rest.length = commands ? (uint32_t)read_of(process, "cmdline", rest.command, sizeof rest.command) : 0;
+  put(to, &stat, sizeof stat.length + stat.length);
+  put(to, &rest, sizeof rest.user + sizeof rest.length + rest.length);
+}
+
+pid_t look_processes(pid_t init, int commands, int to) {
+  pid_t pid = begin();
+  if (pid != 0) return pid;
+  // A command line may not come.
+  signal(SIGALRM, SIG_DFL);
+  alarm(LISTING_SECONDS);
+  struct statfs fs;
+  int root = open_root(init), proc = open_in(root, "proc", RESOLVE_NO_SYMLINKS);
+  int fd = proc < 0 ? -1 : openat(proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0 || fstatfs(fd, &fs) != 0) give_up(errno);
+  if (fs.f_type != PROC_SUPER_MAGIC) give_up(ENOENT);
+  DIR *entries = fdopendir(fd);
+  if (entries == NULL) give_up(errno);
+  for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
+    if (!isdigit((unsigned char)entry->d_name[0]) || strcmp(entry->d_name, "1") == 0) continue;
+    int process = openat(fd, entry->d_name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (process >= 0) tell_process(process, commands, to);
+    if (process >= 0) close(process);
   }
   _exit(0);
 }

@@ -147,6 +147,15 @@ static int read_inside(uint32_t id, const struct message *message) {
   return closing(fd, begin_job(job, id, look_read(orders_init, &wanted, fd)));
 }
 
+static int list_processes(uint32_t id, const struct message *message) {
+  struct field field;
+  int fd = passing_made();
+  struct job *job = job_of(0);
+  if (fd < 0 || !field_find(message, FIELD_LISTING, &field)) return closing(fd, failing(EBADMSG));
+  if (job == NULL) return closing(fd, tell_done(id, EAGAIN));
+  return closing(fd, begin_job(job, id, look_processes(orders_init, wire_get_listing(&field) != 0, fd)));
+}
+
 static int full(uint32_t id, const struct message *message) {
   struct field field;
   if (!field_find(message, FIELD_PATTERNS, &field)) return failing(EBADMSG);
@@ -196,6 +205,7 @@ int order_obey(const struct frame *frame) {
   case MSG_PACK: return pack(wire_get_id(&id), &message);
   case MSG_READ: return read_inside(wire_get_id(&id), &message);
   case MSG_MOUNT_IMAGE: return mount_image(wire_get_id(&id), &message);
+  case MSG_PROCESSES: return list_processes(wire_get_id(&id), &message);
   case MSG_FULL: return full(wire_get_id(&id), &message);
   default: return failing(EBADMSG);
   }

@@ -74,6 +74,9 @@ int pack_is_kernels(int fd);
 // look.c
 // Writes a file's size and bytes into `to`, in a process of its own, as pack_start() does.
 pid_t look_read(pid_t init, const struct wire_read_file *wanted, int to);
+// Writes of each process of the sandbox, pid 1 aside: the length and bytes of /proc/PID/stat, its user as this kernel
+// numbers it, the length and bytes of its command line if it is wanted. All numbers have 32 bits.
+pid_t look_processes(pid_t init, int commands, int to);
 // Whether one of these mount points, each a text, is full.
 int look_full(pid_t init, const unsigned char *paths, size_t length);
 

@@ -25,7 +25,22 @@ export interface MachineFacts {
   readonly kvm: boolean;
 }
 
-/** The sandbox's files where this host cannot reach them. All throw KilnError E_MACHINE, E_SANDBOX_GONE. */
+/** A process of a sandbox, as the machine's kernel tells, which may lie. */
+export interface ProcessInside {
+  readonly pid: number;
+  readonly parent: number;
+  readonly session: number;
+  readonly state: string;
+  /** As this host numbers the sandbox's users. */
+  readonly uid: number;
+  readonly cpuMilliseconds: number;
+  readonly residentBytes: number;
+  readonly command: readonly string[];
+}
+
+/**
+ * The sandbox's files and processes where this host cannot reach them. All throw KilnError E_MACHINE, E_SANDBOX_GONE.
+ */
 export interface FilesInside {
   /**
    * Writes those that patterns match, as src/guest/machine/pack.c reads them, to a descriptor, which stays the
@@ -42,6 +57,8 @@ export interface FilesInside {
   ) => Promise<{ readonly bytes: Buffer; readonly size: number }>;
   /** Whether one of these mount points is full. */
   readonly isAnyFull: (paths: readonly string[]) => Promise<boolean>;
+  /** Without its pid 1. @param commands whether their command lines are wanted, for which a process may be waited */
+  readonly processes: (commands: boolean) => Promise<readonly ProcessInside[]>;
 }
 
 export interface Ground {

@@ -327,6 +327,8 @@ export const FIELDS = {
   patterns: { tag: 72, parts: { patterns: { kind: 'bytes', unit: 1, most: 3900 } } },
   /** Behind a link only the rights of these ids count, of the machine's kernel. */
   'read-file': { tag: 74, parts: { offset: u64, uid: u32, gid: u32, path } },
+  /** Command lines wait for the processes' own memory, which may be a file that does not answer. */
+  listing: { tag: 76, parts: { commands: flag } },
   /** Bytes, processes, and microseconds of a processor in each tenth of a second; `Infinity` is no limit. */
   'machine-limits': { tag: 70, parts: { memory: u64, pids: u64, quota: u64 } },
   /** What the control group of the sandbox in its machine has counted; `Infinity` where the kernel does not tell. */
@@ -480,6 +482,10 @@ export const REQUESTS = {
    * It takes the place of a descriptor of `setup`, which comes next. Answered with `done`: 0, or why not (errno).
    */
   'mount-image': { type: 72, fields: { id: ONCE, place: ONCE } },
+   * Writes the processes of the sandbox into the message's descriptor, as src/guest/machine/look.c has them. Answered
+   * with `done`: 0, or why not (errno).
+   */
+  processes: { type: 73, fields: { id: ONCE, listing: ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
 export const ANSWERS = {

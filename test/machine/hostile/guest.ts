@@ -117,16 +117,31 @@ export class HostileGuest implements AsyncDisposable {
   }
 
   /** Frames that came from the relay. */
-  get received(): { readonly type: number; readonly stream: number }[] {
+  get received(): {
+    readonly type: number;
+    readonly stream: number;
+    readonly payload: Buffer;
+  }[] {
     const found = [];
     for (let at = 0; at + 8 <= this.#received.length; at += 8 + this.#received.readUInt32LE(at)) {
       const [type, stream] = [
         this.#received.readUInt16LE(at + 4),
         this.#received.readUInt16LE(at + 6),
       ];
-      found.push({ type, stream });
+      const payload = this.#received.subarray(at + 8, at + 8 + this.#received.readUInt32LE(at));
+      found.push({ type, stream, payload });
     }
     return found;
+  }
+
+  /** In the place of kiln. */
+  connect(): number {
+    return connectUnixSocket(join(this.folder, 'init/init.sock'));
+  }
+
+  /** The stream that the relay told of last. */
+  get lastDescriptor(): number {
+    return this.received.findLast(({ type }) => type === FRAMES.descriptor.type)?.stream ?? 0;
   }
 
   send(type: number, stream: number, payload?: Buffer): void {
@@ -151,13 +166,12 @@ export class HostileGuest implements AsyncDisposable {
   async carrier(): Promise<{ readonly stream: number; readonly kiln: number }> {
     const [ours, theirs] = unixSocketPair();
     await this.#bring([theirs]);
-    const stream = this.received.findLast(({ type }) => type === FRAMES.descriptor.type)?.stream;
-    return { stream: stream ?? 0, kiln: ours };
+    return { stream: this.lastDescriptor, kiln: ours };
   }
 
   /** A message with these descriptors, which are closed. */
   async #bring(fds: readonly number[]): Promise<void> {
-    this.#kiln ??= connectUnixSocket(join(this.folder, 'init/init.sock'));
+    this.#kiln ??= this.connect();
     const told = () => this.received.filter(({ type }) => type === FRAMES.descriptor.type).length;
     const before = told();
     sendPacket(this.#kiln, words(0, REQUESTS.setup.type), fds);

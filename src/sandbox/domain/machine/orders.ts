@@ -1,6 +1,7 @@
 /** What stage 0 of a machine is asked itself, by the channel to the init. */
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../../errors.ts';
 import { closeDescriptor, createPipe } from '../../../host/calls/descriptor.ts';
 import { SyscallError } from '../../../host/calls/libc.ts';
@@ -11,14 +12,15 @@ import {
   unixSocketPair,
 } from '../../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../../promise.ts';
-import type { Channel } from '../../command/channel.ts';
+import { type Channel, INIT_DEADLINE } from '../../command/channel.ts';
 import { factLines } from '../../command/facts.ts';
 import { operationError } from '../../command/failures.ts';
 import type { ImageMount } from '../../policy/filesystem.ts';
 import { addressBytes, type LibvirtNetwork, versionOf } from '../../policy/network.ts';
 import { encodeRequest } from '../../wire/codec.ts';
 import type { Answer, AnswerOf, Parts, RequestField, RequestName } from '../../wire/table.ts';
-import type { FilesInside } from '../ground.ts';
+import type { FilesInside, ProcessInside } from '../ground.ts';
+import { LIST_MAX, readProcesses } from './processes.ts';
 
 export type WiredLimits = Parts<'machine-limits'>;
 
@@ -151,6 +153,7 @@ export function filesInside(channel: Channel): FilesInside {
     pack: (patterns, to) => packFiles(channel, patterns, to),
     read: (file, user) => readFile(channel, file, user),
     isAnyFull: (paths) => isAnyFull(channel, paths),
+    processes: (commands) => listProcesses(channel, commands),
   };
 }
 
@@ -166,28 +169,65 @@ async function readFile(
   { path, offset }: { readonly path: string; readonly offset: number },
   { uid, gid }: { readonly uid: number; readonly gid: number },
 ): Promise<{ readonly bytes: Buffer; readonly size: number }> {
+  const file = { op: 'read-file', offset, uid, gid, path } as const;
+  const all = await piped(channel, 'read', file, { most: SIZE + READ_MAX, what: path });
+  const size = all.length < SIZE ? undefined : Number(all.readBigUInt64LE(0));
+  if (size === undefined || !Number.isSafeInteger(size)) throw answerError(path);
+  return { bytes: all.subarray(SIZE), size };
+}
+
+async function listProcesses(channel: Channel, commands: boolean): Promise<ProcessInside[]> {
+  const what = 'its processes';
+  const listing = { op: 'listing', commands } as const;
+  const answered = piped(channel, 'processes', listing, { most: LIST_MAX, what });
+  const bytes = await answered.catch((cause: unknown) => {
+    if (!(cause instanceof SyscallError)) throw cause;
+    throw new KilnError('E_MACHINE', 'the machine could not list its processes', {
+      hint: 'one of them may keep its command line from readers; `kiln kill` ends the sandbox',
+      cause,
+    });
+  });
+  const processes = readProcesses(bytes);
+  if (processes === undefined) throw answerError(what);
+  return processes.sort((a, b) => a.pid - b.pid);
+}
+
+/** What a machine writes for an order, bounded in bytes and time. @throws KilnError E_MACHINE, SyscallError */
+async function piped<Name extends 'read' | 'processes'>(
+  channel: Channel,
+  name: Name,
+  field: RequestField<Name>,
+  { most, what }: { readonly most: number; readonly what: string },
+): Promise<Buffer> {
   const pipe = createPipe(0);
   const source = new Socket({ fd: pipe.read, readable: true, writable: false });
+  const given = new AbortController();
   try {
-    const file = { op: 'read-file', offset, uid, gid, path } as const;
-    const isDone = awaitedLater(order(channel, 'read', file, [pipe.write]));
+    const late = awaitedLater(sleep(INIT_DEADLINE, undefined, { signal: given.signal }));
+    const isDone = awaitedLater(order(channel, name, field, [pipe.write]));
     closeDescriptor(pipe.write);
-    const pieces: Buffer[] = [];
-    let length = 0;
-    for await (const piece of source) {
-      length += (piece as Buffer).length;
-      if (length > SIZE + READ_MAX) throw answerError(path);
-      pieces.push(piece as Buffer);
-    }
-    const errno = await isDone;
-    if (errno !== 0) throw new SyscallError('read', errno, path);
-    const all = Buffer.concat(pieces);
-    const size = all.length < SIZE ? undefined : Number(all.readBigUInt64LE(0));
-    if (size === undefined || !Number.isSafeInteger(size)) throw answerError(path);
-    return { bytes: all.subarray(SIZE), size };
+    const read = awaitedLater(gathered(source, most, what));
+    // It fails at once where too much comes.
+    const errno = await Promise.race([isDone, read.then(() => isDone), late]);
+    if (errno !== undefined && errno !== 0) throw new SyscallError('read', errno, what);
+    const all = await Promise.race([read, late]);
+    if (all === undefined) throw answerError(what);
+    return all;
   } finally {
+    given.abort();
     source.destroy();
   }
+}
+
+async function gathered(source: Socket, most: number, what: string): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  let length = 0;
+  for await (const piece of source) {
+    length += (piece as Buffer).length;
+    if (length > most) throw answerError(what);
+    pieces.push(piece as Buffer);
+  }
+  return Buffer.concat(pieces);
 }
 
 function answerError(path: string): KilnError {
@@ -217,7 +257,7 @@ async function packFiles(channel: Channel, patterns: Buffer, to: number): Promis
   });
 }
 
-type OrderName = 'listen' | 'connect' | 'set-card' | 'read' | 'full' | 'pack' | 'mount-image';
+type OrderName = 'listen' | 'connect' | 'set-card' | 'read' | 'full' | 'pack' | 'mount-image' | 'processes';
 
 /** The value of `done`, however long that takes: who waits has a limit of its own. Descriptors are sent at once. */
 async function order<Name extends OrderName>(
