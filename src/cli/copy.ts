@@ -1,7 +1,6 @@
 /** `kiln cp`: files into a sandbox and out of it, with the rights of its command's user there and of the caller here. */
 import { constants, fstatSync, openSync, statSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Budget } from '../artifacts/budget.ts';
 import { type ByteString, fromText, quoteName } from '../artifacts/byte-string.ts';
 import { Destination, type WithRights } from '../artifacts/destination.ts';
@@ -11,7 +10,7 @@ import { TreeCopy } from '../artifacts/tree-copy.ts';
 import { type Warning, Warnings } from '../artifacts/warning.ts';
 import { defined } from '../defined.ts';
 import type { OwnEngine } from '../engine.ts';
-import { isKilnCode, KilnError } from '../errors.ts';
+import { KilnError } from '../errors.ts';
 import { closeDescriptor, closing } from '../host/calls/descriptor.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { actingAs, type UserIds } from '../host/process/user-namespace.ts';
@@ -19,15 +18,13 @@ import { refuseLowDisk } from '../host/state/disk-watch.ts';
 import { openPackedFiles } from '../jobs/run/artifact-tree.ts';
 import type { SandboxProcess } from '../sandbox/command/process.ts';
 import type { FilesInside } from '../sandbox/domain/ground.ts';
-import { findSandbox, type ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
-import { closedError, connectHolder } from '../sandbox/door/holder.ts';
 import { copyBy } from '../sandbox/door/make-files.ts';
 import { openInside } from '../sandbox/door/open-file.ts';
 import { askForRoot, visitReceiver } from '../sandbox/door/visit.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { printWarning } from './output/errors.ts';
-import { type EnteredSandbox, sandboxOf, whileKept } from './shell.ts';
+import { atSandbox } from './shell.ts';
 import { fetchPath } from './users/user-guard.ts';
 
 const EXAMPLES = `
@@ -59,7 +56,7 @@ export function command(caller: Caller): KilnCommand {
       using interruption = listenForInterruption(caller);
       const { signal } = interruption;
       if (source !== undefined) {
-        await atSandbox(engine, source, {
+        await atSandbox(engine, source.word, {
           kept: async ({ sandbox: { tree } }) => {
             const taking = { caller, engine, signal };
             if (tree.inside !== undefined)
@@ -79,7 +76,7 @@ export function command(caller: Caller): KilnCommand {
         const item = { source: held, target: target.path };
         const warn = (warning: Warning) => printWarning(warning, caller.stderr);
         const put = (maker: SandboxProcess) => copyBy(maker, item, warn, signal);
-        await atSandbox(engine, target, {
+        await atSandbox(engine, target.word, {
           kept: async ({ sandbox }) => await put(await sandbox.tree.receiver()),
           held: async (holder) => await put((await visitReceiver(holder)).command),
         });
@@ -100,32 +97,6 @@ function placeIn(word: string): PlaceIn | undefined {
   throw new KilnError('E_ARGUMENT', `${word} names no absolute path of a sandbox`, {
     hint: `write it as ${sandbox}:/PATH; a file of this host with a colon is ./${word}`,
   });
-}
-
-interface Doing {
-  readonly kept: (opened: EnteredSandbox) => Promise<void>;
-  /** @param holder a connection, which is closed afterwards */
-  readonly held: (holder: number, sandbox: ListedSandbox) => Promise<void>;
-}
-
-/** How long a sandbox may be between two commands, and take no visitor. Milliseconds. */
-const BETWEEN = 5000;
-const PAUSE = 50;
-
-async function atSandbox(engine: OwnEngine, { word }: PlaceIn, act: Doing): Promise<void> {
-  const { id } = await sandboxOf(engine, word);
-  for (const end = performance.now() + BETWEEN; ; await sleep(PAUSE)) {
-    const now = await findSandbox(engine, id);
-    try {
-      if (now.state === 'kept') return await whileKept(engine, id, act.kept);
-      const holder = now.state === 'running' ? connectHolder(now.folder) : undefined;
-      if (holder !== undefined) return await act.held(holder, now);
-    } catch (error) {
-      if (!isKilnCode(error, 'E_SANDBOX_BUSY') || performance.now() > end) throw error;
-    }
-    if (now.state !== 'kept' && (now.state !== 'running' || performance.now() > end))
-      throw closedError(now);
-  }
 }
 
 function runningMachineError(id: string, holder: number): KilnError {

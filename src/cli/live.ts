@@ -2,14 +2,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { defined } from '../defined.ts';
 import { listJobs, sandboxMeant } from '../detached/record.ts';
-import type { Engine } from '../engine.ts';
-import { KilnError } from '../errors.ts';
+import type { Engine, OwnEngine } from '../engine.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { sizeText } from '../host/calls/system-error.ts';
 import { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
 import { readManifest } from '../image/store/manifest.ts';
 import { flag, negation } from '../options/kind.ts';
 import { row, type ValuesOf } from '../options/row.ts';
+import type { ProcessInside } from '../sandbox/domain/ground.ts';
 import {
   countProcesses,
   type SandboxedProcess,
@@ -19,13 +19,17 @@ import {
   accountedProcess,
   type ListedSandbox,
   listSandboxes,
+  type SandboxRecord,
   type SandboxUsage,
   sandboxUsage,
 } from '../sandbox/domain/sandbox-record.ts';
+import { askForFile, type ProcessesAnswer } from '../sandbox/door/visit.ts';
+import { instanceFiles } from '../service/lifecycle/store.ts';
+import { askSupervisor, notRunningError } from '../service/supervisor/supervisor-client.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { type Columns, isTable, listing, printRows } from './output/table.ts';
-import { sandboxOf } from './shell.ts';
+import { atSandbox, sandboxOf } from './shell.ts';
 
 /** Between two tables, and between the two looks that a share of processors needs, milliseconds. */
 const PERIOD = 1000;
@@ -138,7 +142,9 @@ class Looks {
 
 const TOP = listing('{{.Pid}} {{.Command}}');
 
-interface ShownProcess extends SandboxedProcess {
+interface ShownProcess extends Omit<SandboxedProcess, 'hostPid'> {
+  /** Undefined in a machine. */
+  readonly hostPid?: number;
   readonly user: string;
 }
 
@@ -149,14 +155,14 @@ const TOP_COLUMNS: Columns<ShownProcess> = [
   ['STATE', ({ state }) => state],
   ['TIME', ({ cpuMilliseconds }) => `${(cpuMilliseconds / 1000).toFixed(2)}s`],
   ['MEMORY', ({ residentBytes }) => sizeText(residentBytes)],
-  ['HOST PID', ({ hostPid }) => `${hostPid}`],
+  ['HOST PID', ({ hostPid }) => `${hostPid ?? ''}`],
   ['COMMAND', ({ command }) => command.join(' ').slice(0, 200)],
 ];
 
 export function topCommand(caller: Caller): KilnCommand {
   return new KilnCommand('top')
     .description(
-      'List the processes in a sandbox, as this host’s kernel has them: nothing in the sandbox is asked, so its image needs no ps.',
+      'List the processes in a sandbox, as this host’s kernel has them: nothing in the sandbox is asked, so its image needs no ps. Those of a machine are as its own kernel tells.',
     )
     .argument('<id>', 'the id or name of a sandbox or a job, as `kiln ps` shows it')
     .rows(TOP)
@@ -165,17 +171,47 @@ export function topCommand(caller: Caller): KilnCommand {
       await using engine = caller.openEngine();
       const { id, record } = await sandboxOf(engine, word);
       if (record.machine !== undefined) {
-        throw new KilnError('E_MACHINE', `${id} is a machine: its own kernel has its processes`, {
-          hint: `\`kiln exec ${word} -- ps aux\` asks it, where its image has ps`,
-        });
+        const told = `kiln: ${id} is a machine: its own kernel tells this, which may be broken\n`;
+        caller.stderr.say(told);
       }
       const image =
         record.image === undefined ? undefined : readManifest(engine.paths, record.image);
-      const processes = await sandboxProcesses(record);
+      const processes =
+        record.machine === undefined
+          ? await sandboxProcesses(record)
+          : await processesOfMachine(engine, id, record);
       const named = processes.map((process) => {
         const account = image?.accounts.find(({ uid }) => uid === process.uid);
         return { ...process, user: account?.name ?? `${process.uid ?? '?'}` };
       });
       printRows(caller.stdout, TOP_COLUMNS, named, options);
     });
+}
+
+/** Whoever holds the machine asks it. @throws KilnError E_NO_SANDBOX, E_SANDBOX_GONE, E_MACHINE */
+async function processesOfMachine(engine: OwnEngine, id: string, record: SandboxRecord) {
+  const found = await toldBy(engine, id, record);
+  const { base, count } = record.range;
+  return found.map(({ uid, session: _, ...process }) => ({
+    ...process,
+    uid: uid >= base && uid < base + count ? uid - base : undefined,
+  }));
+}
+
+async function toldBy(
+  engine: OwnEngine,
+  id: string,
+  { command: [first, service = ''] = [] }: SandboxRecord,
+): Promise<readonly ProcessInside[]> {
+  const asks = { do: 'processes' } as const;
+  if (first === 'service') {
+    const files = instanceFiles(engine.paths, service);
+    const answer = await askSupervisor<ProcessesAnswer>(files, asks);
+    if (answer === undefined) throw notRunningError(service);
+    return answer.processes;
+  }
+  return await atSandbox(engine, id, {
+    kept: async ({ sandbox }) => await sandbox.tree.processes(),
+    held: async (holder) => (await askForFile<ProcessesAnswer>(holder, asks)).processes,
+  });
 }

@@ -276,3 +276,33 @@ export async function whileKept<Result>(
     });
   }
 }
+
+interface Doing<Result> {
+  readonly kept: (opened: EnteredSandbox) => Promise<Result>;
+  /** @param holder a connection, which is closed afterwards */
+  readonly held: (holder: number, sandbox: ListedSandbox) => Promise<Result>;
+}
+
+/** How long a sandbox may be between two commands, and take no visitor. Milliseconds. */
+const BETWEEN = 5000;
+
+/** Acts in a sandbox that a word means, whether it is kept or somebody holds it. @throws KilnError E_NO_SANDBOX */
+export async function atSandbox<Result>(
+  engine: OwnEngine,
+  word: string,
+  act: Doing<Result>,
+): Promise<Result> {
+  const { id } = await sandboxOf(engine, word);
+  for (const end = performance.now() + BETWEEN; ; await sleep(PAUSE)) {
+    const now = await findSandbox(engine, id);
+    try {
+      if (now.state === 'kept') return await whileKept(engine, id, act.kept);
+      const holder = now.state === 'running' ? connectHolder(now.folder) : undefined;
+      if (holder !== undefined) return await act.held(holder, now);
+    } catch (error) {
+      if (!isKilnCode(error, 'E_SANDBOX_BUSY') || performance.now() > end) throw error;
+    }
+    if (now.state !== 'kept' && (now.state !== 'running' || performance.now() > end))
+      throw closedError(now);
+  }
+}

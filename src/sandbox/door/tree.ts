@@ -12,7 +12,7 @@ import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxProcess } from '../command/process.ts';
 import { startCommand } from '../command/start-command.ts';
 import type { CommandStdio } from '../command/streams.ts';
-import type { FilesInside } from '../domain/ground.ts';
+import type { FilesInside, ProcessInside } from '../domain/ground.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import type { Policies } from '../policy/policy.ts';
 import { copyBy, makeFiles } from './make-files.ts';
@@ -110,6 +110,11 @@ export class SandboxTree {
   async isAnyFull(paths: readonly string[]): Promise<boolean> {
     if (this.inside !== undefined) return await this.inside.isAnyFull(paths);
     return await this.withRoot(async (root) => paths.some((path) => isFull(root, path)));
+  }
+
+  /** Of a machine; this host has those of a container. */
+  async processes(): Promise<readonly ProcessInside[]> {
+    return (await this.inside?.processes(true)) ?? [];
   }
 
   /** Calls `act` with a descriptor of the root directory. Its content is hostile. */

@@ -23,6 +23,7 @@ import { deferred } from '../../promise.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import { type ProcessEnd, SandboxProcess, type StartedCommand } from '../command/process.ts';
 import { type HandOver, type HostStdio, streamsOf } from '../command/streams.ts';
+import type { ProcessInside } from '../domain/ground.ts';
 import type { LayeredFolder } from '../domain/sandbox-record.ts';
 import type { PublishedPort } from '../policy/network.ts';
 import type { Layers } from './layers.ts';
@@ -93,6 +94,15 @@ export interface LayeredSandbox extends Pick<LayerAnswer, 'idRange' | 'protected
   readonly id: string;
   readonly facts: Pick<SandboxFacts, 'mounts'>;
   readonly layers: Pick<Layers, 'folders' | 'open'>;
+}
+
+/** The processes of a machine. */
+export interface ProcessesMessage {
+  readonly do: 'processes';
+}
+
+export interface ProcessesAnswer {
+  readonly processes: readonly ProcessInside[];
 }
 
 /** Ports of this host, as long as the connection is open. */
@@ -250,13 +260,13 @@ async function ask(fd: number, message: ExecuteMessage | ReceiveMessage) {
 }
 
 /**
- * Has a file read or written by whoever holds its sandbox.
+ * Has a file read or written, or processes listed, by whoever holds their sandbox.
  * @param fd of a connection to the holder, which is closed afterwards
  * @throws KilnError as the sandbox itself does, and E_SANDBOX_GONE
  */
 export async function askForFile<Answer extends object>(
   fd: number,
-  request: ReadRequest | WriteRequest,
+  request: ReadRequest | WriteRequest | ProcessesMessage,
 ): Promise<Answer> {
   const { socket, answer } = await askOnce<Answer>(fd, request);
   socket.destroy();
@@ -275,7 +285,7 @@ export async function visitPorts(fd: number, ports: readonly PublishedPort[]): P
 
 async function askOnce<Answer extends object>(
   fd: number,
-  request: ReadRequest | WriteRequest | PortsMessage,
+  request: ReadRequest | WriteRequest | ProcessesMessage | PortsMessage,
 ) {
   const socket = new Socket({ fd, readable: true, writable: true });
   const answered = deferred<Answer | { readonly error: WiredError }>();

@@ -22,6 +22,7 @@ import type {
   LayerAnswer,
   LayerMessage,
   PortsMessage,
+  ProcessesMessage,
   ReadRequest,
   ReceiveMessage,
   RootAnswer,
@@ -91,8 +92,9 @@ export class Visitors {
     return (await this.#open.start(plan, { terminal: request.terminal, handOver })).process;
   }
 
-  async #file(request: ReadRequest | WriteRequest): Promise<object> {
+  async #answer(request: ReadRequest | WriteRequest | ProcessesMessage): Promise<object> {
     const { tree } = this.#open;
+    if (request.do === 'processes') return { processes: await tree.processes() };
     if (request.do === 'read') return await tree.read(request);
     const { path, data, append, mode } = request;
     await tree.put({ path, bytes: Buffer.from(data, 'base64'), append, mode });
@@ -110,6 +112,7 @@ export class Visitors {
         | RootMessage
         | LayerMessage
         | PortsMessage
+        | ProcessesMessage
         | ReadRequest
         | WriteRequest;
       if (asked.do === 'execute') {
@@ -125,7 +128,7 @@ export class Visitors {
       } else if (asked.do === 'publish') {
         this.#publishFor(client, asked.ports);
       } else {
-        this.#file(asked).then(
+        this.#answer(asked).then(
           (answer) => client.end(encodeMessage(answer)),
           (error: unknown) => client.end(encodeMessage({ error: wired(error) })),
         );

@@ -19,7 +19,7 @@ import { isHeld } from '../../host/state/long-lived.ts';
 import { deferred } from '../../promise.ts';
 import { Output } from '../../sandbox/command/output.ts';
 import type { ExecuteRequest } from '../../sandbox/door/plan.ts';
-import { type ExecuteMessage, visit } from '../../sandbox/door/visit.ts';
+import { type ExecuteMessage, type ProcessesMessage, visit } from '../../sandbox/door/visit.ts';
 import type { InstanceFiles } from '../lifecycle/store.ts';
 import type { ServiceStatus } from '../status.ts';
 
@@ -37,6 +37,7 @@ export type SupervisorRequest =
   | { readonly do: 'reload' | 'restart'; readonly unit?: string }
   | { readonly do: 'limit'; readonly limits: LiveLimits }
   | { readonly do: 'rotate' }
+  | ProcessesMessage
   | ExecuteMessage;
 
 /** What a supervisor answers to `ping` and `stop`, at any time. */

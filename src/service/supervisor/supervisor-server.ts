@@ -4,6 +4,7 @@ import { FRAME, type ReceivedFrame, sendMessage, wired } from '../../host/socket
 import type { SandboxProcess } from '../../sandbox/command/process.ts';
 import type { HandOver } from '../../sandbox/command/streams.ts';
 import type { ExecuteRequest } from '../../sandbox/door/plan.ts';
+import type { ProcessesAnswer } from '../../sandbox/door/visit.ts';
 import { attend } from '../../sandbox/door/visitors.ts';
 import type { Instance } from './instance.ts';
 import type { SupervisorPong, SupervisorRequest } from './supervisor-client.ts';
@@ -66,6 +67,8 @@ async function answer(
       return await instance.status();
     case 'limit':
       return await instance.limit(request.limits);
+    case 'processes':
+      return { processes: await instance.host.sandbox.tree.processes() } satisfies ProcessesAnswer;
     case 'rotate':
       return instance.host.log.rotate();
     case 'reload':
