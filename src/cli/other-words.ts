@@ -124,7 +124,6 @@ const OPTIONS: ReadonlyMap<string, string> = new Map(
     ...{ 'exec -d': '`kiln exec ID -- COMMAND &`', 'exec --detach': '`kiln exec ID -- COMMAND &`' },
     'build -t': 'images are made of recipes: `kiln image build RECIPE` (docs/recipes.md)',
     'build --tag': 'images are made of recipes: `kiln image build RECIPE` (docs/recipes.md)',
-    'service create --isolation': 'services have no machines yet: docs/machines.md says why',
     'image build --isolation':
       'images are made in containers; a run of one may have a machine (docs/machines.md)',
     'image ls -a': 'leave it out: all images are listed',

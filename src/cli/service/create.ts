@@ -51,6 +51,8 @@ const CREATE = {
     many: true,
     short: 'u',
   }),
+  isolation: row(SANDBOX.isolation.kind, ROOTS, { help: SANDBOX.isolation.help }),
+  allowMissing: SANDBOX.allowMissing,
   boot: row(flag, ROOTS, { help: 'boot systemd of the image, and let it run the units' }),
   publish: publish('forward this port of the host to a port of the service'),
   mount: row(laterBind, ROOTS, {
@@ -100,6 +102,7 @@ Examples:
   kiln service create -r debian-apache -u apache2.service --publish 8081:80 apache1
   kiln service create -r debian-mariadb -u mariadb -m /srv/backup:/backup --memory 1G db
   kiln service create --file recipes/services/postgresql.yaml pg
+  kiln service create --isolation vm -r debian-apache -u apache2 --publish 8082:80 walled
   kiln service create --boot -r debian-systemd -u apache2.service --publish 8081:80 whole
   kiln service create -r debian-minimal --user nobody ticker -- sh -c 'while date; do sleep 9; done'`;
 
@@ -174,6 +177,8 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
       packages: some(options.package),
       units: some(unit),
       boot: options.boot,
+      isolation: options.isolation,
+      'allow-missing': some(options.allowMissing),
       command: some(argv),
       user,
       hostname,

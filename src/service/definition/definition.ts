@@ -5,6 +5,7 @@ import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
 import * as texts from '../../options/texts.ts';
 import { keysOf, size, time, yaml } from '../../options/yaml.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
+import { ALLOWABLE_LAYERS } from '../../sandbox/policy/layers.ts';
 import {
   gatewayRoute,
   isGateway,
@@ -15,6 +16,7 @@ import {
 import {
   type Bind,
   hidingTarget,
+  ISOLATION,
   isClosedPlace,
   sharedTarget,
 } from '../../sandbox/policy/specification.ts';
@@ -192,6 +194,14 @@ export const serviceSchema = z
       .describe(
         'A systemd boots in it and runs the units; without any, what the image has enabled',
       ),
+    isolation: z
+      .enum(ISOLATION)
+      .default('container')
+      .describe('What it stands on: the host’s kernel, or as vm a kernel of its own'),
+    'allow-missing': z
+      .array(z.enum(ALLOWABLE_LAYERS))
+      .default([])
+      .describe('Layers that the host may lack, such as kvm'),
     command: z.array(z.string()).min(1).optional().describe('What it runs instead of units'),
     user: z.string().optional().describe('Who runs the command'),
     workdir: absolute.optional().describe('Where the command starts'),
@@ -235,6 +245,12 @@ export const serviceSchema = z
       refuse(context, 'a systemd runs units, no command', 'boot');
     } else if (!service.boot && (service.command === undefined) === (service.units.length === 0)) {
       refuse(context, 'say what the service runs: -u UNIT, or -- COMMAND');
+    }
+    if (service.isolation === 'vm' && service.boot) {
+      refuse(context, 'a machine’s services have no control group that a systemd needs', 'boot');
+    }
+    if (service.isolation === 'vm' && service.label !== undefined) {
+      refuse(context, 'no process of this host is in a machine, which a label could hold', 'label');
     }
     const guestBinds = service['guest-binds'];
     const mounts = [...service.mounts, ...service.tmpfs];

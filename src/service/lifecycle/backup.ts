@@ -184,6 +184,7 @@ async function isRoots(paths: StatePaths, image: string): Promise<boolean> {
 /** What a definition asks for beyond a sandbox of its own. */
 function asksOfHost(definition: ServiceDefinition): string[] {
   const { image, mounts, network, publish, capabilities, seccomp, label } = definition;
+  const missing = definition['allow-missing'];
   return [
     ...(!isImageName(image) ? [`the image of ${image}, which \`upgrade\` reads`] : []),
     ...mounts.map(
@@ -195,5 +196,6 @@ function asksOfHost(definition: ServiceDefinition): string[] {
     ...(capabilities.length === 0 ? [] : [`capabilities: ${capabilities.join(', ')}`]),
     ...(seccomp === 'default' ? [] : [`the seccomp profile ${seccomp}`]),
     ...(label === undefined ? [] : ['a label']),
+    ...(missing.length === 0 ? [] : [`fewer layers: without ${missing.join(', ')}`]),
   ];
 }

@@ -36,6 +36,7 @@ import {
   lockServices,
   moveVarToImage,
   readService,
+  refuseVarImage,
   sweepServices,
   workDirectory,
   writeImageId,
@@ -64,6 +65,7 @@ export async function createService(
   refuseHostImage(image.manifest, 'services');
   const definition = checkDefinition(name, file);
   checkMounts(paths, definition);
+  refuseVarImage(definition, options.imageSize !== undefined);
   await using _lock = await lockServices(paths);
   return await appear(paths, name, async (files) => {
     const hostname = definition.hostname ?? name;

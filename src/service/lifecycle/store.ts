@@ -164,6 +164,14 @@ export function varVolume(files: VarFiles): PlannedVolume['source'] {
   return existsSync(files.varImage) ? { image: files.varImage } : files.var;
 }
 
+/** @throws KilnError E_MACHINE */
+export function refuseVarImage({ isolation }: ServiceDefinition, hasImage: boolean): void {
+  if (isolation !== 'vm' || !hasImage) return;
+  throw new KilnError('E_MACHINE', 'a service in a machine has no ext4 image for its /var', {
+    hint: 'leave out -i, or --isolation vm: its units are read from /etc and /var on this host',
+  });
+}
+
 export function copyVar(from: VarFiles, to: VarFiles): void {
   if (!existsSync(from.varImage)) copyTree(from.var, to.var);
   else copyFile(from.varImage, to.varImage);

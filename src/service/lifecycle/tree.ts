@@ -1,5 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readdirSync, type Stats } from 'node:fs';
 import { closing } from '../../host/calls/descriptor.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import {
   AT_FDCWD,
   O_PATH,
@@ -7,6 +8,8 @@ import {
   openDirectory,
   openInTree,
   openPath,
+  RESOLVE_IN_ROOT,
+  RESOLVE_NO_SYMLINKS,
   readlinkat,
 } from '../../host/files/at.ts';
 import { contentDigest, readInto } from '../../host/files/content.ts';
@@ -19,15 +22,37 @@ const LIST_LIMIT = 4096;
 
 /** A hostile directory tree, read as a process sees it whose root it is: no link leads out of it. */
 export class Tree implements Disposable {
+  /** Where its /etc is. */
   readonly root: number;
+  readonly #image: number | undefined;
   #isOpen = true;
 
-  constructor(root: number) {
+  /** @param image where all but /etc and /var is, if that is elsewhere */
+  constructor(root: number, image?: number) {
     this.root = root;
+    this.#image = image;
   }
 
   static open(directory: string): Tree {
-    return new Tree(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
+    return new Tree(openFolder(directory));
+  }
+
+  /** An image's tree with the /etc and /var of another folder. */
+  static withOwn(image: string, own: string): Tree {
+    const root = openFolder(own);
+    try {
+      return new Tree(root, openFolder(image));
+    } catch (error) {
+      closeSync(root);
+      throw error;
+    }
+  }
+
+  /** Whether a file that is there in the sandbox is not seen here: what is made anew at each start. */
+  lacks(path: string): boolean {
+    return (
+      this.#image !== undefined && /^\/(?:(?:var\/)?(?:run|tmp)|proc|sys|dev)(?:\/|$)/.test(path)
+    );
   }
 
   readText(path: string): string | undefined {
@@ -64,8 +89,10 @@ export class Tree implements Disposable {
 
   [Symbol.dispose](): void {
     // Of an instance that is closed twice: the number may be another's by then.
-    if (this.#isOpen) closeSync(this.root);
+    if (!this.#isOpen) return;
     this.#isOpen = false;
+    closeSync(this.root);
+    if (this.#image !== undefined) closeSync(this.#image);
   }
 
   #with<Result>(
@@ -73,9 +100,53 @@ export class Tree implements Disposable {
     flags: number,
     act: (fd: number, stats: Stats) => Result,
   ): Result | undefined {
-    using file = openInTree(this.root, path, flags);
+    using file =
+      this.#image === undefined
+        ? openInTree(this.root, path, flags)
+        : openInParts(this.#image, this.root, path, flags);
     return file && act(file.fd, fstatSync(file.fd));
   }
+}
+
+function openFolder(path: string): number {
+  return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+}
+
+/** Links on the way to a file: more make a circle (path_resolution(7)). */
+const LINKS_MAX = 40;
+
+/** As openInTree(), where /etc and /var are those of the folder `own`: links lead from one to the other. */
+function openInParts(image: number, own: number, path: string, flags: number) {
+  const isWanted = (flags & constants.O_NOFOLLOW) !== 0;
+  const at: string[] = [];
+  const rest = path.split('/');
+  const open = (how: number) => {
+    const base = ['etc', 'var'].includes(at[0] ?? '') ? own : image;
+    const blocks = (how & O_PATH) === 0 ? constants.O_NONBLOCK : 0;
+    return unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'], () =>
+      closing(
+        openat2(base, at.join('/') || '.', {
+          flags: how | constants.O_NOFOLLOW | blocks,
+          resolve: RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS,
+        }),
+      ),
+    );
+  };
+  for (let links = 0; rest.length > 0; ) {
+    const name = rest.shift() ?? '';
+    if (name === '..') at.pop();
+    if (name === '' || name === '.' || name === '..') continue;
+    at.push(name);
+    using found = open(O_PATH);
+    if (found === undefined) return undefined;
+    if (!fstatSync(found.fd).isSymbolicLink() || (isWanted && rest.length === 0)) continue;
+    if (++links > LINKS_MAX) return undefined;
+    const target = readlinkat(found.fd, '').toString('latin1');
+    if (target.startsWith('/')) at.length = 0;
+    else at.pop();
+    rest.unshift(...target.split('/'));
+  }
+  return open(flags);
 }
 
 export interface TreeEntry {

@@ -1,7 +1,6 @@
 import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError, reasonOf } from '../../errors.ts';
-import { attempt } from '../../host/calls/libc.ts';
 import { parseCapability } from '../../sandbox/policy/specification.ts';
 import { unitManager } from '../definition/service-units.ts';
 import { tmpfilesPlan } from '../lifecycle/owned-paths.ts';
@@ -40,7 +39,10 @@ export class Instance {
       writeNameServers(service.files.etc, lease.nameServers);
       log.write('kiln', `${lease.interface} has ${lease.address}, leased by ${lease.server}`);
     });
-    const tree = new Tree(sandbox.tree.openRoot());
+    const isMachine = sandbox.ground.machine !== undefined;
+    const tree = isMachine
+      ? Tree.withOwn(image.tree, service.files.directory)
+      : new Tree(sandbox.tree.openRoot());
     try {
       const host: UnitHost = {
         sandbox,
@@ -52,7 +54,8 @@ export class Instance {
         seccomp: service.definition.seccomp,
       };
       const instance = new Instance(service, host);
-      await tellMachined(service.name, sandbox.initPid, log);
+      // What machined would note of a machine is its relay.
+      if (!isMachine) await tellMachined(service.name, sandbox.initPid, log);
       await instance.#prepare();
       return instance;
     } catch (error) {
@@ -195,7 +198,10 @@ export class Instance {
       memoryBytes,
       peakMemoryBytes,
       // While it is being stopped they may be gone, and their /proc with them.
-      pids: attempt(() => sandboxProcesses(this.host).length),
+      pids: await sandboxProcesses(this.host).then(
+        ({ length }) => length,
+        () => undefined,
+      ),
       oomKills,
     });
   }

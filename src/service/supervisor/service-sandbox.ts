@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
@@ -15,7 +16,7 @@ import type { OpenIo } from '../../sandbox/door/supervise.ts';
 import { LIMIT_NAMES, LIMITS } from '../../sandbox/policy/limits.ts';
 import { systemFiles } from '../boot/booted-system.ts';
 import { definedMounts } from '../definition/definition.ts';
-import { knownImage, type StoredService, varVolume } from '../lifecycle/store.ts';
+import { knownImage, refuseVarImage, type StoredService, varVolume } from '../lifecycle/store.ts';
 import { unitName } from '../unit/load-unit.ts';
 import { networksOf } from './network.ts';
 
@@ -42,6 +43,7 @@ export async function openServiceSandbox(
 ): Promise<PlannedSandbox> {
   const { name, files, definition } = service;
   const { arch } = image.manifest;
+  refuseVarImage(definition, existsSync(files.varImage));
   if (definition.boot && !runsItself(arch)) {
     throw new KilnError(
       'E_BOOT',
@@ -51,12 +53,12 @@ export async function openServiceSandbox(
       },
     );
   }
-  const { boot, hostname, tmpfs, disk, user, label, publish } = definition;
+  const { boot, hostname, isolation, tmpfs, disk, user, label, publish } = definition;
   const limits = valuesOfKeys(SANDBOX_LIMITS, definition);
   const binds = definedMounts(definition.mounts);
   const caller = { uid: 0, gid: 0 };
   await using disks = await unpackDisks(engine, {
-    ...{ ...limits, binds, caller, isolation: 'container' },
+    ...{ ...limits, binds, caller, isolation },
     ...defined({ disk }),
   });
   const plan = planSandbox(
@@ -74,17 +76,18 @@ export async function openServiceSandbox(
       boot,
       namespaces: boot ? BOOT_NAMESPACES : 0,
       files: boot ? systemFiles(definition.units.map(unitName)) : [],
-      binds: binds.filter(({ image: isDisk }) => isDisk !== true),
+      binds: binds.filter(({ image: isDisk }) => isolation === 'vm' || isDisk !== true),
       tmpfs: tmpfs.map(({ target, size }) => ({ target, ...defined({ size }) })),
       guestBinds: definition['guest-binds'],
-      isolation: 'container',
+      isolation,
       allowHostWrite: definition['allow-host-write'],
       // Its data are nobody's checkout.
       protectedPaths: [],
       ...{ limits, disk, publish },
       label: label ?? { kind: 'auto' },
       ...{ privateTmp: true, nested: false, egress: undefined, caller },
-      ...{ allowMissing: engine.allowMissing(), owner: bindOwner(image.manifest, user) },
+      allowMissing: [...engine.allowMissing(), ...definition['allow-missing']],
+      owner: bindOwner(image.manifest, user),
       shownAs: ['service', name],
       // The sandbox ends with its supervisor's connection, not with a restart of libvirtd.
     },

@@ -31,6 +31,7 @@ const LASTING: readonly ErrorCode[] = [
   ...(['E_UNIT', 'E_RECIPE', 'E_ARGUMENT', 'E_IMAGE_MISSING', 'E_NO_SERVICE'] as const),
   ...(['E_SERVICE_NAME', 'E_SERVICE_RUNS', 'E_SERVICE_READ', 'E_SERVICE_IMAGE'] as const),
   ...(['E_PUBLISH', 'E_NO_CGROUP2', 'E_NETWORK', 'E_LIMIT'] as const),
+  ...(['E_MACHINE_MISSING', 'E_MACHINE_KERNEL'] as const),
 ];
 
 /** The pause between two looks whether a unit is left, ms. */

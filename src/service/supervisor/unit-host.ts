@@ -158,6 +158,7 @@ function unitEnvironment(
   const environment: Record<string, string> = { ...host.environment, ...DEFAULTS };
   for (const [name, value] of unit.environment) environment[name] = value;
   for (const { path, optional } of unit.environmentFiles) {
+    requireSeen(host.tree, path, `its environment file ${path}`);
     const text = host.tree.readText(path);
     if (text === undefined && !optional) {
       throw new KilnError('E_UNIT', `${unit.name}: there is no environment file ${path}`, {
@@ -175,6 +176,14 @@ function unitEnvironment(
   Object.assign(environment, variables);
   for (const name of unit.unsetEnvironment) delete environment[name.split('=')[0] ?? ''];
   return environment;
+}
+
+/** @throws KilnError E_MACHINE */
+export function requireSeen(tree: Tree, path: string, what: string): void {
+  if (!tree.lacks(path)) return;
+  throw new KilnError('E_MACHINE', `${what} cannot be looked at: it is in the machine alone`, {
+    hint: 'name a file below /etc, /usr or /var, or leave out --isolation vm',
+  });
 }
 
 function workdir(host: UnitHost, unit: ServiceUnit): string {

@@ -8,7 +8,7 @@ import { exitOf, type ProcessEnd } from '../../sandbox/command/process.ts';
 import { endText, LOGS_HINT } from '../failure.ts';
 import { accountOf } from '../unit/load-unit.ts';
 import type { ServiceUnit, UnitCondition } from '../unit/read-unit.ts';
-import { type RunningCommand, type UnitHost, within } from './unit-host.ts';
+import { type RunningCommand, requireSeen, type UnitHost, within } from './unit-host.ts';
 
 /** The pause between two looks whether processes are gone, ms. */
 const PAUSE = 20;
@@ -34,13 +34,13 @@ export class UnitProcesses {
     this.#sessions.add(session).add(pid);
   }
 
-  has(pid: number): boolean {
-    const found = sandboxProcesses(this.#host).find((process) => process.pid === pid);
+  async has(pid: number): Promise<boolean> {
+    const found = (await sandboxProcesses(this.#host)).find((process) => process.pid === pid);
     return found !== undefined && this.#sessions.has(found.session);
   }
 
-  get living(): boolean {
-    return sandboxProcesses(this.#host).some(
+  async isLiving(): Promise<boolean> {
+    return (await sandboxProcesses(this.#host)).some(
       ({ session, zombie }) => !zombie && this.#sessions.has(session),
     );
   }
@@ -50,7 +50,7 @@ export class UnitProcesses {
   }
 
   async gone(milliseconds: number): Promise<boolean> {
-    const isGone = await until(() => !this.living, milliseconds, PAUSE);
+    const isGone = await until(async () => !(await this.isLiving()), milliseconds, PAUSE);
     if (isGone) this.#sessions.clear();
     return isGone;
   }
@@ -78,11 +78,23 @@ export async function terminate(
   await processes.gone(KILL_PATIENCE);
 }
 
+interface SandboxProcess {
+  readonly pid: number;
+  readonly parent: number;
+  readonly session: number;
+  readonly zombie: boolean;
+}
+
 /**
  * By their pids in the sandbox, which cannot mount: its /proc is the one that the init mounted.
- * @throws KilnError E_SANDBOX_GONE
+ * @throws KilnError E_SANDBOX_GONE, E_MACHINE
  */
-export function sandboxProcesses({ sandbox }: UnitHost) {
+export async function sandboxProcesses({ sandbox }: UnitHost): Promise<SandboxProcess[]> {
+  const { inside } = sandbox.tree;
+  if (inside !== undefined) {
+    const found = await inside.processes(false);
+    return found.map((process) => ({ ...process, zombie: process.state === 'Z' }));
+  }
   using root = closing(sandbox.tree.openRoot());
   const proc = `/proc/self/fd/${root.fd}/proc`;
   return readdirSync(proc)
@@ -136,7 +148,7 @@ export async function findDaemon(
       hint: LOGS_HINT,
     });
   }
-  const orphans = orphansOf(host).filter(({ pid }) => !before.has(pid));
+  const orphans = (await orphansOf(host)).filter(({ pid }) => !before.has(pid));
   for (const { pid, session } of orphans) processes.join(pid, session);
   if (unit.pidFile !== undefined) {
     return await adoptMain(host, await pidFromFile(host, unit.pidFile), processes);
@@ -146,14 +158,22 @@ export async function findDaemon(
   return await adoptMain(host, only.pid, processes);
 }
 
-function orphansOf(host: UnitHost) {
-  return sandboxProcesses(host).filter(({ parent, zombie }) => parent === 1 && !zombie);
+async function orphansOf(host: UnitHost) {
+  return (await sandboxProcesses(host)).filter(({ parent, zombie }) => parent === 1 && !zombie);
+}
+
+/** A file that was written since the start, where the tree lacks it. */
+async function readWritten({ sandbox, tree }: UnitHost, path: string): Promise<string | undefined> {
+  if (!tree.lacks(path)) return tree.readText(path);
+  const { data } = await sandbox.tree.read({ path, offset: 0 });
+  return Buffer.from(data, 'base64').toString('utf8');
 }
 
 async function pidFromFile(host: UnitHost, path: string): Promise<number> {
   for (const end = Date.now() + PID_FILE_PATIENCE; Date.now() < end; await sleep(PAUSE)) {
-    const named = Number(host.tree.readText(path)?.trim());
-    if (orphansOf(host).some(({ pid }) => pid === named)) return named;
+    const text = await readWritten(host, path).catch(() => undefined);
+    const named = Number(text?.trim());
+    if ((await orphansOf(host)).some(({ pid }) => pid === named)) return named;
   }
   throw new KilnError('E_UNIT_FAILED', `${path} does not name a daemon that runs`, {
     hint: 'PIDFile= must be where the daemon writes it',
@@ -185,6 +205,7 @@ export function failedCondition(host: UnitHost, unit: ServiceUnit): string | und
 }
 
 function holds({ tree }: UnitHost, { kind, path }: UnitCondition): boolean {
+  requireSeen(tree, path, `its condition on ${path}`);
   const stats = tree.stat(path);
   if (kind === 'PathIsSymbolicLink') return tree.lstat(path)?.isSymbolicLink() === true;
   if (stats === undefined) return false;

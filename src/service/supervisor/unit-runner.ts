@@ -1,6 +1,5 @@
 /** Long, because each method changes the state that all others look at. */
 import { KilnError, reasonOf } from '../../errors.ts';
-import { attempt } from '../../host/calls/libc.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { ProcessEnd } from '../../sandbox/command/process.ts';
 import {
@@ -55,6 +54,8 @@ export class UnitRunner implements RunningUnit {
   #starts: number[] = [];
   #retry: NodeJS.Timeout | undefined;
   #watch: NodeJS.Timeout | undefined;
+  /** Notifications are heard one after the other. */
+  #heard: Promise<void> = Promise.resolve();
   #onReady: (() => void) | undefined;
   #onLost: ((error: Error) => void) | undefined;
 
@@ -139,29 +140,30 @@ export class UnitRunner implements RunningUnit {
 
   /** What a program says at once can be in one packet with the answer that it was started, which counts first. */
   notified(pid: number, text: string): void {
-    const hear = () => this.#hear(pid, text);
-    if (this.#starting === undefined) hear();
-    else this.#starting.then(hear, () => undefined);
+    const begun = [this.#heard, this.#starting];
+    this.#heard = Promise.all(begun)
+      .then(() => this.#hear(pid, text))
+      .catch(() => undefined);
   }
 
-  #hear(pid: number, text: string): void {
-    if (!this.#mayNotify(pid)) return;
+  async #hear(pid: number, text: string): Promise<void> {
+    if (!(await this.#mayNotify(pid))) return;
     for (const line of text.split('\n')) {
       const [name, value = ''] = line.split('=', 2);
       if (name === 'READY' && value === '1') this.#onReady?.();
       else if (name === 'STATUS') this.#text = value.slice(0, 200);
-      else if (name === 'MAINPID' && /^\d{1,9}$/.test(value)) this.#changeMain(Number(value));
+      else if (name === 'MAINPID' && /^\d{1,9}$/.test(value)) await this.#changeMain(Number(value));
     }
   }
 
-  #mayNotify(pid: number): boolean {
+  async #mayNotify(pid: number): Promise<boolean> {
     const { notifyAccess } = this.unit;
     if (notifyAccess === 'none') return false;
-    return pid === this.#main?.pid || (notifyAccess !== 'main' && this.#processes.has(pid));
+    return pid === this.#main?.pid || (notifyAccess !== 'main' && (await this.#processes.has(pid)));
   }
 
-  #changeMain(pid: number): void {
-    if (pid === this.#main?.pid || !this.#processes.has(pid)) return;
+  async #changeMain(pid: number): Promise<void> {
+    if (pid === this.#main?.pid || !(await this.#processes.has(pid))) return;
     adoptMain(this.#host, pid, this.#processes).then(
       (main) => this.#watchMain(main),
       () => undefined,
@@ -233,7 +235,9 @@ export class UnitRunner implements RunningUnit {
       const [command] = commands.start;
       if (command === undefined)
         throw new KilnError('E_UNIT', `${this.unit.name} has no command to start`);
-      const before = new Set(sandboxProcesses(this.#host).map(({ pid }) => pid));
+      // A daemon that is left behind was not there before.
+      const there = type === 'forking' ? await sandboxProcesses(this.#host) : [];
+      const before = new Set(there.map(({ pid }) => pid));
       // Listen before the start: the message may come at once.
       const ready = deferred<void>();
       this.#onReady = ready.resolve;
@@ -263,15 +267,20 @@ export class UnitRunner implements RunningUnit {
   async #takeDaemon(running: RunningCommand, before: ReadonlySet<number>): Promise<void> {
     const main = await findDaemon(this.#host, this.unit, running, before, this.#processes);
     if (main !== undefined) return this.#watchMain(main);
-    this.#watch = setInterval(() => {
-      // Whoever holds the sandbox tells of its end.
-      if (attempt(() => this.#processes.living) ?? true) return;
-      clearInterval(this.#watch);
-      if (this.#state !== 'active') return;
-      this.#afterEnd('success', ENDED_WELL, 'all processes ended').catch((error) =>
-        this.#complain(error),
-      );
+    const watch = setInterval(() => {
+      this.#look(watch).catch((error) => this.#complain(error));
     }, WATCH_PAUSE);
+    this.#watch = watch;
+  }
+
+  async #look(watch: NodeJS.Timeout): Promise<void> {
+    // Whoever holds the sandbox tells of its end.
+    if (await this.#processes.isLiving().catch(() => true)) return;
+    // Several looks may be on their way, and the unit may have started again meanwhile.
+    if (this.#watch !== watch || this.#state !== 'active') return clearInterval(watch);
+    clearInterval(watch);
+    this.#watch = undefined;
+    await this.#afterEnd('success', ENDED_WELL, 'all processes ended');
   }
 
   #watchMain(main: MainProcess): void {

@@ -1,5 +1,6 @@
 import { KilnError } from '../../../errors.ts';
 import { readText } from '../../../host/calls/libc.ts';
+import { sizeInWords } from '../../../host/calls/system-error.ts';
 import { type CgroupLimits, ProcessCgroups } from '../../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../../host/cgroup/cgroup-usage.ts';
 import type { Listener } from '../../../host/sockets/unix-socket.ts';
@@ -74,6 +75,17 @@ export class Machine implements Ground {
 
   /** What is read and written on the host's disks is virtiofsd's there. */
   async limit({ io, ...inside }: CgroupLimits): Promise<void> {
+    const { sandboxMemory } = this.#record;
+    if (inside.memory !== undefined && inside.memory > sandboxMemory) {
+      const has = sizeInWords(sandboxMemory);
+      throw new KilnError(
+        'E_LIMIT',
+        `the machine was booted with ${has} of memory for its sandbox`,
+        {
+          hint: `give ${has} or less, or stop it first: the next machine has more`,
+        },
+      );
+    }
     if (Object.keys(inside).length > 0) await this.#accounts.limit(inside);
     // The guest's kernel could use all processors that it has.
     if (inside.cpus !== undefined) this.#limitQemu({ cpus: inside.cpus });

@@ -1,0 +1,137 @@
+/** Services whose command or units run in a machine. One is booted here: an emulated one takes long. */
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import anyTest from 'ava';
+import { execa } from 'execa';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import type { ServiceStatus } from '../../src/service/status.ts';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
+import { freePort } from '../support/free-port.ts';
+import { long } from '../support/long.ts';
+import { processesNaming } from '../support/processes.ts';
+
+const test = anyTest.serial;
+
+let state: BusyboxState;
+
+test.before(async () => {
+  state = await busyboxState();
+});
+
+test.after.always(async () => {
+  await service('stop', 'web');
+  await state[Symbol.asyncDispose]();
+});
+
+const VM = ['--isolation', 'vm', '--allow-missing', 'kvm'];
+
+const service = (...args: readonly string[]) =>
+  state.kiln(['service', ...args], { timeout: 240_000 * PATIENCE });
+
+async function statusOf(name: string): Promise<ServiceStatus | undefined> {
+  const { stdout } = await service('list', '--json', name);
+  return (JSON.parse(String(stdout)) as { status?: ServiceStatus }[])[0]?.status;
+}
+
+async function pageAt(port: number): Promise<string> {
+  const again = ['--retry', '30', '--retry-all-errors', '--retry-delay', '1'];
+  return (await execa('curl', ['-s', ...again, `http://127.0.0.1:${port}/`])).stdout;
+}
+
+/** As libvirt lists them. */
+async function machineNames(): Promise<string[]> {
+  const { machineUri } = embeddedFiles(state.paths);
+  const { stdout } = await execa('virsh', ['-q', '-c', machineUri, 'list', '--name']);
+  return stdout.split('\n').filter(Boolean);
+}
+
+/** What a service in a machine cannot have, and what says so. */
+const REFUSED: readonly (readonly [readonly string[], RegExp])[] = [
+  [['--boot', 'x'], /no control group that a systemd needs/],
+  [['-s', 'none', 'x', '--', 'sleep', '9'], /a label could hold/],
+  [['-i', '32M', 'x', '--', 'sleep', '9'], /no ext4 image for its \/var \[E_MACHINE\]/],
+];
+
+test('what a service in a machine cannot have is refused by name, and nothing is made', async (t) => {
+  for (const [options, says] of REFUSED) {
+    const refused = await service('create', ...VM, '-r', IMAGE, ...options);
+    t.is(refused.exitCode, 125, options.join(' '));
+    t.regex(String(refused.stderr), says);
+  }
+  t.is(String((await service('list', '--json')).stdout), '[]');
+});
+
+const HTTPD = ['/bin/busybox', 'httpd', '-f', '-p', '80', '-h', '/var/www'];
+
+test('a service in a machine serves a page, keeps its data, and starts its command again', async (t) => {
+  t.timeout(400_000 * PATIENCE);
+  const port = await freePort();
+  const begin = ['--memory', '256M', '-p', `${port}:80`, 'web', '--', ...HTTPD];
+  const made = await service('create', ...VM, '-r', IMAGE, ...begin);
+  t.is(made.exitCode, 0, String(made.stderr));
+  const folder = join(state.paths.services, 'web');
+  await mkdir(join(folder, 'var/www'));
+  await writeFile(join(folder, 'var/www/index.html'), 'from a machine\n');
+  const started = await service('start', 'web');
+  t.is(started.exitCode, 0, String(started.stderr));
+  t.is(await pageAt(port), 'from a machine');
+  const status = await statusOf('web');
+  t.deepEqual(await machineNames(), [status?.domain]);
+  t.like(status, { state: 'running', restarts: 0, usage: { pids: 1, oomKills: 0 } });
+
+  const main = `${status?.units[0]?.mainPid}`;
+  const script = `cat /proc/version; echo told > /var/data
+/bin/busybox chown 1000:50 /var/data; stat -c %u /proc/${main}; ps`;
+  const inside = await service('execute', 'web', '--', 'sh', '-c', script);
+  const [version, owner, ...listed] = String(inside.stdout).split('\n');
+  t.not(version, (await readFile('/proc/version', 'utf8')).trim(), String(inside.stderr));
+  t.is(owner, '0');
+  t.true(listed.some((line) => line.includes(`${main} root`) && line.includes(HTTPD.join(' '))));
+  t.is(await readFile(join(folder, 'var/data'), 'utf8'), 'told\n');
+  t.like(await stat(join(folder, 'var/data')), { uid: 1000, gid: 50 });
+
+  // The machine itself tells, so its list holds what the command's own ps shows.
+  const top = await state.kiln(['top', '--json', status?.sandbox ?? '']);
+  t.regex(String(top.stderr), /its own kernel tells this/);
+  const [shown, ...others] = JSON.parse(String(top.stdout)) as object[];
+  t.like(shown, { pid: Number(main), parent: 1, uid: 0, user: 'root', command: HTTPD });
+  t.deepEqual(others, []);
+  t.false('hostPid' in (shown ?? {}));
+
+  const more = await service('set', 'web', '--memory', '512M');
+  t.regex(String(more.stderr), /was booted with 256\.0M of memory .*\[E_LIMIT\]/);
+  t.is((await service('set', 'web', '--memory', '128M')).exitCode, 0);
+
+  t.is((await service('execute', 'web', '--', 'kill', '-9', main)).exitCode, 0);
+  await eventually(async () => ((await statusOf('web'))?.restarts ?? 0) === 1);
+  t.is(await pageAt(port), 'from a machine');
+  t.regex(String((await service('logs', 'web')).stdout), /command\.service: restarting: .*KILL/);
+
+  t.is((await service('stop', 'web')).exitCode, 0);
+  t.deepEqual(await machineNames(), []);
+  t.deepEqual(processesNaming(state.paths.sandboxes), []);
+  t.is((await service('delete', '--yes', 'web')).exitCode, 0);
+});
+
+long('a service whose qemu is killed has another machine', async (t) => {
+  t.timeout(600_000 * PATIENCE);
+  const port = await freePort();
+  await service('create', ...VM, '-r', IMAGE, '-p', `${port}:80`, 'web', '--', ...HTTPD);
+  await mkdir(join(state.paths.services, 'web/var/www'));
+  await writeFile(join(state.paths.services, 'web/var/www/index.html'), 'again\n');
+  t.is((await service('start', 'web')).exitCode, 0);
+  const first = await statusOf('web');
+  const pid = await readFile(
+    join(state.paths.sandboxes, first?.sandbox ?? '', 'machine/qemu.pid'),
+    'utf8',
+  );
+  process.kill(Number(pid), 'SIGKILL');
+  await eventually(async () => {
+    const now = await statusOf('web');
+    return now?.state === 'running' && now.sandbox !== first?.sandbox;
+  });
+  t.is(await pageAt(port), 'again');
+  t.is((await service('stop', 'web')).exitCode, 0);
+  t.is((await service('delete', '--yes', 'web')).exitCode, 0);
+});
