@@ -1,4 +1,5 @@
 /** The fenced blocks of README.md, CONTRIBUTING.md and docs, with what a comment before a block says about running it. */
+import { spawnSync } from 'node:child_process';
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -69,7 +70,7 @@ export function exchanges(text: string): Exchange[] {
 }
 
 /** A sandbox's id, or what a page has for one. */
-export const ID = /\b(?=[a-f]*\d)[0-9a-f]{10}\b/g;
+const ID = /\b(?=[a-f]*\d)[0-9a-f]{10}\b/g;
 
 /** A pattern for output as a page shows it: `…` stands for anything, a sandbox's id for any id. */
 export function pattern(output: readonly string[]): RegExp {
@@ -79,4 +80,47 @@ export function pattern(output: readonly string[]): RegExp {
     .replaceAll('…', '.*?')
     .replaceAll(ID, '([0-9a-f]{10})');
   return new RegExp(`^${source}\\s*$`, 's');
+}
+
+/** A page's exchanges, had again: where it names the id of a sandbox, the id that a command printed in its place. */
+export class Conversation {
+  readonly #ids = new Map<string, string>();
+
+  /** A command of the page, as it is to be typed. */
+  say(command: string): string {
+    return command.replaceAll(ID, (id) => this.#ids.get(id) ?? id);
+  }
+
+  /** @param output what the page shows, nothing where it shows none @throws Error where `said` is something else */
+  hear(output: readonly string[], said: string): void {
+    if (output.length === 0) return;
+    const match = pattern(output).exec(said);
+    if (match === null) throw new Error(`it prints\n${said}\nnot\n${output.join('\n')}`);
+    const shown = output.join('\n').match(ID) ?? [];
+    for (const [at, id] of shown.entries()) this.#ids.set(id, match[at + 1] ?? id);
+  }
+}
+
+/** The commands of a block for sh, without its comments: each ends where bash would begin to execute it. */
+export function commandsOf(text: string): string[] {
+  const result: string[] = [];
+  let begun = '';
+  for (const line of text.trimEnd().split('\n')) {
+    begun += begun === '' ? line : `\n${line}`;
+    if (!isWhole(begun)) continue;
+    if (!/^\s*(?:#|$)/.test(begun) || begun.includes('\n')) result.push(begun);
+    begun = '';
+  }
+  if (begun !== '') throw new Error(`a command without its end: ${begun}`);
+  return result;
+}
+
+/** Whether bash would wait for no further line. */
+function isWhole(text: string): boolean {
+  if (text.endsWith('\\')) return false;
+  const { status, stderr } = spawnSync('bash', ['-n', '-c', text], {
+    encoding: 'utf8',
+    env: { ...process.env, LC_ALL: 'C' },
+  });
+  return status === 0 && !stderr.includes('here-document');
 }

@@ -2,7 +2,7 @@
 import test from 'ava';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { long } from '../support/long.ts';
-import { type Block, commandBlocks, exchanges, pages, pattern } from './blocks.ts';
+import { type Block, commandBlocks, commandsOf, exchanges, pages, pattern } from './blocks.ts';
 import { type Desk, openDesk } from './desk.ts';
 
 const all = pages().flatMap(commandBlocks);
@@ -60,4 +60,17 @@ test('output is compared, except for what differs from run to run', (t) => {
   t.is(expected.exec('kiln: kept as 0123456789\n')?.[1], '0123456789');
   t.notRegex('kiln: lost as 0123456789', expected);
   t.notRegex('kiln: kept as 0123456789\nand more', expected);
+});
+
+test('commands of a block are told apart as bash does', (t) => {
+  const text =
+    "# first\na  # one\nb \\\n  c\ncat >x <<'END'\nd\n\nEND\nif e; then\n  f\nfi\ng 'h\ni'\n";
+  t.deepEqual(commandsOf(text), [
+    'a  # one',
+    'b \\\n  c',
+    "cat >x <<'END'\nd\n\nEND",
+    'if e; then\n  f\nfi',
+    "g 'h\ni'",
+  ]);
+  t.throws(() => commandsOf("a 'b\n"), { message: /without its end/ });
 });

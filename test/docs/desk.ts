@@ -5,12 +5,12 @@ import { delimiter, join } from 'node:path';
 import { execa } from 'execa';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
-import { sourcePackage } from '../build/source-packages.ts';
 import { type BusyboxState, busyboxState, PATIENCE } from '../support/busybox-state.ts';
 import { QUICK_PASSPHRASES } from '../support/gnupg-home.ts';
 import { isLong } from '../support/long.ts';
 import { giveUnpackedPackages } from '../support/unpacked-packages.ts';
-import { type Block, exchanges, ID, pattern, TOP } from './blocks.ts';
+import { type Block, Conversation, exchanges, TOP } from './blocks.ts';
+import { writeSourceFiles } from './source-files.ts';
 
 export interface Desk extends AsyncDisposable {
   /** Runs a block as a reader would; throws with the output where it fails or says something else. */
@@ -54,17 +54,9 @@ async function furnish(folder: string): Promise<void> {
   for (const name of ['builds', 'examples', 'services']) {
     await cp(join(TOP, 'recipes', name), join(folder, 'recipes', name), { recursive: true });
   }
-  await cp(join(TOP, 'recipes/examples/hello/hello.c'), join(folder, 'hello.c'));
   await mkdir(join(folder, '.gnupg'), { mode: 0o700 });
   await writeFile(join(folder, '.gnupg/gpg-agent.conf'), QUICK_PASSPHRASES);
-  const makefile = 'hello: hello.c\n\tcc -o hello hello.c\ncheck: hello\n\t./hello\n';
-  await writeFile(join(folder, 'Makefile'), makefile);
-  await sourcePackage(folder, { name: 'hello', version: '2.12' });
-  await sourcePackage(folder, { name: 'liba' });
-  await sourcePackage(folder, { name: 'libb', buildRequires: ['liba-devel'] });
-  await sourcePackage(folder, { name: 'app', buildRequires: ['libb-devel'] });
-  const unpack = 'rpm2archive hello-2.12-1.src.rpm | tar -xz';
-  await execa('bash', ['-c', unpack], { cwd: folder });
+  await writeSourceFiles(folder);
 }
 
 async function bash(state: BusyboxState, folder: string, script: string): Promise<string> {
@@ -91,18 +83,8 @@ async function bash(state: BusyboxState, folder: string, script: string): Promis
 
 /** Runs the commands of a console block one by one, and compares what they print with the page. */
 async function converse(state: BusyboxState, folder: string, text: string): Promise<void> {
-  // By the id of a sandbox in the page: the one that a command here printed in its place.
-  const ids = new Map<string, string>();
+  const conversation = new Conversation();
   for (const { command, output } of exchanges(text)) {
-    const said = await bash(
-      state,
-      folder,
-      command.replaceAll(ID, (id) => ids.get(id) ?? id),
-    );
-    if (output.length === 0) continue;
-    const match = pattern(output).exec(said);
-    if (match === null) throw new Error(`${command}\nprints\n${said}\nnot\n${output.join('\n')}`);
-    const shown = output.join('\n').match(ID) ?? [];
-    for (const [at, id] of shown.entries()) ids.set(id, match[at + 1] ?? id);
+    conversation.hear(output, await bash(state, folder, conversation.say(command)));
   }
 }
