@@ -18,7 +18,16 @@ const INSTALLED = `systemctl is-enabled kiln.socket; systemctl is-active kiln.so
     stat -c '%U:%G %a' /run/kiln/io.kiln
     useradd -m -s /bin/sh -G kiln walter
     su - walter -c 'kiln run -r busybox -- sh -c "echo of walter; exit 4"'; echo "walter $?"
-    systemctl show -p ControlGroup --value kiln.service`;
+    systemctl show -p ControlGroup --value kiln.service
+    (su - walter -c 'kiln run -r busybox -- sh -c "sleep 150; echo of walter still"'; echo "walter’s job $?") &
+    su - walter -c 'kiln run --detach --name later -r busybox -- sh -c "sleep 150; echo of walter later"'`;
+
+/** What a user may do at once, before root has called the new kiln. */
+const UPGRADED = `su - walter -c 'kiln run -r busybox -- echo of walter anew'
+    su - walter -c 'kiln wait later; kiln logs later'`;
+
+/** As administrators do it; what they need is on the disk. */
+const install = (deb: string) => `apt-get -q -y install --no-install-recommends ${deb}`;
 
 /** @param deb the package @param state its image is used */
 export async function checkPackage(deb: string, state: BusyboxState): Promise<void> {
@@ -30,11 +39,14 @@ export async function checkPackage(deb: string, state: BusyboxState): Promise<vo
   await rm(STATE, { recursive: true, force: true });
   await execa('cp', ['-a', state.paths.root, STATE]);
   const script = course({
-    install: `dpkg -i ${before}`,
+    install: install(before),
     installed: INSTALLED,
-    upgrade: `dpkg -i ${deb}`,
+    upgrade: `${install(deb)} || echo "not upgraded"
+    ${UPGRADED}`,
     list: 'dpkg -L kiln | tail -n +2',
-    remove: 'dpkg -r kiln && dpkg -P kiln; systemctl list-units --all --no-legend "kiln.*"',
+    remove: `apt-get -q -y remove kiln && ${install(deb)} && kiln run -r busybox -- echo installed again
+    systemctl is-enabled kiln.socket; systemctl is-active kiln.socket
+    apt-get -q -y purge kiln; systemctl list-units --all --no-legend "kiln.*"`,
     pace: PACE,
   });
   // By a file: the words of a process that runs would look like those of one of kiln's.
@@ -47,6 +59,10 @@ export async function checkPackage(deb: string, state: BusyboxState): Promise<vo
   assert.deepEqual(wrong, [], stdout);
   assert.match(stdout, /^enabled\nactive\nroot:kiln 660$/m, stdout);
   assert.match(stdout, /^of walter\nwalter 4$/m, stdout);
+  assert.match(stdout, /^of walter anew$/m, stdout);
+  assert.match(stdout, /^of walter still\nwalter’s job 0$/m, stdout);
+  assert.match(stdout, /^of walter later$/m, stdout);
+  assert.match(stdout, /^installed again\nenabled\nactive$/m, stdout);
   assert.match(stdout, /\/kiln\.service$/m, stdout);
   assert.doesNotMatch(stdout, /^[ ●]*kiln\.\S+ +(?:loaded|not-found)/m, stdout);
   assert.match(stdout, /cannot access '\/run\/kiln'/, stdout);

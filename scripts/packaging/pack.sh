@@ -65,12 +65,14 @@ make_deb() {
   ln -s ../../share/common-licenses/Apache-2.0 deb/usr/lib/kiln/LICENSE
   cp "$source/packaging/deb/copyright" "$doc/copyright"
   install -D -m 644 "$source/packaging/deb/lintian-overrides" deb/usr/share/lintian/overrides/kiln
+  install -D -m 644 "$source/packaging/deb/needrestart.conf" deb/etc/needrestart/conf.d/kiln.conf
   { printf 'kiln (%s) unstable; urgency=medium\n\n  * CHANGELOG.md says what is new.\n\n' "$version-$release"
     printf ' -- kiln <kiln@kiln.invalid>  %s\n' "$(LC_ALL=C date -u -d "@$SOURCE_DATE_EPOCH" '+%a, %d %b %Y %H:%M:%S +0000')"
   } | gzip -9n >"$doc/changelog.Debian.gz"
   chmod 644 "$doc"/copyright "$doc"/changelog.Debian.gz
-  find deb/usr -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+  find deb/usr deb/etc -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
   mkdir deb/DEBIAN
+  echo /etc/needrestart/conf.d/kiln.conf >deb/DEBIAN/conffiles
   for script in preinst postinst prerm postrm; do
     { printf '#!/bin/sh\nset -e\n'; cat "$source/packaging/functions.sh" "$source/packaging/deb/$script"; } >"deb/DEBIAN/$script"
     chmod 755 "deb/DEBIAN/$script"

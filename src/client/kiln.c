@@ -608,8 +608,7 @@ static void begin(char **argv, char **environment) {
     bool again = answer == NULL || strncmp(answer, ANSWER_OTHER_BUILD, strlen(ANSWER_OTHER_BUILD)) == 0;
     if (answer != NULL && again && geteuid() != 0) {
       fail("E_NO_DAEMON",
-           "kilnd runs another build of kiln\n  hint: root's next call of this kiln, or `systemctl restart kiln.service`, "
-           "replaces it");
+           "kilnd runs another build of kiln\n  hint: root's next call of this kiln replaces it, and what runs in it goes on");
     }
     if (!again && geteuid() != 0) run_elsewhere(argv);
     if (!again) {

@@ -68,6 +68,16 @@ test('shellcheck and rpm accept the scripts of the packages', async (t) => {
   t.is(percent.stdout, '');
 });
 
+test('needrestart restarts no unit of kiln’s', async (t) => {
+  // It evaluates such a file, and leaves alone what one of the patterns finds.
+  const script = `our %nrconf; do $ARGV[0]; die $@ if $@; my @all = keys %{$nrconf{override_rc}}; shift;
+    for my $unit (@ARGV) { print "$unit\n" if grep { $unit =~ $_ and $nrconf{override_rc}{$_} == 0 } @all }`;
+  const kept = ['kiln.service', 'kiln@s1.service', 'kiln-0a1b2c3d.service', 'kilnd-12.scope'];
+  const conf = join(top, 'packaging/deb/needrestart.conf');
+  const { stdout } = await execa('perl', ['-e', script, conf, ...kept, 'kilns.service']);
+  t.deepEqual(stdout.split('\n'), kept);
+});
+
 /** Builds the packages into a folder, on a state of its own; gives their names. */
 async function release(name: string, number = '1'): Promise<string[]> {
   // They are built in an image of this set.
