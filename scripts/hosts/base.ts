@@ -20,6 +20,8 @@ export const TEST_PACKAGES = [
   'gcc',
   'libc6-dev',
   'libcap2-bin',
+  // What the pages ask services with.
+  'curl',
   // test/users has a hostile client.
   'python3-minimal',
 ];

@@ -27,6 +27,7 @@ import { checkPackage } from './check-package.ts';
 import { checkHonesty, checkPolicy, withBarePolicy } from './check-policy.ts';
 import { checkBoot, checkServices, leaveServices } from './check-services.ts';
 import { checkSession } from './check-session.ts';
+import { walkThrough } from './check-walkthrough.ts';
 
 const RESULTS = '/srv/results';
 
@@ -63,7 +64,7 @@ function result(passed: boolean, name: string): void {
 }
 
 /** One test: passed if it does not throw. */
-async function check(name: string, work: () => Promise<void>): Promise<void> {
+async function check(name: string, work: () => Promise<unknown>): Promise<void> {
   try {
     await work();
     result(true, name);
@@ -193,6 +194,9 @@ if (values.booted) {
     await check('the .deb is installed, upgraded and removed', () =>
       onState((state) => checkPackage('/srv/kiln.deb', state)),
     );
+  }
+  if (values.only?.split(',').includes('walkthrough') && values.host === 'a') {
+    await walkThrough({ check, report: join(RESULTS, 'walkthrough.txt'), only: values.match });
   }
   for (const [engine, uri] of Object.entries(engines)) {
     if (values.engine === undefined || values.engine === engine) await onEngine(engine, uri);

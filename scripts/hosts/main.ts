@@ -30,7 +30,10 @@ const values = scriptOptions({
 });
 
 /** Whether one of these checks of host A's alone is to run there. */
-function needs({ name }: HostKind, ...checks: ('services' | 'machined' | 'package')[]): boolean {
+function needs(
+  { name }: HostKind,
+  ...checks: ('services' | 'machined' | 'package' | 'walkthrough')[]
+): boolean {
   const only = values.only?.split(',') ?? checks;
   return name === 'a' && checks.some((check) => only.includes(check));
 }
@@ -51,8 +54,8 @@ async function testHost(kind: HostKind): Promise<Counts> {
     ];
     const args = [...words, `--host=${kind.name}`];
     const job = await makePayload(top, folder, fixtures, kind.prepare, args, {
-      services: needs(kind, 'services', 'machined'),
-      package: needs(kind, 'package'),
+      services: needs(kind, 'services', 'machined', 'walkthrough'),
+      package: needs(kind, 'package', 'walkthrough'),
     });
     process.stdout.write(
       `==> booting ${kind.title}, emulated: about ten times slower than this machine\n`,
@@ -91,7 +94,7 @@ async function testBySmoke(): Promise<Counts[]> {
 async function testAll(): Promise<Counts[]> {
   process.stdout.write('==> the fixture repository\n');
   await makeFixtures();
-  if (wanted.some((kind) => needs(kind, 'services', 'machined')))
+  if (wanted.some((kind) => needs(kind, 'services', 'machined', 'walkthrough')))
     await makeFixtures('--set', 'services');
   const all: Counts[] = [];
   for (const kind of wanted) all.push(await testHost(kind));

@@ -5,6 +5,7 @@ import { execa } from 'execa';
 import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
 import { shellWord } from '../../src/shell-words.ts';
+import { writeSourceFiles } from '../../test/docs/source-files.ts';
 import { endDaemon } from '../../test/support/daemon.ts';
 import { makeDeb } from '../packaging/deb.ts';
 
@@ -56,7 +57,7 @@ ${saveLogs}`;
  * @param fixtures the folder with \`debian-rpms\`, as KILN_FIXTURES names it
  * @param prepare lines for sh, run in the checkout before the first Node
  * @param args for job.ts
- * @param also whether the packages of servers are to be there, and kiln's own .deb
+ * @param also whether the packages of servers are to be there; kiln's own .deb, and what its readers have
  */
 export async function makePayload(
   top: string,
@@ -84,7 +85,11 @@ export async function makePayload(
     join(tree, 'fixtures/debian-rpms'),
     fixtureNames,
   );
-  if (also.package) await makeDeb(top, join(folder, 'deb'), join(tree, 'kiln.deb'));
+  if (also.package) {
+    await makeDeb(top, join(folder, 'deb'), join(tree, 'kiln.deb'));
+    await mkdir(join(tree, 'desk'));
+    await writeSourceFiles(join(tree, 'desk'));
+  }
   await writeFile(join(tree, 'job.sh'), jobScript(args, prepare));
 
   const disk = await makeJobDisk(tree, join(folder, 'job.img'));
