@@ -39,7 +39,7 @@ test.serial(
     });
     t.regex(text, /^ {2}state +running$/m);
     t.regex(text, /^ {2}restarts +0$/m);
-    t.regex(text, /^ {2}memory +\d+M, at most (?:\d+M|\?)$/m);
+    t.regex(text, /^ {2}memory +\d+M, peak (?:\d+M|\?)$/m);
     t.true(text.includes(`${port}:80`), text);
     t.regex(text, /^ {2}unit +command\.service active since \d{4}-\d\d-\d\dT/m);
     const shown = await service('status', '--json', '-n', '2', 'one');

@@ -155,7 +155,7 @@ function statusText(listed: ListedService, log: readonly string[]): string {
     ['since', since && `${since}${ago}`],
     ['image', more.image?.slice(0, 12)],
     ['restarts', restarts?.toString()],
-    ['memory', usage && `${memory[0] || '?'}, at most ${memory[1] || '?'}`],
+    ['memory', usage && `${memory[0] || '?'}, peak ${memory[1] || '?'}`],
     ['cpu', usage && seconds(usage.cpuMicroseconds)],
     ['processes', usage?.pids?.toString()],
     ['ports', [address ?? [], ports].flat().join(' ')],
