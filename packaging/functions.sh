@@ -58,7 +58,7 @@ stop_all() {
   for service in /var/lib/kiln/services/*/; do
     if [ -d "$service" ]; then /usr/bin/kiln service stop "$(basename "$service")" || :; fi
   done
-  if [ -n "$(ls /run/kiln/*/sandboxes 2>/dev/null)" ]; then /usr/bin/kiln kill --all || :; fi
+  if [ -n "$(ls /run/kiln/*/sandboxes 2>/dev/null)" ]; then /usr/bin/kiln kill --all >/dev/null || :; fi
   if [ -d /run/systemd/system ]; then systemctl stop kiln.socket kiln.service || :; fi
   # shellcheck disable=SC2046 # a list of numbers
   if [ -n "$(daemons)" ]; then kill $(daemons) || :; fi

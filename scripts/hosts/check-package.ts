@@ -27,7 +27,7 @@ const UPGRADED = `su - walter -c 'kiln run -r busybox -- echo of walter anew'
     su - walter -c 'kiln wait later; kiln logs later'`;
 
 /** As administrators do it; what they need is on the disk. */
-const install = (deb: string) => `apt-get -q -y install --no-install-recommends ${deb}`;
+const install = (deb: string) => `apt-get -qq -y install --no-install-recommends ${deb}`;
 
 /** @param deb the package @param state its image is used */
 export async function checkPackage(deb: string, state: BusyboxState): Promise<void> {
@@ -44,9 +44,9 @@ export async function checkPackage(deb: string, state: BusyboxState): Promise<vo
     upgrade: `${install(deb)} || echo "not upgraded"
     ${UPGRADED}`,
     list: 'dpkg -L kiln | tail -n +2',
-    remove: `apt-get -q -y remove kiln && ${install(deb)} && kiln run -r busybox -- echo installed again
+    remove: `apt-get -qq -y remove kiln && ${install(deb)} && kiln run -r busybox -- echo installed again
     systemctl is-enabled kiln.socket; systemctl is-active kiln.socket
-    apt-get -q -y purge kiln; systemctl list-units --all --no-legend "kiln.*"`,
+    apt-get -qq -y purge kiln; systemctl list-units --all --no-legend "kiln.*"`,
     pace: PACE,
   });
   // By a file: the words of a process that runs would look like those of one of kiln's.
