@@ -141,7 +141,8 @@ export async function enter(
     ...(user === undefined ? {} : { user: userIn(engine, record.image, user) }),
     ...(tty ? { terminal: caller.windowSize } : {}),
   };
-  currentAction()?.entered({ sandbox: id, image: record.image, argv });
+  const isolation = record.machine === undefined ? 'container' : 'vm';
+  currentAction()?.entered({ sandbox: id, image: record.image, isolation, argv });
   const begun = performance.now();
   for (;;) {
     const now = await findSandbox(engine, id);

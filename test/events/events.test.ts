@@ -110,12 +110,22 @@ test.serial('kiln events tells of kiln shell, exec and detached jobs', async (t)
   // The oracle: what `kiln ps` says of the sandbox.
   t.regex(String((await kiln(['ps'])).stdout), new RegExp(own?.sandbox ?? 'none'));
   t.like(own, { command: 'run', job });
-  t.like(start, { command: 'exec', sandbox: own?.sandbox, image: IMAGE });
+  t.like(start, { command: 'exec', sandbox: own?.sandbox, image: IMAGE, isolation: 'container' });
   t.like(end, { event: 'end', status: 0 });
   await kiln(['kill', 'long']);
   await kiln(['wait', 'long']);
   t.like((await eventsOf(t, '88')).at(-1), { event: 'end', job });
   t.like((await eventsOf(t, 'long')).at(-1), { command: 'kill', outcome: 'ended', status: 0 });
+});
+
+test.serial('kiln events names the file that a build was asked for', async (t) => {
+  const { kiln, beside } = t.context;
+  const file = join(beside, 'named.yaml');
+  writeFileSync(file, 'image: busybox\nsteps: ["true"]\n');
+  const built = await kiln(['build', file, '--resultdir', join(beside, 'named')]);
+  t.is(built.exitCode, 0, String(built.stderr));
+  const [start] = await eventsOf(t, file);
+  t.like(start, { command: 'build', argv: ['kiln build', file] });
 });
 
 test.serial('kiln events shows users their own events, and root the refusals of all', async (t) => {

@@ -103,6 +103,7 @@ export async function runRecipe(
       : await leaseFrom(engine, from);
   const run = {
     ...sandboxRequest(request, recipe, sources, binds, image.manifest.id),
+    argv: ['kiln build', engine.renamed(request.path)],
     ...defined({ fromSnapshot: from }),
   };
   const job = {
@@ -177,9 +178,9 @@ function sandboxRequest(
   sources: readonly ReadySource[],
   binds: readonly Bind[],
   image: string,
-): RecipeReport['request'] {
+): Omit<RecipeReport['request'], 'argv'> {
   if (request.allowHost !== true) refuseHost(request.path, recipe);
-  const { path, caller, resultDirectory, keep, allowHostWrite } = request;
+  const { caller, resultDirectory, keep, allowHostWrite } = request;
   return {
     ...usualValues(SANDBOX),
     ...request.usual,
@@ -190,7 +191,7 @@ function sandboxRequest(
     allowHostNetwork: recipe.sandbox.network === 'host',
     binds: [...binds, ...(request.binds ?? [])],
     artifacts: recipe.artifacts,
-    ...{ image, argv: ['kiln build', path], caller },
+    ...{ image, caller },
     recipe: {
       ...askedFor(request),
       sources: sources.map(({ name, sha256, bytes, from }) => ({ name, sha256, bytes, from })),

@@ -101,7 +101,7 @@ export class BuildSandbox implements AsyncDisposable {
         ],
         files: [{ path: `${BUILD_HOME}/.rpmmacros`, mode: 0o644, content: macros }],
         ...{ owner: user, caller: request.caller },
-        shownAs: request.shownAs ?? ['kiln build', request.source.path],
+        shownAs: request.shownAs ?? ['kiln build', engine.renamed(request.source.path)],
       },
       {
         ...{ tree: image.tree, id: manifest.id, arch: manifest.arch },
