@@ -1,7 +1,7 @@
 /** Which pages scripts/test-hosts --only walkthrough goes through, as whom, and what of them it does otherwise. */
 
 /** A command of a page that is not typed as it stands there. */
-export interface Exception {
+interface Exception {
   /** How the command begins, or a line of it. */
   readonly at: string;
   /** Typed before it: what the page takes for granted. */
