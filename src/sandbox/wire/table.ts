@@ -482,6 +482,7 @@ export const REQUESTS = {
    * It takes the place of a descriptor of `setup`, which comes next. Answered with `done`: 0, or why not (errno).
    */
   'mount-image': { type: 72, fields: { id: ONCE, place: ONCE } },
+  /**
    * Writes the processes of the sandbox into the message's descriptor, as src/guest/machine/look.c has them. Answered
    * with `done`: 0, or why not (errno).
    */

@@ -257,7 +257,15 @@ async function packFiles(channel: Channel, patterns: Buffer, to: number): Promis
   });
 }
 
-type OrderName = 'listen' | 'connect' | 'set-card' | 'read' | 'full' | 'pack' | 'mount-image' | 'processes';
+type OrderName =
+  | 'listen'
+  | 'connect'
+  | 'set-card'
+  | 'read'
+  | 'full'
+  | 'pack'
+  | 'mount-image'
+  | 'processes';
 
 /** The value of `done`, however long that takes: who waits has a limit of its own. Descriptors are sent at once. */
 async function order<Name extends OrderName>(
