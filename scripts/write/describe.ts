@@ -189,6 +189,7 @@ const KINDS: Readonly<Record<string, ValueKind>> = {
   source: 'recipe',
   id: 'sandbox',
   snapshot: 'snapshot',
+  origin: 'origin',
   service: 'service',
   command: 'command',
   file: 'file',

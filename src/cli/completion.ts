@@ -52,7 +52,7 @@ function readScript(name: string): string {
 }
 
 export const LISTED = [
-  ...(['image', 'recipe', 'sandbox', 'live', 'snapshot', 'service', 'profile'] as const),
+  ...(['image', 'recipe', 'sandbox', 'live', 'snapshot', 'origin', 'service', 'profile'] as const),
 ];
 export type Listed = (typeof LISTED)[number];
 
@@ -81,11 +81,11 @@ const LISTS: Readonly<
     const live = jobs.filter(({ state }) => state === 'running');
     return await sandboxesAndJobs(paths, user, live);
   },
-  snapshot: async (paths, { user }) =>
-    (await listSnapshots(paths, user)).map(({ id, record }) => [
-      record.name ?? id,
-      `snapshot of ${record.sandbox}`,
-    ]),
+  snapshot: async (paths, { user }) => await snapshots(paths, user),
+  origin: async (paths, { user }) => [
+    ...(await snapshots(paths, user)),
+    ...(await sandboxesAndJobs(paths, user, [])),
+  ],
   profile: async (_, { user }) =>
     (user === undefined ? CHOSEN_PROFILES : SHIPPED_PROFILES.map(String)).map((name) => [
       name,
@@ -94,6 +94,11 @@ const LISTS: Readonly<
   service: async (paths, { user }) =>
     user === undefined ? (await serviceNames(paths)).map((name) => [name, 'service']) : [],
 };
+
+async function snapshots(paths: StatePaths, user: Caller['user']): Promise<Suggestion[]> {
+  const all = await listSnapshots(paths, user);
+  return all.map(({ id, record }) => [record.name ?? id, `snapshot of ${record.sandbox}`]);
+}
 
 /** Jobs as well: commands for sandboxes take both. */
 async function sandboxesAndJobs(

@@ -49,7 +49,7 @@ export function forkCommand(caller: Caller): KilnCommand {
     .description(
       'Make kept sandboxes that begin with the files of a snapshot, or of a kept sandbox as it is now. What one writes no other sees. Commands in them have the user, environment and folder of the first one; binds and networks do not come along.',
     )
-    .argument('<snapshot>', EITHER)
+    .argument('<origin>', EITHER)
     .rows(FORK)
     .examples(
       'kiln fork built -n 10 | xargs -P 10 -I {} kiln exec {} -- make check',

@@ -136,7 +136,7 @@ export function addTransferCommands(image: KilnCommand, caller: Caller): void {
     .description(
       'Make an image of a snapshot, or of what a kept sandbox has written, with all that it stands on. Its user, environment and folder are those of the image below.',
     )
-    .argument('<snapshot>', 'a snapshot, by its name or id, or the id of a kept sandbox')
+    .argument('<origin>', 'a snapshot, by its name or id, or the id of a kept sandbox')
     .rows(COMMIT)
     .examples('kiln image commit built --name tools && kiln run -r tools -- true')
     .action((word: string, options: ValuesOf<typeof COMMIT>) => commit(word, options, caller));
