@@ -69,7 +69,8 @@ export async function resolveImage(
       'E_IMAGE_MISSING',
       `there is no image ${name}: it is neither a recipe nor a lock`,
       {
-        hint: 'recipes end in .yaml, locks in .json; `kiln image ls` lists images',
+        hint:
+          ofRegistry(name) ?? 'recipes end in .yaml, locks in .json; `kiln image ls` lists images',
       },
     );
   }
@@ -91,6 +92,14 @@ export async function resolveImage(
         ? `recipes: ${known.join(', ')}; \`kiln image ls\` lists images; \`kiln image pull docker://${name}\` takes one of a registry, where there is one`
         : `did you mean ${near}? \`kiln image ls\` lists images; \`kiln image pull docker://${name}\` takes one of a registry`,
   });
+}
+
+/** What to write for a reference of a registry, as podman takes it; undefined for a path. */
+function ofRegistry(name: string): string | undefined {
+  const [, reference = ''] = /^(?:docker:\/\/)?([a-z0-9][^\s]*)$/.exec(name) ?? [];
+  const [short = ''] = (reference.split('/').at(-1) ?? '').split(/[:@]/);
+  if (short === '') return undefined;
+  return `\`kiln image pull docker://${reference}\` takes an image of a registry, then it is \`-r ${short}\`; recipes end in .yaml, locks in .json; \`kiln image ls\` lists images`;
 }
 
 export function recipeFor(named: NamedRecipe, arch: string | undefined): NamedRecipe {

@@ -76,6 +76,11 @@ const TUTORIAL: readonly (readonly [words: string, answer: RegExp])[] = [
     /hint: if docker\.io\/library\/httpd is an image: `kiln image pull docker:\/\/docker\.io\/library\/httpd`, then `kiln run -r httpd -- COMMAND`/,
   ],
   ['run -dt -p 8080:80/tcp docker.io/library/httpd', /if docker\.io/],
+  [
+    'run -dt -r docker.io/library/httpd:2.4',
+    /hint: `kiln image pull docker:\/\/docker\.io\/library\/httpd:2\.4` .* then it is `-r httpd`/,
+  ],
+  ['run -r docker://alpine', /hint: `kiln image pull docker:\/\/alpine` .* then it is `-r alpine`/],
   ['run -dt -r busybox --name web -- sh -c "echo served; sleep 100"', /^\w{10}$/],
   ['ps', /^\w{10} +running .* busybox /m],
   ['inspect -l', /hint: name it: `kiln ps -q` lists ids/],
