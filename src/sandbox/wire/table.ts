@@ -322,7 +322,7 @@ export const FIELDS = {
     },
   },
   /** Of a descriptor in the message `setup`. */
-  place: { tag: 76, parts: { nth: { kind: 'u32', most: WIRE.descriptors - 1 } } },
+  place: { tag: 77, parts: { nth: { kind: 'u32', most: WIRE.descriptors - 1 } } },
   /** What to pack, as src/guest/machine/pack.c reads it. An order of 4096 bytes has room for it. */
   patterns: { tag: 72, parts: { patterns: { kind: 'bytes', unit: 1, most: 3900 } } },
   /** Behind a link only the rights of these ids count, of the machine's kernel. */
