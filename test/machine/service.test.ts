@@ -1,9 +1,10 @@
 /** Services whose command or units run in a machine. One is booted here: an emulated one takes long. */
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import anyTest from 'ava';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import { Tree } from '../../src/service/lifecycle/tree.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
@@ -21,6 +22,7 @@ test.before(async () => {
 
 test.after.always(async () => {
   await service('stop', 'web');
+  await service('stop', 'units');
   await state[Symbol.asyncDispose]();
 });
 
@@ -114,24 +116,85 @@ test('a service in a machine serves a page, keeps its data, and starts its comma
   t.is((await service('delete', '--yes', 'web')).exitCode, 0);
 });
 
-long('a service whose qemu is killed has another machine', async (t) => {
+/** A daemon that leaves its parent, with its PID file where only the machine has it. */
+const DAEMON = `[Service]
+Type=forking
+PIDFile=/run/web.pid
+ConditionPathExists=/etc/web
+ExecStart=/bin/sh -c "/bin/busybox httpd -f -p 80 -h /var/www & echo $$! > /run/web.pid"
+`;
+
+long('units run in a machine, and a service whose qemu is killed has another one', async (t) => {
   t.timeout(600_000 * PATIENCE);
+  const tree = join(state.paths.images, IMAGE, 'tree');
+  await mkdir(join(tree, 'usr/lib/systemd/system'), { recursive: true });
+  await writeFile(join(tree, 'usr/lib/systemd/system/daemon.service'), DAEMON);
   const port = await freePort();
-  await service('create', ...VM, '-r', IMAGE, '-p', `${port}:80`, 'web', '--', ...HTTPD);
-  await mkdir(join(state.paths.services, 'web/var/www'));
-  await writeFile(join(state.paths.services, 'web/var/www/index.html'), 'again\n');
-  t.is((await service('start', 'web')).exitCode, 0);
-  const first = await statusOf('web');
-  const pid = await readFile(
-    join(state.paths.sandboxes, first?.sandbox ?? '', 'machine/qemu.pid'),
-    'utf8',
+  const published = ['-u', 'web.service', '-p', `${port}:80`, 'units'];
+  // The link in its /etc leads to the image’s.
+  await mkdir(join(tree, 'etc/systemd/system'), { recursive: true });
+  await symlink(
+    '/usr/lib/systemd/system/daemon.service',
+    join(tree, 'etc/systemd/system/web.service'),
   );
-  process.kill(Number(pid), 'SIGKILL');
+  const made = await service('create', ...VM, '-r', IMAGE, ...published);
+  t.is(made.exitCode, 0, String(made.stderr));
+  const folder = join(state.paths.services, 'units');
+  await mkdir(join(folder, 'var/www'));
+  await writeFile(join(folder, 'var/www/index.html'), 'of a unit\n');
+  await writeFile(join(folder, 'etc/web'), '');
+  const started = await service('start', 'units');
+  t.is(started.exitCode, 0, String(started.stderr));
+  t.is(await pageAt(port), 'of a unit');
+  const first = await statusOf('units');
+  const told = await service('execute', 'units', '--', 'cat', '/run/web.pid');
+  t.is(`${first?.units[0]?.mainPid}`, String(told.stdout).trim());
+
+  const qemu = join(state.paths.sandboxes, first?.sandbox ?? '', 'machine/qemu.pid');
+  process.kill(Number(await readFile(qemu, 'utf8')), 'SIGKILL');
   await eventually(async () => {
-    const now = await statusOf('web');
+    const now = await statusOf('units');
     return now?.state === 'running' && now.sandbox !== first?.sandbox;
   });
-  t.is(await pageAt(port), 'again');
-  t.is((await service('stop', 'web')).exitCode, 0);
-  t.is((await service('delete', '--yes', 'web')).exitCode, 0);
+  t.is(await pageAt(port), 'of a unit');
+  t.is((await service('stop', 'units')).exitCode, 0);
+  t.deepEqual(processesNaming(state.paths.sandboxes), []);
+  t.is((await service('delete', '--yes', 'units')).exitCode, 0);
+});
+
+test('a tree of an image with another /etc follows links from one to the other, and none out', async (t) => {
+  const folder = join(state.beside, 'trees');
+  const [image, own] = [join(folder, 'image'), join(folder, 'own')];
+  for (const name of ['image/usr', 'image/etc', 'image/run', 'own/etc', 'own/var'])
+    await mkdir(join(folder, name), { recursive: true });
+  await writeFile(join(image, 'usr/unit'), 'of the image');
+  await writeFile(join(image, 'etc/old'), 'hidden');
+  await writeFile(join(own, 'etc/new'), 'own');
+  await writeFile(join(own, 'service.yaml'), 'kiln’s own');
+  await symlink('/usr/unit', join(own, 'etc/unit'));
+  await symlink('../etc/new', join(image, 'usr/new'));
+  await symlink('../../../../../../etc/passwd', join(own, 'etc/out'));
+  await symlink('../service.yaml', join(own, 'var/definition'));
+  await symlink('loop', join(own, 'etc/loop'));
+  using tree = Tree.withOwn(image, own);
+  t.is(tree.readText('/etc/unit'), 'of the image');
+  t.is(tree.readText('/usr/new'), 'own');
+  t.is(tree.readText('/usr/../etc/./new'), 'own');
+  for (const path of [
+    '/etc/old',
+    '/etc/out',
+    '/etc/loop',
+    '/var/definition',
+    '/service.yaml',
+    '/none',
+  ])
+    t.is(tree.readText(path), undefined, path);
+  t.true(tree.lstat('/etc/unit')?.isSymbolicLink());
+  t.true(tree.stat('/etc/unit')?.isFile());
+  t.deepEqual(tree.list('/etc'), ['loop', 'new', 'out', 'unit']);
+  t.deepEqual(tree.list('/'), ['etc', 'run', 'usr']);
+  t.deepEqual(
+    ['/run/x', '/var/run/x', '/tmp', '/etc/run', '/usr/tmp'].filter((path) => tree.lacks(path)),
+    ['/run/x', '/var/run/x', '/tmp'],
+  );
 });
