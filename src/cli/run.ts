@@ -16,9 +16,8 @@ import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { detach } from './job/detach.ts';
 import { saveJobFile } from './job/job-file.ts';
 import { KilnCommand } from './options/command.ts';
-import { readVariables } from './options/env-file.ts';
 import { exitStatusHelp } from './options/exit-statuses.ts';
-import { heldResults, runRequest } from './options/sandbox-options.ts';
+import { heldResults, readVariables, runRequest } from './options/sandbox-options.ts';
 import { CI_FILES, CiOutput } from './output/ci-output.ts';
 import { exitStatus, printError, printWarning } from './output/errors.ts';
 import { imageFirst, timeForCommand } from './output/mistaken-words.ts';
@@ -29,8 +28,8 @@ import {
   reportResult,
   resultsPlace,
   tellRefusals,
+  tellUsualImage,
 } from './output/run-report.ts';
-import { tellUsualImage } from './output/usual-image.ts';
 
 /** Of a job that goes on by itself, the job has the name. */
 function nameHook({ name, detach: goesOn }: RunOptions, { paths, owner }: Engine) {

@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { neighboursOn } from '../../src/sandbox/network/neighbours.ts';
+import { neighboursOn } from '../../src/sandbox/network/addresses.ts';
 import { parseLibvirtNetwork } from '../../src/sandbox/policy/network.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';

@@ -1,8 +1,12 @@
+import { mkdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 /** What a run came to: told on stderr, and written as its result. */
 import type { Owner } from '../../artifacts/destination.ts';
 import type { Engine } from '../../engine.ts';
 import { isKilnCode } from '../../errors.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import type { HeldPath } from '../../host/files/held.ts';
+import { writeRecord } from '../../host/state/checked-file.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { ownResults } from '../../jobs/run/collect.ts';
 import { explainLayers } from '../../jobs/run/explain.ts';
@@ -115,4 +119,21 @@ export function printLayers(
   const rows = layers.map(({ layer, state, detail }) => [layer, state, detail]);
   if (json) printJson(caller.stdout, { planned: layers });
   else printTable(caller.stdout, ['LAYER', 'STATE', 'PLANNED'], rows);
+}
+
+const DAY = 24 * 3_600_000;
+
+/** Says, once a day to each caller, what a command runs in where no image is named. */
+export function tellUsualImage({ paths, owner }: Engine, caller: Caller): void {
+  if (caller.isQuiet) return;
+  const folder = join(paths.root, 'told');
+  const file = join(folder, `host-${owner?.uid ?? 0}.json`);
+  if (Date.now() - (attempt(() => statSync(file).mtimeMs) ?? 0) < DAY) return;
+  attempt(() => {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    writeRecord(file, {});
+  });
+  caller.stderr.say(
+    'kiln: no image is named, so this runs on the host’s own /usr, read-only; -r IMAGE names one\n',
+  );
 }

@@ -2,9 +2,11 @@ import { some } from '../../defined.ts';
 import { checkEgress, PUBLIC_HOSTS } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { readPatiently } from '../../host/files/user-file.ts';
+import { runsItself } from '../../host/process/architecture.ts';
 import { sayAfter, sayWaiting } from '../../host/process/wait-for.ts';
 import { type NamingPlace, resolveImage } from '../../image/find.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
+import type { SandboxOptions } from '../../options/sandbox.ts';
 import { allEnds } from '../../promise.ts';
 import { type Plan, planCommand, type TakenImage } from '../../sandbox/door/plan.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
@@ -13,7 +15,6 @@ import { limitsOf } from '../../sandbox/policy/limits.ts';
 import { PROTECTED } from '../../sandbox/policy/protected.ts';
 import type { Secret } from '../../sandbox/policy/specification.ts';
 import { shellWord } from '../../shell-words.ts';
-import { refuseUndone } from './machine.ts';
 import type { RunRequest } from './request.ts';
 
 /** What an engine knows of layers that may be missing. */
@@ -75,6 +76,30 @@ export function planRun(
     },
     image,
   );
+}
+
+/** What of a request is not done for machines yet, as its words have it. */
+const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])[] = [
+  ['a bind with cow', ({ binds }) => binds.some(({ cow }) => cow === true)],
+  ['--on-disk', ({ onDisk }) => onDisk === true],
+];
+
+/** @throws KilnError E_MACHINE */
+export function refuseUndone(request: SandboxOptions, { manifest, layers }: TakenImage): void {
+  if (request.isolation === 'container') return;
+  if ((request.label?.kind ?? 'auto') !== 'auto') {
+    throw new KilnError('E_MACHINE', 'a machine has no --label: no process of this host is in it', {
+      hint: 'leave out --label, or --isolation vm',
+    });
+  }
+  const { arch } = manifest;
+  // The layers are those of a snapshot.
+  const [asked] = UNDONE.find(([, asks]) => asks(request)) ?? (layers ? ['--from'] : []);
+  const undone = runsItself(arch) ? asked : `an image for ${arch}`;
+  if (undone === undefined) return;
+  throw new KilnError('E_MACHINE', `${undone} is not done for machines yet`, {
+    hint: `leave out ${undone}, or --isolation vm; docs/machines.md says what machines can do`,
+  });
 }
 
 /** Bytes of one secret: a key or a token, not a data set. */

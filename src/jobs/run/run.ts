@@ -19,8 +19,7 @@ import { Visitors } from '../../sandbox/door/visitors.ts';
 import type { LeasedStack } from '../../snapshot/stack.ts';
 import { collect, type Results } from './collect.ts';
 import { unpackDisks } from './disk-images.ts';
-import { refuseUndone } from './machine.ts';
-import { planRun, readSecrets } from './plan.ts';
+import { planRun, readSecrets, refuseUndone } from './plan.ts';
 import type { RunRequest } from './request.ts';
 import { type Course, Timeline } from './timeline.ts';
 

@@ -1,5 +1,8 @@
-/** The addresses of a sandbox, before anything runs in it. */
+/** The addresses of a sandbox, before anything runs in it, and names for those of others. */
+import type { StatePaths } from '../../host/state/paths.ts';
 import type { SandboxControl } from '../command/control.ts';
+import { listSandboxes } from '../domain/sandbox-record.ts';
+import type { Neighbour } from '../policy/hosts.ts';
 import {
   interfaceName,
   isGateway,
@@ -49,4 +52,28 @@ export async function giveAddresses(
     }
   }
   return given;
+}
+
+/**
+ * The caller's own named sandboxes on these networks, as kiln's records have them: no sandbox, no other user and no
+ * server of a network has a say.
+ * @param owner a user who is not root
+ */
+export async function neighboursOn(
+  paths: StatePaths,
+  network: SandboxNetwork,
+  owner: { readonly uid: number } | undefined,
+): Promise<Neighbour[]> {
+  if (typeof network === 'string') return [];
+  const here = new Set(network.map(({ name }) => name));
+  const listed = await listSandboxes(paths, { owner });
+  return listed.flatMap(({ state, record }) => {
+    const { knownAs: name, addresses = [] } = record;
+    const isThere = state === 'running' || state === 'kept';
+    if (!isThere || record.owner !== owner?.uid || name === undefined || name === 'localhost')
+      return [];
+    return addresses
+      .filter((each) => here.has(each.network))
+      .map(({ address }) => ({ name, address }));
+  });
 }
