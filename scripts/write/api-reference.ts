@@ -8,7 +8,7 @@ const COMMANDS = 'api-commands.md';
 const JOBS = 'api-jobs.md';
 const SNAPSHOTS = 'api-snapshots.md';
 
-const OF_SNAPSHOTS = /^(?:Fork|Rollback|Diff|Apply|Discard|\w*Snapshots?)$/;
+const OF_SNAPSHOTS = /^(?:Fork|Rollback|CommitImage|Diff|Apply|Discard|\w*Snapshots?)$/;
 const TYPES_OF_SNAPSHOTS = ['Change', 'EntryKind', 'LeftAlone'];
 const TYPES_OF_JOBS = ['CheckStatus', 'Check'];
 
