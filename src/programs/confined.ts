@@ -4,8 +4,6 @@ import { serveConfined } from '../host/confine/child.ts';
 import type { TaskTable } from '../host/confine/task.ts';
 
 const tasks: TaskTable = {
-  'changes-compare': () => import('../jobs/changes/compare-task.ts'),
-  'changes-list': () => import('../jobs/changes/list-task.ts'),
   'changes-patch': () => import('../jobs/changes/patch-task.ts'),
   'image-unpack': () => import('../image/archive/unpack-task.ts'),
   'recipe-script': () => import('../jobs/recipe/script-task.ts'),

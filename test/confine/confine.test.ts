@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import {
   closeSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -10,12 +11,15 @@ import {
   readlinkSync,
   rmSync,
   statSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import type { KilnError } from '../../src/errors.ts';
+import { CONFINED_IDS } from '../../src/host/confine/launch.ts';
 import { type ConfinedOptions, runConfined } from '../../src/host/confine/run.ts';
+import { readLayers } from '../../src/jobs/changes/read-layers.ts';
 import { until } from '../support/eventually.ts';
 
 const entry = join(import.meta.dirname, 'probe-entry.ts');
@@ -59,6 +63,31 @@ function descends(pid: number, of: number): boolean {
 const status = (pid: number, field: string) =>
   new RegExp(`^${field}:\\s*(.*)$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1];
 
+/** CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN (filtered), SETFCAP. */
+const CAPABILITIES = [0, 1, 3, 4, 21, 31];
+const DAC_OVERRIDE = 1;
+
+/** By what the host's /proc tells of the child. */
+function enclosed(t: ExecutionContext, pid: number, capabilities: readonly number[]): void {
+  t.regex(readFileSync(`/proc/${pid}/uid_map`, 'utf8'), /^\s*0\s+1879048192\s+65536\n$/);
+  t.regex(readFileSync(`/proc/${pid}/gid_map`, 'utf8'), /^\s*0\s+1879048192\s+65536\n$/);
+  t.is(status(pid, 'Uid'), '1879048192\t1879048192\t1879048192\t1879048192');
+  t.is(status(pid, 'NoNewPrivs'), '1');
+  t.is(status(pid, 'Seccomp'), '2');
+  const bits = (set: readonly number[]) => set.reduce((all, bit) => all | (1n << BigInt(bit)), 0n);
+  t.is(BigInt(`0x${status(pid, 'CapBnd')}`) & ~bits(CAPABILITIES), 0n);
+  t.is(BigInt(`0x${status(pid, 'CapEff')}`) & ~bits(capabilities), 0n);
+  for (const name of ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup']) {
+    t.not(readlinkSync(`/proc/${pid}/ns/${name}`), readlinkSync(`/proc/self/ns/${name}`));
+  }
+  t.deepEqual(readdirSync(`/proc/${pid}/root`), []);
+  t.is(readFileSync(`/proc/${pid}/mountinfo`, 'utf8').trim().split('\n').length, 1);
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const seccomp = readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8');
+    t.regex(seccomp, /^Seccomp:\s2$/m, 'every thread is filtered');
+  }
+}
+
 test.serial(
   'a child sees an empty root, no programs, and only the files it is given',
   async (t) => {
@@ -79,26 +108,9 @@ test.serial(
   async (t) => {
     let looked = false;
     for await (const _ of runConfined({ task: 'hold', input: 'sleep', entry, validate: String })) {
-      const [pid, ...others] = children();
+      const [pid = 0, ...others] = children();
       t.deepEqual(others, []);
-      t.regex(readFileSync(`/proc/${pid}/uid_map`, 'utf8'), /^\s*0\s+1879048192\s+65536\n$/);
-      t.regex(readFileSync(`/proc/${pid}/gid_map`, 'utf8'), /^\s*0\s+1879048192\s+65536\n$/);
-      t.is(status(pid!, 'Uid'), '1879048192\t1879048192\t1879048192\t1879048192');
-      t.is(status(pid!, 'NoNewPrivs'), '1');
-      t.is(status(pid!, 'Seccomp'), '2');
-      // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN (filtered), SETFCAP.
-      const allowed = [0, 1, 3, 4, 21, 31].reduce((set, bit) => set | (1n << BigInt(bit)), 0n);
-      t.is(BigInt(`0x${status(pid!, 'CapBnd')}`) & ~allowed, 0n);
-      t.is(BigInt(`0x${status(pid!, 'CapEff')}`) & ~allowed, 0n);
-      for (const name of ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup']) {
-        t.not(readlinkSync(`/proc/${pid}/ns/${name}`), readlinkSync(`/proc/self/ns/${name}`));
-      }
-      t.deepEqual(readdirSync(`/proc/${pid}/root`), []);
-      t.is(readFileSync(`/proc/${pid}/mountinfo`, 'utf8').trim().split('\n').length, 1);
-      for (const thread of readdirSync(`/proc/${pid}/task`)) {
-        const seccomp = readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8');
-        t.regex(seccomp, /^Seccomp:\s2$/m, 'every thread is filtered');
-      }
+      enclosed(t, pid, CAPABILITIES);
       looked = true;
       break;
     }
@@ -106,6 +118,31 @@ test.serial(
     t.deepEqual(children(), [], 'whoever stops early leaves no child');
   },
 );
+
+test.serial('what reads layers is enclosed as other children are, and may only read', async (t) => {
+  using open = new DisposableStack();
+  const fds = ['now', 'before'].map((name) => {
+    const folder = join(scratch(t), name);
+    mkdirSync(folder);
+    writeFileSync(join(folder, 'file'), '');
+    // It takes seconds to compare them.
+    truncateSync(join(folder, 'file'), 50 * 2 ** 30);
+    return open.adopt(openSync(folder, 'r'), closeSync);
+  });
+  const stop = new AbortController();
+  const reading = readLayers({
+    ...{ words: ['compare', 1, 1, 9], only: [], fds, range: CONFINED_IDS },
+    ...{ validate: String, signal: stop.signal },
+  });
+  const ended = t.throwsAsync(reading[Symbol.asyncIterator]().next(), { message: 'enough' });
+  await until(() => children().length > 0);
+  const [pid = 0] = children();
+  enclosed(t, pid, [DAC_OVERRIDE]);
+  t.regex(readlinkSync(`/proc/${pid}/exe`), /\/dist\/kiln-changes$/);
+  stop.abort(new Error('enough'));
+  await ended;
+  t.deepEqual(children(), []);
+});
 
 for (const name of [
   'chroot',

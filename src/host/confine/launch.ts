@@ -45,6 +45,8 @@ interface LaunchOptions {
   readonly ids?: { readonly base: number; readonly count: number } | undefined;
   /** Another program than kiln's own: it speaks as kiln's do, and encloses itself as they do (child.ts). */
   readonly command?: readonly string[] | undefined;
+  /** The same, one that lies in dist/ and takes its input as it is. */
+  readonly program?: string | undefined;
 }
 
 /**
@@ -110,8 +112,10 @@ function confinedCommand(options: LaunchOptions): string[] {
   return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...command];
 }
 
-function ownProgram({ task, entry: path = programPath('confined'), ids }: LaunchOptions) {
+function ownProgram({ task, entry: own = programPath('confined'), ids, program }: LaunchOptions) {
+  const path = program === undefined ? own : join(packageRoot(), 'dist', program);
   const { prefix, node, entry } = passageTo(path, ids ?? CONFINED_IDS);
+  if (program !== undefined) return { prefix, command: [entry] };
   const options = [
     `--max-old-space-size=${HEAP_MB}`,
     '--disable-warning=ExperimentalWarning',

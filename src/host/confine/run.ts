@@ -30,6 +30,8 @@ export interface ConfinedStart {
   /** See LaunchOptions. */
   readonly ids?: { readonly base: number; readonly count: number };
   readonly command?: readonly string[];
+  /** See LaunchOptions; the input is a Buffer. */
+  readonly program?: string;
 }
 
 export type ChildReply =
@@ -65,7 +67,7 @@ export class ConfinedChild implements AsyncDisposable {
     const isRooted = destination !== undefined;
     const filter = childFilter();
     const request: ConfinedRequest = { input, limits, fdCount, destination: isRooted, filter };
-    child.stdin?.end(encodeFrame(request));
+    child.stdin?.end(Buffer.isBuffer(input) ? input : encodeFrame(request));
   }
 
   again(): void {

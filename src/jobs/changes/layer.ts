@@ -7,8 +7,6 @@ import type { WithRights } from '../../artifacts/destination.ts';
 import type { Engine } from '../../engine.ts';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { runConfined } from '../../host/confine/run.ts';
-import { DEEP } from '../../host/confine/task.ts';
 import { openDirectory } from '../../host/files/at.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { openFolder } from '../../host/files/held.ts';
@@ -18,8 +16,8 @@ import type { LayeredFolder } from '../../sandbox/domain/sandbox-record.ts';
 import type { LayeredSandbox } from '../../sandbox/door/visit.ts';
 import { leaseStack } from '../../snapshot/stack.ts';
 import { mappedMount } from '../../snapshot/take.ts';
-import type { CompareInput } from './compare-task.ts';
 import type { Change, Changes } from './entry.ts';
+import { readLayers } from './read-layers.ts';
 import { changeSchema } from './told.ts';
 import { readChanges } from './walk.ts';
 
@@ -141,7 +139,10 @@ export async function openParts(
   return { parts, [Symbol.asyncDispose]: () => all.disposeAsync() };
 }
 
-const messageSchema = z.strictObject({ changes: changeSchema.array(), truncated: z.boolean() });
+/** What has changed, or that there is more. */
+const messageSchema = z.union([changeSchema.array(), z.literal('more')]);
+
+const OF_ROOT = { isProtected: false, isCopy: false, isAbove: false };
 
 export interface Comparison {
   readonly sandbox: LayeredSandbox | undefined;
@@ -154,23 +155,22 @@ export interface Comparison {
 export async function changesBetween(
   now: Stack,
   before: Stack,
-  { sandbox, range: { base, count }, only, signal }: Comparison,
+  { sandbox, range, only, signal }: Comparison,
 ): Promise<Changes> {
   const mounts = sandbox?.facts.mounts.map(({ path }) => fromText(path.slice(1))) ?? [];
-  const input: CompareInput = { now: now.length, only, mounts, most: MOST };
   const changes: Change[] = [];
   let truncated = false;
   return await notTooMuch('/', async () => {
-    const told = runConfined({
-      ...{ task: 'changes-compare', input, fds: [...now, ...before], signal },
-      ...{ ids: { base, count }, limits: { files: DEEP } },
+    const told = readLayers({
+      ...{ words: ['compare', now.length, before.length, MOST], only, mounts },
+      ...{ fds: [...now, ...before], range, signal },
       validate: (value) => messageSchema.parse(value),
     });
     for await (const some of told) {
-      changes.push(...some.changes);
-      truncated ||= some.truncated;
+      if (some === 'more') truncated = true;
+      else for (const change of some) changes.push({ ...change, ...OF_ROOT });
     }
-    return { changes, truncated };
+    return { changes: changes.sort((a, b) => (a.path < b.path ? -1 : 1)), truncated };
   });
 }
 

@@ -1,4 +1,4 @@
-/** What confined children tell of layers. They do not load this: it takes longer than reading a layer. */
+/** What the confined child tells of layers: reader/. */
 import { z } from 'zod';
 import { KINDS } from './entry.ts';
 
@@ -9,15 +9,19 @@ const pathSchema = z
   .regex(/^[\x01-\xff]+$/)
   .refine((path) => path.split('/').every((name) => !['', '.', '..'].includes(name)));
 
-export const entrySchema = z.object({
+/** What lies in the upper folder of an overlay, parents first. */
+export const entrySchema = z.strictObject({
   path: pathSchema,
   kind: z.enum([...KINDS, 'whiteout']),
   size: z.number().min(0),
   mode: z.number().int().min(0).max(0o7777),
   target: z.string().max(4096).optional(),
   isOpaque: z.boolean().optional(),
+  /** Made of something in the lower folder, by the kernel: renamed, or gone from there meanwhile. */
   isCopy: z.boolean().optional(),
 });
+
+export type LayerEntry = z.infer<typeof entrySchema>;
 
 export const changeSchema = z.strictObject({
   path: pathSchema,
@@ -27,7 +31,4 @@ export const changeSchema = z.strictObject({
   size: z.number().min(0),
   mode: z.number().int().min(0).max(0o7777),
   target: z.string().max(4096).optional(),
-  isProtected: z.boolean(),
-  isCopy: z.boolean(),
-  isAbove: z.boolean(),
 });

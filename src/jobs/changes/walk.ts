@@ -1,6 +1,6 @@
 /**
  * What a sandbox has changed in a folder of its caller's. A confined child lists the upper folder, which is hostile:
- * list-task.ts. The lower one is looked up with its owner's rights, and only where the upper one has an entry.
+ * reader/list.c. The lower one is looked up with its owner's rights, and only where the upper one has an entry.
  */
 import { type BigIntStats, constants, fstatSync } from 'node:fs';
 import { Budget } from '../../artifacts/budget.ts';
@@ -9,8 +9,6 @@ import type { WithRights } from '../../artifacts/destination.ts';
 import { listEntries, reopenFile } from '../../artifacts/source.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { attempt, unlessErrno } from '../../host/calls/libc.ts';
-import { runConfined } from '../../host/confine/run.ts';
-import { DEEP } from '../../host/confine/task.ts';
 import {
   FILE_BELOW,
   O_PATH,
@@ -30,8 +28,8 @@ import {
   isWithin,
   kindOf,
 } from './entry.ts';
-import type { LayerEntry } from './list-task.ts';
-import { entrySchema } from './told.ts';
+import { readLayers } from './read-layers.ts';
+import { entrySchema, type LayerEntry } from './told.ts';
 
 export interface WalkRequest {
   readonly upper: number;
@@ -82,9 +80,8 @@ class Walk {
   async run(): Promise<boolean> {
     const { upper, only, range, signal } = this.#request;
     try {
-      const listed = runConfined({
-        ...{ task: 'changes-list', input: { only }, fds: [upper], signal },
-        ...{ ids: { base: range.base, count: range.count }, limits: { files: DEEP } },
+      const listed = readLayers({
+        ...{ words: ['list'], only, fds: [upper], range, signal },
         validate: (value) => entrySchema.array().parse(value),
       });
       for await (const entries of listed) for (const entry of entries) await this.#entry(entry);
