@@ -273,7 +273,7 @@ test.serial('what even root could plant in a layer gives nothing of the host’s
 });
 
 long('a million files in a layer are told in part, and kept whole', async (t) => {
-  const { id } = await hostile(t, ['many=1000000'], '--on-disk', '--memory', '3G');
+  const { id } = await hostile(t, ['many=1000000'], '--on-disk', '--disk', '40G');
   for (const where of [['/src'], ['/']]) {
     const shown = await kiln('diff', id, ...where);
     t.is(shown.code, 0, shown.said);
