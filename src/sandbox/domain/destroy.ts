@@ -23,7 +23,13 @@ import {
 import { span } from '../../host/trace/trace.ts';
 import { releaseLabels } from '../labels/labels.ts';
 import { pairDirectory } from '../labels/selinux.ts';
-import { controllerOf, hasProcesses, SYSTEM_DOMAIN_RUN, whyEndless } from './ending.ts';
+import {
+  controllerOf,
+  endlessProcesses,
+  hasProcesses,
+  SYSTEM_DOMAIN_RUN,
+  whyEndless,
+} from './ending.ts';
 import { endRelay, machineFiles } from './machine/relay.ts';
 import {
   domainOf,
@@ -39,6 +45,9 @@ const DESTROY_DEADLINE = 6000;
 
 /** How long an init may take to die, after it was told to and after it was killed, ms. */
 const DEATH_DEADLINE = 3000;
+
+/** How often more that long one may take that waits for nothing: the kernel forgets each file of its mounts. */
+const DEATH_PATIENCE = 20;
 
 /** Where a system libvirtd writes a log for each domain. It never deletes them. */
 const SYSTEM_DOMAIN_LOGS = ['/var/log/libvirt/lxc', '/var/log/libvirt/qemu'];
@@ -95,8 +104,12 @@ export async function endDomain(
     for (const pid of pids) attempt(() => process.kill(pid, 'SIGKILL'));
     ended = await areDead();
   }
+  const [pid] = pids;
+  for (let more = 0; !ended && more < DEATH_PATIENCE; more++) {
+    if (endlessProcesses(pid).length > 0) break;
+    ended = await areDead();
+  }
   if (!ended) {
-    const [pid] = pids;
     throw new KilnError('E_DESTROY', `domain ${domain} cannot end: ${whyEndless(pid)}`, {
       hint: 'it is removed once they have ended; docs/administration.md says how root ends such a file system',
     });
