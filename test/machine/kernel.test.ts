@@ -1,7 +1,11 @@
 /** The kernel that a machine boots, where somebody names one. */
-import { copyFile, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { resourceUsage } from 'node:process';
+import { gzipSync } from 'node:zlib';
 import test from 'ava';
+import { execa } from 'execa';
+import { ensureBootFiles } from '../../src/sandbox/domain/machine/boot-files.ts';
 import { findKernel, givenKernel } from '../../src/sandbox/domain/machine/kernel.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { long } from '../support/long.ts';
@@ -40,6 +44,38 @@ test('a kernel has the modules of its version', async (t) => {
     code: 'E_MACHINE_KERNEL',
     message: /lacks virtio_pci, virtio_console, overlay$/,
   });
+});
+
+test('the initramfs has the modules as the kernel loads them, after stage 0 and the init', async (t) => {
+  const { folder } = await ensureBootFiles(state.paths);
+  const { stdout: kernel } = await execa('readelf', ['-h', join(folder, 'vmlinux')]);
+  t.regex(kernel, /Machine: +Advanced Micro Devices X86-64/);
+  const initramfs = join(folder, 'initramfs');
+  const { stdout } = await execa('bsdtar', ['-tf', initramfs]);
+  const names = stdout.split('\n').filter((name) => !name.endsWith('/'));
+  t.true(names.includes('init') && names.includes('skeleton/kiln-init'), stdout);
+  const modules = names.filter((name) => /^modules\/[\d]+-[\w-]+\.ko(\.xz)?$/.test(name));
+  t.is(modules.length, findKernel().modules.length, stdout);
+  const unpacked = await execa('bsdtar', ['-xOf', initramfs, String(modules[0])], {
+    encoding: 'buffer',
+  });
+  t.regex(Buffer.from(unpacked.stdout).toString('latin1', 0, 6), /^(\x7fELF|\xfd7zXZ\0)/);
+});
+
+test('a kernel is unpacked outside of this process, and stays packed where it grows too large', async (t) => {
+  // Each part is whole by itself: this process never has all of it.
+  const part = gzipSync(Buffer.alloc(4 << 20));
+  const payload = Buffer.concat(Array.from({ length: 100 }, () => part));
+  const image = Buffer.concat([header(findKernel().release), payload]);
+  image.writeUInt8(1, 0x1f1);
+  image.writeUInt32LE(8192 - 1024, 0x248);
+  image.writeUInt32LE(payload.length, 0x24c);
+  const file = join(state.beside, 'grows');
+  await writeFile(file, image);
+  const before = resourceUsage().maxRSS;
+  const { folder } = await ensureBootFiles(state.paths, file);
+  t.true(image.equals(await readFile(join(folder, 'vmlinux'))));
+  t.true(resourceUsage().maxRSS - before < 100 << 10, 'kibibytes');
 });
 
 test('--kernel refuses a file that is no kernel, and a kernel without modules', async (t) => {

@@ -1,10 +1,13 @@
 /** What a machine boots: the kernel and an initramfs, made once and kept by their digest. */
 import { hash } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, readFileSync, type Stats, statSync } from 'node:fs';
-import { rename, writeFile } from 'node:fs/promises';
-import { join, relative } from 'node:path';
+import { chmodSync, existsSync, mkdirSync, openSync, type Stats, statSync } from 'node:fs';
+import { rename } from 'node:fs/promises';
+import { basename, join, relative } from 'node:path';
+import { z } from 'zod';
 import { KilnError } from '../../../errors.ts';
+import { closing } from '../../../host/calls/descriptor.ts';
 import { hasErrno } from '../../../host/calls/libc.ts';
+import { askConfined } from '../../../host/confine/run.ts';
 import { heldParts } from '../../../host/files/held.ts';
 import { removeTree } from '../../../host/files/remove-tree.ts';
 import { shortHash } from '../../../host/process/short-hash.ts';
@@ -12,7 +15,8 @@ import { packageRoot } from '../../../host/state/package-root.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
 import { awaitedLater } from '../../../promise.ts';
 import { INIT_PATH, MOUNT_POINTS, requireInit, requirePassable } from '../skeleton.ts';
-import { findKernel, type GuestKernel, givenKernel, readModule, unpackedKernel } from './kernel.ts';
+import type { BootInput } from './boot-task.ts';
+import { findKernel, type GuestKernel, givenKernel, IMAGE_MAX } from './kernel.ts';
 
 export interface BootFiles {
   /** Names this kernel and initramfs; its folder has both. */
@@ -23,6 +27,7 @@ export interface BootFiles {
 }
 
 export const KERNEL = 'vmlinux';
+const INITRAMFS = 'initramfs';
 
 export function machineProgram(name: 'kiln-relay' | 'kiln-stage0'): { path: string; stat: Stats } {
   const path = join(packageRoot(), 'dist', name);
@@ -58,7 +63,7 @@ async function ensure(paths: StatePaths, kernel: GuestKernel): Promise<BootFiles
   const folder = join(paths.machines, digest);
   // libvirt's XML gets a path without characters that could be misread.
   const seen = join(paths.link, relative(paths.root, folder));
-  const files = { folder, kernel: join(seen, KERNEL), initramfs: join(seen, 'initramfs') };
+  const files = { folder, kernel: join(seen, KERNEL), initramfs: join(seen, INITRAMFS) };
   if (!existsSync(folder)) await make(paths, kernel, folder);
   requirePassable(paths.root);
   return { ...files, release: kernel.release };
@@ -71,14 +76,7 @@ async function make(paths: StatePaths, kernel: GuestKernel, folder: string): Pro
   const half = `${folder}.${process.pid}.new`;
   mkdirSync(half, { mode: 0o711 });
   try {
-    const files = {
-      [KERNEL]: unpackedKernel(readFileSync(kernel.image)),
-      initramfs: initramfs(kernel),
-    };
-    for (const [name, content] of Object.entries(files)) {
-      // qemu reads them, as a user of its own; nothing in them is secret.
-      await writeFile(join(half, name), content, { mode: 0o644 });
-    }
+    await fill(half, kernel);
     await rename(half, folder);
   } catch (error) {
     await removeTree(half);
@@ -87,55 +85,43 @@ async function make(paths: StatePaths, kernel: GuestKernel, folder: string): Pro
   }
 }
 
-const LAYOUT = shortHash(MOUNT_POINTS.join('\n'));
-
-const DIRECTORY = 0o040755;
-const PROGRAM = 0o100755;
-const FILE = 0o100644;
-
-function initramfs(kernel: GuestKernel): Buffer {
-  const archive = new Archive();
-  const skeleton = MOUNT_POINTS.flatMap((point) => partsOf(`skeleton/${point}`));
-  const modules = { modules: kernel.modules, 'modules-of-images': kernel.imageModules };
-  const folders = new Set([...Object.keys(modules), ...skeleton]);
-  for (const folder of folders) archive.add(folder, DIRECTORY);
-  archive.add('init', PROGRAM, readFileSync(machineProgram('kiln-stage0').path));
-  archive.add(`skeleton${INIT_PATH}`, PROGRAM, readFileSync(requireInit().path));
-  for (const [folder, paths] of Object.entries(modules)) {
-    for (const [index, path] of paths.entries()) {
-      const { name, content } = readModule(path);
-      archive.add(`${folder}/${String(index).padStart(2, '0')}-${name}`, FILE, content);
-    }
-  }
-  return archive.end();
+/** Whatever packed it, kernel and modules are unpacked in a confined child, which has these files alone. */
+async function fill(folder: string, kernel: GuestKernel): Promise<void> {
+  using opened = new DisposableStack();
+  const open = (path: string, flags: string) =>
+    opened.use(closing(openSync(path, flags, 0o644))).fd;
+  // qemu reads them, as a user of its own; nothing in them is secret.
+  const made = [KERNEL, INITRAMFS].map((name) => open(join(folder, name), 'wx'));
+  const modules = Object.entries({
+    modules: kernel.modules,
+    'modules-of-images': kernel.imageModules,
+  });
+  const folders = [...modules.map(([name]) => name), ...MOUNT_POINTS.map((it) => `skeleton/${it}`)];
+  const packed = [
+    ...[kernel.image, machineProgram('kiln-stage0').path, requireInit().path],
+    ...modules.flatMap(([, paths]) => paths),
+  ];
+  const input: BootInput = {
+    folders: [...new Set(folders.flatMap(partsOf))],
+    init: `skeleton${INIT_PATH}`,
+    modules: modules.flatMap(([name, paths]) => paths.map((path, nth) => placeOf(name, path, nth))),
+  };
+  const fds = [...made, ...packed.map((path) => open(path, 'r'))];
+  await askConfined({
+    ...{ task: 'machine-boot', input, fds, limits: { fileSize: 2 * IMAGE_MAX } },
+    validate: (value) => z.literal('made').parse(value),
+  });
 }
+
+/** Its name begins with the order in which stage 0 loads it. */
+function placeOf(folder: string, module: string, nth: number): string {
+  return `${folder}/${String(nth).padStart(2, '0')}-${basename(module)}`;
+}
+
+const LAYOUT = shortHash(MOUNT_POINTS.join('\n'));
 
 /** `a`, `a/b`, `a/b/c`. */
 function partsOf(path: string): string[] {
   const parts = path.split('/');
   return parts.map((_, index) => parts.slice(0, index + 1).join('/'));
-}
-
-/** cpio of the form `newc`: Documentation/driver-api/early-userspace/buffer-format.rst. */
-class Archive {
-  readonly #parts: Buffer[] = [];
-  #inode = 1;
-
-  add(name: string, mode: number, content: Buffer = Buffer.alloc(0)): void {
-    const fields = [
-      ...[this.#inode++, mode, 0, 0, 1, 0, content.length],
-      ...[0, 0, 0, 0, name.length + 1, 0],
-    ];
-    const head = `070701${fields.map((field) => field.toString(16).padStart(8, '0')).join('')}${name}\0`;
-    this.#parts.push(padded(Buffer.from(head)), padded(content));
-  }
-
-  end(): Buffer {
-    this.add('TRAILER!!!', 0);
-    return Buffer.concat(this.#parts);
-  }
-}
-
-function padded(bytes: Buffer): Buffer {
-  return Buffer.concat([bytes, Buffer.alloc(-bytes.length & 3)]);
 }

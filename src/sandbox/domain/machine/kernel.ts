@@ -1,10 +1,11 @@
 /** The kernel of machines: the newest of the host's packages that has, built in or as modules, what a machine needs. */
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { arch, release } from 'node:os';
+import { existsSync, openSync, readdirSync, statSync } from 'node:fs';
+import { release } from 'node:os';
 import { basename, join } from 'node:path';
-import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { KilnError } from '../../../errors.ts';
+import { closing } from '../../../host/calls/descriptor.ts';
 import { attempt, readText } from '../../../host/calls/libc.ts';
+import { readInto } from '../../../host/files/content.ts';
 
 export interface GuestKernel {
   readonly release: string;
@@ -23,9 +24,8 @@ const WELCOME = ['virtio_rng', 'virtio_net'];
 /** As src/guest/machine/image.c has them. */
 const OF_IMAGES = ['loop', 'squashfs', 'erofs', 'xfs', 'ext4'];
 
-/** More is no kernel, and no module. Bytes. */
-const IMAGE_MAX = 256 << 20;
-const MODULE_MAX = 32 << 20;
+/** More is no kernel. Bytes. */
+export const IMAGE_MAX = 256 << 20;
 
 /** `virtio-rng.ko.xz` is the module virtio_rng. */
 function moduleName(path: string): string {
@@ -56,8 +56,7 @@ export function givenKernel(image: string, folders: readonly string[] = MODULES)
   const refused = (why: string, hint: string) =>
     new KilnError('E_MACHINE_KERNEL', `the kernel of --kernel cannot be booted: ${why}`, { hint });
   const stat = statSync(image);
-  const release =
-    stat.isFile() && stat.size <= IMAGE_MAX ? releaseOf(readFileSync(image)) : undefined;
+  const release = stat.isFile() && stat.size <= IMAGE_MAX ? releaseOf(startOf(image)) : undefined;
   if (release === undefined)
     throw refused('it is no bzImage for x86', 'name the vmlinuz of a package');
   const folder = folders.map((parent) => join(parent, release)).find((path) => existsSync(path));
@@ -72,9 +71,17 @@ export function givenKernel(image: string, folders: readonly string[] = MODULES)
   return { release, image, ...table.wanted() };
 }
 
+/** The most that {@link releaseOf} looks at. Bytes. */
+const START = 0x200 + 0xffff + 256;
+
+function startOf(path: string): Buffer {
+  using file = closing(openSync(path, 'r'));
+  return readInto(Buffer.alloc(START), file.fd, 0);
+}
+
 /** As a bzImage says it in its header: Documentation/arch/x86/boot.rst, kernel_version. */
 function releaseOf(image: Buffer): string | undefined {
-  if (image.toString('latin1', 0x202, 0x206) !== 'HdrS') return undefined;
+  if (image.length < 0x210 || image.toString('latin1', 0x202, 0x206) !== 'HdrS') return undefined;
   const at = image.readUInt16LE(0x20e) + 0x200;
   return /^[\w.+~-]+/.exec(image.toString('latin1', at, at + 256))?.[0];
 }
@@ -142,41 +149,4 @@ class ModuleTable {
     // modules.dep lists the nearest first.
     return [...[...found.needs].reverse(), found.path].map((path) => join(this.#folder, path));
   }
-}
-
-/** A module as stage 0 loads it: the kernel itself unpacks what ends in `.xz`. */
-export function readModule(path: string): { readonly name: string; readonly content: Buffer } {
-  const content = readFileSync(path);
-  const options = { maxOutputLength: MODULE_MAX };
-  const name = basename(path);
-  if (name.endsWith('.zst')) {
-    return { name: name.slice(0, -4), content: zstdDecompressSync(content, options) };
-  }
-  if (name.endsWith('.gz'))
-    return { name: name.slice(0, -3), content: gunzipSync(content, options) };
-  return { name, content };
-}
-
-const ELF = Buffer.from('\x7fELF', 'latin1');
-const GZIP = Buffer.from([0x1f, 0x8b]);
-const ZSTD = Buffer.from([0x28, 0xb5, 0x2f, 0xfd]);
-
-/**
- * The kernel without what unpacks it at the start, which qemu starts in 0.7 s less; the file itself if it is packed
- * in another way. Source: Documentation/arch/x86/boot.rst.
- */
-export function unpackedKernel(image: Buffer): Buffer {
-  if (arch() !== 'x64' || image.toString('latin1', 0x202, 0x206) !== 'HdrS') return image;
-  const setup = (image.readUInt8(0x1f1) || 4) + 1;
-  const at = setup * 512 + image.readUInt32LE(0x248);
-  const payload = image.subarray(at, at + image.readUInt32LE(0x24c));
-  const options = { maxOutputLength: IMAGE_MAX };
-  const startsWith = (magic: Buffer) => payload.subarray(0, magic.length).equals(magic);
-  const unpacked = startsWith(GZIP)
-    ? attempt(() => gunzipSync(payload, options))
-    : startsWith(ZSTD)
-      ? // The size of what was packed follows the frame.
-        attempt(() => zstdDecompressSync(payload.subarray(0, -4), options))
-      : undefined;
-  return unpacked?.subarray(0, ELF.length).equals(ELF) === true ? unpacked : image;
 }
