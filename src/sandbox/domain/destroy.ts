@@ -78,6 +78,7 @@ export async function destroySandbox(
  * waits for it and answers nobody (virCgroupKillPainfully()): for seconds for one that the kernel cannot end, and for a
  * fifth of a second for its own controller, which is moved out before.
  * @param tell the init to end; without this it is killed
+ * @param qemu its process, which ends with the init of a machine
  * @throws KilnError E_DESTROY
  */
 export async function endDomain(
@@ -86,12 +87,14 @@ export async function endDomain(
   init: RecordedProcess | undefined,
   connect: () => Promise<Connection>,
   tell?: () => Promise<void>,
+  qemu?: number,
 ): Promise<void> {
   // Must be asked while the controller lives.
   const watched = isWatchedNow(domain);
   const controller = controllerOf(paths, domain);
   const pids = new Set(controller === undefined ? [] : childrenOf(controller));
   if (init !== undefined && hasProcesses(init)) pids.add(init.pid);
+  if (qemu !== undefined) pids.add(qemu);
   await releaseController(paths, domain).catch(() => undefined);
   const areDead = async () => {
     using _ = span('wait for the init’s death');
@@ -114,8 +117,8 @@ export async function endDomain(
       hint: 'it is removed once they have ended; docs/administration.md says how root ends such a file system',
     });
   }
-  // libvirt, which sees its controller end, does the rest.
-  if (pids.size > 0 && watched) return;
+  // libvirt, which sees its controller or qemu end, does the rest. With qemu it waits until somebody has collected that.
+  if (qemu !== undefined || (pids.size > 0 && watched)) return;
   const connection = await connect();
   using _ = span('have libvirt end the domain');
   await destroyDomain(connection, domain);

@@ -14,6 +14,7 @@ import { lowerOwnRange } from '../labels/relabel.ts';
 import { endDomain, removeSandbox } from './destroy.ts';
 import { Container, type Ground } from './ground.ts';
 import { MACHINE_DEADLINE, Machine } from './machine/machine.ts';
+import { qemuOf } from './machine/relay.ts';
 import {
   driverOf,
   type SandboxRecord,
@@ -153,12 +154,14 @@ export class SandboxDomain {
 
   async #destroy(): Promise<void> {
     try {
-      const { domain, init } = this.record;
+      const { domain, init, machine } = this.record;
+      const qemu = machine && qemuOf(this.directory, machine.relay);
       const connect = () => this.#connect(driverOf(this.record));
-      await endDomain(this.paths, domain, init, connect, async () => {
+      const tell = async () => {
         await this.channel.close();
         this.ground.end();
-      });
+      };
+      await endDomain(this.paths, domain, init, connect, tell, qemu);
       using _ = span('remove the sandbox');
       await removeSandbox(this.paths, this.directory, this.record);
     } finally {

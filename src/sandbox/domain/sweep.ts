@@ -35,6 +35,7 @@ export async function sweepSandboxes(
     await removeTree(join(removed, id)).catch(() => undefined);
   }
   await sweepNew(paths, now);
+  await removeMachineFiles(paths);
   await sweepWritten(paths);
   // One that does not end keeps nobody waiting.
   const stays = (record: SandboxRecord | undefined) =>
@@ -43,6 +44,13 @@ export async function sweepSandboxes(
   return await sandboxFolders.sweep(paths.sandboxes, stays, (folder, record) =>
     destroySandbox(paths, folder, record, connect),
   );
+}
+
+/** Whether a domain is of a sandbox that has no folder any more. */
+function orphanTest(paths: StatePaths): (domain: string) => boolean {
+  const prefix = domainPrefix(paths);
+  return (name) =>
+    name.startsWith(prefix) && !existsSync(join(paths.sandboxes, name.slice(prefix.length)));
 }
 
 async function sweepNew(paths: StatePaths, now: number): Promise<void> {
@@ -57,10 +65,8 @@ async function sweepNew(paths: StatePaths, now: number): Promise<void> {
 const SHORT_NAME = /^(?:domain-)?\d+-(.{1,20})$/;
 
 /** What libvirt has left of machines; it writes to the log of one after its end. */
-async function removeMachineFiles(
-  paths: StatePaths,
-  isOrphan: (domain: string) => boolean,
-): Promise<void> {
+async function removeMachineFiles(paths: StatePaths): Promise<void> {
+  const isOrphan = orphanTest(paths);
   const { machineLogs, machineFolders } = embeddedFiles(paths);
   const list = (folder: string) => readdir(folder).catch(() => []);
   for (const name of await list(machineLogs)) {
@@ -82,9 +88,7 @@ async function removeMachineFiles(
  * ended libvirtds of other state directories.
  */
 export async function sweepDomains(paths: StatePaths, connection: Connection): Promise<string[]> {
-  const prefix = domainPrefix(paths);
-  const isOrphan = (name: string) =>
-    name.startsWith(prefix) && !existsSync(join(paths.sandboxes, name.slice(prefix.length)));
+  const isOrphan = orphanTest(paths);
   const destroyed = (await connection.domainNames()).filter(isOrphan);
   for (const name of destroyed) {
     await endDomain(paths, name, undefined, async () => connection);
@@ -92,7 +96,7 @@ export async function sweepDomains(paths: StatePaths, connection: Connection): P
   const files = await readdir(embeddedFiles(paths).domainRun).catch(() => []);
   const domains = new Set(files.map((name) => name.replace(/\.[a-z]+$/, '')));
   for (const domain of domains) if (isOrphan(domain)) await removeDomainFiles(paths, domain);
-  await removeMachineFiles(paths, isOrphan);
+  await removeMachineFiles(paths);
   await removeDomainGroups(await homeOf(embeddedFiles(paths)), isOrphan);
   await sweepEndedDaemons(paths);
   return destroyed;
