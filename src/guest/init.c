@@ -26,6 +26,7 @@
 #include "label.h"
 #include "measure.h"
 #include "mounts.h"
+#include "pages.h"
 
 #define EXECUTIONS_MAX 256
 #define SOCKET_PATH "/.kiln/init.sock"
@@ -318,6 +319,7 @@ static _Noreturn void nested_init(struct message *prepare, int listener, int con
 
 int main(int argc, char **argv) {
   if (argc > 1) return probe(argv[1]);
+  small_pages();
   umask(0);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   struct sigaction action = {.sa_handler = on_terminate};

@@ -30,6 +30,7 @@ static void load(const char *folder, const char *name) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0 || (syscall(SYS_finit_module, fd, "", flags) != 0 && errno != EEXIST)) say(path);
   if (fd >= 0) close(fd);
+  unlink(path);
 }
 
 // Their names begin with the order in which they are to be loaded.

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pages.h"
 #include "stage0.h"
 
 #define INIT_SOCKET SOCKETS "/init.sock"
@@ -151,6 +152,7 @@ static void tell_usage_now_and_then(void) {
 int main(void) {
   static struct pollfd polled[POLLED_MAX];
   struct port_hello hello = {PORT_VERSION};
+  small_pages();
   umask(022);
   signal(SIGPIPE, SIG_IGN);
   int signals = watch_children();
