@@ -109,7 +109,12 @@ export class Guest implements AsyncDisposable {
       ...['-machine', 'q35,memory-backend=memory', '-serial', `file:${file('console')}`],
       ...['-chardev', `socket,id=files,path=${file('files.sock')}`],
       ...['-device', `vhost-user-fs-pci,chardev=files,tag=${PORT.tag},queue-size=1024`],
-      ...['-chardev', `socket,id=port,path=${file('port.sock')}`, '-device', 'virtio-serial-pci'],
+      ...[
+        '-chardev',
+        `socket,id=port,path=${file('port.sock')}`,
+        '-device',
+        'virtio-serial-pci,max_ports=2',
+      ],
       ...['-device', `virtserialport,chardev=port,name=${PORT.name}`],
       ...[
         '-object',

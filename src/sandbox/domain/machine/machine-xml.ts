@@ -44,7 +44,8 @@ const EMULATOR = "<tcg><tb-cache unit='MiB'>256</tb-cache></tcg>";
 
 /**
  * See libvirt's formatdomain page. kiln's own virtiofsd and relay listen in `folder`. libvirt gives no file to qemu's
- * user: kernel and initramfs are shared, and everybody may read them.
+ * user: kernel and initramfs are shared, and everybody may read them. Of the ports of virtio-serial the first is for a
+ * console: each that might be takes the guest time and memory.
  */
 export function machineXml(options: MachineOptions): string {
   const { boot, accelerator, user, group, network } = options;
@@ -76,6 +77,7 @@ export function machineXml(options: MachineOptions): string {
       <driver type='virtiofs' queue='1024'/><source socket='${socket('files.sock')}'/><target dir='${PORT.tag}'/>
     </filesystem>
     <controller type='usb' model='none'/>
+    <controller type='virtio-serial' index='0' ports='2'/>
     <channel type='unix'><source mode='connect' path='${socket('port.sock')}'/><target type='virtio' name='${PORT.name}'/></channel>
     <serial type='unix'><source mode='connect' path='${socket('console.sock')}'/><target type='isa-serial' port='0'/></serial>
     ${network === 'private' ? '' : network.map((each) => interfaceXml(each, MACHINE_CARD)).join('')}
