@@ -21,7 +21,8 @@ const TOLD: Readonly<Record<string, 'entered' | 'at once'>> = {
   ...told('entered', 'run', 'shell', 'exec', 'open', 'build', 'mock', 'farm step'),
   ...told('entered', 'ci gitlab prepare', 'ci gitlab run', 'ci github-hook'),
   ...told('at once', 'image build', 'image lock', 'image pull', 'image import', 'image export'),
-  ...told('at once', 'image rm', 'image commit', 'snapshot', 'snapshot rm', 'fork', 'rollback'),
+  ...told('at once', 'image rm', 'image commit', 'image tag', 'image prune'),
+  ...told('at once', 'snapshot', 'snapshot rm', 'fork', 'rollback', 'cp', 'stop'),
   ...told('at once', 'service create', 'service clone', 'service set'),
   ...told('at once', 'service start', 'service stop', 'service restart', 'service reload'),
   ...told('at once', 'service delete', 'service upgrade', 'service backup', 'service restore'),
@@ -40,10 +41,15 @@ const KILN_FAILED = 125;
 
 const open = new Set<Action>();
 
+/** With what the caller named in place of kiln's own paths. */
+type Renamed = (text: string) => string;
+
 export interface ActionOptions {
   readonly paths: StateRoot;
   readonly actor: () => Actor;
   readonly by: KilnEvent['by'];
+  /** Where it is known from the start: see {@link Action.renamesBy}. */
+  readonly renamed?: Renamed;
 }
 
 export class Action {
@@ -51,22 +57,30 @@ export class Action {
   readonly #options: ActionOptions;
   readonly #begun = performance.now();
   #actor: Actor | undefined;
+  #renamed: Renamed;
   #command = '';
   #about: Entered & { readonly job?: string } = {};
   #isTold = false;
   #isOver = false;
   #status = KILN_FAILED;
   #limit: string | undefined;
-  #failure: { readonly error: KilnError; readonly status: number } | undefined;
+  #failure:
+    | { readonly why: Pick<KilnEvent, 'code' | 'message'>; readonly status: number }
+    | undefined;
 
   constructor(options: ActionOptions) {
     this.#options = options;
+    this.#renamed = options.renamed ?? ((text) => text);
+  }
+
+  renamesBy(renamed: Renamed): void {
+    this.#renamed = renamed;
   }
 
   /** The command's words, and what it is to work on. */
   named(command: string, argv: readonly string[]): void {
     this.#command = command;
-    if (TOLD[command] === 'at once') this.#about = { ...this.#about, argv: shortList(argv) };
+    if (TOLD[command] === 'at once') this.#about = { ...this.#about, argv: this.#list(argv) };
   }
 
   /** The command goes by this name where it has told of none. */
@@ -89,10 +103,10 @@ export class Action {
     // Packages are installed in one without an image; mock has no other.
     if (sandbox.image === undefined && this.#command !== 'mock' && this.#command !== 'exec') return;
     const lists = defined({
-      argv: argv && shortList(argv),
-      binds: binds && shortList(binds),
-      egress: egress && shortList(egress),
-      publish: publish && shortList(publish),
+      argv: argv && this.#list(argv),
+      binds: binds && this.#list(binds),
+      egress: egress && this.#list(egress),
+      publish: publish && this.#list(publish),
     });
     this.#about = { ...this.#about, ...sandbox, ...lists };
     this.#start();
@@ -110,7 +124,8 @@ export class Action {
 
   /** @param status the command's, if this is why it ends */
   failed(error: KilnError, status: number): void {
-    this.#failure ??= { error, status };
+    const message = shortText(this.#renamed(error.message));
+    this.#failure ??= { why: { code: error.code, message }, status };
   }
 
   exit(status: number): void {
@@ -135,9 +150,8 @@ export class Action {
     if (this.#isOver) return;
     this.handOver();
     const status = this.#status;
-    const failure = this.#failure?.status === status ? this.#failure.error : undefined;
-    const { code, message } = failure ?? {};
-    const why = defined({ code, message: message && shortText(message) });
+    const why = this.#failure?.status === status ? this.#failure.why : {};
+    const { code } = why;
     if (!this.#isTold && code !== undefined && REFUSALS.includes(code)) {
       this.#write('refused', { ...this.#about, ...why, status });
       return;
@@ -149,6 +163,10 @@ export class Action {
       ...{ status, ...why, ...defined({ limit: this.#limit }) },
       duration: Math.round(performance.now() - this.#begun),
     });
+  }
+
+  #list(list: readonly string[]): string[] {
+    return shortList(list.map((text) => this.#renamed(text)));
   }
 
   #start(): void {
@@ -193,6 +211,11 @@ const actions = new AsyncLocalStorage<Action>();
 
 export function currentAction(): Action | undefined {
   return actions.getStore();
+}
+
+/** What kiln does in a sandbox of its own for a command is no event of the command's. */
+export async function untold<Result>(task: () => Promise<Result>): Promise<Result> {
+  return await actions.exit(task);
 }
 
 /** Within another action, `task` is a part of that. */

@@ -40,13 +40,8 @@ export function writeEvent(
 ): void {
   const line = JSON.stringify(event);
   attempt(() => append(paths, event.uid, line, bytes));
-  attempt(() => log(paths, ownEnvironment.KILN_LOG === 'json' ? line : oneLine(event), bytes));
+  attempt(() => log(paths, ownEnvironment.KILN_LOG === 'json' ? line : eventText(event), bytes));
   attempt(() => sendToJournal(event, journal));
-}
-
-/** Arguments of a command may have ends of lines, and what a terminal obeys. */
-function oneLine(event: KilnEvent): string {
-  return eventText(event).replace(/[\p{Cc}\u2028\u2029]/gu, '\ufffd');
 }
 
 /** What kilnd writes to its error output goes to the file before until it ends. */

@@ -1,4 +1,6 @@
 /** What an event is, as one line of JSON in the state and one reply of the API have it. */
+
+import { counted } from '../counted.ts';
 import type { EgressEntry } from '../egress/rule.ts';
 
 /** Whom an event is about. */
@@ -95,7 +97,7 @@ export function egressDecisions(entries: readonly EgressEntry[]) {
   return [...shown.slice(0, HOSTS), { ...more, count: left, sentBytes: 0, receivedBytes: 0 }];
 }
 
-/** A line for people. */
+/** A line for people. Arguments may have ends of lines, and what a terminal obeys. */
 export function eventText(event: KilnEvent): string {
   const { time, uid, user, sudo, command, job, sandbox, snapshot, sandboxes, argv = [] } = event;
   const who = `${user ?? uid}${sudo === undefined ? '' : ` (for uid ${sudo})`}`;
@@ -108,11 +110,15 @@ export function eventText(event: KilnEvent): string {
   const from = snapshot === undefined ? '' : ` with snapshot ${snapshot}`;
   const at = `${inIt && ` in ${inIt}`}${from}`;
   const words = argv.length === 0 ? '' : `: ${argv.join(' ')}`;
-  return `${time} ${who} ${command} ${whatOf(event)}${at}${words}`;
+  const text = `${time} ${who} ${command} ${whatOf(event)}${at}${words}`;
+  return text.replace(/[\p{Cc}\u2028\u2029]/gu, '\ufffd');
 }
 
+const timesOf = (count: number) => (count === 1 ? 'once' : `${count} times`);
+
 function whatOf(event: KilnEvent): string {
-  const { image, isolation, code, message, status, limit, duration = 0 } = event;
+  const { image, isolation, code, status, limit, duration = 0 } = event;
+  const message = event.message?.replace(/:?\s*\n\s*/g, (end) => (end[0] === ':' ? ': ' : '; '));
   switch (event.event) {
     case 'start': {
       const ground = [image && `image ${image.slice(0, 12)}`, isolation].filter(Boolean).join(', ');
@@ -121,11 +127,11 @@ function whatOf(event: KilnEvent): string {
     case 'refused':
       return `was refused: ${message} [${code}]`;
     case 'egress': {
-      const { host, port, decision, count = 0, sentBytes, receivedBytes } = event;
+      const { host, port, decision, count = 0, sentBytes = 0, receivedBytes } = event;
       const place = port === 0 ? host : `${host}:${port}`;
       if (decision === undefined) return `asked for ${place} hosts: ${message}`;
-      if (decision === 'denied') return `was denied ${place}, ${count} times: ${message}`;
-      return `reached ${place}, ${count} times: ${sentBytes} bytes sent, ${receivedBytes} received`;
+      if (decision === 'denied') return `was denied ${place}, ${timesOf(count)}: ${message}`;
+      return `reached ${place}, ${timesOf(count)}: ${counted(sentBytes, 'byte')} sent, ${receivedBytes} received`;
     }
     case 'end': {
       const took = `after ${(duration / 1000).toFixed(3)} s`;

@@ -168,6 +168,7 @@ async function serveHere(
   };
   const say = (text: string) => caller.stderr.say(text);
   await using paths = pathsHere(line, user, engine.paths, say);
+  currentAction()?.renamesBy((text) => paths.renamed(text));
   const caller: ClientCaller = new ClientCaller(line, serving, { user, paths });
   const isDone = await withWaits({ say, patience: caller.env.KILN_PATIENCE }, async () => {
     if (['run', 'exec'].includes(line.words[0] ?? ''))

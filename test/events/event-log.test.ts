@@ -122,7 +122,7 @@ test('the journal gets an event by its native protocol, with a field for each', 
   const { MESSAGE, ...fields } = JSON.parse(text);
   t.is(
     MESSAGE,
-    'root run started (image bbbbbbbbbbbb, container) in sandbox aaaaaaaaaa: sh -c echo a\necho b',
+    'root run started (image bbbbbbbbbbbb, container) in sandbox aaaaaaaaaa: sh -c echo a\ufffdecho b',
   );
   t.deepEqual(fields, {
     ...{ PRIORITY: '6', SYSLOG_IDENTIFIER: 'kiln', KILN_EVENT: 'start', KILN_UID: '0' },

@@ -298,6 +298,43 @@ test.serial('a command whose process was killed is lost, and told of once', asyn
   t.deepEqual([more.length, (await lost('992')).length], [0, 1]);
 });
 
+test.serial('kiln events names files as their caller did, a line each', async (t) => {
+  const { kiln, as, beside, paths } = t.context;
+  const at = (name: string) => join(beside, name);
+  writeFileSync(at('good.yaml'), 'image: busybox\nsteps:\n  - run: echo made\n');
+  writeFileSync(at('bad.yaml'), 'image: busybox\nstep: []\n');
+  writeFileSync(at('bad.ext4'), 'no file system');
+  const disk = `type=image,source=${at('bad.ext4')},target=/x`;
+  const since = Date.now();
+  for (const name of ['good.yaml', 'bad.yaml', 'none.yaml']) {
+    await kiln(['build', at(name), '--resultdir', at(`of-${name}`)]);
+    await as(USER, ['build', at(name), '--resultdir', `/tmp/of-${name}`]);
+  }
+  await kiln([...RUN, '--copy-in', `${at('none')}:/x`, '--', 'true']);
+  await kiln([...RUN, '--mount', disk, '--', 'echo', 'mounted']);
+  const text = String((await kiln(['events', '--since', '10m'])).stdout);
+  t.false(text.includes(`${paths.root}/`), text);
+  const events = linesIn((await kiln(ALL)).stdout).filter(({ time }) => Date.parse(time) >= since);
+  const told = events.map(({ event, uid, argv, code }) => [event, uid, code, ...(argv ?? [])]);
+  for (const uid of [0, USER.uid]) {
+    t.true(
+      told.some((one) => one.join() === `start,${uid},,kiln build,${at('good.yaml')}`),
+      text,
+    );
+  }
+  const [failed] = events.filter(({ code }) => code === 'E_RECIPE');
+  t.true(failed?.message?.startsWith(`recipe ${at('bad.yaml')} has `), failed?.message);
+  t.true(events.some(({ message }) => message?.startsWith(`"${at('none')}" cannot be copied`)));
+  // What unpacks a disk for a command is not the command.
+  t.like(events.at(-1), { event: 'end', code: 'E_BIND' });
+  t.is(events.at(-1)?.sandbox, undefined);
+  const lines = String((await kiln(['events'])).stdout).split('\n');
+  t.deepEqual(
+    lines.filter((line) => !/^\d{4}-\S+Z \S+ /.test(line)),
+    [],
+  );
+});
+
 test.serial('half an event’s line is skipped, and the next event is read whole', async (t) => {
   const { kiln, paths } = t.context;
   const file = join(paths.root, 'events/0.jsonl');

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { defined } from '../../defined.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
+import { untold } from '../../events/action.ts';
 import { closeDescriptor } from '../../host/calls/descriptor.ts';
 import { type AttachedLoop, attachLoop } from '../../host/files/mount.ts';
 import { runProgram } from '../../host/process/child-process.ts';
@@ -76,7 +77,7 @@ export async function unpackDisks(
     for (const [nth, bind] of wanted.entries()) {
       const { name, device } = await emptyDisk(join(work.path, `disk-${nth}`), bytes);
       stack.defer(() => closeDescriptor(device));
-      await unpack(engine, host, { bind, device: name, request, signal });
+      await untold(() => unpack(engine, host, { bind, device: name, request, signal }));
       volumes.push({ source: { device: name }, target: bind.target, readonly: true });
     }
   }

@@ -154,6 +154,7 @@ async function answerHere(
     },
   };
   await using paths = user === undefined ? pathsOf(call, daemon.engine.paths) : NO_PATHS;
+  currentAction()?.renamesBy((text) => paths.renamed(text));
   const caller = callerOf(call, daemon, { user, paths });
   await answer(call, name, parameters, { ...contextOf(call, daemon, caller, state), hold });
 }
