@@ -63,7 +63,7 @@ function describe(
     program,
     summary: summary || asSummary(command.description()),
     description: command.description(),
-    usage: `${program} ${command.usage()}`.trim().split('\n'),
+    usage: `${program} ${command.usage()}`.trim().split(/\n */),
     arguments: command.registeredArguments.map((argument) => ({
       name: argument.name(),
       help: argument.description,

@@ -109,7 +109,7 @@ function mountAgain(word: string): readonly [flag: string, value: string] {
 
 /** It never has a value of its own, so requests and calls know nothing of it. */
 export const MOUNT: Row = row({ term: 'spec', read: mountAgain }, 'open', {
-  help: 'write --bind or --tmpfs as podman does: type=bind,source=SRC,target=DST[,readonly][,relabel=shared], type=image,source=FILE,target=DST, type=guest-bind,source=SRC,target=DST, type=tmpfs,target=DST[,tmpfs-size=SIZE]',
+  help: 'write --bind or --tmpfs as podman does: type=bind,source=SRC,target=DST, with ,readonly or ,relabel=shared; type=image,source=FILE,target=DST; type=guest-bind,source=SRC,target=DST; type=tmpfs,target=DST[,tmpfs-size=SIZE]',
   many: true,
   again: mountAgain,
 });

@@ -2,6 +2,7 @@ import test from 'ava';
 import type { Command } from 'commander';
 import { processCaller } from '../../src/cli/caller/process-caller.ts';
 import { wholeKiln } from '../../src/cli/commands.ts';
+import { helpText } from '../../src/cli/mock/option-table.ts';
 
 const kiln = () => wholeKiln(processCaller);
 
@@ -27,10 +28,19 @@ function helpOf(command: Command): string {
   return text;
 }
 
+/** Programs and pipes know no width. */
+function* pages(command: Command): Generator<readonly [name: string, text: string]> {
+  yield [nameOf(command), helpOf(command)];
+  for (const sub of command.createHelp().visibleCommands(command)) {
+    if (!['help', 'mock'].includes(sub.name())) yield* pages(sub);
+  }
+}
+
 /** The calls of kiln in a help's examples, without what others make of them. */
 function exampleCalls(help: string): string[][] {
   const [, examples = ''] = help.split('\nExamples:\n');
-  const commands = examples.split('\n').flatMap((line) => line.split(/;|\||#|&&| -- /));
+  const lines = examples.replace(/ \\\n +/g, ' ').split('\n');
+  const commands = lines.flatMap((line) => line.split(/;|\||#|&&| -- /));
   const calls = commands.map((text) => text.trim()).filter((text) => text.startsWith('kiln '));
   return calls.map((text) =>
     text
@@ -89,6 +99,14 @@ test('every command has examples, with commands and options that exist', async (
         t.true(known || name === '--help', `no such option: kiln ${words.join(' ')}`);
       }
     }
+  }
+});
+
+test('no help is wider than 80 columns', async (t) => {
+  const all = [...pages(await kiln()), ['kiln mock', helpText()] as const];
+  t.true(all.length > 80);
+  for (const [name, text] of all) {
+    for (const line of text.split('\n')) t.true(line.length <= 80, `${name}: ${line}`);
   }
 });
 

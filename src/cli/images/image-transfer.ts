@@ -53,9 +53,9 @@ id names the image by its digest: the same bytes for ever.
 
 Examples:
   kiln image pull docker://alpine:3.22 --name alpine && kiln run -r alpine -- cat /etc/os-release
-  kiln image pull docker://alpine@sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1
+  kiln image pull docker://alpine@sha256:DIGEST --name alpine
   kiln image pull --authfile ./auth.json docker://registry.example/tools:1
-  kiln image pull oci:layout --digest sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1`;
+  kiln image pull oci:layout --digest sha256:DIGEST`;
 
 export const imageName: Kind<string> = {
   term: 'name',

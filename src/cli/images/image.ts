@@ -1,3 +1,4 @@
+import { counted } from '../../counted.ts';
 import type { Engine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { sizeText } from '../../host/calls/system-error.ts';
@@ -41,7 +42,8 @@ IMAGE is a recipe’s name or path (.yaml), a lock (.json), or an image’s id, 
 
 Examples:
   kiln image build debian-build
-  kiln image lock recipes/images/debian-build.yaml   # then: kiln image build …/debian-build.lock.json
+  kiln image lock recipes/images/debian-build.yaml
+  kiln image build recipes/images/debian-build.lock.json   # as it was locked
   kiln image ls
   kiln image show debian-build
   kiln image rm 3fa9c1d2
@@ -166,7 +168,7 @@ async function build(name: string, options: BuildOptions, caller: Caller): Promi
   const seconds = ((Date.now() - started) / 1000).toFixed(1);
   if (!caller.isQuiet) {
     caller.stderr.say(
-      `kiln: ${manifest.name}: ${manifest.packageCount} packages, ${sizeText(manifest.bytes)}, ready after ${seconds} s\n`,
+      `kiln: ${manifest.name}: ${counted(manifest.packageCount, 'package')}, ${sizeText(manifest.bytes)}, ready after ${seconds} s\n`,
     );
   }
   printEither(caller.stdout, options, manifest, () => manifest.id);
@@ -235,7 +237,7 @@ async function remove(
   const rest =
     left.count === 0
       ? ''
-      : `; ${left.count} packages that ${whose} (${sizeText(left.bytes)}) are kept; ${how}`;
+      : `; ${counted(left.count, 'package')} that ${whose} (${sizeText(left.bytes)}) ${left.count === 1 ? 'is' : 'are'} kept; ${how}`;
   caller.stderr.say(`kiln: freed ${sizeText(freed)}${rest}\n`);
 }
 

@@ -1,5 +1,6 @@
 import { existsSync, lstatSync } from 'node:fs';
 import { join } from 'node:path';
+import { counted } from '../../counted.ts';
 import { endOf, Follower } from '../../detached/follow.ts';
 import { readJobLog } from '../../detached/log.ts';
 import {
@@ -52,7 +53,8 @@ export function logsCommand(caller: Caller): KilnCommand {
       using follower = await Follower.open(paths, job.record.id, {
         follows: logged.resolve,
         output: (fd, bytes) => output.pass(fd, bytes, follower),
-        omitted: (bytes) => caller.stderr.say(`kiln: ${bytes} bytes are left out here\n`),
+        omitted: (bytes) =>
+          caller.stderr.say(`kiln: ${counted(bytes, 'byte is', 'bytes are')} left out here\n`),
       });
       const until =
         follower && (await Promise.race([logged.promise, follower.over.then(() => undefined)]));
@@ -159,7 +161,8 @@ async function attachTo(
             if (tty) caller.stdout.write(bytes);
             else output.pass(fd, bytes, follower);
           },
-          omitted: (bytes) => caller.stderr.say(`kiln: ${bytes} bytes are left out here\n`),
+          omitted: (bytes) =>
+            caller.stderr.say(`kiln: ${counted(bytes, 'byte is', 'bytes are')} left out here\n`),
         })
       : undefined;
   if (follower === undefined) return await endOf(paths, job);
@@ -291,8 +294,8 @@ const REPORT_EXAMPLES = `
 Jobs with a --resultdir write the report themselves. It is one file and needs no network: open it in a browser.
 
 Examples:
-  kiln report result                      make result/report.html of result.json and the logs beside it
-  kiln report chain                       the same of a chain's chain.json
+  kiln report result   make result/report.html of what lies there
+  kiln report chain    the same of a chain's chain.json
   xdg-open result/report.html`;
 
 export function reportCommand(caller: Caller): KilnCommand {

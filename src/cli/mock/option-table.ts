@@ -1,6 +1,7 @@
 /** mock's command line, from mock(1): one entry for each option. */
 import type { PathKind } from '../../options/rules.ts';
 import { exitStatusHelp } from '../options/exit-statuses.ts';
+import { filled, WIDTH, wrapped } from '../output/fill.ts';
 import { MAKING, type Mode, type ModeRow, type Refusal, SHOWING, WORKING } from './modes.ts';
 
 const SCRUB_CHOICES = [
@@ -251,7 +252,8 @@ export const MOCK_USAGE = `Usage: kiln-mock [options] [--rebuild] SRPM…
        kiln-mock [options] --chain SRPM…
        kiln-mock [options] {--init | --clean | --scrub WHAT}
        kiln-mock [options] {--shell | --chroot} [COMMAND…]
-       kiln-mock [options] {--install | --remove | --update | --installdeps} PACKAGE…
+       kiln-mock [options] {--install | --remove | --update} PACKAGE…
+       kiln-mock [options] --installdeps {SRPM | SPEC | PACKAGE}…
        kiln-mock [options] {--copyin | --copyout} SOURCE… DESTINATION
 `;
 
@@ -276,11 +278,16 @@ export function helpText(): string {
     const lines = Object.entries(entries).map(([name, entry]) => optionLine(name, entry));
     return `\n${title}:\n${lines.join('\n')}\n`;
   });
-  return MOCK_USAGE + MOCK_ABOUT + groups.join('') + MOCK_AFTER;
+  return MOCK_USAGE + filled(MOCK_ABOUT) + groups.join('') + filled(MOCK_AFTER);
 }
+
+/** Columns of the names. */
+const NAMES = 30;
 
 function optionLine(name: string, { short, value, help = '' }: OptionEntry): string {
   const flags = `${short === undefined ? '' : `-${short}, `}--${name}`;
   const left = `  ${value === undefined ? flags : `${flags} ${value}`}`;
-  return left.length < 30 ? `${left.padEnd(30)}${help}` : `${left}\n${' '.repeat(30)}${help}`;
+  const lines = wrapped(help.split(' '), WIDTH - NAMES).map((line) => ' '.repeat(NAMES) + line);
+  if (left.length >= NAMES) return [left, ...lines].join('\n');
+  return left + lines.join('\n').slice(left.length);
 }

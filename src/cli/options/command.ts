@@ -1,7 +1,16 @@
-import { type Argument, Command, Help, InvalidArgumentError, type Option } from 'commander';
+import {
+  type AddHelpTextContext,
+  type AddHelpTextPosition,
+  type Argument,
+  Command,
+  Help,
+  InvalidArgumentError,
+  type Option,
+} from 'commander';
 import { KilnError } from '../../errors.ts';
 import type { Source } from '../../options/kind.ts';
 import type { Row, Rows } from '../../options/row.ts';
+import { filled } from '../output/fill.ts';
 import { RowOption } from './row-option.ts';
 
 /** An empty path, of a variable that is not set, would be the caller's folder. */
@@ -12,6 +21,11 @@ function refuseEmpty(given: Option | Argument): void {
     return parseArg === undefined ? text : parseArg(text, before);
   });
 }
+
+/** Columns of the names in help; what is longer has a line of its own. */
+const NAMES = 26;
+
+const help = Help.prototype;
 
 /** An option as somebody has written it. */
 export interface WrittenOption {
@@ -33,10 +47,19 @@ export class KilnCommand extends Command {
   constructor(name: string) {
     super(name);
     this.configureHelp({
+      minWidthToWrap: NAMES,
+      padWidth(command, helper) {
+        return Math.min(NAMES, help.padWidth.call(this, command, helper));
+      },
+      formatItem(term, width, description, helper) {
+        const isLonger = description !== '' && helper.displayWidth(term) > width;
+        const above = isLonger ? `  ${term}\n` : '';
+        return above + help.formatItem.call(this, isLonger ? '' : term, width, description, helper);
+      },
       optionTerm: ({ flags }) => flags.replace(/ \[(.*)\]$/, '[=$1]'),
       // That an option may be repeated, and is not given, is no value.
       optionDescription(option) {
-        return Help.prototype.optionDescription.call(this, option).replace(' (default: none)', '');
+        return help.optionDescription.call(this, option).replace(' (default: none)', '');
       },
     });
   }
@@ -71,6 +94,15 @@ export class KilnCommand extends Command {
   rows(table: Rows, from?: Source): this {
     for (const [name, row] of Object.entries(table)) this.addOption(new RowOption(name, row, from));
     return this;
+  }
+
+  override addHelpText(
+    position: AddHelpTextPosition,
+    text: string | ((context: AddHelpTextContext) => string),
+  ): this {
+    return super.addHelpText(position, (context) =>
+      filled(typeof text === 'string' ? text : text(context)),
+    );
   }
 
   examples(...lines: readonly string[]): this {

@@ -77,17 +77,8 @@ export const EXIT_STATUSES = {
   ],
 } as const satisfies Readonly<Record<string, readonly (readonly [number | string, string])[]>>;
 
-/** Characters of a line of help. */
-const WIDTH = 98;
-
 /** The part of a command's help that tells its exit statuses. */
 export function exitStatusHelp(command: keyof typeof EXIT_STATUSES): string {
   const all = EXIT_STATUSES[command].map(([status, meaning]) => `${status} ${meaning}`);
-  const lines = ['Exit status:'];
-  for (const word of all.join('; ').split(/(?<!\d) /)) {
-    const longer = `${lines.at(-1)} ${word}`;
-    if (longer.length > WIDTH) lines.push(word);
-    else lines[lines.length - 1] = longer;
-  }
-  return `\n${lines.join('\n')}.\n`;
+  return `\nExit status: ${all.join('; ')}.\n`;
 }

@@ -35,18 +35,18 @@ const RECIPE_EXAMPLES = `
 
 Recipes:
   kiln build recipes/builds/hello.yaml --resultdir out
-  kiln build zlib --sources ~/tarballs --offline    # one of recipes/builds; nothing is downloaded
+  kiln build zlib --sources ~/tarballs --offline  # one of recipes/builds
   kiln build ./release.ts --param version=1.2
-  kiln build --schema                               # the JSON Schema of YAML recipes
+  kiln build --schema                             # the JSON Schema of recipes
 `;
 
 const CHAIN_EXAMPLES = `
-Several packages that require each other (see docs/chains.md):
+Packages that require each other (docs/chains.md, docs/farm.md):
   kiln build --chain -r debian-build --resultdir out a.src.rpm b.src.rpm c.src.rpm
   kiln build --chain -j 4 --continue -r debian-build --resultdir out *.src.rpm
-  kiln build --chain --farm -r debian-build --resultdir out *.src.rpm   # on a pool: docs/farm.md
-  With the same --resultdir a chain continues where it stopped: a package whose inputs have not changed
-  is not built again.`;
+  kiln build --chain --farm -r debian-build --resultdir out *.src.rpm
+
+With the same --resultdir a chain continues where it stopped: a package whose inputs have not changed is not built again.`;
 
 type AllOptions = BuildOptions & RecipeOptions & ChainOptions & DetachOptions;
 
@@ -55,7 +55,14 @@ export function command(caller: Caller): KilnCommand {
     .description(
       'Build RPM packages, or what a recipe describes, in a new sandbox. The output of rpmbuild is shown; with -q, only the end of a build that fails.',
     )
-    .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
+    .usage(
+      [
+        '[options] SRPM',
+        'kiln build [options] --spec SPEC [--sources DIR]',
+        'kiln build [options] RECIPE',
+        'kiln build [options] --chain SRPM…',
+      ].join('\n       '),
+    )
     .argument('[source...]', 'a source package, or the name or path of a recipe (.yaml, .ts)');
   return it
     .rows({ ...BUILDS, mount: MOUNT }, caller)

@@ -218,9 +218,8 @@ export function installCommand(caller: Caller): KilnCommand {
     .rows(INSTALL)
     .examples(
       'kiln service install --enable apache1 apache2',
-      'systemctl reload apache2.service       reloads both, if the host has such a unit',
-      'systemctl stop kiln-services.target    stops all',
-      'systemctl restart kiln-unit-apache2.target    restarts those that run apache2.service',
+      'systemctl stop kiln-services.target          stops all',
+      'systemctl restart kiln-unit-apache2.target   restarts those that run it',
       'kiln service install --cron /etc/cron.d/kiln',
     )
     .action(async (names: string[], options: ValuesOf<typeof INSTALL>) => {
