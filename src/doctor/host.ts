@@ -100,9 +100,12 @@ export function initPath(): string {
   return join(packageRoot(), 'dist/kiln-init');
 }
 
+/** What Node needs to start is a measure of the machine: one that is emulated, or busy, needs many times as long. */
+const PER_START = 200;
+
 /** Less than usual, because the caller wants to know what is wrong, ms. */
-export function libvirtPatience(): number {
-  return Math.min(10_000, patience());
+export function libvirtPatience(started = performance.nodeTiming.bootstrapComplete): number {
+  return Math.min(Math.max(10_000, PER_START * started), patience());
 }
 
 interface Refusal {
