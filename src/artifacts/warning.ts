@@ -1,4 +1,5 @@
 import type { BigIntStats } from 'node:fs';
+import { counted } from '../counted.ts';
 import { defined } from '../defined.ts';
 import type { WarningCode } from '../error-codes.ts';
 import { type ByteString, quoteName, reportName } from './byte-string.ts';
@@ -49,7 +50,10 @@ export class Warnings {
 
   finish(): readonly Warning[] {
     if (this.#dropped > 0) {
-      this.#keep({ code: 'more', message: `${this.#dropped} more warnings are not listed` });
+      this.#keep({
+        code: 'more',
+        message: `${counted(this.#dropped, 'more warning is', 'more warnings are')} not listed`,
+      });
     }
     return this.#kept;
   }

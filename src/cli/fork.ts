@@ -1,5 +1,6 @@
 /** Further sandboxes from what one has written, and the way back. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { counted } from '../counted.ts';
 import type { OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { currentAction } from '../events/action.ts';
@@ -139,7 +140,7 @@ async function furtherRooms(
     }
     for (const taken of rooms) taken[Symbol.dispose]();
     throw forbiddenError(
-      `a call for ${number} forks`,
+      `a call for ${counted(number, 'fork')}`,
       takeRoom === undefined
         ? 'a call on the socket makes one for a user'
         : `you have room for ${rooms.length + 1}`,
@@ -272,7 +273,11 @@ function endCommands({ init }: ListedSandbox['record']): void {
 export function requireQuiet({ id, record }: ListedSandbox): void {
   const { length } = commandsOf(record.init);
   if (length === 0) return;
-  throw new KilnError('E_ROLLBACK', `${length} processes run in sandbox ${id}`, {
-    hint: 'end them first, or give --kill',
-  });
+  throw new KilnError(
+    'E_ROLLBACK',
+    `${counted(length, 'process runs', 'processes run')} in sandbox ${id}`,
+    {
+      hint: 'end them first, or give --kill',
+    },
+  );
 }

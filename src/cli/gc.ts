@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { counted } from '../counted.ts';
 import { defined } from '../defined.ts';
 import { removeOldJobs } from '../detached/record.ts';
 import type { Engine } from '../engine.ts';
@@ -108,7 +109,11 @@ export function gcCommand(caller: Caller): KilnCommand {
         ...{ sandboxes, snapshots, jobs, domains, roots, ...store, downloads, damaged, verified },
       };
       const text = () =>
-        `${verifiedText(verified)}removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads, ${snapshots.length} snapshots: ${sizeText(store.bytes + downloads.bytes)}; deleted ${store.trees} trees`;
+        `${verifiedText(verified)}removed ${amounts({
+          ...{ sandbox: sandboxes.length, 'ended job': jobs.length, domain: domains.length },
+          ...{ root: roots.length, image: store.images.length, package: store.packages },
+          ...{ download: downloads.files, snapshot: snapshots.length },
+        })}: ${sizeText(store.bytes + downloads.bytes)}`;
       printEither(caller.stdout, options, report, text);
       if (verified === undefined) return;
       const stay = damagedImages(engine.paths);
@@ -149,7 +154,11 @@ async function removeOwn(
   const packages = await removeUnusedPackages(paths, user);
   const downloads = await pruneOwn(paths, user, defined({ maxAge }));
   const text = () =>
-    `removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${roots.length} roots, ${images.length} images, ${packages.count} packages, ${downloads.files} downloads, ${snapshots.length} snapshots`;
+    `removed ${amounts({
+      ...{ sandbox: sandboxes.length, 'ended job': jobs.length, root: roots.length },
+      ...{ image: images.length, package: packages.count },
+      ...{ download: downloads.files, snapshot: snapshots.length },
+    })}`;
   const found = { sandboxes, snapshots, jobs, roots, images };
   const report = { ...found, packages: packages.count, downloads };
   printEither(stdout, how, report, text);
@@ -207,16 +216,20 @@ async function tellWhatWouldGo(
   const downloads = await pruneCaches(paths, limits);
   const report = { dryRun: true, sandboxes, images, packages, bytes, downloads };
   const text = () =>
-    `would remove ${sandboxes.length} sandboxes, ${images.length} images, ${packages} packages, ${downloads.files} downloads: ${sizeText(bytes + downloads.bytes)}`;
+    `would remove ${amounts({
+      ...{ sandbox: sandboxes.length, image: images.length },
+      ...{ package: packages, download: downloads.files },
+    })}: ${sizeText(bytes + downloads.bytes)}`;
   printEither(caller.stdout, how, report, text);
 }
 
 function uncomparedErrors({ packages, images, files }: VerifyReport['uncompared']): KilnError[] {
   const anew =
     'make these images anew: `kiln image rm NAME`, then `kiln image build`; or with --update';
-  const lost = `files of ${packages.length} packages are not known any more: images that share them were not compared`;
-  const unnoted = `of ${images.length} images nothing says how their own files were: these were not compared (${images.slice(0, SHOWN).join(', ')})`;
-  const sparse = `${files} files of images have too many holes to be compared`;
+  const those = images.length === 1 ? 'its' : 'their';
+  const lost = `the digests of the files of ${counted(packages.length, 'package')} are lost: images that share the files were not compared with them`;
+  const unnoted = `${counted(images.length, 'image')} without digests of ${those} own files: these were not compared (${images.slice(0, SHOWN).join(', ')})`;
+  const sparse = `${counted(files, 'file of an image has', 'files of images have')} too many holes to be compared`;
   const errors: [number, string, string][] = [
     [packages.length, lost, anew],
     [images.length, unnoted, anew],
@@ -230,7 +243,26 @@ function uncomparedErrors({ packages, images, files }: VerifyReport['uncompared'
 function verifiedText(verified: VerifyReport | undefined): string {
   if (verified === undefined) return '';
   const { packages, damaged, images, uncompared } = verified;
-  const found = `${damaged.length} damaged, ${images.length} images with damaged files`;
-  const rest = `${uncompared.packages.length} packages, ${uncompared.images.length} images and ${uncompared.files} files of images could not be compared`;
-  return `compared ${packages} packages: ${found}; ${rest}; `;
+  const found = [
+    damaged.length > 0 && `${damaged.length} damaged`,
+    images.length > 0 && `${counted(images.length, 'image')} with damaged files`,
+  ].filter((part) => part !== false);
+  const { files } = uncompared;
+  const left = amounts({
+    ...{ package: uncompared.packages.length, image: uncompared.images.length, file: files },
+  });
+  const what = found.length === 0 ? 'no damage' : found.join(', ');
+  const rest = left === NOTHING ? '' : `; ${left} could not be compared`;
+  return `compared ${counted(packages, 'package')}: ${what}${rest}\n`;
+}
+
+const NOTHING = 'nothing';
+
+/** Of what there is any. */
+function amounts(counts: Readonly<Record<string, number>>): string {
+  const some = Object.entries(counts).filter(([, count]) => count > 0);
+  const parts = some.map(([one, count]) =>
+    counted(count, one, one === 'sandbox' ? 'sandboxes' : `${one}s`),
+  );
+  return parts.length === 0 ? NOTHING : parts.join(', ');
 }

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { chmod, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { counted } from '../counted.ts';
 import { KilnError } from '../errors.ts';
 import { withLock } from '../host/files/flock.ts';
 import type { HeldPath } from '../host/files/held.ts';
@@ -135,7 +136,7 @@ export async function buildFarmChain(
     const cluster = await submitDag(own.title, DAG_FILE, plan);
     const submitted = { ...plan, cluster };
     own.keep(submitted);
-    context.onNote(`${nodes.length} steps submitted: kiln farm status ${plan.id}`);
+    context.onNote(`${counted(nodes.length, 'step')} submitted: kiln farm status ${plan.id}`);
     const asked = { version: KILN_VERSION, allowMissing, options: plan.options };
     const missing = await whyStepsWait(asked);
     if (missing !== undefined) context.onNote(`they wait: ${missing}`);

@@ -1,3 +1,4 @@
+import { counted } from '../counted.ts';
 import type { RepositoryProgress } from '../packages/repository/transport/transfer.ts';
 
 export type ImageProgress =
@@ -49,7 +50,7 @@ export function describeProgress(progress: ImageProgress): string {
 }
 
 export function packageCount(count: number): string {
-  return count === 1 ? '1 package' : `${count} packages`;
+  return counted(count, 'package');
 }
 
 export function progressCounts(progress: ImageProgress): {

@@ -8,6 +8,7 @@ import {
   type Document as YamlDocument,
 } from 'yaml';
 import type * as z from 'zod';
+import { counted } from '../counted.ts';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { formatPath } from '../host/calls/system-error.ts';
@@ -86,7 +87,7 @@ export class RecipeDocument {
     if (issue.code === 'unrecognized_keys') {
       const known = knownKeys(schema, path);
       const more = issue.keys.length - SHOWN;
-      if (more > 0) this.report(path, `${more} more keys are unknown`);
+      if (more > 0) this.report(path, `${counted(more, 'more key is', 'more keys are')} unknown`);
       for (const key of issue.keys.slice(0, SHOWN)) {
         const hint = quotedSuggestion(key, known) ?? listOf(known);
         this.report([...path, key], 'unknown key', { hint, atKey: true });
@@ -172,8 +173,10 @@ function boundOf(issue: z.core.$ZodIssueTooSmall | z.core.$ZodIssueTooBig): stri
   const [least, most] =
     issue.inclusive === false ? ['more than', 'less than'] : ['at least', 'at most'];
   const what = `${isSmall ? least : most} ${bound}`;
-  if (issue.origin === 'string') return `needs ${what} characters`;
-  return issue.origin === 'array' ? `needs ${what} entries` : `must be ${what}`;
+  if (issue.origin === 'string') return `needs ${what} ${bound === 1 ? 'character' : 'characters'}`;
+  return issue.origin === 'array'
+    ? `needs ${what} ${bound === 1 ? 'entry' : 'entries'}`
+    : `must be ${what}`;
 }
 
 function isQuotable({ expected, input }: z.core.$ZodIssueInvalidType): boolean {

@@ -1,5 +1,6 @@
 /** A chain's report.html, made of chain.json and the result directories of its members. */
 import { z } from 'zod';
+import { counted } from '../counted.ts';
 import { KilnError } from '../errors.ts';
 import { attempt } from '../host/calls/libc.ts';
 import type { Folder } from '../host/files/folder.ts';
@@ -127,7 +128,10 @@ ${timeline(chain, members, critical.names)}
 ${table(chain, members)}
 ${again(chain)}
 </main>`;
-  return documentOf({ title: `Chain of ${members.length} packages: ${outcome}`, body }, files);
+  return documentOf(
+    { title: `Chain of ${counted(members.length, 'package')}: ${outcome}`, body },
+    files,
+  );
 }
 
 function again(chain: Chain): Html {
@@ -139,7 +143,7 @@ function again(chain: Chain): Html {
 function header(chain: Chain, outcome: string): Html {
   const { startedAt, durationMs, exitStatus, members, request } = chain;
   return html`<header class="${exitStatus === 0 ? 'good' : 'bad'}">
-<h1><span class="outcome">${exitStatus === 0 ? 'succeeded' : 'failed'}</span> Chain of ${members.length} packages</h1>
+<h1><span class="outcome">${exitStatus === 0 ? 'succeeded' : 'failed'}</span> Chain of ${counted(members.length, 'package')}</h1>
 <dl>
 <div><dt>packages</dt><dd>${outcome}</dd></div>
 <div><dt>started</dt><dd>${timeOf(startedAt)}</dd></div>

@@ -1,5 +1,6 @@
 /** report.html, for people: one file that needs no network. docs/report.md explains it. */
 import { stripVTControlCharacters } from 'node:util';
+import { counted } from '../counted.ts';
 import type { Result } from '../result/schema.ts';
 import type { LogFailures } from './ci/findings.ts';
 import type { BrowserFiles } from './html.ts';
@@ -196,8 +197,8 @@ function packageList({ result, packages, added }: ReportParts): Html {
     html`<details><summary>${title}</summary><ul class="packages">${names.slice(0, ROWS_MAX).map((one) => html`<li>${one}</li>`)}</ul>${more(names.length)}</details>`;
   return html`<section id="packages"><h2>Buildroot</h2>
 <p>Required by the package: ${requires.length === 0 ? 'nothing' : requires.map((one) => html`<code>${one}</code> `)}</p>
-${added === undefined ? undefined : list(`${added.length} packages were added for this build`, added)}
-${list(`${packages.length} packages in all`, packages)}
+${added === undefined ? undefined : list(`${counted(added.length, 'package was', 'packages were')} added for this build`, added)}
+${list(`${counted(packages.length, 'package')} in all`, packages)}
 </section>`;
 }
 
@@ -221,7 +222,7 @@ function policyOf({ policy, refusedCalls = [], egress = [] }: Result): Html {
 <p>As measured in the sandbox before the command started.</p>
 <table><tbody>${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`)}</tbody></table>
 ${refusedCalls.length === 0 ? undefined : html`<h3>Refused system calls</h3><table><tbody>${refusedCalls.map((one) => html`<tr><td><code>${one.syscall}</code></td><td>${one.action}</td><td class="number">${one.count}</td></tr>`)}</tbody></table>`}
-${egress.length === 0 ? undefined : html`<h3>Network, by the proxy</h3><table><tbody>${egress.map((one) => html`<tr><td>${one.host}:${one.port}</td><td>${one.refused ?? `${one.count} connections, ${bytesOf(one.sentBytes)} out, ${bytesOf(one.receivedBytes)} in`}</td></tr>`)}</tbody></table>`}
+${egress.length === 0 ? undefined : html`<h3>Network, by the proxy</h3><table><tbody>${egress.map((one) => html`<tr><td>${one.host}:${one.port}</td><td>${one.refused ?? `${counted(one.count, 'connection')}, ${bytesOf(one.sentBytes)} out, ${bytesOf(one.receivedBytes)} in`}</td></tr>`)}</tbody></table>`}
 </section>`;
 }
 

@@ -1,6 +1,7 @@
 import { totalmem } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { OptionCaller, PathCaller } from '../cli/caller/caller.ts';
+import { counted } from '../counted.ts';
 import type { PeerIdentity } from '../daemon/peer.ts';
 import type { Engine, EngineOptions, EngineOwner, OwnEngine } from '../engine.ts';
 import type { CgroupLimits } from '../host/cgroup/cgroup-files.ts';
@@ -189,7 +190,9 @@ async function turnOf(
   }
   for (;;) {
     const room = await roomFor(user, engine);
-    const one = waits(`your ${sandboxes} sandboxes ends (users.limits.sandboxes)`);
+    const one = waits(
+      `your ${counted(sandboxes, 'sandbox', 'sandboxes')} ends (users.limits.sandboxes)`,
+    );
     if (room <= 0) {
       one();
       await sleep(LOOK, undefined, { signal }).catch(() => undefined);

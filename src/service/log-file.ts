@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
+import { counted } from '../counted.ts';
 import { reasonOf } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { Tail } from '../host/files/tail.ts';
@@ -53,7 +54,9 @@ export class LogFile implements Disposable {
     try {
       if (this.#bytes > MAX_BYTES) this.rotate();
       if (this.#missing > 0) {
-        this.#append(`kiln: ${this.#missing} lines are missing: ${this.#why}\n`);
+        this.#append(
+          `kiln: ${counted(this.#missing, 'line is', 'lines are')} missing: ${this.#why}\n`,
+        );
         this.#missing = 0;
       }
       this.#append(line);

@@ -333,7 +333,7 @@ test.serial('users have jobs of their own, within their share', async (t) => {
   running.stderr?.once('data', end.open);
   const next = await running;
   t.is(next.exitCode, 0);
-  t.regex(String(next.stderr), /waiting until one of your 1 sandboxes ends/);
+  t.regex(String(next.stderr), /waiting until one of your 1 sandbox ends/);
   t.is((await state.as(USER, ['wait', 'mine'])).exitCode, 0);
   t.is(String((await state.as(USER, ['logs', 'mine'])).stdout), '1000');
   const fetched = await state.as(USER, ['results', 'mine', 'fetched']);

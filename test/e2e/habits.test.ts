@@ -207,15 +207,11 @@ test.serial('kiln df shows usage, and gc --dry-run removes nothing', async (t) =
   t.like(services, { type: 'services', count: 1, unusedBytes: 0 });
   t.true(Math.abs(services.bytes - du) <= 8192 && du > 5 << 20, `${services.bytes} and ${du}`);
   const dry = await state.kiln(['gc', '--max-age', '1h30m', '--dry-run']);
-  t.regex(
-    String(dry.stdout),
-    /^would remove 0 sandboxes, .* 1 downloads: 3\.0M$/,
-    String(dry.stderr),
-  );
+  t.regex(String(dry.stdout), /^would remove (?:.*, )?1 download: 3\.0M$/, String(dry.stderr));
   t.true(existsSync(join(cache, 'some.rpm')));
   t.regex(
     String((await state.kiln(['gc', '--max-age', '1h30m'])).stdout),
-    / 1 downloads, 0 snapshots: 3\.0M;/,
+    /\b1 download: 3\.0M$/,
   );
   t.false(existsSync(join(cache, 'some.rpm')));
 });

@@ -129,7 +129,7 @@ test.serial('the MCP server runs commands and copies files, within its options',
   const cut = 'head -c 1048575 /dev/zero | tr "\\0" a >/tmp/cut; printf "\\303\\244" >>/tmp/cut';
   await served.call('exec_command', { sandbox: id, command: cut });
   const shown = await served.call('read_file', { sandbox: id, path: '/tmp/cut' });
-  t.regex(shown.slice(-40), /a\n\[1 bytes left out\]$/);
+  t.regex(shown.slice(-40), /a\n\[1 byte left out\]$/);
   t.is(await served.call('close_sandbox', { sandbox: id }), 'closed');
   t.regex(await served.call('exec_command', { sandbox: id, command: 'id' }), /^!.*no open sandbox/);
   // One that the server did not open.

@@ -153,7 +153,7 @@ test.serial('packages that were added for a build are listed apart from its imag
   writeFileSync(join(directory, 'lock.json'), JSON.stringify({ layer }));
   await renewReport(ownPath(directory), owner);
   const page = readFileSync(path, 'utf8');
-  t.regex(page, /1 packages were added for this build<\/summary><ul class="packages"><li>b-2-2/);
+  t.regex(page, /1 package was added for this build<\/summary><ul class="packages"><li>b-2-2/);
   t.regex(page, /2 packages in all/);
   t.notRegex(page, /<img/);
   writeFileSync(join(directory, 'lock.json'), '{"layer": 7}');

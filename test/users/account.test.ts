@@ -152,7 +152,7 @@ test.serial('a user who leaves the group while commands wait is then refused', a
   waits.stderr?.on('data', (text) => {
     said += text;
   });
-  t.true(await until(() => said.includes('waiting until one of your 1 sandboxes ends')), said);
+  t.true(await until(() => said.includes('waiting until one of your 1 sandbox ends')), said);
   const called = callOf(t.context, 'Run', { image: 'busybox', argv: ['sleep', second] });
   await sleep(500);
   await execa('gpasswd', ['--delete', `${NAME}-c`, NAME]);

@@ -552,7 +552,7 @@ long<Context>('packages of root’s and others’ images do not count as a user�
   const removed = await as(USER, ['image', 'rm', 'mine'], { cwd: '/' });
   t.regex(
     String(removed.stderr),
-    /^kiln: freed 0\.0M; 1 packages that no image of yours uses \(\d+\.\dM\) are kept; `kiln gc` removes them$/,
+    /^kiln: freed 0\.0M; 1 package that no image of yours uses \(\d+\.\dM\) is kept; `kiln gc` removes them$/,
   );
   t.deepEqual(await afterGc(USER), before);
   t.is((await packages(OTHER)).bytes - others.bytes, bytes - before.bytes);

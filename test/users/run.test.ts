@@ -194,11 +194,8 @@ test.serial('a user’s gc removes what the user keeps, and nothing of others', 
   const { as, kiln } = t.context;
   const keep = ['run', ...IMAGE, '--keep', '--', 'true'];
   for (const kept of [as(USER, keep), as(OTHER, keep), kiln(keep)]) succeeds(t, await kept);
-  t.regex(String((await as(USER, ['gc'])).stdout), /^removed 0 sandboxes, 0 ended jobs/);
-  t.regex(
-    String((await as(USER, ['gc', '--max-age', '0s'])).stdout),
-    /^removed 1 sandboxes, 0 ended jobs, 0 roots, 0 images, 0 packages/,
-  );
+  t.regex(String((await as(USER, ['gc'])).stdout), /^removed nothing$/);
+  t.regex(String((await as(USER, ['gc', '--max-age', '0s'])).stdout), /^removed 1 sandbox$/);
   t.is(JSON.parse(String((await as(USER, ['ps', '--json'])).stdout)).length, 0);
   t.is(JSON.parse(String((await as(OTHER, ['ps', '--json'])).stdout)).length, 1);
   t.regex(String((await kiln(['ps'])).stdout), new RegExp(`\\bkept +user ${OTHER.uid}\\b`));

@@ -1,4 +1,6 @@
 /** Names of images, and the end of those that nothing uses: `kiln image tag`, `kiln image prune`. */
+
+import { counted } from '../../counted.ts';
 import type { OwnEngine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { sizeText } from '../../host/calls/system-error.ts';
@@ -95,7 +97,7 @@ async function prune(options: ValuesOf<typeof PRUNE>, caller: Caller): Promise<v
   if (images.length > 0 && options.force !== true && options.older === undefined) {
     const names = images.map((one) => `${one.manifest.id.slice(0, 12)} ${named(one)}`);
     await requireYes(caller, {
-      what: `${images.length} images that nothing uses would be removed: ${names.join(', ')}`,
+      what: `${counted(images.length, 'image')} that nothing uses would be removed: ${names.join(', ')}`,
       ...{ verb: 'Remove', hint: 'answer at a terminal, or give --force, or --older TIME' },
     });
   }
@@ -112,6 +114,6 @@ async function prune(options: ValuesOf<typeof PRUNE>, caller: Caller): Promise<v
     await removeTree(tree);
   }
   caller.stderr.say(
-    `kiln: removed ${count} images, freed ${sizeText(freed)}; \`kiln gc\` removes packages that no image uses\n`,
+    `kiln: removed ${counted(count, 'image')}, freed ${sizeText(freed)}; \`kiln gc\` removes packages that no image uses\n`,
   );
 }

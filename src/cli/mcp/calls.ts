@@ -17,6 +17,7 @@ import { connect } from '../../api/connect.ts';
 import type { Copy, Failure, Surroundings } from '../../api/io-kiln.ts';
 import type { Kiln } from '../../api/kiln.ts';
 import type { Sandbox } from '../../api/sandbox.ts';
+import { counted } from '../../counted.ts';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
@@ -280,7 +281,7 @@ export class Tools {
       if (truncated || changes.length > shown.length) lines.push('[more changes are left out]');
       const patch = await kiln.patch(now, { against: checkpoint });
       const left = patch.length - SHOWN;
-      const end = left > 0 ? [`[${left} bytes left out]`] : [];
+      const end = left > 0 ? [`[${counted(left, 'byte')} left out]`] : [];
       return [...lines, '', patch.subarray(0, SHOWN).toString(), ...end].join('\n');
     } finally {
       await kiln.removeSnapshot(now);
@@ -366,7 +367,7 @@ class Tail {
   toString(): string {
     const shown = this.#bytes.subarray(-SHOWN);
     const out = this.#left + this.#bytes.length - shown.length;
-    return `${out > 0 ? `[${out} bytes left out]\n` : ''}${shown}`;
+    return `${out > 0 ? `[${counted(out, 'byte')} left out]\n` : ''}${shown}`;
   }
 }
 

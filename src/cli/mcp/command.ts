@@ -8,6 +8,7 @@ import { once } from 'node:events';
 import { basename } from 'node:path';
 import type { CallToolResult, McpServer, ServerContext } from '@modelcontextprotocol/server';
 import { z } from 'zod';
+import { counted } from '../../counted.ts';
 import { KilnError } from '../../errors.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import * as kind from '../../options/kind.ts';
@@ -197,7 +198,7 @@ function addTools(server: McpServer, kiln: Tools): void {
     { sandbox, path, content: z.string() },
     async ({ sandbox: id, path: file, content }) => {
       await kiln.writeFile(id, file, content);
-      return text(`${Buffer.byteLength(content)} bytes`);
+      return text(counted(Buffer.byteLength(content), 'byte'));
     },
   );
   tool(
@@ -262,7 +263,7 @@ function contentOf(bytes: Buffer, name: string, left: number): CallToolResult {
   const whole = cuts
     .map((cut) => bytes.subarray(0, bytes.length - cut))
     .find((some) => isUtf8(some));
-  const missing = left > 0 ? `\n[${left} bytes left out]` : '';
+  const missing = left > 0 ? `\n[${counted(left, 'byte')} left out]` : '';
   if (whole !== undefined) return text(`${whole}${missing}`);
   const uri = `file:///${name.split('/').filter(Boolean).map(encodeURIComponent).join('/')}`;
   const blob = { uri, mimeType: 'application/octet-stream', blob: bytes.toString('base64') };

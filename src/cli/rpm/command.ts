@@ -1,3 +1,4 @@
+import { counted } from '../../counted.ts';
 import { defined } from '../../defined.ts';
 import { size } from '../../options/numbers.ts';
 import { opened } from '../../options/places.ts';
@@ -99,7 +100,7 @@ function print(result: UnpackResult, caller: Caller): void {
   }
   const { name, arch, files } = result.package;
   const nevra = showName(`${name}-${formatEvr(result.package)}.${arch}`);
-  caller.stdout.say(`${nevra}: ${files.length} files\n`);
+  caller.stdout.say(`${nevra}: ${counted(files.length, 'file')}\n`);
   for (const warning of result.warnings)
     printWarning({ code: 'special-file', message: `${nevra}: ${warning}` }, caller.stderr);
 }

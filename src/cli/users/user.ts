@@ -1,5 +1,6 @@
 /** `kiln user`: root looks at what kiln keeps of users, and removes it when an account ends. */
 import { statSync } from 'node:fs';
+import { counted } from '../../counted.ts';
 import { Follower } from '../../detached/follow.ts';
 import { listJobs, removeOldJobs } from '../../detached/record.ts';
 import type { Engine } from '../../engine.ts';
@@ -205,9 +206,15 @@ async function removeUser(uid: number, caller: Caller): Promise<void> {
     });
   }
   await removeTree(userFolder(paths, uid));
-  caller.stdout.say(
-    `removed ${jobs.length} jobs, ${snapshots.length} snapshots, ${images} images, ${packages.count} packages, ${roots.length} roots, and caches of user ${uid}\n`,
-  );
+  const parts = [
+    ...[counted(jobs.length, 'job'), counted(snapshots.length, 'snapshot')],
+    ...[
+      counted(images, 'image'),
+      counted(packages.count, 'package'),
+      counted(roots.length, 'root'),
+    ],
+  ];
+  caller.stdout.say(`removed ${parts.join(', ')}, and caches of user ${uid}\n`);
 }
 
 /** What a command leaves at its end, such as a detached job, is there only afterwards. */

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { counted } from '../../counted.ts';
 import { listImages } from '../../image/store/images.ts';
 import { fixturesHint } from '../../packages/repository/trust/keys.ts';
 import { type Check, ok, warn } from '../check.ts';
@@ -11,7 +12,7 @@ export const images: Check = {
   name: 'images',
   async run({ paths }) {
     const { length } = await listImages(paths);
-    if (length > 0) return ok(length === 1 ? '1 image' : `${length} images`);
+    if (length > 0) return ok(counted(length, 'image'));
     const packages = join(paths.fixtures, 'debian-rpms/build');
     if (existsSync(packages)) return ok(`none yet; kiln’s recipes are made of ${packages}`);
     return warn(

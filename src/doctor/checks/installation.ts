@@ -1,6 +1,7 @@
 import { closeSync, statSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { counted } from '../../counted.ts';
 import { KilnError } from '../../errors.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { CAPABILITIES, type Capability, hasProc } from '../../host/process/process.ts';
@@ -138,7 +139,7 @@ export const users: Check = {
     } catch (error) {
       if (!(error instanceof RecipeError)) throw error;
       const [first] = error.problems;
-      const found = `${file}: ${error.problems.length} mistakes`;
+      const found = `${file}: ${counted(error.problems.length, 'mistake')}`;
       const problem = `users are refused: ${first?.message ?? ''}`;
       if (own !== 0) return fail(found, problem, '`kiln config check`, as root');
       return warn(found, problem, 'kiln config check');

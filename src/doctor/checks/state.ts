@@ -11,6 +11,7 @@ import {
   statfs,
 } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { counted } from '../../counted.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { openat2, RESOLVE_IN_ROOT } from '../../host/files/at.ts';
@@ -147,7 +148,7 @@ export const stateFiles: Check = {
         ({ kind, error }) => `${error.message}${kind.mend === undefined ? '' : `; ${kind.mend}`}`,
       );
     const more = damage.length > NAMED ? ` (and ${damage.length - NAMED} more)` : '';
-    const files = damage.length === 1 ? '1 damaged file' : `${damage.length} damaged files`;
+    const files = counted(damage.length, 'damaged file');
     const mending = damage.map(({ file }) => mendingCommands(paths, file, held));
     const commands = new Set((await Promise.all(mending)).flat());
     // At last, for what the others leave behind.

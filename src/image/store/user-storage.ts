@@ -1,7 +1,9 @@
 /** What of the state directory's disk is a user's: the bound is `users.limits.storage`. */
+
 import { existsSync, readdirSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { counted } from '../../counted.ts';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
@@ -125,9 +127,13 @@ export async function storageLeft(
     ({ manifest, inUse }) => !inUse && ownersOf(paths, manifest).get(owner.uid)?.forBuilds === true,
   );
   if (kept.images.count - passing.length >= IMAGES_MAX) {
-    throw new KilnError('E_DISK', `user ${owner.uid} has ${kept.images.count} images already`, {
-      hint: '`kiln image rm` and `kiln gc --max-age` remove some: their number counts, not only what they take',
-    });
+    throw new KilnError(
+      'E_DISK',
+      `user ${owner.uid} has ${counted(kept.images.count, 'image')} already`,
+      {
+        hint: '`kiln image rm` and `kiln gc --max-age` remove some: their number counts, not only what they take',
+      },
+    );
   }
   const { storage } = owner.share;
   let { count } = kept.images;

@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
+import { counted } from '../../counted.ts';
 import { foundAt } from '../../host/files/held.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { rootNames } from '../../image/store/user-storage.ts';
@@ -113,7 +114,9 @@ export async function orphanskill(session: MockSession): Promise<number> {
     await destroySandbox(engine.paths, folder, record, engine.connect);
     ended += 1;
   }
-  log.info(`ended ${ended} sandboxes of ${root}, and ${abandoned.length} that nobody owned`);
+  log.info(
+    `ended ${counted(ended, 'sandbox', 'sandboxes')} of ${root}, and ${abandoned.length} that nobody owned`,
+  );
   return 0;
 }
 

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { counted } from '../../counted.ts';
 import { KilnError } from '../../errors.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
 import { discard } from '../../image/store/work-directory.ts';
@@ -169,7 +170,7 @@ async function* enter<Value>(
   await using image = await job.phase('image', async () => {
     const { image, packages } = options.base;
     const { name, id } = image.manifest;
-    job.say(`image ${name} (${id.slice(0, 12)}): ${packages.length} packages`);
+    job.say(`image ${name} (${id.slice(0, 12)}): ${counted(packages.length, 'package')}`);
     // Packages of a layer that exists already are told as well: the build has them.
     for (const { nevra, repository } of layer.lock?.packages ?? []) {
       job.say(`installing ${nevra} (${repository})`);

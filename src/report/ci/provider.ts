@@ -1,3 +1,4 @@
+import { counted } from '../../counted.ts';
 import type { CiChoice } from '../../options/sandbox.ts';
 import type { Result } from '../../result/schema.ts';
 import { type Html, html } from '../html.ts';
@@ -115,7 +116,8 @@ export function chainSummary(cases: readonly ChainCase[]): string {
     ({ name, state, durationMs, reason }) =>
       `| ${code(name)} | ${state} | ${seconds(durationMs)} s | ${reason === '' ? '' : code(reason)} |`,
   );
-  const how = failed === 0 ? 'succeeded' : `failed: ${failed} of ${cases.length} packages`;
+  const how =
+    failed === 0 ? 'succeeded' : `failed: ${failed} of ${counted(cases.length, 'package')}`;
   const table = ['| package | state | time | why |', '| --- | --- | --- | --- |', ...rows];
   return [`### chain ${how}`, '', ...table, '', ''].join('\n');
 }

@@ -315,7 +315,7 @@ test.serial('a lock restores the same image, offline and without a solver', asyn
     await state.request(path, { image: '', lock, offline: true }),
   );
   t.is(offline.failure?.code, 'E_BUILD_OFFLINE');
-  t.regex(offline.failure?.message ?? '', /^1 packages are not on this machine/);
+  t.regex(offline.failure?.message ?? '', /^1 package is not on this machine/);
   t.true(offline.failure?.message.includes(far.nevra));
   const buildroot = JSON.parse(await resultFile(second, 'buildroot_lock.json'));
   const names = buildroot.buildroot.rpms.map(({ name }: { name: string }) => name);

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { counted } from '../../../counted.ts';
 import type { Engine } from '../../../engine.ts';
 import { KilnError } from '../../../errors.ts';
 import { SmallCache } from '../../../host/state/checked-file.ts';
@@ -148,7 +149,7 @@ export function assertCached(paths: StatePaths, lock: Lock): void {
   );
   const [first] = missing;
   if (first === undefined) return;
-  const what = `${missing.length} packages are not on this machine, ${first.nevra} is the first`;
+  const what = `${counted(missing.length, 'package is', 'packages are')} not on this machine, ${first.nevra} is the first`;
   throw new KilnError('E_BUILD_OFFLINE', what, {
     hint: 'build once without --offline: what is downloaded is kept',
     details: { missing: missing.map(({ nevra }) => nevra) },

@@ -6,6 +6,7 @@ import { collectArtifacts } from '../../../artifacts/collect.ts';
 import type { Artifact } from '../../../artifacts/manifest.ts';
 import { type ArtifactPattern, compilePattern } from '../../../artifacts/pattern.ts';
 import { FileSystems, listDirectory, listEntries } from '../../../artifacts/source.ts';
+import { counted } from '../../../counted.ts';
 import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../../host/calls/libc.ts';
@@ -208,7 +209,7 @@ async function scanRoot(
         onWarning: job.warn,
       });
       const files = artifacts.filter(({ type }) => type === 'file');
-      job.say(`${SCAN_FOLDER}: ${files.length} of ${paths.length} files copied`);
+      job.say(`${SCAN_FOLDER}: ${files.length} of ${counted(paths.length, 'file')} copied`);
       return artifacts.map((entry) => ({ ...entry, path: `${SCAN_FOLDER}/${entry.path}` }));
     });
   } catch (error) {

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { counted } from '../../../counted.ts';
 import { KilnError } from '../../../errors.ts';
 import type { RepositoryAccess } from './access.ts';
 import { TransferError } from './http.ts';
@@ -167,7 +168,9 @@ function downloadError(
   return new KilnError(
     'E_DOWNLOAD',
     `repository ${repository}: ${item} cannot be downloaded` +
-      (last === undefined ? ': there is no mirror' : ` (${attempts.length} tries)\n${tries}`),
+      (last === undefined
+        ? ': there is no mirror'
+        : ` (${counted(attempts.length, 'try', 'tries')})\n${tries}`),
     { hint, details: { repository, item, attempts } },
   );
 }
