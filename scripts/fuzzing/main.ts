@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { attempt } from '../../src/host/calls/libc.ts';
 import { scriptOptions } from '../testing/options.ts';
 import { type Batch, STAGES } from './rpm/worker.ts';
 
@@ -101,7 +102,9 @@ async function work(
   const [code, signal] = (await exit) as [number | null, string | null];
   clearTimeout(watch);
   stop.removeEventListener('abort', end);
-  const seed = Number(readFileSync(`${root}.seed`, 'latin1') || from);
+  // One that was interrupted at its start has written none.
+  const written = attempt(() => readFileSync(`${root}.seed`, 'latin1'));
+  const seed = Number(written || from);
   rmSync(`${root}.seed`, { force: true });
   rmSync(root, { recursive: true, force: true });
   if (code === 0 || stop.aborted) return from + done;

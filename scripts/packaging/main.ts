@@ -1,10 +1,10 @@
 /** scripts/release: builds kiln's packages in a sandbox of kiln's own. */
 import { createHash } from 'node:crypto';
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { execa } from 'execa';
 import { KILN_VERSION } from '../../src/host/state/paths.ts';
+import { scratchFolder } from '../scratch.ts';
 import { writeGenerated } from '../write/wire.ts';
 import { debianDepends, debianRecommends, rpmRequires } from './dependencies.ts';
 
@@ -36,34 +36,25 @@ async function release(directory: string, number: string): Promise<void> {
   const names = ARCHITECTURES[process.arch];
   if (names === undefined) throw new Error(`kiln has no packages for ${process.arch}`);
   const { stdout: epoch } = await execa('git', ['log', '-1', '--format=%ct'], { cwd: top });
-  const input = await mkdtemp(join(tmpdir(), 'kiln-release-'));
+  const input = scratchFolder('release');
   await chmod(input, 0o755);
-  try {
-    await writeSource(join(input, 'source.tar'));
-    await writeFile(join(input, 'depends'), debianDepends());
-    await writeFile(join(input, 'recommends'), debianRecommends());
-    await writeFile(join(input, 'requires'), rpmRequires());
-    const sandbox = [
-      ...[
-        '--bind',
-        `${input}:/input:ro`,
-        '--bind',
-        `${join(top, 'node_modules')}:/node_modules:ro`,
-      ],
-      ...['--bind', `${join(top, '.cache/toolchain/node_modules')}:/toolchain:ro`],
-      ...['--workdir', '/builddir', '--disk', '8G', '--timeout', '30m'],
-      ...['--env', `SOURCE_DATE_EPOCH=${epoch}`],
-      ...['--artifact', '*.deb', '--artifact', '*.rpm', '--artifact', '*.tgz'],
-    ];
-    const build = ['sh', '/input/build.sh', KILN_VERSION, number, ...names];
-    for (const name of ['build.sh', 'pack.sh']) {
-      await writeFile(join(input, name), await readFile(join(top, 'scripts/packaging', name)));
-    }
-    const kiln = ['run', '-r', 'debian-dpkg', ...sandbox, '--resultdir', directory, '--', ...build];
-    await execa(join(top, 'bin/kiln'), kiln, { stdio: ['ignore', 'inherit', 'inherit'] });
-  } finally {
-    await rm(input, { recursive: true, force: true });
+  await writeSource(join(input, 'source.tar'));
+  await writeFile(join(input, 'depends'), debianDepends());
+  await writeFile(join(input, 'recommends'), debianRecommends());
+  await writeFile(join(input, 'requires'), rpmRequires());
+  const sandbox = [
+    ...['--bind', `${input}:/input:ro`, '--bind', `${join(top, 'node_modules')}:/node_modules:ro`],
+    ...['--bind', `${join(top, '.cache/toolchain/node_modules')}:/toolchain:ro`],
+    ...['--workdir', '/builddir', '--disk', '8G', '--timeout', '30m'],
+    ...['--env', `SOURCE_DATE_EPOCH=${epoch}`],
+    ...['--artifact', '*.deb', '--artifact', '*.rpm', '--artifact', '*.tgz'],
+  ];
+  const build = ['sh', '/input/build.sh', KILN_VERSION, number, ...names];
+  for (const name of ['build.sh', 'pack.sh']) {
+    await writeFile(join(input, name), await readFile(join(top, 'scripts/packaging', name)));
   }
+  const kiln = ['run', '-r', 'debian-dpkg', ...sandbox, '--resultdir', directory, '--', ...build];
+  await execa(join(top, 'bin/kiln'), kiln, { stdio: ['ignore', 'inherit', 'inherit'] });
   writeGenerated();
   const wheel = [join(top, 'packaging/python/wheel.py'), directory, KILN_VERSION];
   await execa('python3', wheel);

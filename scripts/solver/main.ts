@@ -1,5 +1,6 @@
 /** scripts/solver-campaign: see docs/testing.md. */
 
+import { scratchFolder } from '../scratch.ts';
 import { scriptOptions } from '../testing/options.ts';
 import { campaign, describeCampaign } from './campaign.ts';
 
@@ -8,6 +9,9 @@ const values = scriptOptions({
   first: { type: 'string', default: '1' },
   confined: { type: 'boolean', default: false },
 });
+
+/** Worlds and caches of the campaign are made there. */
+process.env.TMPDIR = scratchFolder('campaign');
 
 async function main(): Promise<number> {
   const report = await campaign({

@@ -198,8 +198,8 @@ function callError(error: string, parameters: object): KilnError {
   }
   if (error === 'org.varlink.service.InvalidParameter') {
     const { parameter } = parameters as { readonly parameter: string };
-    // The standard's error has no more.
-    return parameterError(parameter, 'is missing, unknown, or not of its type');
+    // By the interface that the library knows it is right; the standard's error says no more.
+    return parameterError(parameter, 'is refused by kilnd, which may be of another version');
   }
   if (error === 'org.varlink.service.PermissionDenied') {
     return new KilnError('E_PERMISSION', 'kilnd does not do this for your user', {

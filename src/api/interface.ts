@@ -38,7 +38,9 @@ export class InvalidParameter extends Error {
 /** For the library: the daemon's answer, or what the library finds before it asks. */
 export function parameterError(
   parameter: string,
-  problem: ParameterProblem | 'is missing, unknown, or not of its type' = 'is not of its type',
+  problem:
+    | ParameterProblem
+    | 'is refused by kilnd, which may be of another version' = 'is not of its type',
 ): KilnError {
   const message = parameter === '' ? 'the parameters are no object' : `${parameter} ${problem}`;
   return new KilnError('E_ARGUMENT', message, {

@@ -3,7 +3,6 @@ import { hash } from 'node:crypto';
 import { constants, fstatSync, openSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
-import { counted } from '../../counted.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import { readInto } from '../../host/files/content.ts';
@@ -165,7 +164,7 @@ export function readLog(folder: Folder, name: string): Buffer | undefined {
   const end = readInto(Buffer.alloc(TAIL), fd, stats.size - TAIL);
   const tail = end.subarray(end.indexOf(10) + 1);
   const leftOut = stats.size - head.length - tail.length;
-  const note = `[${counted(leftOut, 'byte')} of ${name} left out of this report]\n`;
+  const note = `[${leftOut} bytes of ${name} are not in this report]\n`;
   return Buffer.concat([head, Buffer.from(note), tail]);
 }
 
