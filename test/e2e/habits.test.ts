@@ -209,9 +209,6 @@ test.serial('kiln df shows usage, and gc --dry-run removes nothing', async (t) =
   const dry = await state.kiln(['gc', '--max-age', '1h30m', '--dry-run']);
   t.regex(String(dry.stdout), /^would remove (?:.*, )?1 download: 3\.0M$/, String(dry.stderr));
   t.true(existsSync(join(cache, 'some.rpm')));
-  t.regex(
-    String((await state.kiln(['gc', '--max-age', '1h30m'])).stdout),
-    /\b1 download: 3\.0M$/,
-  );
+  t.regex(String((await state.kiln(['gc', '--max-age', '1h30m'])).stdout), /\b1 download: 3\.0M$/);
   t.false(existsSync(join(cache, 'some.rpm')));
 });
