@@ -1,4 +1,5 @@
 /** What a sandbox has changed: shown, taken over, thrown away. */
+import { counted } from '../counted.ts';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import type { Change, EntryKind } from '../jobs/changes/entry.ts';
@@ -136,16 +137,20 @@ export function discardCommand(caller: Caller): KilnCommand {
 async function apply(caller: Caller, request: LayerRequest, force: boolean): Promise<void> {
   const { source, done, left } = await applyLayer(request, force);
   caller.stderr.say(
-    `kiln: ${done.length} of ${done.length + left.length} changes are in ${source}\n`,
+    `kiln: ${done.length} of ${counted(done.length + left.length, 'change')} made in ${source}\n`,
   );
   for (const { path, why } of left) caller.stderr.say(`kiln: left alone: ${shown(path)}: ${why}\n`);
   if (left.length === 0) return;
   const isForced = left.some(({ isConflict }) => isConflict);
-  throw new KilnError('E_CONFLICT', `${left.length} changes are not in ${source}`, {
-    hint: isForced
-      ? '--force writes over what has changed there; `kiln diff` shows what is left'
-      : 'take them by hand, or have the sandbox change them otherwise',
-  });
+  throw new KilnError(
+    'E_CONFLICT',
+    `${counted(left.length, 'change is', 'changes are')} not in ${source}`,
+    {
+      hint: isForced
+        ? '--force writes over what has changed there; `kiln diff` shows what is left'
+        : 'take them by hand, or have the sandbox change them otherwise',
+    },
+  );
 }
 
 /** A file or a program gets each byte; a terminal, or a service that takes lines for orders, what is harmless. */
