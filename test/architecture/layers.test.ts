@@ -9,7 +9,7 @@ const BUILDINGS = ['host', 'packages', 'jobs', 'sandbox'];
 
 /** The rooms of src: a module imports modules of its own room and of those before it, types included. */
 const ROOMS: readonly string[] = [
-  ...['defined.ts', 'promise.ts', 'error-codes.ts', 'errors.ts'],
+  ...['defined.ts', 'promise.ts', 'error-codes.ts', 'errors.ts', 'counted.ts'],
   ...['shell-words.ts', 'suggest.ts'],
   ...['host/calls', 'host/process', 'host/cgroup', 'host/files', 'host/sockets'],
   ...['host/state', 'host/trace', 'host/confine', 'host/libvirt', 'stray-errors.ts'],
