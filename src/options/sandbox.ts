@@ -156,7 +156,7 @@ export const SANDBOX = {
   }),
   binds: {
     ...bind(
-      'bind-mount a host path; how is rw, ro, cow (what is written lies in a layer: kiln diff, apply), image (SRC is a file with a squashfs, erofs or ext4), z, Z (relabel it for SELinux, see docs/labels.md) or nolinks (refuse one with symbolic links in it), or several with commas: SRC:DST:ro,z',
+      'bind-mount a host path; how is rw, ro, cow (what is written lies in a layer: kiln diff, apply), image (SRC is a file with a squashfs, erofs or ext4; with --isolation vm also xfs), z, Z (relabel it for SELinux, see docs/labels.md) or nolinks (refuse one with symbolic links in it), or several with commas: SRC:DST:ro,z',
     ),
     short: 'v',
   },

@@ -397,7 +397,10 @@ test('image rm deletes the tree at once, and unneeded packages on request', (t) 
     t.true(packages.length > 0);
     const kept = await build(state, 'three', SMALL.replace('base-passwd', 'base-passwd, debconf'));
     const last = await state.kiln(['image', 'rm', kept]);
-    t.regex(String(last.stderr), /[1-9]\d* packages? that no image uses .* --packages removes them/);
+    t.regex(
+      String(last.stderr),
+      /[1-9]\d* packages? that no image uses .* --packages removes them/,
+    );
     const again = await build(state, 'three', SMALL.replace('base-passwd', 'base-passwd, debconf'));
     const all = await state.kiln(['image', 'rm', '--packages', again]);
     t.is(all.exitCode, 0, String(all.stderr));

@@ -141,7 +141,9 @@ pid_t look_processes(pid_t init, int commands, int to) {
   signal(SIGALRM, SIG_DFL);
   alarm(LISTING_SECONDS);
   struct statfs fs;
-  int root = open_root(init), proc = open_in(root, "proc", RESOLVE_NO_SYMLINKS);
+  int root = open_root(init);
+  if (root < 0) give_up(errno);
+  int proc = open_in(root, "proc", RESOLVE_NO_SYMLINKS);
   int fd = proc < 0 ? -1 : openat(proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0 || fstatfs(fd, &fs) != 0) give_up(errno);
   if (fs.f_type != PROC_SUPER_MAGIC) give_up(ENOENT);

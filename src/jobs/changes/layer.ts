@@ -167,7 +167,7 @@ export async function changesBetween(
       validate: (value) => messageSchema.parse(value),
     });
     for await (const some of told) {
-      if (some === 'more') truncated = true;
+      if (some === 'more' || changes.length > MOST) truncated = true;
       else for (const change of some) changes.push({ ...change, ...OF_ROOT });
     }
     return { changes: changes.sort((a, b) => (a.path < b.path ? -1 : 1)), truncated };

@@ -83,9 +83,18 @@ export class Channel extends EventEmitter<ChannelEvents> {
     });
   }
 
-  async wait<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
+  /** @param signal the answer is waited for no more; rejects with its reason */
+  async wait<Result>(
+    accept: (answer: Answer) => Result | undefined,
+    signal?: AbortSignal,
+  ): Promise<Result> {
     if (this.#ended) throw sandboxGoneError();
     return await new Promise<Result>((resolve, reject) => {
+      signal?.addEventListener('abort', () => {
+        this.off('answer', onAnswer);
+        this.off('end', onEnd);
+        reject(signal.reason);
+      });
       const onAnswer = (answer: Answer) => {
         try {
           const result = accept(answer);

@@ -50,7 +50,8 @@ const DEATH_DEADLINE = 3000;
 const DEATH_PATIENCE = 20;
 
 /** Where a system libvirtd writes a log for each domain. It never deletes them. */
-const SYSTEM_DOMAIN_LOGS = ['/var/log/libvirt/lxc', '/var/log/libvirt/qemu'];
+export const SYSTEM_MACHINE_LOGS = '/var/log/libvirt/qemu';
+const SYSTEM_DOMAIN_LOGS = ['/var/log/libvirt/lxc', SYSTEM_MACHINE_LOGS];
 
 /** Of a domain in libvirt's folder on /run. They are empty: mounts exist only in the controller's namespace. */
 const DOMAIN_FOLDERS = ['dev', 'devpts', 'fuse'];
@@ -107,13 +108,13 @@ export async function endDomain(
     for (const pid of pids) attempt(() => process.kill(pid, 'SIGKILL'));
     ended = await areDead();
   }
-  const [pid] = pids;
+  const endless = () => [...pids].find((pid) => endlessProcesses(pid).length > 0);
   for (let more = 0; !ended && more < DEATH_PATIENCE; more++) {
-    if (endlessProcesses(pid).length > 0) break;
+    if (endless() !== undefined) break;
     ended = await areDead();
   }
   if (!ended) {
-    throw new KilnError('E_DESTROY', `domain ${domain} cannot end: ${whyEndless(pid)}`, {
+    throw new KilnError('E_DESTROY', `domain ${domain} cannot end: ${whyEndless(endless())}`, {
       hint: 'it is removed once they have ended; docs/administration.md says how root ends such a file system',
     });
   }

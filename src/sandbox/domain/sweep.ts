@@ -9,7 +9,13 @@ import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
 import { homeOf } from '../../host/libvirt/embedded/launch.ts';
 import type { Connect } from '../../host/libvirt/sandbox-host.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { destroySandbox, endDomain, removeDomainFiles, removedDirectory } from './destroy.ts';
+import {
+  destroySandbox,
+  endDomain,
+  removeDomainFiles,
+  removedDirectory,
+  SYSTEM_MACHINE_LOGS,
+} from './destroy.ts';
 import { isEnding } from './ending.ts';
 import { domainPrefix, isKept, type SandboxRecord, sandboxFolders } from './sandbox-record.ts';
 import { newDirectory } from './start-domain.ts';
@@ -69,17 +75,23 @@ async function removeMachineFiles(paths: StatePaths): Promise<void> {
   const isOrphan = orphanTest(paths);
   const { machineLogs, machineFolders } = embeddedFiles(paths);
   const list = (folder: string) => readdir(folder).catch(() => []);
-  for (const name of await list(machineLogs)) {
-    if (isOrphan(name.replace(/\.log$/, ''))) await rm(join(machineLogs, name), { force: true });
+  for (const folder of [machineLogs, SYSTEM_MACHINE_LOGS]) {
+    for (const name of await list(folder)) {
+      if (isOrphan(name.replace(/\.log$/, ''))) await rm(join(folder, name), { force: true });
+    }
   }
   const prefix = domainPrefix(paths);
-  const ids = await list(paths.sandboxes);
+  const found: [string, string][] = [];
   for (const folder of machineFolders) {
     for (const name of await list(folder)) {
       const [, short = ''] = SHORT_NAME.exec(name) ?? [];
-      const has = (id: string) => `${prefix}${id}`.startsWith(short);
-      if (short.startsWith(prefix) && !ids.some(has)) await removeTree(join(folder, name));
+      if (short.startsWith(prefix)) found.push([short, join(folder, name)]);
     }
+  }
+  // Afterwards: a machine that starts meanwhile has a folder by then.
+  const ids = await list(paths.sandboxes);
+  for (const [short, path] of found) {
+    if (!ids.some((id) => `${prefix}${id}`.startsWith(short))) await removeTree(path);
   }
 }
 

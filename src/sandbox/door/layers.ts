@@ -37,7 +37,12 @@ export class Layers {
         hint: 'leave out --isolation vm',
       });
     }
-    const nth = target === '/' ? 0 : 1 + this.#facts.layeredBinds.indexOf(target);
+    const nth = ['/', ...this.#facts.layeredBinds].indexOf(target);
+    if (nth < 0) {
+      throw new KilnError('E_ARGUMENT', `no layer lies at ${target} in the sandbox`, {
+        hint: '`kiln inspect ID` shows its binds with cow',
+      });
+    }
     return await this.#control.layer(nth);
   }
 

@@ -212,20 +212,32 @@ async function askForFolder<Answer extends object>(
 ): Promise<{ readonly answer: Answer; readonly opened: number }> {
   using holder = closing(fd);
   const sender = new MessageSender(holder.fd, () => undefined);
+  const fds: number[] = [];
   try {
     sender.send(encodeMessage(message), []);
-    const packet = await nextPacket(holder.fd, PIECE, 1);
-    const frame = packet && firstFrame(packet.data);
-    if (packet === undefined || frame === undefined) throw holderGoneError(NOT_BEGUN);
-    const answer: Answer | { readonly error: WiredError } = JSON.parse(frame.body.toString('utf8'));
-    const [opened] = packet.fds;
+    const frame = await firstWithDescriptors(holder.fd, 1, fds);
+    const answer: Answer | { readonly error: WiredError } = JSON.parse(frame.toString('utf8'));
     if ('error' in answer) throw unwired(answer.error);
-    if (opened === undefined) throw holderGoneError(NOT_BEGUN);
+    const [opened] = fds.splice(0, 1);
+    if (opened === undefined) throw holderGoneError('gave no descriptor');
     return { answer, opened };
   } catch (error) {
     throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGoneError(NOT_BEGUN, error) : error;
   } finally {
     sender.stop();
+    fds.forEach(closeDescriptor);
+  }
+}
+
+/** The first frame's body. @param fds gets the descriptors that came with it, which the caller closes */
+async function firstWithDescriptors(fd: number, most: number, fds: number[]): Promise<Buffer> {
+  for (let bytes = Buffer.alloc(0); ; ) {
+    const packet = await nextPacket(fd, PIECE, most);
+    if (packet === undefined) throw holderGoneError(NOT_BEGUN);
+    fds.push(...packet.fds);
+    bytes = Buffer.concat([bytes, packet.data]);
+    const frame = firstFrame(bytes);
+    if (frame !== undefined) return frame.body;
   }
 }
 
@@ -234,23 +246,16 @@ async function ask(fd: number, message: ExecuteMessage | ReceiveMessage) {
   const fds: number[] = [];
   try {
     sender.send(encodeMessage(message), []);
-    for (let bytes = Buffer.alloc(0); ; ) {
-      const packet = await nextPacket(fd, PIECE, 3);
-      if (packet === undefined) throw holderGoneError(NOT_BEGUN);
-      fds.push(...packet.fds);
-      bytes = Buffer.concat([bytes, packet.data]);
-      const frame = firstFrame(bytes);
-      if (frame === undefined) continue;
-      const answer = JSON.parse(frame.body.toString('utf8')) as ExecuteAnswer;
-      if ('error' in answer) throw unwired(answer.error);
-      const [first, stdout, stderr] = fds.splice(0);
-      if (first === undefined || !('started' in answer)) throw holderGoneError(NOT_BEGUN);
-      const stdio: HostStdio =
-        stdout === undefined || stderr === undefined
-          ? { terminal: first }
-          : { stdin: first, stdout, stderr };
-      return { started: answer.started, stdio };
-    }
+    const frame = await firstWithDescriptors(fd, 3, fds);
+    const answer = JSON.parse(frame.toString('utf8')) as ExecuteAnswer;
+    if ('error' in answer) throw unwired(answer.error);
+    const [first, stdout, stderr] = fds.splice(0);
+    if (first === undefined || !('started' in answer)) throw holderGoneError(NOT_BEGUN);
+    const stdio: HostStdio =
+      stdout === undefined || stderr === undefined
+        ? { terminal: first }
+        : { stdin: first, stdout, stderr };
+    return { started: answer.started, stdio };
   } catch (error) {
     throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGoneError(NOT_BEGUN, error) : error;
   } finally {

@@ -96,6 +96,11 @@ export class Visitors {
     const { tree } = this.#open;
     if (request.do === 'processes') return { processes: await tree.processes() };
     if (request.do === 'read') return await tree.read(request);
+    if (request.do !== 'write') {
+      throw new KilnError('E_SANDBOX_BUSY', 'a kiln of another version holds the sandbox', {
+        hint: 'wait until its command has ended, or `kiln kill` it',
+      });
+    }
     const { path, data, append, mode } = request;
     await tree.put({ path, bytes: Buffer.from(data, 'base64'), append, mode });
     return {};

@@ -312,8 +312,8 @@ function addImage(plan: SetupPlan, bind: Bind, namespace: number): void {
 }
 
 export function imageError(source: string): KilnError {
-  return new KilnError('E_BIND', `cannot bind ${source}: image is for runs and shells`, {
-    hint: '`kiln run` and `kiln shell` unpack the file system in a file',
+  return new KilnError('E_BIND', `cannot bind ${source}: image is for runs, shells and services`, {
+    hint: '`kiln run`, `kiln shell` and services show the file system in a file',
   });
 }
 

@@ -40,10 +40,11 @@ export class Instance {
       log.write('kiln', `${lease.interface} has ${lease.address}, leased by ${lease.server}`);
     });
     const isMachine = sandbox.ground.machine !== undefined;
-    const tree = isMachine
-      ? Tree.withOwn(image.tree, service.files.directory)
-      : new Tree(sandbox.tree.openRoot());
+    let tree: Tree | undefined;
     try {
+      tree = isMachine
+        ? Tree.withOwn(image.tree, service.files.directory)
+        : new Tree(sandbox.tree.openRoot());
       const host: UnitHost = {
         sandbox,
         control: sandbox.control,
@@ -59,7 +60,7 @@ export class Instance {
       await instance.#prepare();
       return instance;
     } catch (error) {
-      tree[Symbol.dispose]();
+      tree?.[Symbol.dispose]();
       await sandbox.close();
       throw error;
     }

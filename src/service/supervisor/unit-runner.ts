@@ -39,6 +39,9 @@ import {
 /** The pause between two looks whether a unit without a main process still has processes, ms. */
 const WATCH_PAUSE = 1000;
 
+/** Notifications that wait for those before them. */
+const UNHEARD_MAX = 64;
+
 export class UnitRunner implements RunningUnit {
   readonly unit: ServiceUnit;
   readonly #host: UnitHost;
@@ -56,6 +59,7 @@ export class UnitRunner implements RunningUnit {
   #watch: NodeJS.Timeout | undefined;
   /** Notifications are heard one after the other. */
   #heard: Promise<void> = Promise.resolve();
+  #unheard = 0;
   #onReady: (() => void) | undefined;
   #onLost: ((error: Error) => void) | undefined;
 
@@ -140,20 +144,26 @@ export class UnitRunner implements RunningUnit {
 
   /** What a program says at once can be in one packet with the answer that it was started, which counts first. */
   notified(pid: number, text: string): void {
+    // A machine may be slow to say whose pid it is, and a program must not fill kiln's memory meanwhile.
+    if (this.#unheard >= UNHEARD_MAX) return;
+    this.#unheard++;
     const begun = [this.#heard, this.#starting];
     this.#heard = Promise.all(begun)
       .then(() => this.#hear(pid, text))
-      .catch(() => undefined);
+      .catch(() => undefined)
+      .finally(() => this.#unheard--);
   }
 
   async #hear(pid: number, text: string): Promise<void> {
     if (!(await this.#mayNotify(pid))) return;
+    let main: number | undefined;
     for (const line of text.split('\n')) {
       const [name, value = ''] = line.split('=', 2);
       if (name === 'READY' && value === '1') this.#onReady?.();
       else if (name === 'STATUS') this.#text = value.slice(0, 200);
-      else if (name === 'MAINPID' && /^\d{1,9}$/.test(value)) await this.#changeMain(Number(value));
+      else if (name === 'MAINPID' && /^\d{1,9}$/.test(value)) main = Number(value);
     }
+    if (main !== undefined) await this.#changeMain(main);
   }
 
   async #mayNotify(pid: number): Promise<boolean> {
@@ -267,8 +277,15 @@ export class UnitRunner implements RunningUnit {
   async #takeDaemon(running: RunningCommand, before: ReadonlySet<number>): Promise<void> {
     const main = await findDaemon(this.#host, this.unit, running, before, this.#processes);
     if (main !== undefined) return this.#watchMain(main);
+    let isLooking = false;
     const watch = setInterval(() => {
-      this.#look(watch).catch((error) => this.#complain(error));
+      if (isLooking) return;
+      isLooking = true;
+      this.#look(watch)
+        .catch((error) => this.#complain(error))
+        .finally(() => {
+          isLooking = false;
+        });
     }, WATCH_PAUSE);
     this.#watch = watch;
   }
@@ -276,7 +293,7 @@ export class UnitRunner implements RunningUnit {
   async #look(watch: NodeJS.Timeout): Promise<void> {
     // Whoever holds the sandbox tells of its end.
     if (await this.#processes.isLiving().catch(() => true)) return;
-    // Several looks may be on their way, and the unit may have started again meanwhile.
+    // The unit may have started again meanwhile.
     if (this.#watch !== watch || this.#state !== 'active') return clearInterval(watch);
     clearInterval(watch);
     this.#watch = undefined;

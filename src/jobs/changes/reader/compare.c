@@ -2,7 +2,6 @@
 // What two stacks of layers show differently, from the layers alone: only folders in which one stack has a layer that the
 // other has not are read, so it takes time with what has changed. Names are merged as overlayfs merges them: the topmost
 // entry counts, a whiteout hides what is below, and so does an opaque folder (src/image/tree/merged.ts does the same).
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +38,6 @@ struct held {
 static unsigned long most, told;
 static unsigned long long paths, bytes;
 
-static int is_absent(void) { return errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG; }
 
 static int look(struct stack stack, const char *name, struct shown *out) {
   int found = 0;
@@ -98,12 +96,13 @@ static void add(const char *change, size_t length, const struct shown *shown, co
 static int is_same_content(int one, int other, off_t size) {
   static char pieces[2][PIECE];
   for (off_t at = 0; at < size;) {
-    if ((bytes += PIECE) > BYTES_MAX) fail_limit("64 GiB of content");
+    if (bytes > BYTES_MAX) fail_limit("64 GiB of content");
     ssize_t mine = pread(one, pieces[0], PIECE, at), theirs = pread(other, pieces[1], PIECE, at);
     if (mine < 0 || theirs < 0) fail("pread");
     if (mine != theirs || memcmp(pieces[0], pieces[1], (size_t)mine) != 0) return 0;
     if (mine == 0) return 1;
     at += mine;
+    bytes += (unsigned long long)mine;
   }
   return 1;
 }

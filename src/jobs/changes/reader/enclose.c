@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shuts the process in before it looks at a layer: an empty root, and no system call but those that read.
+// Shuts the process in before it looks at a layer: an empty root, and no system call that changes a file.
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
@@ -28,7 +28,12 @@ static struct sock_filter filter[] = {
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0),
     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-    ALLOW(openat), ALLOW(newfstatat), ALLOW(fstat), ALLOW(close), ALLOW(getdents64), ALLOW(pread64),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 4),
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_ACCMODE | O_CREAT | O_TRUNC, 0, 1),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    ALLOW(newfstatat), ALLOW(fstat), ALLOW(close), ALLOW(getdents64), ALLOW(pread64),
     ALLOW(readlinkat), ALLOW(fgetxattr), ALLOW(write), ALLOW(brk), ALLOW(mmap), ALLOW(munmap),
     ALLOW(mremap), ALLOW(madvise), ALLOW(sysinfo), ALLOW(restart_syscall), ALLOW(exit_group),
     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
@@ -51,7 +56,7 @@ static void leave_root(void) {
     fail("pivot_root");
 }
 
-// All that is left is to read what is closed to others.
+// All that is left is to look at what is closed to others; the filter lets nothing be opened for writing.
 static void drop_privileges(void) {
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
   unsigned reads = 1u << CAP_DAC_OVERRIDE;

@@ -2,7 +2,6 @@
 // Lists what the kernel wrote into an overlay's upper folder: a whiteout is a character device 0:0, a folder that shows
 // nothing of the one below has `user.overlay.opaque=y`, and what was made of something below has
 // `user.overlay.origin`. Source: overlayfs.rst.
-#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -31,7 +30,11 @@ static void visit(int folder, size_t above, unsigned depth) {
     const char *name = names.at[i];
     size_t length = path_add(above, name);
     struct stat st;
-    if (!leads_to_asked(length) || fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) != 0) continue;
+    if (!leads_to_asked(length)) continue;
+    if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+      if (is_absent()) continue;
+      fail("newfstatat");
+    }
     int opens = S_ISDIR(st.st_mode) || S_ISREG(st.st_mode);
     int fd = opens ? open_same(folder, name, &st) : -1;
     tell(folder, name, length, &st, fd);

@@ -70,6 +70,10 @@ int has_mark(int fd, const char *name, char value) {
   return value == 0 ? length >= 0 : length == 1 && found[0] == value;
 }
 
+int is_absent(void) {
+  return errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENXIO || errno == ENAMETOOLONG;
+}
+
 // -1 where something else lies there by now.
 int open_same(int folder, const char *name, const struct stat *st) {
   struct stat now;
@@ -77,6 +81,7 @@ int open_same(int folder, const char *name, const struct stat *st) {
   if (fd >= 0 && fstat(fd, &now) == 0 && now.st_ino == st->st_ino && now.st_dev == st->st_dev &&
       S_ISREG(now.st_mode) == S_ISREG(st->st_mode))
     return fd;
+  if (fd < 0 && !is_absent()) fail("openat");
   if (fd >= 0) close(fd);
   return -1;
 }

@@ -43,7 +43,8 @@ void names_sort(struct names *names); // without those that are there twice
 void names_free(struct names *names);
 int is_whiteout(const struct stat *st);
 int has_mark(int fd, const char *name, char value); // 0 for any value
-int open_same(int folder, const char *name, const struct stat *st); // a file, or -1
+int is_absent(void);
+int open_same(int folder, const char *name, const struct stat *st); // a file or folder, or -1
 
 // enclose.c
 void enclose(void);

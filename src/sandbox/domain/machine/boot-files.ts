@@ -1,6 +1,16 @@
 /** What a machine boots: the kernel and an initramfs, made once and kept by their digest. */
 import { hash } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, openSync, type Stats, statSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  type Stats,
+  statSync,
+} from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import { z } from 'zod';
@@ -69,13 +79,24 @@ async function ensure(paths: StatePaths, kernel: GuestKernel): Promise<BootFiles
   return { ...files, release: kernel.release };
 }
 
-/** Whole or not there: its folder gets its name last. */
+/** In the name of what is not whole yet. */
+const HALF = '.new-';
+
+/** What is older belongs to a kiln that was killed, ms. */
+const MAKING = 3_600_000;
+
+/** Whole or not there, also after a power cut: its folder gets its name last. */
 async function make(paths: StatePaths, kernel: GuestKernel, folder: string): Promise<void> {
   mkdirSync(paths.machines, { recursive: true, mode: 0o711 });
   for (const above of [paths.root, paths.machines]) chmodSync(above, statSync(above).mode | 0o111);
-  const half = `${folder}.${process.pid}.new`;
-  mkdirSync(half, { mode: 0o711 });
+  for (const name of readdirSync(paths.machines)) {
+    const left = join(paths.machines, name);
+    const age = Date.now() - (statSync(left, { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
+    if (name.includes(HALF) && age > MAKING) await removeTree(left);
+  }
+  const half = mkdtempSync(`${folder}${HALF}`);
   try {
+    chmodSync(half, 0o711);
     await fill(half, kernel);
     await rename(half, folder);
   } catch (error) {
@@ -111,6 +132,7 @@ async function fill(folder: string, kernel: GuestKernel): Promise<void> {
     ...{ task: 'machine-boot', input, fds, limits: { fileSize: 2 * IMAGE_MAX } },
     validate: (value) => z.literal('made').parse(value),
   });
+  for (const fd of [...made, open(folder, 'r')]) fsyncSync(fd);
 }
 
 /** Its name begins with the order in which stage 0 loads it. */

@@ -138,7 +138,8 @@ const NO_IMAGE: ReadonlyMap<number, string> = new Map([
  * @param fd a detached mount of the file @throws KilnError E_BIND
  */
 export async function mountImage(channel: Channel, { nth, fd, source }: ImageMount): Promise<void> {
-  const errno = await order(channel, 'mount-image', { op: 'place', nth }, [fd]);
+  // A kernel that never ends a mount, or answers nothing, ends by whatever ends the command.
+  const errno = await asked(channel, 'mount-image', { op: 'place', nth }, [fd]);
   if (errno === 0) return;
   const cause = new SyscallError('mount', errno);
   const why = NO_IMAGE.get(errno) ?? 'it may be damaged';
@@ -204,15 +205,17 @@ async function piped<Name extends 'read' | 'processes'>(
   const given = new AbortController();
   try {
     const late = awaitedLater(sleep(INIT_DEADLINE, undefined, { signal: given.signal }));
-    const isDone = awaitedLater(order(channel, name, field, [pipe.write]));
+    const isDone = awaitedLater(order(channel, name, field, [pipe.write], given.signal));
     closeDescriptor(pipe.write);
     const read = awaitedLater(gathered(source, most, what));
     // It fails at once where too much comes.
     const errno = await Promise.race([isDone, read.then(() => isDone), late]);
     if (errno !== undefined && errno !== 0) throw new SyscallError('read', errno, what);
     const all = await Promise.race([read, late]);
-    if (all === undefined) throw answerError(what);
-    return all;
+    if (all !== undefined) return all;
+    throw new KilnError('E_MACHINE', `the machine has not told ${what} in time`, {
+      hint: 'it may be busy: try again',
+    });
   } finally {
     given.abort();
     source.destroy();
@@ -267,21 +270,35 @@ type OrderName =
   | 'mount-image'
   | 'processes';
 
-/** The value of `done`, however long that takes: who waits has a limit of its own. Descriptors are sent at once. */
+/** The value of `done`, however long that takes, or until the signal. Descriptors are sent at once. */
 async function order<Name extends OrderName>(
   channel: Channel,
   name: Name,
   field: RequestField<Name>,
   fds: readonly number[] = [],
+  signal?: AbortSignal,
 ): Promise<number> {
   const id = channel.newId();
-  const done = awaitedLater(
-    channel.wait((answer) =>
-      answer.type === 'done' && answer.id === id ? answer.value : undefined,
-    ),
-  );
+  const done = awaitedLater(channel.wait(valueFor(id), signal));
   channel.send(encodeRequest<RequestName>(name, [{ op: 'id', id }, field]), fds);
   return await done;
+}
+
+/** As an order, but no longer than an init may be silent, and the command's own waits. */
+async function asked(
+  channel: Channel,
+  name: 'mount-image',
+  field: RequestField<'mount-image'>,
+  fds: readonly number[],
+): Promise<number> {
+  const id = channel.newId();
+  const done = awaitedLater(channel.ask(valueFor(id)));
+  channel.send(encodeRequest<RequestName>(name, [{ op: 'id', id }, field]), fds);
+  return await done;
+}
+
+function valueFor(id: number): (answer: Answer) => number | undefined {
+  return (answer) => (answer.type === 'done' && answer.id === id ? answer.value : undefined);
 }
 
 async function told<A extends 'limited' | 'machine-facts'>(
