@@ -111,7 +111,8 @@ test('a service in a machine serves a page, keeps its data, and starts its comma
   t.regex(String((await service('logs', 'web')).stdout), /command\.service: restarting: .*KILL/);
 
   t.is((await service('stop', 'web')).exitCode, 0);
-  t.deepEqual(await machineNames(), []);
+  // libvirt sees a little later that qemu has ended.
+  await eventually(async () => (await machineNames()).length === 0);
   t.deepEqual(processesNaming(state.paths.sandboxes), []);
   t.is((await service('delete', '--yes', 'web')).exitCode, 0);
 });

@@ -43,7 +43,6 @@ export async function openServiceSandbox(
 ): Promise<PlannedSandbox> {
   const { name, files, definition } = service;
   const { arch } = image.manifest;
-  refuseVarImage(definition, existsSync(files.varImage));
   if (definition.boot && !runsItself(arch)) {
     throw new KilnError(
       'E_BOOT',
@@ -53,6 +52,7 @@ export async function openServiceSandbox(
       },
     );
   }
+  refuseVarImage(definition, existsSync(files.varImage));
   const { boot, hostname, isolation, tmpfs, disk, user, label, publish } = definition;
   const limits = valuesOfKeys(SANDBOX_LIMITS, definition);
   const binds = definedMounts(definition.mounts);
