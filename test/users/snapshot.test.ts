@@ -92,6 +92,6 @@ test('a user keeps, forks and rolls back own sandboxes, and no other user’s', 
   t.is(await ok('run', '-r', image, '--', 'cat', '/home/build/a'), 'one');
   await ok('kill', id);
   const removed = await state.kiln(['user', 'remove', `${USER.uid}`]);
-  t.regex(String(removed.stdout), /1 snapshots/, String(removed.stderr));
+  t.regex(String(removed.stdout), /1 snapshot,/, String(removed.stderr));
   t.is((await state.kiln(['snapshot', 'ls', '--json'])).stdout, '[]');
 });
