@@ -150,8 +150,8 @@ export class UnitRunner implements RunningUnit {
     const begun = [this.#heard, this.#starting];
     this.#heard = Promise.all(begun)
       .then(() => this.#hear(pid, text))
-      .catch(() => undefined)
-      .finally(() => this.#unheard--);
+      .finally(() => this.#unheard--)
+      .catch(() => undefined);
   }
 
   async #hear(pid: number, text: string): Promise<void> {
