@@ -505,7 +505,7 @@ test.serial('a sandbox that is not kept cannot be asked for its changes', async 
   t.regex(said, /E_NO_SANDBOX/);
 });
 
-test.serial('a look, and what is taken, need not wait for the end of a command', async (t) => {
+test.serial('kiln diff and kiln apply work while a command runs in the sandbox', async (t) => {
   const { folder } = t.context;
   const out = state.kiln([
     ...['run', '-r', IMAGE, '--bind', `${folder}:/src:cow`, '--name', 'at-work', '--user', 'root'],
