@@ -86,7 +86,10 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
   }
 }
 
-/** Undefined if others have it at the time `end`. @throws the signal's reason when aborted */
+/**
+ * Undefined if others have it at the time `end`, and when it is tried a second time: a busy host may have let all the
+ * time pass before the first. @throws the signal's reason when aborted
+ */
 async function pollLock(
   path: string,
   options: LockOptions,
@@ -96,7 +99,7 @@ async function pollLock(
   for (let pause = POLL_FIRST; ; pause = Math.min(pause * 2, POLL_LAST)) {
     signal?.throwIfAborted();
     const held = await tryLock(path, options);
-    if (held !== undefined || performance.now() > end) return held;
+    if (held !== undefined || (pause > POLL_FIRST && performance.now() > end)) return held;
     await sleep(pause, undefined, { signal }).catch(() => signal?.throwIfAborted());
   }
 }
