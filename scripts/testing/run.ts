@@ -242,7 +242,7 @@ problems.push(...(await left.find()).map((thing) => `left behind: ${thing}`));
 
 if (turn !== undefined) {
   process.stdout.write(
-    `\nturn ${turn + 1} of ${TURNS}: a quarter of ${TAKES_TURNS.length} long test files; --all runs them all\n`,
+    `\nturn ${turn + 1} of ${TURNS}: a sixth of ${TAKES_TURNS.length} long test files; --all runs them all\n`,
   );
 }
 printSlowest(times);
