@@ -164,17 +164,20 @@ static void join_group(const char *path) {
   close(fd);
 }
 
-// kiln-relay FOLDER BASE COUNT USER VIRTIOFSD GROUP…: the sandbox's folder, the ids of its user namespace, qemu's user,
-// and the control groups to be in.
+// kiln-relay FOLDER BASE COUNT USER VIRTIOFSD MACHINE GROUP…: the sandbox's folder, the ids of its user namespace, qemu's
+// user, whether the machine boots, is saved or restored, and the control groups to be in.
 int main(int argc, char **argv) {
-  if (argc < 6) return 2;
+  if (argc < 7) return 2;
   syscall(SYS_close_range, 3, ~0U, 0);
   signal(SIGPIPE, SIG_IGN);
   umask(077);
-  for (int i = 6; i < argc; i++) join_group(argv[i]);
+  for (int i = 7; i < argc; i++) join_group(argv[i]);
   struct inner inner = {.base = (uint32_t)strtoul(argv[2], NULL, 10),
                         .count = (uint32_t)strtoul(argv[3], NULL, 10),
-                        .virtiofsd = argv[5]};
+                        .virtiofsd = argv[5],
+                        .machine = strcmp(argv[6], "saved") == 0      ? MACHINE_IS_SAVED
+                                   : strcmp(argv[6], "restored") == 0 ? MACHINE_IS_RESTORED
+                                                                      : MACHINE_BOOTS};
   uid_t user = (uid_t)strtoul(argv[4], NULL, 10);
   char machine[4096], init[4096];
   snprintf(machine, sizeof machine, "%s/machine", argv[1]);

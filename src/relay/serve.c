@@ -4,7 +4,9 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "port.h"
@@ -14,7 +16,7 @@
 #define POLLED_MAX (2 * PORT_STREAMS + 8)
 
 static const struct inner *own;
-static enum { BOOTS, BEGUN, READY } state;
+static enum { BOOTS, HELD, BEGUN, READY } state;
 // The connection with kiln, which both ends of the port must have left before there is another.
 static enum { NONE, CONNECTED, LEAVING, LEFT } talk;
 static int connect_due, disconnect_due;
@@ -56,11 +58,30 @@ static int take_message(const struct frame *frame) {
 }
 
 static int begin(void) {
-  struct port_begin words = {own->base, own->count, (uint64_t)sysconf(_SC_OPEN_MAX)};
-  if (state != BOOTS) return refuse();
+  uint64_t seed[4];
+  struct timespec now;
+  if (getrandom(seed, sizeof seed, 0) != sizeof seed || clock_gettime(CLOCK_REALTIME, &now) != 0)
+    die("a seed");
+  struct port_begin words = {.base = own->base,
+                             .count = own->count,
+                             .files = (uint64_t)sysconf(_SC_OPEN_MAX),
+                             .time = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec,
+                             .seed0 = seed[0],
+                             .seed1 = seed[1],
+                             .seed2 = seed[2],
+                             .seed3 = seed[3]};
   state = BEGUN;
   port_send(FRAME_BEGIN, 0, &words, sizeof words);
   return 0;
+}
+
+static int tell_open(void) { return send(own->link, "", 1, MSG_NOSIGNAL) == 1 ? 0 : -1; }
+
+static int take_hello(const struct port_hello *hello) {
+  if (hello->version != PORT_VERSION || state != BOOTS) return refuse();
+  if (own->machine != MACHINE_IS_SAVED) return begin();
+  state = HELD;
+  return tell_open();
 }
 
 // kiln finds the socket when somebody answers there, as with a container's init.
@@ -69,7 +90,7 @@ static int open_door(void) {
   state = READY;
   if (listen(own->listener, 1) != 0 || renameat(own->folder, "new.sock", own->folder, "init.sock") != 0)
     die("init.sock");
-  return send(own->link, "", 1, MSG_NOSIGNAL) == 1 ? 0 : -1;
+  return tell_open();
 }
 
 int end_frame(const struct frame *frame) {
@@ -77,7 +98,7 @@ int end_frame(const struct frame *frame) {
   switch (frame->type) {
   case FRAME_HELLO:
     memcpy(&hello, frame->bytes, sizeof hello);
-    return hello.version == PORT_VERSION ? begin() : refuse();
+    return take_hello(&hello);
   case FRAME_READY: return open_door();
   case FRAME_GONE:
     if (state != READY) dprintf(2, "kiln-relay: the init ended before it listened\n");
@@ -133,7 +154,9 @@ static void take_link(void) {
   if (fd < 0) leave_relay(0);
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   if (which == LINK_CONSOLE) console = fd;
-  if (which == LINK_PORT) port_start(port = fd, END_HOST);
+  if (which != LINK_PORT) return;
+  port_start(port = fd, END_HOST);
+  if (own->machine == MACHINE_IS_RESTORED) begin();
 }
 
 void serve_begin(const struct inner *inner) {

@@ -16,13 +16,13 @@ import { awaitedLater } from '../promise.ts';
 import { SandboxControl } from './command/control.ts';
 import { readSandboxFacts, type SandboxFacts } from './command/facts.ts';
 import { setupError } from './command/failures.ts';
+import { createSandbox } from './domain/create-sandbox.ts';
 import { limitSandbox } from './domain/ground.ts';
 import { ensureBootFiles } from './domain/machine/boot-files.ts';
 import { memoryWithin, mostWithin, ownMemory } from './domain/machine/memory.ts';
 import { SandboxDomain } from './domain/sandbox-domain.ts';
 import { readSandboxRecord, sandboxFiles } from './domain/sandbox-record.ts';
 import { knownSkeleton } from './domain/skeleton.ts';
-import { startDomain } from './domain/start-domain.ts';
 import { sweepSandboxes } from './domain/sweep.ts';
 import { newScratch } from './domain/written.ts';
 import { labelOperation, labelsInside } from './labels/labels.ts';
@@ -178,13 +178,11 @@ async function startSandbox(
   const connection = await host.connect(isMachine ? 'qemu' : 'lxc');
   // libvirt moves the new init into a cgroup 20 ms from now, and need not wait for the kernel then.
   ProcessCgroups.primeMove().catch(() => undefined);
-  const started = await startDomain(host.paths, connection, {
-    ...{ network, label },
-    machine: isMachine
-      ? { limits, kernel, mayBeEmulated: allowMissing.includes('kvm') }
-      : undefined,
-  });
-  const sandbox = await SandboxDomain.create(host.paths, started, host.connect);
+  const machine = isMachine
+    ? { limits, kernel, mayBeEmulated: allowMissing.includes('kvm') }
+    : undefined;
+  const options = { network, label, machine };
+  const { sandbox } = await createSandbox(host.paths, connection, options, host.connect);
   // The daemon, which has the parked ones, sweeps when nothing starts. Others do it here, in the background.
   if (host.takeTurn === undefined) {
     sweepSandboxes(host.paths, host.connect).catch(() => undefined);

@@ -104,6 +104,7 @@ static void write_map(pid_t pid, const char *name, const struct port_begin *begi
 
 pid_t sandbox_start(const struct port_begin *begin) {
   int ready[2];
+  renew(begin);
   make_devices();
   if (mkdir(SOCKETS, 0700) != 0 || chown(SOCKETS, begin->base, begin->base) != 0 ||
       pipe2(ready, O_CLOEXEC) != 0)

@@ -27,6 +27,9 @@ _Noreturn void power_off(void);
 int boot(void);
 void load_modules(const char *folder);
 
+// renew.c: the clock and the random numbers are the host's. A machine that is restored has had others.
+void renew(const struct port_begin *begin);
+
 // sandbox.c
 // Starts the init in namespaces of its own. Its pid.
 pid_t sandbox_start(const struct port_begin *begin);

@@ -111,7 +111,7 @@ export function openDirectory(dirfd: number, name: Name): number {
 
 /** A file without a name, in a directory: {@link nameFile} gives it one. Nothing is left of it otherwise. */
 export function openNameless(directory: number): number {
-  return openat2(directory, '.', { flags: constants.O_WRONLY | O_TMPFILE, mode: 0o600 });
+  return openat2(directory, '.', { flags: constants.O_RDWR | O_TMPFILE, mode: 0o600 });
 }
 
 /** Never in place of what is there. */

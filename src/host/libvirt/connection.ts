@@ -14,6 +14,9 @@ import { ConnectionPool, type PoolOptions } from './pool.ts';
 /** VIR_UUID_STRING_BUFLEN of libvirt/libvirt-host.h: 36 characters and the terminator. */
 const UUID_BUFFER = 37;
 
+/** VIR_DOMAIN_SAVE_RUNNING of libvirt/libvirt-domain.h. */
+const SAVE_RUNNING = 2;
+
 /** How long a controller may take to accept the daemon's connection, which then shows in /proc/net/unix. */
 const WATCH_MS = 250;
 
@@ -23,6 +26,26 @@ export class Connection extends ConnectionPool {
     return this.#domain(
       'create a domain',
       (library, connection) => runAsync(library.virDomainCreateXML, connection, xml, 0),
+      false,
+      (domain) => domain.destroy(),
+    );
+  }
+
+  /** @param path of what {@link Domain.save} has written of a domain of this name */
+  restoreDomain(path: string, name: string): Promise<Domain> {
+    return this.#domain(
+      'restore a domain',
+      async (library, connection) => {
+        const { virDomainRestoreFlags, virDomainLookupByName } = library;
+        const restored = await runAsync(
+          virDomainRestoreFlags,
+          connection,
+          path,
+          null,
+          SAVE_RUNNING,
+        );
+        return restored < 0 ? null : await runAsync(virDomainLookupByName, connection, name);
+      },
       false,
       (domain) => domain.destroy(),
     );
@@ -120,6 +143,21 @@ export class Domain {
    */
   isWatched(): Promise<boolean> {
     return until(() => isWatchedNow(this.name), WATCH_MS, WATCH_MS / 10);
+  }
+
+  /** Writes its memory and devices to a file, and ends it. */
+  async save(path: string): Promise<void> {
+    const what = `save domain ${this.name}`;
+    await this.#pool.run(async (library, connection, failure) => {
+      const native = await runAsync(library.virDomainLookupByUUIDString, connection, this.uuid);
+      if (native === null) throw failure(what);
+      try {
+        const saved = await runAsync(library.virDomainSaveFlags, native, path, null, SAVE_RUNNING);
+        if (saved < 0) throw failure(what);
+      } finally {
+        library.virDomainFree(native);
+      }
+    }, false);
   }
 
   /** SIGTERM, SIGKILL after 1.6 s (libvirt's own times), then teardown. @returns false where it had ended before */

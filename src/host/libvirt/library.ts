@@ -21,6 +21,9 @@ const DECLARATIONS = {
   virDomainLookupByName: 'void *virDomainLookupByName(void *conn, const char *name)',
   virDomainLookupByUUIDString: 'void *virDomainLookupByUUIDString(void *conn, const char *uuid)',
   virDomainCreateXML: 'void *virDomainCreateXML(void *conn, const char *xml, uint flags)',
+  virDomainSaveFlags: 'int virDomainSaveFlags(void *dom, const char *to, void *xml, uint flags)',
+  virDomainRestoreFlags:
+    'int virDomainRestoreFlags(void *conn, const char *from, void *xml, uint flags)',
   virDomainDefineXML: 'void *virDomainDefineXML(void *conn, const char *xml)',
   virDomainIsPersistent: 'int virDomainIsPersistent(void *dom)',
   virDomainUndefine: 'int virDomainUndefine(void *dom)',

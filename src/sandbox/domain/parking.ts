@@ -10,10 +10,10 @@ import { allEnds, deferred } from '../../promise.ts';
 import { labelOperation } from '../labels/labels.ts';
 import { procOperations } from '../policy/filesystem.ts';
 import { encodeRequest } from '../wire/codec.ts';
+import { createSandbox, ensureSaved } from './create-sandbox.ts';
 import { destroySandbox, endDomain } from './destroy.ts';
 import { ownMemory } from './machine/memory.ts';
 import type { MachineWish } from './machine/start.ts';
-import { SandboxDomain } from './sandbox-domain.ts';
 import {
   driverOf,
   isExpired,
@@ -21,7 +21,7 @@ import {
   type SandboxRecord,
   sandboxFiles,
 } from './sandbox-record.ts';
-import { type KnownSandbox, startDomain } from './start-domain.ts';
+import type { KnownSandbox } from './start-domain.ts';
 
 /** A sandbox with less time left is not claimed, milliseconds. */
 const LAST_MOMENT = 5000;
@@ -165,13 +165,13 @@ async function park(
   const { machine, lifetime } = options;
   // As in takeSandbox(): a run may wait for this one.
   ProcessCgroups.primeMove().catch(() => undefined);
-  const started = await startDomain(paths, connection, {
+  if (machine !== undefined) await ensureSaved(paths, connection, machine);
+  const { started, sandbox } = await createSandbox(paths, connection, {
     network: 'private',
     label: { kind: 'auto' },
     parked: true,
     machine,
   });
-  const sandbox = await SandboxDomain.create(paths, started, async () => connection);
   try {
     const made = [...labelOperation(sandbox.record.labels), ...procOperations()];
     const wait = { op: 'wait', seconds: Math.ceil(lifetime / 1000) } as const;

@@ -18,7 +18,12 @@ import type { LabelRequest } from '../policy/label-request.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
 import { ensureBootFiles } from './machine/boot-files.ts';
 import { endRelay } from './machine/relay.ts';
-import { type MachineWish, type StartedMachine, startMachine } from './machine/start.ts';
+import {
+  type MachineStart,
+  type MachineWish,
+  type StartedMachine,
+  startMachine,
+} from './machine/start.ts';
 import {
   domainPrefix,
   type SandboxRecord,
@@ -60,19 +65,27 @@ export interface StartedDomain extends KnownSandbox {
    * is left then except what {@link sweepSandboxes} removes.
    */
   readonly domain: Promise<Domain>;
+  /** Whether it is a machine that was saved. */
+  readonly isRestored: boolean;
+  /** Where one like it is saved. */
+  readonly savedPath: string | undefined;
+}
+
+export interface StartOptions {
+  readonly network: DomainOptions['network'];
+  readonly label: LabelRequest;
+  /** It is a machine, and `connection` that of the driver of machines. */
+  readonly machine?: MachineWish | undefined;
+  /** How it starts; by itself as it is quickest. */
+  readonly start?: MachineStart;
+  /** It is to wait for a claim. */
+  readonly parked?: true;
 }
 
 export async function startDomain(
   paths: StatePaths,
   connection: Connection,
-  options: {
-    readonly network: DomainOptions['network'];
-    readonly label: LabelRequest;
-    /** It is a machine, and `connection` that of the driver of machines. */
-    readonly machine?: MachineWish | undefined;
-    /** It is to wait for a claim. */
-    readonly parked?: true;
-  },
+  options: StartOptions,
 ): Promise<StartedDomain> {
   ensureSandboxDirectories(paths);
   await ensureStoreContext(paths);
@@ -118,6 +131,7 @@ export async function startDomain(
       machine = await startMachine(
         { paths, directory, range, boot, network, ...names },
         options.machine,
+        options.start ?? 'restored',
       );
       record = { ...record, machine: machine.record };
       writeSandboxRecord(directory, record);
@@ -135,7 +149,11 @@ export async function startDomain(
     const create = async () => {
       using _ = span('start a domain');
       try {
-        const created = await connection.createDomain(xml);
+        using saved = machine?.saved;
+        const created =
+          saved === undefined
+            ? await connection.createDomain(xml)
+            : await connection.restoreDomain(saved.path, domain);
         await machine?.open;
         return created;
       } catch (error) {
@@ -145,7 +163,9 @@ export async function startDomain(
         throw error;
       }
     };
-    return { directory, record, lock, domain: awaitedLater(create()) };
+    const { saved, savedPath } = machine ?? {};
+    const isRestored = saved !== undefined;
+    return { directory, record, lock, domain: awaitedLater(create()), isRestored, savedPath };
   } catch (error) {
     await giveBack();
     throw error;

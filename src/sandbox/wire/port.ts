@@ -56,12 +56,18 @@ export const SHARE = { directory: 1, readonly: 2 } as const;
 export const FRAMES = {
   /** The first frame: stage 0 runs. */
   hello: { type: 1, from: 'guest', stream: 'none', words: { version: 'u32' } },
-  /** The answer: ids of the sandbox's user namespace, and its hard limit of open files. */
+  /**
+   * The answer: ids of the sandbox's user namespace, its hard limit of open files, and what a restored machine must not
+   * have of the saved one: the time, nanoseconds since the epoch, and the state of the generator of random numbers.
+   */
   begin: {
     type: 2,
     from: 'host',
     stream: 'none',
-    words: { base: 'u32', count: 'u32', files: 'u64' },
+    words: {
+      ...{ base: 'u32', count: 'u32', files: 'u64', time: 'u64' },
+      ...{ seed0: 'u64', seed1: 'u64', seed2: 'u64', seed3: 'u64' },
+    },
   },
   /** The init listens. */
   ready: { type: 3, from: 'guest', stream: 'none', words: {} },

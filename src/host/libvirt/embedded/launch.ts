@@ -135,13 +135,15 @@ function configuration(files: EmbeddedFiles): string {
 /**
  * Of machines. kiln says for each whom its qemu runs as, and makes what that user opens: libvirt changes no owner.
  * There is no virtlogd; what a guest says goes to kiln's relay. A guest that has qemu crash gets its memory, and so what
- * is secret in it, into no dump: with a limit of 0 a program in core_pattern(5) would see it all the same.
+ * is secret in it, into no dump: with a limit of 0 a program in core_pattern(5) would see it all the same. Saved machines
+ * are files with holes: by another format qemu would touch all memory of a restored one.
  */
 const MACHINES = `dynamic_ownership = 0
 remember_owner = 0
 seccomp_sandbox = 1
 max_core = 1
 stdio_handler = "file"
+save_image_format = "sparse"
 `;
 
 function mountTable(files: EmbeddedFiles, home: CgroupHome): string {

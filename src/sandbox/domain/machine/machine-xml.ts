@@ -4,18 +4,23 @@ import { PORT } from '../../wire/port.ts';
 import { escapeXml, interfaceXml, MACHINE_CARD } from '../domain-xml.ts';
 import type { BootFiles } from './boot-files.ts';
 
-export interface MachineOptions {
+/** What each machine has of its own. */
+export interface MachineIdentity {
   readonly name: string;
   readonly uuid: string;
   /** Of the relay's sockets. */
   readonly folder: string;
+  /** Whom qemu runs as: ids of the sandbox's own range. */
+  readonly user: number;
+  readonly group: number;
+}
+
+/** What is fixed when a machine boots. */
+export interface MachineHardware {
   readonly boot: BootFiles;
   /** The path of qemu. */
   readonly emulator: string;
   readonly accelerator: Accelerator;
-  /** Whom qemu runs as: ids of the sandbox's own range. */
-  readonly user: number;
-  readonly group: number;
   /** Bytes. */
   readonly memory: number;
   readonly processors: number;
@@ -47,7 +52,7 @@ const EMULATOR = "<tcg><tb-cache unit='MiB'>256</tb-cache></tcg>";
  * user: kernel and initramfs are shared, and everybody may read them. Of the ports of virtio-serial the first is for a
  * console: each that might be takes the guest time and memory.
  */
-export function machineXml(options: MachineOptions): string {
+export function machineXml(options: MachineIdentity & MachineHardware): string {
   const { boot, accelerator, user, group, network } = options;
   const socket = (name: string) => escapeXml(join(options.folder, name));
   const processor =

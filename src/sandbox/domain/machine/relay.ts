@@ -22,7 +22,7 @@ const HELPERS_PIDS = 64;
 export interface StartedRelay {
   /** Of two (src/relay/main.c) the outer one, which ends the rest. */
   readonly process: RecordedProcess;
-  /** Resolves when the init of the machine listens. Rejects with E_MACHINE when the relay has ended before. */
+  /** Resolves when the init of the machine listens, or one that is to be saved waits. Rejects with E_MACHINE when the relay has ended before. */
   readonly open: Promise<void>;
 }
 
@@ -36,19 +36,26 @@ export const machineFiles = {
   log: (directory: string) => join(directory, 'machine', 'relay.log'),
 };
 
-/**
- * It outlives this process. @param group the name of its cgroups @param user qemu's, who alone may connect @throws KilnError E_MACHINE
- */
+/** What it is to expect of the machine: src/relay/relay.h. */
+export type RelayMode = 'boots' | 'saved' | 'restored';
+
+/** It outlives this process. @throws KilnError E_MACHINE */
 export async function startRelay(
   virtiofsd: string,
-  directory: string,
-  group: string,
-  { base, count }: IdRange,
-  user: number,
+  place: {
+    readonly directory: string;
+    /** The name of its cgroups. */
+    readonly group: string;
+    readonly range: IdRange;
+    /** qemu's, who alone may connect. */
+    readonly user: number;
+  },
+  mode: RelayMode,
 ): Promise<StartedRelay> {
+  const { directory, group, range, user } = place;
   const groups = makeHelperGroups(group);
   const log = openSync(machineFiles.log(directory), 'a', 0o600);
-  const args = [directory, base, count, user, virtiofsd, ...groups].map(String);
+  const args = [directory, range.base, range.count, user, virtiofsd, mode, ...groups].map(String);
   const child = startProgram(machineProgram('kiln-relay').path, args, {
     cwd: '/',
     env: {},

@@ -9,11 +9,12 @@ import { layerMissingError } from '../../policy/layers.ts';
 import type { DomainOptions } from '../domain-xml.ts';
 import type { BootFiles } from './boot-files.ts';
 import { whyNoKvm } from './kvm.ts';
-import { type Accelerator, machineXml } from './machine-xml.ts';
+import { type Accelerator, type MachineHardware, machineXml } from './machine-xml.ts';
 import { GUEST_MEMORY, ownMemory } from './memory.ts';
 import { machinePrograms } from './programs.ts';
 import type { MachineRecord } from './record.ts';
-import { machineFiles, startRelay } from './relay.ts';
+import { machineFiles, type RelayMode, startRelay } from './relay.ts';
+import { copySaved, type NamelessFile, savedPath } from './saved.ts';
 
 export interface MachineWish {
   readonly limits: { readonly memory?: number | undefined; readonly cpus?: number | undefined };
@@ -22,11 +23,18 @@ export interface MachineWish {
   readonly mayBeEmulated: boolean;
 }
 
+/** Whether it may be restored of a saved one, boots, or boots to be saved before there is a sandbox in it. */
+export type MachineStart = 'restored' | RelayMode;
+
 export interface StartedMachine {
   readonly relay: RecordedProcess;
   readonly record: MachineRecord;
   readonly xml: string;
-  /** Resolves when the init listens. */
+  /** What it is restored of, closed by whoever has done so; it boots where there is none. */
+  readonly saved: NamelessFile | undefined;
+  /** Where a machine like this one is saved. */
+  readonly savedPath: string | undefined;
+  /** Resolves when the init listens; of one that is to be saved, when its stage 0 runs. */
   readonly open: Promise<void>;
 }
 
@@ -40,9 +48,44 @@ export async function startMachine(
     readonly name: string;
     readonly uuid: string;
   },
-  { limits, mayBeEmulated }: MachineWish,
+  wish: MachineWish,
+  how: MachineStart,
 ): Promise<StartedMachine> {
   const { paths, directory, range, boot, network, name, uuid } = place;
+  const { virtiofsd, ...hardware } = await hardwareOf(paths, boot, wish, network);
+  const { accelerator, memory } = hardware;
+  const folder = machineFiles.folder(directory);
+  mkdirSync(folder, { mode: 0o700 });
+  // qemu passes it, to its sockets.
+  chmodSync(folder, 0o711);
+  // The last id of the sandbox's own: nobody else has it, on the host or in the guest.
+  const user = range.base + range.count - 1;
+  const group = accelerator === 'kvm' ? statSync('/dev/kvm').gid : user;
+  const identity = { name, uuid, folder, user, group };
+  const path = savedPath(paths, hardware, virtiofsd);
+  const saved =
+    how === 'restored' && path !== undefined ? await copySaved(paths, path, identity) : undefined;
+  const mode = how === 'restored' && saved === undefined ? 'boots' : how;
+  try {
+    const place = { directory, group: name, range, user };
+    const { process: relay, open } = await startRelay(virtiofsd, place, mode);
+    const sandboxMemory = memory - GUEST_MEMORY;
+    const record = { relay, user, accelerator, release: boot.release, memory, sandboxMemory };
+    const xml = machineXml({ ...hardware, ...identity });
+    return { relay, record, xml, saved, savedPath: path, open };
+  } catch (error) {
+    saved?.[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** @throws KilnError E_MACHINE_MISSING, E_ARGUMENT, E_LAYER_MISSING */
+export async function hardwareOf(
+  paths: StatePaths,
+  boot: BootFiles,
+  { limits, mayBeEmulated }: MachineWish,
+  network: DomainOptions['network'] = 'private',
+): Promise<MachineHardware & { readonly virtiofsd: string }> {
   if (network === 'host') {
     throw new KilnError('E_ARGUMENT', 'a machine cannot have the host’s network', {
       hint: '--egress HOST lets a command reach that host; --network NAME is a network of libvirt’s',
@@ -50,26 +93,12 @@ export async function startMachine(
   }
   const { qemu: emulator, virtiofsd } = machinePrograms();
   const accelerator = await chooseAccelerator(paths, boot, mayBeEmulated);
-  const folder = machineFiles.folder(directory);
-  mkdirSync(folder, { mode: 0o700 });
-  // qemu passes it, to its sockets.
-  chmodSync(folder, 0o711);
-  // The last id of the sandbox's own: nobody else has it, on the host or in the guest.
-  const user = range.base + range.count - 1;
-  const sandboxMemory = limits.memory ?? ownMemory();
-  const memory = sandboxMemory + GUEST_MEMORY;
-  const xml = machineXml({
-    ...{ name, uuid, folder, boot, emulator, accelerator, user, memory },
-    group: accelerator === 'kvm' ? statSync('/dev/kvm').gid : user,
-    processors: Math.min(
-      Math.ceil(limits.cpus ?? Number.POSITIVE_INFINITY),
-      availableParallelism(),
-    ),
-    network,
-  });
-  const { process: relay, open } = await startRelay(virtiofsd, directory, name, range, user);
-  const record = { relay, user, accelerator, release: boot.release, memory, sandboxMemory };
-  return { relay, record, xml, open };
+  const processors = Math.min(
+    Math.ceil(limits.cpus ?? Number.POSITIVE_INFINITY),
+    availableParallelism(),
+  );
+  const memory = (limits.memory ?? ownMemory()) + GUEST_MEMORY;
+  return { boot, emulator, virtiofsd, accelerator, memory, processors, network };
 }
 
 /** Emulation is slow, and no boundary that qemu’s makers vouch for. @throws KilnError E_LAYER_MISSING */
