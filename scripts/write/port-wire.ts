@@ -43,6 +43,8 @@ export function portHeader(): string {
 #define PORT_STREAMS ${PORT.streams}u
 #define PORT_GUEST ${PORT.guest}u
 #define PORT_TAG "${PORT.tag}"
+#define PORT_IDS ${PORT.ids.base}u
+#define PORT_IDS_COUNT ${PORT.ids.count}u
 
 // Frames.
 ${enumeration('FRAME', Object.fromEntries(frames.map(([name, { type }]) => [name, type])))}

@@ -24,6 +24,7 @@ import {
   sandboxUsage,
 } from '../sandbox/domain/sandbox-record.ts';
 import { askForFile, type ProcessesAnswer } from '../sandbox/door/visit.ts';
+import { PORT } from '../sandbox/wire/port.ts';
 import { instanceFiles } from '../service/lifecycle/store.ts';
 import { askSupervisor, notRunningError } from '../service/supervisor/supervisor-client.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
@@ -191,7 +192,7 @@ export function topCommand(caller: Caller): KilnCommand {
 /** Whoever holds the machine asks it. @throws KilnError E_NO_SANDBOX, E_SANDBOX_GONE, E_MACHINE */
 async function processesOfMachine(engine: OwnEngine, id: string, record: SandboxRecord) {
   const found = await toldBy(engine, id, record);
-  const { base, count } = record.range;
+  const { base, count } = PORT.ids;
   return found.map(({ uid, session: _, ...process }) => ({
     ...process,
     uid: uid >= base && uid < base + count ? uid - base : undefined,

@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "port-wire.h"
 #include "relay.h"
 
 // glibc's <sys/mount.h> clashes with <linux/mount.h>, so declare only what is needed.
@@ -83,11 +84,11 @@ static void make_root(const char *work) {
     die("change the root");
 }
 
-// The guest's ids of the sandbox are those of its user namespace there, which has the same base.
+// The guest numbers the sandbox's ids in its own way.
 static void become_virtiofsd(const struct inner *inner, int words, int null) {
   char users[64], groups[64], fd[16];
-  snprintf(users, sizeof users, "--translate-uid=map:%u:0:%u", inner->base, inner->count);
-  snprintf(groups, sizeof groups, "--translate-gid=map:%u:0:%u", inner->base, inner->count);
+  snprintf(users, sizeof users, "--translate-uid=map:%u:0:%u", PORT_IDS, PORT_IDS_COUNT);
+  snprintf(groups, sizeof groups, "--translate-gid=map:%u:0:%u", PORT_IDS, PORT_IDS_COUNT);
   snprintf(fd, sizeof fd, "--fd=%d", inner->files);
   filter_files();
   if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(words, 2) < 0 ||

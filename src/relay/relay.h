@@ -15,7 +15,7 @@ struct inner {
   const char *work; // a folder to mount on
   const char *virtiofsd;
   uint32_t base, count;
-  // A machine that is to be saved waits once its stage 0 has spoken; a restored one's has done so before.
+  // The init of a machine that is to be saved waits once it listens; that of a restored one listens already.
   enum { MACHINE_BOOTS, MACHINE_IS_SAVED, MACHINE_IS_RESTORED } machine;
 };
 

@@ -16,7 +16,7 @@
 #define POLLED_MAX (2 * PORT_STREAMS + 8)
 
 static const struct inner *own;
-static enum { BOOTS, HELD, BEGUN, READY } state;
+static enum { BOOTS, BEGUN, HELD, READY } state;
 // The connection with kiln, which both ends of the port must have left before there is another.
 static enum { NONE, CONNECTED, LEAVING, LEFT } talk;
 static int connect_due, disconnect_due;
@@ -57,39 +57,40 @@ static int take_message(const struct frame *frame) {
   return stream_give(&connection, bytes, length);
 }
 
-static int begin(void) {
+// No two machines may have the same random numbers, or the time of the one that both are restored of.
+static void renew(void) {
   uint64_t seed[4];
   struct timespec now;
   if (getrandom(seed, sizeof seed, 0) != sizeof seed || clock_gettime(CLOCK_REALTIME, &now) != 0)
     die("a seed");
-  struct port_begin words = {.base = own->base,
-                             .count = own->count,
-                             .files = (uint64_t)sysconf(_SC_OPEN_MAX),
-                             .time = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec,
-                             .seed0 = seed[0],
-                             .seed1 = seed[1],
-                             .seed2 = seed[2],
-                             .seed3 = seed[3]};
+  struct port_renew words = {(uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec,
+                             seed[0], seed[1], seed[2], seed[3]};
+  port_send(FRAME_RENEW, 0, &words, sizeof words);
+}
+
+static int begin(void) {
+  struct port_begin words = {(uint64_t)sysconf(_SC_OPEN_MAX)};
+  if (state != BOOTS) return refuse();
   state = BEGUN;
+  renew();
   port_send(FRAME_BEGIN, 0, &words, sizeof words);
   return 0;
 }
 
 static int tell_open(void) { return send(own->link, "", 1, MSG_NOSIGNAL) == 1 ? 0 : -1; }
 
-static int take_hello(const struct port_hello *hello) {
-  if (hello->version != PORT_VERSION || state != BOOTS) return refuse();
-  if (own->machine != MACHINE_IS_SAVED) return begin();
-  state = HELD;
-  return tell_open();
-}
-
 // kiln finds the socket when somebody answers there, as with a container's init.
 static int open_door(void) {
-  if (state != BEGUN) return refuse();
   state = READY;
   if (listen(own->listener, 1) != 0 || renameat(own->folder, "new.sock", own->folder, "init.sock") != 0)
     die("init.sock");
+  return tell_open();
+}
+
+static int take_ready(void) {
+  if (state != BEGUN) return refuse();
+  if (own->machine != MACHINE_IS_SAVED) return open_door();
+  state = HELD;
   return tell_open();
 }
 
@@ -98,8 +99,8 @@ int end_frame(const struct frame *frame) {
   switch (frame->type) {
   case FRAME_HELLO:
     memcpy(&hello, frame->bytes, sizeof hello);
-    return take_hello(&hello);
-  case FRAME_READY: return open_door();
+    return hello.version == PORT_VERSION ? begin() : refuse();
+  case FRAME_READY: return take_ready();
   case FRAME_GONE:
     if (state != READY) dprintf(2, "kiln-relay: the init ended before it listened\n");
     leave_relay(0);
@@ -156,7 +157,9 @@ static void take_link(void) {
   if (which == LINK_CONSOLE) console = fd;
   if (which != LINK_PORT) return;
   port_start(port = fd, END_HOST);
-  if (own->machine == MACHINE_IS_RESTORED) begin();
+  if (own->machine != MACHINE_IS_RESTORED) return;
+  renew();
+  if (open_door() != 0) leave_relay(1);
 }
 
 void serve_begin(const struct inner *inner) {

@@ -318,7 +318,7 @@ export async function fillSandbox(
     const { network, allowMissing } = specification;
     const facts = readSandboxFacts(text, {
       network: network === 'host' ? 'host' : 'own',
-      range: domain.range,
+      range: domain.ground.ids(domain.range),
       operations: plan.operations,
       time: requireLayer('time-namespace', allowMissing),
       labels,

@@ -304,7 +304,7 @@ test('a hostile guest’s requests to virtiofsd reach nothing but what is shared
     { path: join(place, 'bind'), readonly: false },
   ];
   await using guest = await HostileGuest.start(shares);
-  using fuse = new Fuse(program, guest.file('files.sock'), BASE);
+  using fuse = new Fuse(program, guest.file('files.sock'), PORT.ids.base);
   t.is((await fuse.init()).error, 0);
   const of = (path: string) => fuse.find(path);
   const nodes = { of, image: await of('1'), bind: await of('2') };
@@ -355,7 +355,7 @@ test('a queue as no driver has it ends the machine at most', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const tries = Object.entries(LAST).map(async ([what, does]) => {
     await using guest = await HostileGuest.start([{ path: join(place, 'bind'), readonly: false }]);
-    using fuse = new Fuse(program, guest.file('files.sock'), BASE);
+    using fuse = new Fuse(program, guest.file('files.sock'), PORT.ids.base);
     t.is((await fuse.init()).error, 0, what);
     await does(fuse);
     // Either it goes on for this guest, or relay and virtiofsd end; nobody else has them.

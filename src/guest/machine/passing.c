@@ -130,7 +130,7 @@ static int make_share(const struct port_descriptor *wanted) {
   return add(fd);
 }
 
-int passing_make(const struct frame *frame, uint32_t base) {
+int passing_make(const struct frame *frame) {
   struct port_descriptor wanted;
   memcpy(&wanted, frame->bytes, sizeof wanted);
   if (wanted.kind == DESCRIPTOR_SHARE) return make_share(&wanted);
@@ -141,7 +141,7 @@ int passing_make(const struct frame *frame, uint32_t base) {
     return -1;
   if (!carrier) fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES);
   // The init gives a pipe to the command's user, so it must be root's of the sandbox.
-  if (!carrier && fchown(ends[0], base, base) != 0) return -1;
+  if (!carrier && fchown(ends[0], PORT_IDS, PORT_IDS) != 0) return -1;
   int ours = input ? ends[1] : ends[0], theirs = input ? ends[0] : ends[1];
   struct stream *stream = stream_open(frame->stream, (uint8_t)wanted.kind, ours,
                                       input ? MOVES_IN : MOVES_OUT);

@@ -11,13 +11,13 @@
 
 #define NANOSECONDS 1000000000u
 
-void renew(const struct port_begin *begin) {
+void renew(const struct port_renew *from) {
   struct {
     struct rand_pool_info info;
     uint64_t seed[4];
   } more = {{8 * sizeof more.seed, sizeof more.seed},
-            {begin->seed0, begin->seed1, begin->seed2, begin->seed3}};
-  struct timespec now = {(time_t)(begin->time / NANOSECONDS), (long)(begin->time % NANOSECONDS)};
+            {from->seed0, from->seed1, from->seed2, from->seed3}};
+  struct timespec now = {(time_t)(from->time / NANOSECONDS), (long)(from->time % NANOSECONDS)};
   if (clock_settime(CLOCK_REALTIME, &now) != 0) say("the clock");
   int random = open("/dev/random", O_RDWR | O_CLOEXEC);
   // The kernel learns by itself that it was restored (vmgenid), but perhaps not before the init runs.

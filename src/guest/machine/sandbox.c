@@ -95,18 +95,17 @@ static _Noreturn void become_init(int ready, rlim_t files) {
   _exit(127);
 }
 
-static void write_map(pid_t pid, const char *name, const struct port_begin *begin) {
+static void write_map(pid_t pid, const char *name) {
   char path[64], map[64];
   snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-  snprintf(map, sizeof map, "0 %u %u\n", begin->base, begin->count);
+  snprintf(map, sizeof map, "0 %u %u\n", PORT_IDS, PORT_IDS_COUNT);
   if (write_text(path, map) != 0) give_up(path);
 }
 
 pid_t sandbox_start(const struct port_begin *begin) {
   int ready[2];
-  renew(begin);
   make_devices();
-  if (mkdir(SOCKETS, 0700) != 0 || chown(SOCKETS, begin->base, begin->base) != 0 ||
+  if (mkdir(SOCKETS, 0700) != 0 || chown(SOCKETS, PORT_IDS, PORT_IDS) != 0 ||
       pipe2(ready, O_CLOEXEC) != 0)
     give_up(SOCKETS);
   unsigned long kinds = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC |
@@ -114,8 +113,8 @@ pid_t sandbox_start(const struct port_begin *begin) {
   pid_t pid = (pid_t)syscall(SYS_clone, kinds | SIGCHLD, NULL, NULL, NULL, 0);
   if (pid < 0) give_up("make namespaces");
   if (pid == 0) become_init(ready[0], begin->files);
-  write_map(pid, "uid_map", begin);
-  write_map(pid, "gid_map", begin);
+  write_map(pid, "uid_map");
+  write_map(pid, "gid_map");
   if (group_make(pid) != 0) give_up(SANDBOX_GROUP);
   if (network_give(pid) != 0) give_up("give the network card");
   if (write(ready[1], "", 1) != 1) give_up("start the init");

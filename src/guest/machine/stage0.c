@@ -24,7 +24,6 @@
 
 static int port = -1, arrivals = -1;
 static pid_t init_pid;
-static uint32_t base;
 static int connected, disconnect_due;
 
 void say(const char *what) {
@@ -74,20 +73,24 @@ static int take_message(const struct frame *frame) {
 }
 
 static int take_descriptor(const struct frame *frame) {
-  if (passing_make(frame, base) == 0) return 0;
+  if (passing_make(frame) == 0) return 0;
   say("make a descriptor");
   return -1;
 }
 
 int end_frame(const struct frame *frame) {
   struct port_begin begin;
+  struct port_renew fresh;
   switch (frame->type) {
   case FRAME_BEGIN:
     memcpy(&begin, frame->bytes, sizeof begin);
-    base = begin.base;
     orders_init = init_pid = sandbox_start(&begin);
     arrivals = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (arrivals < 0 || inotify_add_watch(arrivals, SOCKETS, IN_MOVED_TO) < 0) say(SOCKETS);
+    return 0;
+  case FRAME_RENEW:
+    memcpy(&fresh, frame->bytes, sizeof fresh);
+    renew(&fresh);
     return 0;
   case FRAME_CONNECT: connect_to_init(); return 0;
   case FRAME_DISCONNECT:

@@ -27,8 +27,8 @@ _Noreturn void power_off(void);
 int boot(void);
 void load_modules(const char *folder);
 
-// renew.c: the clock and the random numbers are the host's. A machine that is restored has had others.
-void renew(const struct port_begin *begin);
+// renew.c: the clock and the random numbers are the host's. A machine that was restored has had others.
+void renew(const struct port_renew *from);
 
 // sandbox.c
 // Starts the init in namespaces of its own. Its pid.
@@ -36,7 +36,7 @@ pid_t sandbox_start(const struct port_begin *begin);
 
 // passing.c
 // Makes the like of a descriptor of the host's for the message that comes next. -1 (errno).
-int passing_make(const struct frame *frame, uint32_t base);
+int passing_make(const struct frame *frame);
 // The next bytes of the connection bring what has been made.
 void passing_attach(void);
 void passing_forget(void);

@@ -9,6 +9,7 @@ import { type CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-file
 import { backingOf, type CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { shareOpenFiles } from '../../host/process/process.ts';
 import { connectLoopback, type Listener, listenLoopback } from '../../host/sockets/unix-socket.ts';
+import type { IdRange } from '../../host/state/reservation.ts';
 import type { Channel } from '../command/channel.ts';
 import { SandboxControl } from '../command/control.ts';
 import { type ImageMount, imageError } from '../policy/filesystem.ts';
@@ -31,7 +32,7 @@ export interface ProcessInside {
   readonly parent: number;
   readonly session: number;
   readonly state: string;
-  /** As this host numbers the sandbox's users. */
+  /** As the machine's kernel numbers the sandbox's users. */
   readonly uid: number;
   readonly cpuMilliseconds: number;
   readonly residentBytes: number;
@@ -79,6 +80,8 @@ export interface Ground {
   delegate(owner: number): void;
   /** Links to the namespaces around the sandbox, by kind; undefined where they are those of this process. */
   around(): Promise<ReadonlyMap<string, string> | undefined>;
+  /** The sandbox's ids as its kernel numbers them. @param range as this host does */
+  ids(range: IdRange): IdRange;
   /**
    * A descriptor of the sandbox's root directory; the caller closes it. The tree is hostile.
    * @throws KilnError E_SANDBOX_GONE, E_MACHINE where another kernel has it
@@ -148,6 +151,10 @@ export class Container implements Ground {
 
   async around(): Promise<undefined> {
     return undefined;
+  }
+
+  ids(range: IdRange): IdRange {
+    return range;
   }
 
   openRoot(): number {

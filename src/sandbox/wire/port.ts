@@ -20,6 +20,8 @@ export const PORT = {
   guest: 0x8000,
   /** Folder of the shares in the guest; the tag of its virtiofs. */
   tag: 'kiln',
+  /** Ids of the sandbox as the guest numbers them: the same in all machines, since one may be restored of another. */
+  ids: { base: 0x7000_0000, count: 65_536 },
 } as const;
 
 type Word = 'u32' | 'u64';
@@ -56,19 +58,8 @@ export const SHARE = { directory: 1, readonly: 2 } as const;
 export const FRAMES = {
   /** The first frame: stage 0 runs. */
   hello: { type: 1, from: 'guest', stream: 'none', words: { version: 'u32' } },
-  /**
-   * The answer: ids of the sandbox's user namespace, its hard limit of open files, and what a restored machine must not
-   * have of the saved one: the time, nanoseconds since the epoch, and the state of the generator of random numbers.
-   */
-  begin: {
-    type: 2,
-    from: 'host',
-    stream: 'none',
-    words: {
-      ...{ base: 'u32', count: 'u32', files: 'u64', time: 'u64' },
-      ...{ seed0: 'u64', seed1: 'u64', seed2: 'u64', seed3: 'u64' },
-    },
-  },
+  /** The answer: the hard limit of open files of the sandbox, whose init starts. */
+  begin: { type: 2, from: 'host', stream: 'none', words: { files: 'u64' } },
   /** The init listens. */
   ready: { type: 3, from: 'guest', stream: 'none', words: {} },
   /** The init has ended, and the machine does. */
@@ -123,4 +114,14 @@ export const FRAMES = {
   },
   /** A request of kiln's to stage 0, as in table.ts, with its header; answered with a message. */
   order: { type: 17, from: 'host', stream: 'none', words: {}, most: 4096 },
+  /**
+   * Before all others, of a machine that boots and of one that is restored: the time, nanoseconds since the epoch, and
+   * a seed of random numbers, which no two have.
+   */
+  renew: {
+    type: 18,
+    from: 'host',
+    stream: 'none',
+    words: { time: 'u64', seed0: 'u64', seed1: 'u64', seed2: 'u64', seed3: 'u64' },
+  },
 } as const satisfies Readonly<Record<string, Frame>>;

@@ -82,7 +82,9 @@ export class HostileGuest implements AsyncDisposable {
     chmodSync(folder, 0o711);
     for (const name of ['init', 'machine']) mkdirSync(join(folder, name), { mode: 0o711 });
     chownSync(join(folder, 'init'), BASE, BASE);
-    const args = [folder, BASE, COUNT, BASE + COUNT - 1, machinePrograms().virtiofsd, 'boots'].map(String);
+    const args = [folder, BASE, COUNT, BASE + COUNT - 1, machinePrograms().virtiofsd, 'boots'].map(
+      String,
+    );
     const relay = spawn(RELAY, args, { cwd: '/', env: {}, stdio: ['ignore', 'pipe', 'pipe'] });
     const lines = relay.stdout as NonNullable<typeof relay.stdout>;
     let told = '';

@@ -4,11 +4,13 @@ import { sizeInWords } from '../../../host/calls/system-error.ts';
 import { type CgroupLimits, ProcessCgroups } from '../../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../../host/cgroup/cgroup-usage.ts';
 import type { Listener } from '../../../host/sockets/unix-socket.ts';
+import type { IdRange } from '../../../host/state/reservation.ts';
 import { awaitedLater } from '../../../promise.ts';
 import { type Channel, INIT_DEADLINE } from '../../command/channel.ts';
 import type { ImageMount } from '../../policy/filesystem.ts';
 import { layerMissingError } from '../../policy/layers.ts';
 import type { LibvirtNetwork } from '../../policy/network.ts';
+import { PORT } from '../../wire/port.ts';
 import type { FilesInside, Ground, MachineFacts } from '../ground.ts';
 import { MachineAccounts } from './accounts.ts';
 import { QEMU_MEMORY } from './memory.ts';
@@ -114,6 +116,10 @@ export class Machine implements Ground {
   async around(): Promise<ReadonlyMap<string, string>> {
     this.#around ??= awaitedLater(namespacesAround(this.#channel));
     return await this.#around;
+  }
+
+  ids(): IdRange {
+    return PORT.ids;
   }
 
   get files(): FilesInside {
