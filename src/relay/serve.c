@@ -68,15 +68,6 @@ static void renew(void) {
   port_send(FRAME_RENEW, 0, &words, sizeof words);
 }
 
-static int begin(void) {
-  struct port_begin words = {(uint64_t)sysconf(_SC_OPEN_MAX)};
-  if (state != BOOTS) return refuse();
-  state = BEGUN;
-  renew();
-  port_send(FRAME_BEGIN, 0, &words, sizeof words);
-  return 0;
-}
-
 static int tell_open(void) { return send(own->link, "", 1, MSG_NOSIGNAL) == 1 ? 0 : -1; }
 
 // kiln finds the socket when somebody answers there, as with a container's init.
@@ -85,6 +76,16 @@ static int open_door(void) {
   if (listen(own->listener, 1) != 0 || renameat(own->folder, "new.sock", own->folder, "init.sock") != 0)
     die("init.sock");
   return tell_open();
+}
+
+static int take_hello(const struct port_hello *hello) {
+  struct port_begin words = {(uint64_t)sysconf(_SC_OPEN_MAX)};
+  if (hello->version != PORT_VERSION || state != BOOTS) return refuse();
+  renew();
+  if (own->machine == MACHINE_IS_RESTORED) return open_door();
+  state = BEGUN;
+  port_send(FRAME_BEGIN, 0, &words, sizeof words);
+  return 0;
 }
 
 static int take_ready(void) {
@@ -99,7 +100,7 @@ int end_frame(const struct frame *frame) {
   switch (frame->type) {
   case FRAME_HELLO:
     memcpy(&hello, frame->bytes, sizeof hello);
-    return hello.version == PORT_VERSION ? begin() : refuse();
+    return take_hello(&hello);
   case FRAME_READY: return take_ready();
   case FRAME_GONE:
     if (state != READY) dprintf(2, "kiln-relay: the init ended before it listened\n");
@@ -157,9 +158,7 @@ static void take_link(void) {
   if (which == LINK_CONSOLE) console = fd;
   if (which != LINK_PORT) return;
   port_start(port = fd, END_HOST);
-  if (own->machine != MACHINE_IS_RESTORED) return;
-  renew();
-  if (open_door() != 0) leave_relay(1);
+  if (own->machine == MACHINE_IS_RESTORED) port_send(FRAME_WAKE, 0, NULL, 0);
 }
 
 void serve_begin(const struct inner *inner) {

@@ -131,7 +131,7 @@ function wrong(random: Random): Buffer {
 /** As the relay sends it, but for a few mistakes: stage 0 ends at the first. */
 function damaged(random: Random): Stage0Case {
   const relay = new Relay(random);
-  const parts = random.once(20) ? [] : [frame(begin.type, 0, words(100_000, 65_536, 1024, 0))];
+  const parts = random.once(20) ? [] : [frame(begin.type, 0, words(1024, 0))];
   if (!random.once(10)) parts.push(frame(connect.type, 0));
   for (let count = 1 + random.below(30); count > 0; count--) {
     parts.push(...(random.once(25) ? [wrong(random)] : relay.frames()));

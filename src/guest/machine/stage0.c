@@ -78,6 +78,11 @@ static int take_descriptor(const struct frame *frame) {
   return -1;
 }
 
+static void greet(void) {
+  struct port_hello hello = {PORT_VERSION};
+  port_send(FRAME_HELLO, 0, &hello, sizeof hello);
+}
+
 int end_frame(const struct frame *frame) {
   struct port_begin begin;
   struct port_renew fresh;
@@ -87,6 +92,9 @@ int end_frame(const struct frame *frame) {
     orders_init = init_pid = sandbox_start(&begin);
     arrivals = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (arrivals < 0 || inotify_add_watch(arrivals, SOCKETS, IN_MOVED_TO) < 0) say(SOCKETS);
+    return 0;
+  case FRAME_WAKE:
+    if (port_room() > 0) greet();
     return 0;
   case FRAME_RENEW:
     memcpy(&fresh, frame->bytes, sizeof fresh);
@@ -154,7 +162,6 @@ static void tell_usage_now_and_then(void) {
 
 int main(void) {
   static struct pollfd polled[POLLED_MAX];
-  struct port_hello hello = {PORT_VERSION};
   small_pages();
   umask(022);
   signal(SIGPIPE, SIG_IGN);
@@ -162,7 +169,7 @@ int main(void) {
   port = boot();
   port_start(port, END_GUEST);
   connection.put = passing_put;
-  port_send(FRAME_HELLO, 0, &hello, sizeof hello);
+  greet();
   for (;;) {
     if (port_flush() != 0) power_off();
     polled[0] = (struct pollfd){.fd = port, .events = (short)(POLLIN | (port_waits() ? POLLOUT : 0))};

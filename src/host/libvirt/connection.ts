@@ -31,7 +31,7 @@ export class Connection extends ConnectionPool {
     );
   }
 
-  /** @param path of what {@link Domain.save} has written of a domain of this name */
+  /** @param path of what {@link Domain.suspendTo} has written of a domain of this name */
   restoreDomain(path: string, name: string): Promise<Domain> {
     return this.#domain(
       'restore a domain',
@@ -146,8 +146,8 @@ export class Domain {
   }
 
   /** Writes its memory and devices to a file, and ends it. */
-  async save(path: string): Promise<void> {
-    const what = `save domain ${this.name}`;
+  async suspendTo(path: string): Promise<void> {
+    const what = `suspend domain ${this.name}`;
     await this.#pool.run(async (library, connection, failure) => {
       const native = await runAsync(library.virDomainLookupByUUIDString, connection, this.uuid);
       if (native === null) throw failure(what);

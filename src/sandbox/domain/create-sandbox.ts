@@ -79,7 +79,7 @@ async function saveMachine(
         hint: '`kiln doctor machines` tells whether a guest starts',
       });
     }
-    await keepSaved(paths, path, (to) => booted.save(to));
+    await keepSaved(paths, path, (to) => booted.suspendTo(to));
   } finally {
     await destroySandbox(paths, directory, record, async () => connection).finally(() =>
       lock.release(),

@@ -56,7 +56,7 @@ export const DESCRIPTORS = {
 export const SHARE = { directory: 1, readonly: 2 } as const;
 
 export const FRAMES = {
-  /** The first frame: stage 0 runs. */
+  /** The first frame: stage 0 runs. And the answer to `wake`. */
   hello: { type: 1, from: 'guest', stream: 'none', words: { version: 'u32' } },
   /** The answer: the hard limit of open files of the sandbox, whose init starts. */
   begin: { type: 2, from: 'host', stream: 'none', words: { files: 'u64' } },
@@ -114,8 +114,10 @@ export const FRAMES = {
   },
   /** A request of kiln's to stage 0, as in table.ts, with its header; answered with a message. */
   order: { type: 17, from: 'host', stream: 'none', words: {}, most: 4096 },
+  /** To a machine that is restored: whether its stage 0 runs again. */
+  wake: { type: 19, from: 'host', stream: 'none', words: {} },
   /**
-   * Before all others, of a machine that boots and of one that is restored: the time, nanoseconds since the epoch, and
+   * The answer of both to `hello`, before all others: the time, nanoseconds since the epoch, and
    * a seed of random numbers, which no two have.
    */
   renew: {

@@ -72,14 +72,14 @@ function namelessFile({ machines }: StatePaths): NamelessFile {
   };
 }
 
-/** Has `save` write a machine to a path, and gives that file its name once it is whole. */
+/** Has `write` put a machine to a path, and gives that file its name once it is whole. */
 export async function keepSaved(
   paths: StatePaths,
   path: string,
-  save: (path: string) => Promise<void>,
+  write: (path: string) => Promise<void>,
 ): Promise<void> {
   using file = namelessFile(paths);
-  await save(file.path);
+  await write(file.path);
   readHeader(file.fd);
   for (const name of leastUsed(paths)) rmSync(join(paths.machines, name), { force: true });
   // Another kiln may have made it first.
