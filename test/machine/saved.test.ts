@@ -130,7 +130,9 @@ test('a run with nothing parked is restored, and boots where the saved machine i
   const [name = ''] = savedFiles();
   const seen = new Set<string>();
   const watched = async (running: ReturnType<typeof run>) => {
-    const looking = setInterval(() => relayModes().forEach((mode) => seen.add(mode)), 20);
+    const looking = setInterval(() => {
+      for (const mode of relayModes()) seen.add(mode);
+    }, 20);
     const { exitCode, stdout, stderr } = await running;
     clearInterval(looking);
     t.is(exitCode, 0, String(stderr));

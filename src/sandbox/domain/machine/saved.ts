@@ -72,7 +72,7 @@ function namelessFile({ machines }: StatePaths): NamelessFile {
   };
 }
 
-/** Has `write` put a machine to a path, and gives that file its name once it is whole. */
+/** Has `write` write a machine to a path, and gives that file its name once it is whole. */
 export async function keepSaved(
   paths: StatePaths,
   path: string,
