@@ -1,5 +1,6 @@
 /** Starts a sandbox up to its init: a container, or a machine that is restored where one like it was saved. */
 import { existsSync } from 'node:fs';
+import { freemem } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
@@ -32,6 +33,9 @@ export async function createSandbox(
   }
 }
 
+/** How often over the host must have the memory of one that is to be saved. */
+const SPARE = 2;
+
 /** Machines that cannot be saved on this host, as long as this process lives. */
 const unsavable = new Set<string>();
 
@@ -46,6 +50,8 @@ export async function ensureSaved(
   const { virtiofsd, ...hardware } = await hardwareOf(paths, await ensureBootFiles(paths), machine);
   const path = savedPath(paths, hardware, virtiofsd);
   if (path === undefined || existsSync(path) || unsavable.has(path)) return;
+  // Until it is saved it takes all the memory that it is given.
+  if (freemem() < SPARE * hardware.memory) return;
   const saved = saving.get(path) ?? awaitedLater(saveMachine(paths, connection, machine, path));
   saving.set(path, saved);
   try {

@@ -44,6 +44,12 @@ export function commandLine(accelerator: Accelerator): string {
   return `${COMMAND_LINE} ${COUNTER[accelerator]}`;
 }
 
+/**
+ * The kernel writes zeros where it frees memory, in the place of doing so where it gives some, and so to all that is
+ * free when it boots: qemu leaves pages of zeros out of what is saved, and out of what is restored.
+ */
+const OF_SAVED = ' init_on_free=1';
+
 /** Code that emulation keeps. */
 const EMULATOR = "<tcg><tb-cache unit='MiB'>256</tb-cache></tcg>";
 
@@ -52,7 +58,9 @@ const EMULATOR = "<tcg><tb-cache unit='MiB'>256</tb-cache></tcg>";
  * user: kernel and initramfs are shared, and everybody may read them. Of the ports of virtio-serial the first is for a
  * console: each that might be takes the guest time and memory.
  */
-export function machineXml(options: MachineIdentity & MachineHardware): string {
+export function machineXml(
+  options: MachineIdentity & MachineHardware & { readonly isSaved?: boolean },
+): string {
   const { boot, accelerator, user, group, network } = options;
   const socket = (name: string) => escapeXml(join(options.folder, name));
   const processor =
@@ -70,7 +78,7 @@ export function machineXml(options: MachineIdentity & MachineHardware): string {
     <type arch='x86_64' machine='q35'>hvm</type>
     <kernel>${escapeXml(boot.kernel)}</kernel>
     <initrd>${escapeXml(boot.initramfs)}</initrd>
-    <cmdline>${commandLine(accelerator)}</cmdline>
+    <cmdline>${commandLine(accelerator)}${options.isSaved === true ? OF_SAVED : ''}</cmdline>
   </os>
   <features><acpi/>${accelerator === 'kvm' ? '' : EMULATOR}</features>
   ${processor}

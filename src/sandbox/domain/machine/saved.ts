@@ -47,7 +47,7 @@ export function savedPath(
   });
   // A guest that KVM runs has seen the host's processor, and what its kernel makes of that.
   const host = hardware.accelerator === 'kvm' ? [release(), processor()] : [];
-  const key = [machineXml({ ...hardware, ...NOBODY }), ...programs, ...host];
+  const key = [machineXml({ ...hardware, ...NOBODY, isSaved: true }), ...programs, ...host];
   return join(paths.machines, `${PREFIX}${hash('sha256', key.join('\n')).slice(0, 16)}`);
 }
 
@@ -126,7 +126,10 @@ export function forgetSaved(path: string): void {
  */
 const MAGIC = 'LibvirtQemudSave';
 const VERSIONS = [2, 3];
-const AT = { version: 16, length: 20, cookie: 32, data: 92 } as const;
+const AT = { version: 16, length: 20, format: 28, cookie: 32, data: 92 } as const;
+
+/** `sparse` of its formats: of another one qemu touches all memory of a restored machine. */
+const SPARSE = 6;
 
 /** More is no header. Bytes. */
 const DATA_MAX = 1 << 20;
@@ -143,7 +146,10 @@ function readHeader(fd: number): SavedHeader {
   const [version, length, cookie] = [AT.version, AT.length, AT.cookie].map((at) =>
     head.readUInt32LE(at),
   ) as [number, number, number];
-  const isKnown = head.toString('latin1', 0, MAGIC.length) === MAGIC && VERSIONS.includes(version);
+  const isKnown =
+    head.toString('latin1', 0, MAGIC.length) === MAGIC &&
+    VERSIONS.includes(version) &&
+    head.readUInt32LE(AT.format) === SPARSE;
   if (!isKnown || length > DATA_MAX || cookie === 0 || cookie >= length)
     throw new Error('a saved machine of an unknown format');
   const bytes = readInto(Buffer.alloc(AT.data + length), fd, 0);

@@ -71,7 +71,7 @@ export async function startMachine(
     const { process: relay, open } = await startRelay(virtiofsd, place, mode);
     const sandboxMemory = memory - GUEST_MEMORY;
     const record = { relay, user, accelerator, release: boot.release, memory, sandboxMemory };
-    const xml = machineXml({ ...hardware, ...identity });
+    const xml = machineXml({ ...hardware, ...identity, isSaved: how === 'saved' });
     return { relay, record, xml, saved, savedPath: path, open };
   } catch (error) {
     saved?.[Symbol.dispose]();
