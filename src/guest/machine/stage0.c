@@ -10,6 +10,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -78,6 +79,16 @@ static int take_descriptor(const struct frame *frame) {
   return -1;
 }
 
+// qemu that emulates a processor translates code when it first runs there. What starts a process has run then, before a
+// command waits for it: that takes a sixth from the time of a claim.
+static void rehearse(void) {
+  if (fork() != 0) return;
+  char *argv[] = {"/kiln-init", "true", NULL}, *environment[] = {NULL};
+  syscall(SYS_close_range, 0, ~0U, 0);
+  execve(SKELETON "/kiln-init", argv, environment);
+  _exit(127);
+}
+
 static void greet(void) {
   struct port_hello hello = {PORT_VERSION};
   port_send(FRAME_HELLO, 0, &hello, sizeof hello);
@@ -99,6 +110,8 @@ int end_frame(const struct frame *frame) {
   case FRAME_RENEW:
     memcpy(&fresh, frame->bytes, sizeof fresh);
     renew(&fresh);
+    // It was restored.
+    if (init_pid > 0) rehearse();
     return 0;
   case FRAME_CONNECT: connect_to_init(); return 0;
   case FRAME_DISCONNECT:
