@@ -230,11 +230,17 @@ async function programFor(name: string | undefined, caller: Caller): Promise<Com
 /** Commands with rows that kiln.yaml may have a default for. */
 const TAKING_DEFAULTS: readonly string[] = ['run', 'shell', 'build', 'service', 'mcp'];
 
+/** What a command works on: where it names nothing, its options tell (`gc --max-age 4w`). */
+function subjectOf(action: Command): readonly string[] {
+  if (action.args.length > 0 || !(action instanceof KilnCommand)) return action.args;
+  return action.written.flatMap(({ flag, text }) => (text === null ? [flag] : [flag, text]));
+}
+
 async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   const program = await programFor(argv[0], caller);
   if (TAKING_DEFAULTS.includes(argv[0] ?? '')) fillDefaults(program, caller);
   program.hook('preAction', (_, action) => {
-    currentAction()?.named(wordsOf(action), action.args);
+    currentAction()?.named(wordsOf(action), subjectOf(action));
   });
   guard(program, caller);
   if (argv.length === 0) program.help();

@@ -103,6 +103,21 @@ export interface EgressEntry {
   readonly receivedBytes: number;
 }
 
+export function placeOf({ host, port }: Pick<EgressEntry, 'host' | 'port'>): string {
+  return port === 0 ? host : `${host}:${port}`;
+}
+
+/** What would let a refused host through, in words of the command line; undefined where nothing does. */
+export function allowingOption(entry: EgressEntry): string | undefined {
+  const { host, refused } = entry;
+  const place = placeOf(entry);
+  if (parseEgressRule(place) === undefined) return undefined;
+  const isPrivate = refused?.startsWith('its address is not public') === true;
+  if (refused !== 'not on the list' && !isPrivate) return undefined;
+  const isName = isIP(host.replace(/^\[(.+)\]$/, '$1')) === 0;
+  return isPrivate && isName ? '--egress with its address, beside its name' : `--egress ${place}`;
+}
+
 /** The most entries: a sandbox can ask for any number of hosts. */
 export const MAX_ENTRIES = 200;
 

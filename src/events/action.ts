@@ -27,6 +27,7 @@ const TOLD: Readonly<Record<string, 'entered' | 'at once'>> = {
   ...told('at once', 'service start', 'service stop', 'service restart', 'service reload'),
   ...told('at once', 'service delete', 'service upgrade', 'service backup', 'service restore'),
   ...told('at once', 'service install', 'service uninstall', 'service execute'),
+  ...told('at once', 'service logrotate', 'farm cancel', 'gc'),
   ...told('at once', 'service connect', 'apply', 'discard', 'kill', 'user remove', 'user confirm'),
 };
 
@@ -80,7 +81,8 @@ export class Action {
   /** The command's words, and what it is to work on. */
   named(command: string, argv: readonly string[]): void {
     this.#command = command;
-    if (TOLD[command] === 'at once') this.#about = { ...this.#about, argv: this.#list(argv) };
+    if (TOLD[command] === undefined || argv.length === 0) return;
+    this.#about = { ...this.#about, argv: this.#list(argv) };
   }
 
   /** The command goes by this name where it has told of none. */

@@ -24,13 +24,15 @@ test('a refusal names the option that would allow it, if there is one', (t) => {
       entry('[::1]', 80, 'not on the list'),
       entry('?[31m', 80, 'not a host'),
       entry('b.example', 443, 'its address is not public, and not on the list'),
+      entry('10.1.2.3', 8080, 'its address is not public, and not on the list'),
       entry('c.example', 443, 'cannot be reached: ECONNREFUSED'),
     ]),
     [
       'egress refused: a.example:8080: not on the list (--egress a.example:8080 allows it)',
       'egress refused: [::1]:80: not on the list (--egress [::1]:80 allows it)',
       'egress refused: ?[31m:80: not a host',
-      'egress refused: b.example:443: its address is not public, and not on the list (--egress with its address, beside its name, allows it)',
+      'egress refused: b.example:443: its address is not public, and not on the list (--egress with its address, beside its name allows it)',
+      'egress refused: 10.1.2.3:8080: its address is not public, and not on the list (--egress 10.1.2.3:8080 allows it)',
       'egress refused: c.example:443: cannot be reached: ECONNREFUSED',
     ],
   );

@@ -38,6 +38,20 @@ test.serial('--explain-refusals says “never” of a call that no option allows
   t.regex(stderr, /kiln: {3}f?chmod\w* \(EPERM, once\): never: set-id files/, stderr);
 });
 
+test.serial(
+  '--explain-refusals names the capability that lets a command open packet sockets',
+  async (t) => {
+    const command = 'arping -c 1 -w 1 -I lo 127.0.0.1';
+    const refused = await run(['--explain-refusals', '-u', 'root'], command);
+    t.regex(refused.stderr, /kiln: {3}socket \(E\w+, once\): --cap-add NET_RAW for raw and packet/);
+    // Said once.
+    t.notRegex(refused.stderr, /which may be why/);
+    const given = ['--cap-add', 'NET_RAW', '-u', 'root'];
+    const allowed = await run(['--explain-refusals', ...given], command);
+    t.regex(allowed.stderr, /system calls that the filter refused: none/, allowed.stderr);
+  },
+);
+
 test.serial('--explain-refusals says that nothing was refused', async (t) => {
   const plain = await run(['--explain', '--explain-refusals'], 'true');
   t.is(plain.exitCode, 0);

@@ -298,6 +298,29 @@ test.serial('a command whose process was killed is lost, and told of once', asyn
   t.deepEqual([more.length, (await lost('992')).length], [0, 1]);
 });
 
+test.serial('kiln events says of what has failed or was refused what it was about', async (t) => {
+  const { as, kiln } = t.context;
+  const since = new Date().toISOString();
+  await kiln(['service', 'reload', '--unit', 'none.service']);
+  await kiln(['gc', '--max-age', '99w', '--dry-run']);
+  await kiln(['exec', 'nobody', '--', 'echo', 'never']);
+  await kiln(['run', '-r', 'no-such-image', '--', 'echo', 'nowhere']);
+  await as(USER, ['service', 'stop', 'of-root']);
+  const told = linesIn((await kiln([...ALL, '--since', since])).stdout);
+  t.deepEqual(
+    told
+      .filter(({ event }) => event !== 'start')
+      .map(({ uid, event, command, argv = [] }) => [uid, event, command, ...argv].join(' ')),
+    [
+      '0 end service reload --unit none.service',
+      '0 end gc --max-age 99w --dry-run',
+      '0 end exec nobody -- echo never',
+      '0 end run echo nowhere',
+      `${USER.uid} refused service stop of-root`,
+    ],
+  );
+});
+
 test.serial('kiln events names files as their caller did, a line each', async (t) => {
   const { kiln, as, beside, paths } = t.context;
   const at = (name: string) => join(beside, name);

@@ -2,7 +2,7 @@ import { statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { CommanderError } from 'commander';
 import type { Warning } from '../../artifacts/warning.ts';
-import { type EgressEntry, parseEgressRule } from '../../egress/rule.ts';
+import { allowingOption, type EgressEntry, placeOf } from '../../egress/rule.ts';
 import { EXIT_STATUS } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { currentAction } from '../../events/action.ts';
@@ -131,23 +131,15 @@ export function printEgressRefusals(
   to: { say(text: string): void },
 ): void {
   const lines = new Set<string>();
-  for (const { host, port, refused } of entries) {
-    if (refused === undefined) continue;
-    const place = port === 0 ? host : `${host}:${port}`;
-    lines.add(`${place}: ${refused}${permission(place, refused)}`);
+  for (const entry of entries) {
+    if (entry.refused === undefined) continue;
+    const option = allowingOption(entry);
+    const permission = option === undefined ? '' : ` (${option} allows it)`;
+    lines.add(`${placeOf(entry)}: ${entry.refused}${permission}`);
   }
   const shown = [...lines].slice(0, MAX_LINES);
   if (lines.size > MAX_LINES) shown.push(`${lines.size - MAX_LINES} more; result.json names them`);
   for (const line of shown) to.say(`kiln: egress refused: ${line}\n`);
-}
-
-function permission(place: string, refused: string): string {
-  if (parseEgressRule(place) === undefined) return '';
-  if (refused === 'not on the list') return ` (--egress ${place} allows it)`;
-  if (refused.startsWith('its address is not public')) {
-    return ' (--egress with its address, beside its name, allows it)';
-  }
-  return '';
 }
 
 type Act = (name: string, caller: Caller) => Promise<void>;

@@ -42,17 +42,21 @@ export function announce(
     printError(report.failure, caller.stderr);
     if (caller.exitStatus === 0) caller.exitStatus = KILN_FAILED;
   }
+  if (options.explainRefusals !== true) mentionRefusals(report, caller);
+  if (options.keep !== undefined) {
+    caller.stderr.say(
+      `kiln: kept as ${report.sandbox}: kiln shell ${options.name ?? report.sandbox}\n`,
+    );
+  }
+}
+
+function mentionRefusals(report: RunReport, caller: Caller): void {
   const calls = (report.refused ?? []).map(describeRefusal).filter(mayExplainFailure);
   if (caller.exitStatus !== 0 && calls.length > 0) {
     const text = calls.map(({ syscall, action }) => `${syscall} (${action})`).join(', ');
     caller.stderr.say(`kiln: refused system calls, which may be why: ${text}\n`);
   }
   printEgressRefusals(report.egress ?? [], caller.stderr);
-  if (options.keep !== undefined) {
-    caller.stderr.say(
-      `kiln: kept as ${report.sandbox}: kiln shell ${options.name ?? report.sandbox}\n`,
-    );
-  }
 }
 
 /** Of `--explain-refusals` and `--egress-learn`. */

@@ -1,5 +1,6 @@
 /** `kiln run --explain-refusals`: what the walls refused, and which option would have allowed it. */
-import { type EgressEntry, parseEgressRule } from '../../egress/rule.ts';
+import { allowingOption, type EgressEntry, placeOf } from '../../egress/rule.ts';
+import type { Capability } from '../../host/process/process.ts';
 import { type FilterInForce, remedyFor } from '../../sandbox/seccomp/explain.ts';
 import type { Refusal } from './result.ts';
 
@@ -10,7 +11,7 @@ const LINES = 100;
 const NEVER: readonly (readonly [calls: RegExp, why: string])[] = [
   [/^(?:f?chmod|fchmodat2?|mknod|mknodat|open|openat|openat2|creat)$/, 'set-id files and devices'],
   [/^f?l?setxattr/, 'capabilities of files'],
-  [/^socket(?:pair)?$/, 'sockets of other protocols than unix, TCP, UDP, ping and ROUTE'],
+  [/^socket(?:pair)?$/, 'other protocols than unix, TCP, UDP, ping and ROUTE'],
   [/^fallocate/, 'it takes the host’s disk faster than kiln can watch it'],
   [/^(?:setsockopt|ioctl|prctl|fcntl|mmap|shmget|memfd_create)$/, 'a share of the whole host'],
 ];
@@ -20,25 +21,35 @@ function whyNever(call: string): string {
   return found === undefined ? 'never with these arguments' : `never: ${found[1]}`;
 }
 
+/** What kiln’s guards, which stand before every profile, let a call do that holds a capability. */
+const WITH_CAPABILITY: readonly (readonly [call: string, Capability, what: string])[] = [
+  ['socket', 'NET_RAW', 'raw and packet sockets'],
+  ['socket', 'NET_ADMIN', 'netfilter’s sockets'],
+  ['setsockopt', 'NET_RAW', 'filters on sockets'],
+  ['ioctl', 'NET_ADMIN', 'bridges and VLANs'],
+];
+
+const timesOf = (count: number) => (count === 1 ? 'once' : `${count} times`);
+
 async function callLine({ syscall, action, count }: Refusal, { filter, isOffline }: Refusals) {
   const { options, isGuarded } = await remedyFor(syscall, filter);
   const internet = syscall === 'socket' && isOffline ? ['--egress HOST'] : [];
   const all = [...internet, ...options];
-  const times = count === 1 ? 'once' : `${count} times`;
-  const what = `${syscall} (${action}, ${times})`;
+  const what = `${syscall} (${action}, ${timesOf(count)})`;
   if (all.length > 0) return `${what}: ${all.join(', or ')}`;
-  if (isGuarded) return `${what}: ${whyNever(syscall)}`;
+  if (isGuarded) {
+    const some = WITH_CAPABILITY.filter(
+      ([call, name]) => call === syscall && !filter.capabilities.includes(name),
+    ).map(([, name, allowed]) => `--cap-add ${name} for ${allowed}`);
+    return `${what}: ${[...some, whyNever(syscall)].join('; ')}`;
+  }
   return `${what}: no option of kiln’s; a profile of your own may (--seccomp FILE)`;
 }
 
-function hostLine({ host, port, refused, count }: EgressEntry): string {
-  const place = port === 0 ? host : `${host}:${port}`;
-  const times = count === 1 ? 'once' : `${count} times`;
-  const isListable = refused === 'not on the list' && parseEgressRule(place) !== undefined;
-  if (isListable) return `${place} (${times}): --egress ${place}`;
-  const isOwn = refused?.startsWith('its address is not public') === true;
-  if (isOwn) return `${place} (${times}): --egress with its address, beside its name`;
-  return `${place} (${times}): never: ${refused}`;
+function hostLine(entry: EgressEntry): string {
+  const { refused, count } = entry;
+  const option = allowingOption(entry) ?? `never: ${refused}`;
+  return `${placeOf(entry)} (${timesOf(count)}): ${option}`;
 }
 
 export interface Refusals {
@@ -64,7 +75,7 @@ export async function explainRefusals(refusals: Refusals): Promise<string[]> {
     `hosts that the proxy refused: ${refused.length === 0 ? 'none' : ''}`,
     ...refused.slice(0, LINES).map((entry) => `  ${hostLine(entry)}`),
     ...(left > 0 ? [`${left} more are in result.json`] : []),
-    'paths: not recorded, for the kernel tells of them nobody but the command: `kiln run --seccomp build … -- strace -f -Z -e trace=%file COMMAND` shows them; --bind with rw or cow lets it write, --user read',
+    'paths: not recorded, for the kernel tells of them nobody but the command: `kiln run --seccomp build … -- strace -f -Z -e trace=%file COMMAND` shows them; --bind with rw or cow lets the command write there, --user may let it read',
   ].map((line) => line.trimEnd());
 }
 
