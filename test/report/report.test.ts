@@ -92,9 +92,14 @@ test('phases that come again have a number, times a zone, and traces are no erro
 });
 
 test.serial('the cause of a failed build links to its line of the log', async (t) => {
-  const log = `start\nExecuting(%build): /bin/sh -e\na.c:2:26: error: expected a semicolon\nend\n`;
+  const traced = "+ echo 'a.c:9:9: error: traced'";
+  const log = `start\nExecuting(%build): /bin/sh -e\na.c:2:26: error: expected a semicolon\n${traced}\n`;
   const page = await inBrowser(await report('failed', result(), log));
   t.regex(page, /data-ready="4"/);
+  t.deepEqual(
+    [...page.matchAll(/<li class="error"><a data-line="(\d)"/g)].map(([, line]) => line),
+    ['3'],
+  );
   t.regex(page, /<code>a\.c:2:26: [^<]*<\/code><a href="#build\.log:3">line 3<\/a>/);
   t.regex(page, /<option value="1">%build<\/option>/);
   t.regex(page, /failed in build/);

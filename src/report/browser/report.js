@@ -193,7 +193,8 @@ class Viewer {
       const content = document.createElement('span');
       content.textContent = text;
       row.append(label, content);
-      if (ERROR.test(text)) row.classList.add('error');
+      // Not what a shell with -x is about to run.
+      if (ERROR.test(text) && !/^\++ /.test(text)) row.classList.add('error');
       const part = this.partList.findIndex((one) => one.from === number);
       if (part !== -1) this.drawPart(row, content, part);
       if (wanted !== '' && text.toLowerCase().includes(wanted)) row.classList.add('match');
