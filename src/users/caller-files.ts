@@ -203,7 +203,7 @@ export class CallerFiles implements CallerPaths {
   resultsTo(to: number, title: string): HeldPath {
     const from = ownPath(this.#newFolder());
     this.#results.push({ from, to, path: title });
-    this.#names.set(from, title);
+    this.#names.set(from, this.#absolute(title));
     return from;
   }
 
@@ -218,7 +218,7 @@ export class CallerFiles implements CallerPaths {
     using place = closing(await this.#open('place', parent));
     const folder = this.resultsTo(this.#reopen(parent, place.fd, constants.O_DIRECTORY), parent);
     const inside = below(folder, name);
-    this.#names.set(inside, path);
+    this.#names.set(inside, this.#absolute(path));
     return inside;
   }
 
@@ -231,7 +231,12 @@ export class CallerFiles implements CallerPaths {
 
   nameOf(copy: string): string | undefined {
     const name = this.#names.get(copy);
-    return name === undefined ? undefined : resolve('/', this.#options.cwd, name);
+    return name === undefined ? undefined : this.#absolute(name);
+  }
+
+  /** As root's results are told: whoever reads it may be in another folder. */
+  #absolute(name: string): string {
+    return resolve('/', this.#options.cwd, name);
   }
 
   renamed<Value>(value: Value): Value {

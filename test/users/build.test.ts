@@ -79,6 +79,11 @@ test.serial('a user can build a source package, and owns the results', async (t)
   t.notRegex(result, /.*\/jobs\/.*/);
   t.deepEqual(JSON.parse(result).build.differences, []);
   t.notRegex(String(built.stderr), /\/jobs\//);
+  // As root's are told: whoever reads a log of CI is in no folder.
+  const { stderr } = await as(USER, argv, { timeout: 600_000 });
+  const made = readdirSync(join(home, 'out')).filter((name) => name.endsWith('.rpm'));
+  t.true(made.length > 0);
+  for (const name of made) t.regex(String(stderr), RegExp(`^kiln: ${home}/out/${name}$`, 'm'));
   t.is((await as(OTHER, argv, { cwd: '/' })).exitCode, 125);
 });
 

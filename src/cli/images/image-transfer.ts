@@ -34,7 +34,7 @@ import { printEither } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
 
 const EXPORT_EXAMPLES = `
-If the output ends in .tar, .tar.gz or .tar.zst, it is a tar archive of the root directory; “-” writes
+If the output ends in .tar, .tar.gz or .tar.zst, it is a tar archive of the root folder; “-” writes
 that to stdout. Otherwise it is the folder of an OCI layout, which skopeo, podman and buildah read.
 
 Examples:
