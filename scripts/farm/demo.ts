@@ -57,8 +57,11 @@ try {
     });
   }
 } catch (error) {
-  if (!interruption.signal.aborted) throw error;
-  say('interrupted: what was started goes');
+  if (interruption.signal.aborted) say('interrupted: what was started goes');
+  else {
+    process.stderr.write(`kiln: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.exitCode = 1;
+  }
 } finally {
   await pool?.[Symbol.asyncDispose]();
   await removeTree(directory);

@@ -31,8 +31,8 @@ async function digestOf(path: string): Promise<string> {
     .digest('hex');
 }
 
-/** @param number of the packaging of this version, from 1 */
-async function release(directory: string, number: string): Promise<void> {
+/** @param number of the packaging of this version, from 1 @returns its exit status */
+async function release(directory: string, number: string): Promise<number> {
   const names = ARCHITECTURES[process.arch];
   if (names === undefined) throw new Error(`kiln has no packages for ${process.arch}`);
   const { stdout: epoch } = await execa('git', ['log', '-1', '--format=%ct'], { cwd: top });
@@ -54,7 +54,11 @@ async function release(directory: string, number: string): Promise<void> {
     await writeFile(join(input, name), await readFile(join(top, 'scripts/packaging', name)));
   }
   const kiln = ['run', '-r', 'debian-dpkg', ...sandbox, '--resultdir', directory, '--', ...build];
-  await execa(join(top, 'bin/kiln'), kiln, { stdio: ['ignore', 'inherit', 'inherit'] });
+  const { exitCode } = await execa(join(top, 'bin/kiln'), kiln, {
+    ...{ stdio: ['ignore', 'inherit', 'inherit'], reject: false },
+  });
+  // kiln has said why.
+  if (exitCode !== 0) return exitCode ?? 1;
   writeGenerated();
   const wheel = [join(top, 'packaging/python/wheel.py'), directory, KILN_VERSION];
   await execa('python3', wheel);
@@ -63,8 +67,9 @@ async function release(directory: string, number: string): Promise<void> {
   for (const name of packages) lines.push(`${await digestOf(join(directory, name))}  ${name}\n`);
   await writeFile(join(directory, 'SHA256SUMS'), lines.join(''));
   process.stdout.write(lines.join(''));
+  return 0;
 }
 
 const [directory = 'release', number = '1'] = process.argv.slice(2);
 await mkdir(directory, { recursive: true });
-await release(resolve(directory), number);
+process.exitCode = await release(resolve(directory), number);

@@ -55,6 +55,15 @@ test('packages depend on what host-packages.txt says kiln needs to run', (t) => 
   t.regex(rpmRequires(), /^Recommends: \(python3-jinja2 or python3-Jinja2\)$/m);
 });
 
+test('a release without the packages of its image ends with kiln’s own words', async (t) => {
+  const env = { KILN_STATE: join(folder, 'state'), KILN_FIXTURES: join(folder, 'none') };
+  const main = [join(top, 'scripts/packaging/main.ts'), join(folder, 'no-release')];
+  const { exitCode, stderr } = await execa(process.execPath, main, { env, reject: false });
+  t.is(exitCode, 125);
+  t.regex(stderr, /scripts\/fixtures/);
+  t.notRegex(stderr, /^\s+at /m);
+});
+
 test('shellcheck and rpm accept the scripts of the packages', async (t) => {
   const scripts = join(top, 'packaging');
   const { stdout } = await execa('shellcheck', ['-s', 'sh', join(scripts, 'functions.sh')], {
