@@ -1,4 +1,4 @@
-import { isAbsolute, join, relative } from 'node:path';
+import { join } from 'node:path';
 import { isKilnCode } from '../../errors.ts';
 import { asKilnError } from '../../host/calls/system-error.ts';
 import type { HeldPath } from '../../host/files/held.ts';
@@ -269,11 +269,8 @@ function printChain({ members, repository, failure }: ToldChain, caller: Caller)
   const columns = ['PACKAGE', 'STATE', 'TIME', 'RPMS', 'NEEDS'];
   printTable(caller.stdout, columns, rows, hasColours(caller.stdout, caller) ? style : undefined);
   if (failure !== undefined) printError(failure, caller.stderr);
-  if (members.some(({ packages }) => packages.length > 0)) {
-    const place = caller.paths.renamed(repository);
-    const near = isAbsolute(place) ? relative(caller.cwd(), place) : place;
-    caller.stderr.say(`kiln: repository: ${near || place}\n`);
-  }
+  if (members.some(({ packages }) => packages.length > 0))
+    caller.stderr.say(`kiln: repository: ${repository}\n`);
 }
 
 function seconds(ms: number): string {
