@@ -5,7 +5,13 @@ import type { OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { currentAction } from '../events/action.ts';
 import { attempt } from '../host/calls/libc.ts';
-import { findSnapshot, listSnapshots, type Snapshot } from '../image/store/snapshots.ts';
+import type { StatePaths } from '../host/state/paths.ts';
+import {
+  findSnapshot,
+  listSnapshots,
+  removeIdle,
+  type Snapshot,
+} from '../image/store/snapshots.ts';
 import { flag } from '../options/kind.ts';
 import { count } from '../options/numbers.ts';
 import { row, type ValuesOf } from '../options/row.ts';
@@ -61,46 +67,63 @@ export function forkCommand(caller: Caller): KilnCommand {
       await using engine = caller.openEngine();
       const { signal } = interruption;
       const { json = false } = options;
-      const snapshot = await snapshotMeant(engine, word, signal);
       const say = (id: string) => void (json || caller.stdout.say(`${id}\n`));
-      const sandboxes = await forksAsked(engine, snapshot, options, caller, signal, say);
-      if (json) printJson(caller.stdout, { snapshot: snapshot.id, sandboxes });
+      const forked = await forksAsked(engine, word, options, caller, signal, say);
+      if (json) printJson(caller.stdout, forked);
     });
 }
 
-/** Makes those that the options ask for. @throws as {@link forks} */
+/**
+ * Makes those that the options ask for, and before them a snapshot, if `word` means a sandbox. Those that are there
+ * when it fails stay.
+ * @throws KilnError E_ARGUMENT, E_FORBIDDEN, and what {@link withSnapshot} and {@link forkSnapshot} throw
+ */
 export async function forksAsked(
   engine: OwnEngine,
-  snapshot: Snapshot,
+  word: string,
   options: ValuesOf<typeof FORK>,
   caller: OptionCaller,
   signal: AbortSignal,
-  made?: (id: string) => void,
-): Promise<string[]> {
+  made: (id: string) => void = () => undefined,
+): Promise<{ readonly snapshot: string; readonly sandboxes: readonly string[] }> {
   const { number = 1, keep: kept = KEPT_MS, onDisk } = options;
+  requireForks(number, caller);
   const limits = limitsOf(options);
   const how = { keep: kept, limits, upperOnDisk: onDisk, caller: caller.ids, signal };
-  return await forks(engine, snapshot, number, how, caller, made);
+  const rooms = await furtherRooms(number, caller);
+  try {
+    return await withSnapshot(engine, word, { signal }, async (snapshot) => ({
+      snapshot: snapshot.id,
+      sandboxes: await forks(engine, snapshot, number, how, rooms, made),
+    }));
+  } finally {
+    for (const room of rooms) room[Symbol.dispose]();
+  }
 }
 
-/**
- * @param by who has room for one, and may have it for more
- * @throws KilnError E_ARGUMENT, E_FORBIDDEN, and what {@link forkSnapshot} throws; those that are there by then stay
- */
-export async function forks(
-  engine: OwnEngine,
-  snapshot: Snapshot,
-  number: number,
-  options: ForkOptions,
-  by: Pick<OptionCaller, 'user' | 'takeRoom'>,
-  made: (id: string) => void = () => undefined,
-): Promise<string[]> {
+/** What can be told before anything is made. @throws KilnError E_ARGUMENT, E_FORBIDDEN */
+export function requireForks(number: number, { user, takeRoom }: OptionCaller): void {
   if (number > MOST_FORKS || number < 1) {
     throw new KilnError('E_ARGUMENT', `${number} forks: there are 1 to ${MOST_FORKS} in one call`, {
       hint: 'call it again for more',
     });
   }
-  const rooms = await furtherRooms(number, by);
+  if (user === undefined || number === 1 || takeRoom !== undefined) return;
+  throw forbiddenError(
+    `a call for ${counted(number, 'fork')}`,
+    'a call on the socket makes one for a user',
+    { hint: 'make the call through `kiln varlink`, or once for each' },
+  );
+}
+
+async function forks(
+  engine: OwnEngine,
+  snapshot: Snapshot,
+  number: number,
+  options: ForkOptions,
+  rooms: Disposable[],
+  made: (id: string) => void,
+): Promise<string[]> {
   const ids: string[] = [];
   let left = number;
   const makeSome = async () => {
@@ -122,7 +145,6 @@ export async function forks(
     return ids;
   } finally {
     currentAction()?.found({ sandboxes: ids });
-    for (const room of rooms) room[Symbol.dispose]();
   }
 }
 
@@ -141,34 +163,56 @@ async function furtherRooms(
     for (const taken of rooms) taken[Symbol.dispose]();
     throw forbiddenError(
       `a call for ${counted(number, 'fork')}`,
-      takeRoom === undefined
-        ? 'a call on the socket makes one for a user'
-        : `you have room for ${rooms.length + 1}`,
+      `you have room for ${rooms.length + 1}`,
       {
-        hint:
-          takeRoom === undefined
-            ? 'make the call through `kiln varlink`, or once for each'
-            : '`kiln ps` lists what counts, `kiln kill ID` ends one; root sets users.limits.sandboxes',
+        hint: '`kiln ps` lists what counts, `kiln kill ID` ends one; root sets users.limits.sandboxes',
       },
     );
   }
   return rooms;
 }
 
-/** Of a sandbox, one is made. @throws KilnError E_NO_SNAPSHOT, and what {@link snapshotOf} throws */
-export async function snapshotMeant(
+interface Making {
+  readonly signal?: AbortSignal | undefined;
+  /** Throws before a snapshot is made. @param image what it would stand on */
+  readonly check?: (image: string | undefined) => void;
+}
+
+/**
+ * Acts on the snapshot that is meant. Of a sandbox, one is made, which is removed if `act` fails.
+ * @throws KilnError E_NO_SNAPSHOT, and what `act`, the check and {@link snapshotOf} throw
+ */
+export async function withSnapshot<Result>(
   engine: OwnEngine,
   word: string,
-  signal?: AbortSignal,
-): Promise<Snapshot> {
-  try {
-    return await findSnapshot(engine.paths, engine.owner, word);
-  } catch (error) {
+  { signal, check }: Making,
+  act: (snapshot: Snapshot) => Promise<Result>,
+): Promise<Result> {
+  const { paths, owner } = engine;
+  const there = await findSnapshot(paths, owner, word).catch((error) => {
     if (!isKilnCode(error, 'E_NO_SNAPSHOT')) throw error;
-    const sandbox = await sandboxOf(engine, word).catch((cause) => {
-      throw isKilnCode(cause, 'E_NO_SANDBOX') ? noneError(word) : cause;
-    });
-    return await snapshotOf(engine, sandbox, { signal });
+  });
+  if (there !== undefined) return await act(there);
+  const sandbox = await sandboxOf(engine, word).catch((cause) => {
+    throw isKilnCode(cause, 'E_NO_SANDBOX') ? noneError(word) : cause;
+  });
+  check?.(sandbox.record.image);
+  const made = await snapshotOf(engine, sandbox, { signal });
+  return await onMade(paths, made.id, () => act(made));
+}
+
+/** Acts on a snapshot that was made for that: if it fails, the snapshot goes, unless something stands on it. */
+export async function onMade<Result>(
+  paths: StatePaths,
+  id: string,
+  act: () => Promise<Result>,
+): Promise<Result> {
+  try {
+    return await act();
+  } catch (error) {
+    // It goes with its sandbox then.
+    await removeIdle(paths, id).catch(() => undefined);
+    throw error;
   }
 }
 

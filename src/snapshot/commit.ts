@@ -10,8 +10,10 @@ import { CONFINED_IDS } from '../host/confine/launch.ts';
 import { askConfined } from '../host/confine/run.ts';
 import { DEEP } from '../host/confine/task.ts';
 import { DEFAULT_DISK, DiskWatch, refuseLowDisk } from '../host/state/disk-watch.ts';
-import { type ImportedImage, importImage } from '../image/archive/import.ts';
+import type { StatePaths } from '../host/state/paths.ts';
+import { type ImportedImage, importImage, refuseRecipesName } from '../image/archive/import.ts';
 import { refuseHostImage } from '../image/host.ts';
+import { readManifest } from '../image/store/manifest.ts';
 import { listSnapshots, type Snapshot, UNSETTLED } from '../image/store/snapshots.ts';
 import { storageLeft } from '../image/store/user-storage.ts';
 import { openWorkDirectory } from '../image/store/work-directory.ts';
@@ -49,7 +51,7 @@ export async function commitSnapshot(
 ): Promise<CommittedImage> {
   await using stack = await leaseFrom({ paths, owner }, id);
   const { manifest, layers } = stack;
-  refuseHostImage(manifest, 'commits');
+  requireCommit(paths, manifest.id, name);
   const all = await listSnapshots(paths, undefined);
   const below = layers.flatMap((layer) => all.find((each) => each.id === layer.id) ?? []);
   const digests = (await allSettled(paths, below, signal)).map(({ record }) => record.digest);
@@ -74,6 +76,17 @@ export async function commitSnapshot(
   });
   currentAction()?.found({ image: image.manifest.id });
   return { ...image, skipped };
+}
+
+/**
+ * What can be told before anything is read.
+ * @param below the image that the sandbox or snapshot stands on
+ * @throws KilnError E_ARGUMENT
+ */
+export function requireCommit(paths: StatePaths, below: string | undefined, name: string): void {
+  refuseRecipesName(paths, name);
+  const manifest = below === undefined ? undefined : readManifest(paths, below);
+  if (manifest !== undefined) refuseHostImage(manifest, 'commits');
 }
 
 async function packStack(

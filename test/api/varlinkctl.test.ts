@@ -400,6 +400,44 @@ test('an open sandbox has snapshots, forks, images and changes, too', async (t) 
   t.deepEqual((await kiln('RemoveSnapshot', { snapshot })).reply, {});
 });
 
+test('a refused fork or image of an open sandbox leaves no snapshot', async (t) => {
+  const snapshots = async (of: string) =>
+    ((await kiln('ListSnapshots')).reply.snapshots as { sandbox: string; id: string }[]).filter(
+      ({ sandbox }) => sandbox === of,
+    );
+  for (const onDisk of [false, true]) {
+    const open = { image: 'busybox', user: 'root', surroundings: { onDisk } };
+    const { sandbox } = (await kiln('OpenSandbox', open)).reply;
+    await kiln('Execute', { sandbox, argv: ['sh', '-c', 'echo one >/root/a'] });
+    const refusals: [string, object][] = [
+      ['Fork', { number: 0 }],
+      ['Fork', { number: 101 }],
+      ['Fork', { memory: 1 }],
+      ['Fork', { keep: -1 }],
+      ['CommitImage', { name: 'a/b' }],
+      // That is a shipped recipe.
+      ['CommitImage', { name: 'debian-build' }],
+    ];
+    for (const [method, parameters] of refusals) {
+      const { error, reply } = await kiln(method, { from: sandbox, ...parameters });
+      t.is(error, 'io.kiln.Failed', JSON.stringify([method, parameters, reply]));
+      t.deepEqual(await snapshots(sandbox), [], method);
+    }
+    // What fails later fails in a worker: a copy goes then.
+    const full = { from: sandbox, number: 1, memory: 2 ** 50 };
+    const failed = await kiln('Fork', full);
+    t.is(failed.error, 'io.kiln.Failed', JSON.stringify(failed.reply));
+    t.deepEqual(await snapshots(sandbox), []);
+    const { snapshot, sandboxes } = (await kiln('Fork', { from: sandbox })).reply;
+    t.deepEqual(
+      (await snapshots(sandbox)).map(({ id }) => id),
+      [snapshot],
+    );
+    for (const id of sandboxes) await kiln('KillSandbox', { sandbox: id });
+    await kiln('CloseSandbox', { sandbox });
+  }
+});
+
 test('a program looks at changes, takes some, and throws the others away', async (t) => {
   const folder = join(state.beside, 'checkout');
   mkdirSync(folder);

@@ -27,7 +27,7 @@ import { architecture, choice } from '../../options/texts.ts';
 import { lastName } from '../../users/caller-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
-import { snapshotMeant } from '../fork.ts';
+import { withSnapshot } from '../fork.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { printWarning } from '../output/errors.ts';
 import { printEither } from '../output/print.ts';
@@ -155,9 +155,11 @@ async function commit(
   using interruption = listenForInterruption(caller);
   await using engine = caller.openEngine();
   const { signal } = interruption;
-  const snapshot = await snapshotMeant(engine, word, signal);
-  const { commitSnapshot } = await import('../../snapshot/commit.ts');
-  await using image = await commitSnapshot(engine, snapshot, name, signal);
+  const { commitSnapshot, requireCommit } = await import('../../snapshot/commit.ts');
+  const check = (below: string | undefined) => requireCommit(engine.paths, below, name);
+  await using image = await withSnapshot(engine, word, { signal, check }, (snapshot) =>
+    commitSnapshot(engine, snapshot, name, signal),
+  );
   caller.storeChanged();
   warn(image.skipped, caller);
   for (const message of image.manifest.warnings)

@@ -204,7 +204,8 @@ async function unreadable(paths: StatePaths): Promise<string[]> {
   return ids.filter((id) => folders.find(join(paths.snapshots, id)).value === undefined);
 }
 
-async function removeIdle(paths: StatePaths, id: string): Promise<boolean> {
+/** @returns false where something uses it */
+export async function removeIdle(paths: StatePaths, id: string): Promise<boolean> {
   try {
     await removeSnapshot(paths, id);
     return true;

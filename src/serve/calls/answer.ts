@@ -177,8 +177,10 @@ async function answerPart<Method extends Name>(
 ): Promise<Methods[Method]['reply']> {
   const part = call.part(`${KILN}.${method}`, { ...parameters });
   await daemon.work(part);
+  // Without a reply where the caller went before a worker had it.
+  if (part.outcome === undefined) throw part.signal.reason;
   const reply: { error?: string; parameters?: object } = JSON.parse(
-    part.outcome?.toString().slice(0, -1) ?? '{}',
+    part.outcome.toString().slice(0, -1),
   );
   if (reply.error !== undefined) throw new PartFailed(reply.error, reply.parameters ?? {});
   return (reply.parameters ?? {}) as Methods[Method]['reply'];

@@ -5,9 +5,11 @@ import {
   endingCommands,
   FORK,
   forksAsked,
+  onMade,
+  requireForks,
   requireQuiet,
   snapshotFor,
-  snapshotMeant,
+  withSnapshot,
 } from '../../cli/fork.ts';
 import { COMMIT } from '../../cli/images/image-transfer.ts';
 import { snapshotOf } from '../../cli/snapshot.ts';
@@ -28,11 +30,11 @@ import {
   type ListedSandbox,
   readSandboxRecord,
 } from '../../sandbox/domain/sandbox-record.ts';
-import { commitSnapshot } from '../../snapshot/commit.ts';
+import { commitSnapshot, requireCommit } from '../../snapshot/commit.ts';
 import { rollBack } from '../../snapshot/restore.ts';
 import { allSettled } from '../../snapshot/settle.ts';
 import { type TakeOptions, takeSnapshot } from '../../snapshot/take.ts';
-import type { ANSWERED, Answer, CallContext, DaemonState } from './context.ts';
+import type { Answer, CallContext, DaemonState } from './context.ts';
 import { imageOf } from './image.ts';
 import type { OpenSandbox } from './open-sandboxes.ts';
 import { calledCommand, setOptions } from './options.ts';
@@ -61,45 +63,59 @@ async function takeOfOpen(id: string, options: TakeOptions, context: CallContext
   return taken.id;
 }
 
-/** In the daemon: of an open sandbox it makes a snapshot, and a worker does the rest. */
+/**
+ * In the daemon: of an open sandbox it makes a snapshot, and a worker does the rest.
+ * @param check refuses what would fail with any snapshot. Given the image that the sandbox stands on
+ */
 async function ofOpen<Method extends 'Fork' | 'CommitImage'>(
   method: Method,
   parameters: Methods[Method]['parameters'],
+  check: (image: string | undefined) => void,
   context: CallContext,
   daemon: DaemonState,
-): Promise<Methods[Method]['reply'] | typeof ANSWERED> {
+): Promise<Methods[Method]['reply']> {
   const { call } = context;
   const { from } = parameters;
-  if (!daemon.sandboxes.has(from, uidOf(context))) return await daemon.work(call);
+  await using engine = context.openEngine();
+  const { record } = await findSandbox(engine, from);
+  check(record.image);
   // The worker tells of what it does.
   currentAction()?.named('snapshot', [from]);
   const snapshot = await takeOfOpen(from, { signal: call.signal }, context);
-  return await daemon.part(call, method, { ...parameters, from: snapshot });
+  return await onMade(engine.paths, snapshot, () =>
+    daemon.part(call, method, { ...parameters, from: snapshot }),
+  );
 }
 
 export const answerFork: Answer<'Fork'> = async (parameters, context) => {
   const { caller, call, daemon } = context;
-  if (daemon !== undefined) return await ofOpen('Fork', parameters, context, daemon);
   const { from, ...given } = parameters;
+  if (daemon?.sandboxes.has(from, uidOf(context)) === false) return await daemon.work(call);
   const command = calledCommand('fork', FORK, caller);
   setOptions(command, FORK, given);
   await admit(command, caller, { words: 'fork', args: [from] }, []);
-  await using engine = context.openEngine();
-  const snapshot = await snapshotMeant(engine, from, call.signal);
   const options = command.opts<ValuesOf<typeof FORK>>();
-  const sandboxes = await forksAsked(engine, snapshot, options, caller, call.signal);
-  return { snapshot: snapshot.id, sandboxes };
+  const check = () => requireForks(options.number ?? 1, caller);
+  if (daemon !== undefined) return await ofOpen('Fork', parameters, check, context, daemon);
+  await using engine = context.openEngine();
+  const { snapshot, sandboxes } = await forksAsked(engine, from, options, caller, call.signal);
+  return { snapshot, sandboxes: [...sandboxes] };
 };
 
 export const answerCommitImage: Answer<'CommitImage'> = async (parameters, context) => {
   const { call, daemon, storeChanged } = context;
-  if (daemon !== undefined) return await ofOpen('CommitImage', parameters, context, daemon);
+  const { from } = parameters;
+  if (daemon?.sandboxes.has(from, uidOf(context)) === false) return await daemon.work(call);
   const command = calledCommand('commit', COMMIT, context.caller);
   setOptions(command, COMMIT, { name: parameters.name });
-  await using engine = context.openEngine();
-  const snapshot = await snapshotMeant(engine, parameters.from, call.signal);
   const { name } = command.opts<ValuesOf<typeof COMMIT>>();
-  await using image = await commitSnapshot(engine, snapshot, name, call.signal);
+  await using engine = context.openEngine();
+  const check = (below: string | undefined) => requireCommit(engine.paths, below, name);
+  if (daemon !== undefined) return await ofOpen('CommitImage', parameters, check, context, daemon);
+  const { signal } = call;
+  await using image = await withSnapshot(engine, from, { signal, check }, (snapshot) =>
+    commitSnapshot(engine, snapshot, name, signal),
+  );
   storeChanged();
   return { image: imageOf(image.manifest, Date.now(), true), skipped: [...image.skipped] };
 };
