@@ -202,18 +202,18 @@ const MACHINE = join(GUEST, 'machine');
 /** Compiles pid 1 of a machine, which starts the init there: static, for nothing else is in its initramfs. */
 async function buildStage0(): Promise<boolean> {
   const more = [join(GUEST, 'protocol.c'), join(WIRE, 'wire.c')];
-  return await buildStatic('kiln-stage0', MACHINE, more, GUEST);
+  return await buildStatic('kiln-stage0', MACHINE, more, [GUEST]);
 }
 
 /** Compiles what stands between kiln and a machine on the host: static, since its root is almost empty. */
 async function buildRelay(): Promise<boolean> {
   const more = ['connection.c', 'port.c', 'stream.c'].map((name) => join(MACHINE, name));
-  return await buildStatic('kiln-relay', join(top, 'src/relay'), more, MACHINE);
+  return await buildStatic('kiln-relay', join(top, 'src/relay'), more, [MACHINE, GUEST]);
 }
 
 /** Compiles what reads layers of sandboxes as a confined child: static, so that it starts as fast as a program can. */
 async function buildReader(): Promise<boolean> {
-  return await buildStatic('kiln-changes', join(top, 'src/jobs/changes/reader'), []);
+  return await buildStatic('kiln-changes', join(top, 'src/jobs/changes/reader'), [], [GUEST]);
 }
 
 /** Compiles the addon for system calls against the headers that Node's own distribution brings. */
@@ -231,15 +231,14 @@ async function buildClient(): Promise<boolean> {
   return await buildStatic('kiln', join(top, 'src/client'), []);
 }
 
-/** @param shared a folder whose headers it takes, too */
+/** @param headers folders whose headers it takes, too */
 async function buildStatic(
   name: string,
   folder: string,
   more: readonly string[],
-  shared?: string,
+  headers: readonly string[] = [],
 ): Promise<boolean> {
   const target = join(dist, name);
-  const headers = shared === undefined ? [] : [shared];
   if (await upToDate(target, [folder, ...headers, WIRE, 'scripts/build.ts'])) return false;
   const sources = (await readdir(folder)).filter((file) => file.endsWith('.c')).sort();
   const include = ['.', ...headers, WIRE].map((path) => `-I${path}`);

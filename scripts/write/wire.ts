@@ -1,16 +1,27 @@
 /**
  * Writes what is made from tables: dist/wire/numbers.h from src/host/calls/system-call.ts, dist/wire/frames.h from
  * src/daemon/frames.ts, dist/wire/travels.h from the options of `kiln run`, dist/wire/wire.h and wire.c from
- * src/sandbox/wire/table.ts, dist/wire/port-wire.h from src/sandbox/wire/port.ts, src/api/io-kiln.ts from the API's
- * interface, and types.py and sync.py of the Python package. The build does it first, and `npm run check`. With --docs
- * it writes docs/reference/api*.md, too, which a test compares.
+ * src/sandbox/wire/table.ts, dist/wire/port-wire.h from src/sandbox/wire/port.ts, dist/wire/confined.h from
+ * src/host/confine/task.ts and what else the reader of layers has to know, src/api/io-kiln.ts from the API's interface,
+ * and types.py and sync.py of the Python package. The build does it first, and `npm run check`. With --docs it writes
+ * docs/reference/api*.md, too, which a test compares.
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { type CopyLimits, DEFAULT_LIMITS, LIMIT_TEXT } from '../../src/artifacts/budget.ts';
 import { alwaysTravels } from '../../src/cli/remote/ways.ts';
 import { FRAME, OPEN, TO_CLIENT, TO_DAEMON } from '../../src/daemon/frames.ts';
 import { CALLS } from '../../src/host/calls/system-call.ts';
+import {
+  DEEP,
+  DESTINATION_FD,
+  defaultLimits,
+  FIRST_FD,
+  REPLY_FD,
+  USER_NAMESPACE_FD,
+} from '../../src/host/confine/task.ts';
 import { KILN_VERSION } from '../../src/host/state/paths.ts';
+import { LONGEST_MESSAGE } from '../../src/jobs/changes/read-layers.ts';
 import { flagOf, type Row } from '../../src/options/row.ts';
 import { RUN } from '../../src/options/sandbox.ts';
 import { CONFIGURATION_MAX } from '../../src/users/configuration-file.ts';
@@ -52,6 +63,36 @@ ${enumeration('frame_to_daemon', TO_DAEMON)}
 ${enumeration('frame_to_client', TO_CLIENT)}
 /* How FRAME_OPEN wants a file opened. */
 ${enumeration('opened_as', OPEN, 'OPEN')}
+#endif
+`;
+}
+
+/** Descriptors and limits of a confined child that is no Node. */
+function confinedHeader(): string {
+  const kinds: readonly (keyof CopyLimits)[] = ['visited', 'paths', 'bytes', 'depth'];
+  const limits = kinds.map((kind) => {
+    const [name, most] = [kind.toUpperCase(), DEFAULT_LIMITS[kind]];
+    return `#define ${name}_MAX ${most}ULL\n#define ${name}_TEXT "${LIMIT_TEXT[kind](most)}"\n`;
+  });
+  return `/* Written by scripts/write/wire.ts from src/host/confine/task.ts, src/artifacts/budget.ts and
+   src/jobs/changes/read-layers.ts. Do not edit. */
+#ifndef KILN_CONFINED_H
+#define KILN_CONFINED_H
+
+#define REPLY_FD ${REPLY_FD}
+#define USER_NAMESPACE_FD ${USER_NAMESPACE_FD}
+#define DESTINATION_FD ${DESTINATION_FD}
+#define FIRST_FD ${FIRST_FD}
+
+#define MEMORY_MAX ${defaultLimits.memory}
+#define CPU_SECONDS_MAX ${defaultLimits.cpuSeconds}
+/* Descriptors. */
+#define FILES_MAX ${DEEP}
+/* Bytes. */
+#define MESSAGE_MAX ${LONGEST_MESSAGE}
+
+/* What is looked at, and how an error says that it is more. */
+${limits.join('')}
 #endif
 `;
 }
@@ -129,6 +170,7 @@ export function writeGenerated(): void {
   write(join(top, 'dist/wire/wire.h'), guestHeader());
   write(join(top, 'dist/wire/wire.c'), guestSource());
   write(join(top, 'dist/wire/port-wire.h'), portHeader());
+  write(join(top, 'dist/wire/confined.h'), confinedHeader());
   write(join(top, 'src/api/io-kiln.ts'), apiTypes(interfaceText()));
   const python = join(top, 'packaging/python/kiln');
   write(join(python, 'types.py'), pythonTypes(interfaceText()));

@@ -15,7 +15,7 @@ export interface CopyLimits {
 
 const GIB = 2 ** 30;
 
-const DEFAULT_LIMITS: CopyLimits = {
+export const DEFAULT_LIMITS: CopyLimits = {
   entries: 200_000,
   visited: 2_000_000,
   paths: 256 << 20,
@@ -68,7 +68,8 @@ export class Budget {
   }
 }
 
-const WHAT: Readonly<Record<keyof CopyLimits, (limit: number) => string>> = {
+/** What is counted. */
+export const LIMIT_TEXT: Readonly<Record<keyof CopyLimits, (limit: number) => string>> = {
   entries: (limit) => `${limit} files and folders`,
   visited: (limit) => `${limit} folder entries looked at`,
   paths: (limit) => `${sizeInWords(limit)} of paths`,
@@ -78,7 +79,7 @@ const WHAT: Readonly<Record<keyof CopyLimits, (limit: number) => string>> = {
 };
 
 function limitError(kind: keyof CopyLimits, limit: number): KilnError {
-  return new KilnError('E_ARTIFACT_LIMIT', `more than ${WHAT[kind](limit)} would be copied`, {
+  return new KilnError('E_ARTIFACT_LIMIT', `more than ${LIMIT_TEXT[kind](limit)} would be copied`, {
     hint:
       kind === 'holes'
         ? 'pack sparse files into an archive inside the sandbox: `tar -S`'

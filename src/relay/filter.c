@@ -2,32 +2,13 @@
 // Filters of system calls for what reads what a guest sends.
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "bpf.h"
 #include "relay.h"
-
-#if defined(__x86_64__)
-#define ARCHITECTURE AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define ARCHITECTURE AUDIT_ARCH_AARCH64
-#endif
-
-#define ALLOW(name)                                                                                \
-  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##name, 0, 1),                                           \
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 
 // What is left to the relay: another call kills it.
 static struct sock_filter relay_filter[] = {
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+    FILTER_BEGIN,
     ALLOW(read), ALLOW(write), ALLOW(recvmsg), ALLOW(sendmsg), ALLOW(sendto), ALLOW(ppoll),
 #ifdef SYS_poll
     ALLOW(poll),
@@ -39,12 +20,10 @@ static struct sock_filter relay_filter[] = {
     ALLOW(munmap), ALLOW(mremap), ALLOW(madvise), ALLOW(prlimit64), ALLOW(restart_syscall),
     ALLOW(exit_group),
     ALLOW(getrandom), ALLOW(clock_gettime), // where the vDSO has no clock
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    KILL,
 };
 
 #define SET_ID 06000
-#define LOAD(what) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, what))
-#define ALLOWED BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 #define FAIL(error) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (error))
 
 // A call with a mode, which must have no such bit.
@@ -63,13 +42,10 @@ static struct sock_filter relay_filter[] = {
 // A set-id file in a bind would be the caller's, on the host. A sandbox's own filter refuses it in the guest, but a
 // guest that has broken its kernel asks virtiofsd. In openat2 and io_uring no filter sees the mode.
 static struct sock_filter files_filter[] = {
-    LOAD(arch),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-    LOAD(nr),
+    FILTER_BEGIN,
 #ifdef __x86_64__
     BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1), // x32
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    KILL,
     MODE(chmod, 1), MODE(creat, 1), MODE(mkdir, 1), MODE(mknod, 1), MODE_OF_NEW(open, 1, 2),
 #endif
     MODE(fchmod, 1), MODE(fchmodat, 2), MODE(mkdirat, 2), MODE(mknodat, 2), MODE_OF_NEW(openat, 2, 3),
@@ -80,10 +56,7 @@ static struct sock_filter files_filter[] = {
 };
 
 static void enter(struct sock_filter *filter, size_t length) {
-  struct sock_fprog program = {.len = (unsigned short)length, .filter = filter};
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) != 0)
-    die("seccomp");
+  if (enter_filter(filter, length) != 0) die("seccomp");
 }
 
 void filter_enter(void) { enter(relay_filter, sizeof relay_filter / sizeof *relay_filter); }

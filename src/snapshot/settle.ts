@@ -27,7 +27,8 @@ export async function settled(
   const { id, folder, record } = snapshot;
   if (record.digest !== UNSETTLED) return snapshot;
   await using _lease = await leaseSnapshot(paths, id);
-  using tree = closing(mappedMount(snapshotFiles.tree(folder), CONFINED_IDS));
+  const path = snapshotFiles.tree(folder);
+  using tree = closing(mappedMount(path, CONFINED_IDS, { isWritten: true }));
   try {
     const { leftOut: _, ...counted } = await askConfined({
       ...{ task: 'snapshot-settle', input: { maxEntries: MOST_NAMES }, fds: [tree.fd], signal },

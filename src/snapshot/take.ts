@@ -12,6 +12,7 @@ import {
   MOUNT_ATTR_NODEV,
   MOUNT_ATTR_NOEXEC,
   MOUNT_ATTR_NOSUID,
+  MOUNT_ATTR_RDONLY,
   setMountAttributes,
 } from '../host/files/mount.ts';
 import { createUserNamespace } from '../host/process/user-namespace.ts';
@@ -118,7 +119,7 @@ async function copyUpper(
   const range = sandbox.idRange;
   using home = closing(await sandbox.layers.open('/'));
   using from = closing(openDirectory(home.fd, 'upper'));
-  using to = closing(mappedMount(made, range));
+  using to = closing(mappedMount(made, range, { isWritten: true }));
   using watch = new DiskWatch(made);
   const signals = [watch.signal, ...(signal === undefined ? [] : [signal])];
   const { leftOut, ...counted } = await copyLayer({
@@ -183,14 +184,16 @@ async function requireFree(
   });
 }
 
-/** Where the ids in a sandbox are those that files have on the disk. The caller closes it. */
+/** Where the ids in a sandbox are those that files have on the disk: to be read, as a rule. The caller closes it. */
 export function mappedMount(
   path: string,
   { base, count }: { readonly base: number; readonly count: number },
+  { isWritten = false } = {},
 ): number {
   using users = closing(createUserNamespace([{ inside: 0, outside: base, count }]));
   const mount = cloneMount(path);
-  const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+  const access = isWritten ? 0 : MOUNT_ATTR_RDONLY;
+  const set = access | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
   try {
     setMountAttributes(mount, { set, userNamespace: users.fd });
     return mount;

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
+  chmodSync,
   closeSync,
   existsSync,
   mkdirSync,
@@ -16,6 +17,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { DEFAULT_LIMITS } from '../../src/artifacts/budget.ts';
 import type { KilnError } from '../../src/errors.ts';
 import { CONFINED_IDS } from '../../src/host/confine/launch.ts';
 import { type ConfinedOptions, runConfined } from '../../src/host/confine/run.ts';
@@ -143,6 +145,42 @@ test.serial('what reads layers is enclosed as other children are, and may only r
   await ended;
   t.deepEqual(children(), []);
 });
+
+test.serial(
+  'what reads layers says where it failed, and its limits are those of others',
+  async (t) => {
+    using open = new DisposableStack();
+    const folder = scratch(t);
+    chmodSync(folder, 0o755);
+    // Of an id that the child has not.
+    mkdirSync(join(folder, 'sub/closed "ä\nb'), { recursive: true, mode: 0o700 });
+    const fd = open.adopt(openSync(folder, 'r'), closeSync);
+    const read = async (words: readonly (string | number)[], at = fd) => {
+      for await (const _ of readLayers({
+        ...{ words, only: [], fds: [at], range: CONFINED_IDS },
+        validate: (value) => value,
+      }));
+    };
+    await t.throwsAsync(read(['list']), {
+      code: 'E_SYSCALL',
+      message: /^openat sub: Permission denied$/,
+    });
+    chmodSync(join(folder, 'sub'), 0o755);
+    await t.throwsAsync(read(['list']), {
+      code: 'E_SYSCALL',
+      message: 'openat sub/closed "ä\nb: Permission denied',
+    });
+    const deep = join(folder, 'deep', 'd/'.repeat(DEFAULT_LIMITS.depth));
+    mkdirSync(deep, { recursive: true });
+    const top = open.adopt(openSync(join(folder, 'deep'), 'r'), closeSync);
+    const wanted = {
+      code: 'E_ARTIFACT_LIMIT',
+      message: `more than ${DEFAULT_LIMITS.depth} folders deep`,
+    };
+    await t.throwsAsync(read(['list'], top), wanted);
+    await read(['list'], open.adopt(openSync(join(deep, '../..'), 'r'), closeSync));
+  },
+);
 
 for (const name of [
   'chroot',

@@ -3,6 +3,9 @@ import { type ByteString, toBytes } from '../../artifacts/byte-string.ts';
 import { runConfined } from '../../host/confine/run.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 
+/** Bytes. It sends what it has found before there is as much. */
+export const LONGEST_MESSAGE = 1 << 20;
+
 export interface ReadRequest<Message> {
   /** What to do, and numbers for that: see reader/main.c. */
   readonly words: readonly (string | number)[];
@@ -25,5 +28,8 @@ export function readLayers<Message>(request: ReadRequest<Message>): AsyncIterabl
   const { base, count } = range;
   const task = `changes-${words[0]}`;
   const program = 'kiln-changes';
-  return runConfined({ task, program, input, fds, ids: { base, count }, signal, validate });
+  return runConfined({
+    ...{ task, program, input, fds, ids: { base, count }, signal, validate },
+    longestMessage: LONGEST_MESSAGE,
+  });
 }

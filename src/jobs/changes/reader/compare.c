@@ -10,8 +10,6 @@
 #include "reader.h"
 
 #define PIECE (1 << 20)
-#define BYTES_MAX (64ULL << 30)
-#define PATHS_MAX (256ULL << 20)
 
 // Folders of layers, the topmost layer first.
 struct stack {
@@ -37,7 +35,6 @@ struct held {
 
 static unsigned long most, told;
 static unsigned long long paths, bytes;
-
 
 static int look(struct stack stack, const char *name, struct shown *out) {
   int found = 0;
@@ -82,7 +79,7 @@ static void add(const char *change, size_t length, const struct shown *shown, co
     tell_done();
   }
   told++;
-  if ((paths += length) > PATHS_MAX) fail_limit("256 MiB of paths");
+  if ((paths += length) > PATHS_MAX) fail_limit(PATHS_TEXT);
   item_begin(path, length);
   item_text("change", change);
   item_text("kind", kind_of(&shown->st));
@@ -96,7 +93,7 @@ static void add(const char *change, size_t length, const struct shown *shown, co
 static int is_same_content(int one, int other, off_t size) {
   static char pieces[2][PIECE];
   for (off_t at = 0; at < size;) {
-    if (bytes > BYTES_MAX) fail_limit("64 GiB of content");
+    if (bytes > BYTES_MAX) fail_limit(BYTES_TEXT);
     ssize_t mine = pread(one, pieces[0], PIECE, at), theirs = pread(other, pieces[1], PIECE, at);
     if (mine < 0 || theirs < 0) fail("pread");
     if (mine != theirs || memcmp(pieces[0], pieces[1], (size_t)mine) != 0) return 0;
@@ -150,7 +147,7 @@ static void names_that_differ(struct names *names, struct stack now, struct stac
 }
 
 static void visit(struct stack now, struct stack before, size_t above, unsigned depth, struct held *held) {
-  if (depth > DEPTH_MAX) fail_limit("200 folders deep");
+  if (depth > DEPTH_MAX) fail_limit(DEPTH_TEXT);
   struct names names = {0};
   names_that_differ(&names, now, before);
   for (size_t i = 0; i < names.count; i++) {

@@ -22,7 +22,7 @@ static void tell(int folder, const char *name, size_t length, const struct stat 
 
 // Parents first.
 static void visit(int folder, size_t above, unsigned depth) {
-  if (depth > DEPTH_MAX) fail_limit("200 folders deep");
+  if (depth > DEPTH_MAX) fail_limit(DEPTH_TEXT);
   struct names names = {0};
   names_add(&names, folder);
   names_sort(&names);

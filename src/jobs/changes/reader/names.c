@@ -12,13 +12,11 @@
 
 #include "reader.h"
 
-#define VISITED_MAX 2000000
-
 static unsigned long visited;
 
 static void add(struct names *names, const char *name) {
   if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) return;
-  if (++visited > VISITED_MAX) fail_limit("2000000 folder entries looked at");
+  if (++visited > VISITED_MAX) fail_limit(VISITED_TEXT);
   if (names->count == names->room) {
     names->room = names->room == 0 ? 64 : names->room * 2;
     names->at = realloc(names->at, names->room * sizeof *names->at);

@@ -5,9 +5,8 @@
 #include <stddef.h>
 #include <sys/stat.h>
 
-#define REPLY_FD 3 // src/host/confine/task.ts has the same numbers
-#define FIRST_FD 6
-#define DEPTH_MAX 200 // as Budget has it in src/artifacts/budget.ts
+#include "confined.h"
+
 #define NAME_MAX_BYTES 256
 
 // tell.c: what the host hears, in frames of src/host/confine/frame.ts.

@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #define HEAD sizeof(uint32_t)
-#define FULL (512u << 10) // the longest item is shorter than what is left
+#define FULL (MESSAGE_MAX / 2) // the longest item is shorter than what is left
 #define OPENING "{\"type\":\"message\",\"value\":["
 
-static char frame[1 << 20];
+static char frame[MESSAGE_MAX];
 static size_t length;
 
 static void put(const char *text) {
@@ -20,13 +20,12 @@ static void put(const char *text) {
   length += more;
 }
 
-// Bytes as characters of ISO 8859-1: a byte string of src/artifacts/byte-string.ts.
-static void put_string(const char *bytes, size_t count) {
+static void put_quoted(const char *bytes, size_t count, int as_text) {
   put("\"");
   for (size_t i = 0; i < count; i++) {
     unsigned char byte = (unsigned char)bytes[i];
     if (byte < 0x20) length += (size_t)sprintf(frame + length, "\\u%04x", byte);
-    else if (byte >= 0x80) {
+    else if (byte >= 0x80 && !as_text) {
       frame[length++] = (char)(0xc0 | byte >> 6);
       frame[length++] = (char)(0x80 | (byte & 0x3f));
     } else {
@@ -36,6 +35,9 @@ static void put_string(const char *bytes, size_t count) {
   }
   put("\"");
 }
+
+// Bytes as characters of ISO 8859-1: a byte string of src/artifacts/byte-string.ts.
+static void put_string(const char *bytes, size_t count) { put_quoted(bytes, count, 0); }
 
 static void begin(void) {
   length = HEAD;
@@ -105,24 +107,31 @@ _Noreturn void tell_done(void) {
   _exit(0);
 }
 
-static _Noreturn void tell_failed(const char *code, const char *message) {
+// What was told before a failure counts no more.
+static void begin_failure(const char *code) {
   begin();
-  length += (size_t)sprintf(frame + length,
-      "{\"type\":\"failed\",\"error\":{\"code\":\"%s\",\"message\":\"%s\",\"causes\":[]}}", code, message);
+  length += (size_t)sprintf(frame + length, "{\"type\":\"failed\",\"error\":{\"code\":\"%s\",\"message\":", code);
+}
+
+static _Noreturn void end_failure(void) {
+  put(",\"causes\":[]}}");
   send_frame();
   _exit(0);
 }
 
+// With the path that is looked at: hostile bytes, of which rebuildError() in src/host/confine/frame.ts makes text.
 _Noreturn void fail(const char *call) {
-  char message[128];
-  snprintf(message, sizeof message, "%s: %s", call, strerror(errno));
-  tell_failed("E_SYSCALL", message);
+  static char message[128 + sizeof path];
+  int count = snprintf(message, sizeof message, "%s%s%s: %s", call, path[0] == 0 ? "" : " ", path, strerror(errno));
+  begin_failure("E_SYSCALL");
+  put_quoted(message, (size_t)count, 1);
+  end_failure();
 }
 
 _Noreturn void fail_limit(const char *what) {
-  char message[128];
-  snprintf(message, sizeof message, "more than %s", what);
-  tell_failed("E_ARTIFACT_LIMIT", message);
+  begin_failure("E_ARTIFACT_LIMIT");
+  length += (size_t)sprintf(frame + length, "\"more than %s\"", what);
+  end_failure();
 }
 
 const char *kind_of(const struct stat *st) {

@@ -36,9 +36,9 @@ char **words_read(size_t *count) {
 
 size_t path_add(size_t length, const char *name) {
   size_t more = strlen(name);
-  if (length + 1 + more > sizeof path) fail_limit("names longer than 255 bytes");
+  if (length + 2 + more > sizeof path) fail_limit("names longer than 255 bytes");
   if (length > 0) path[length++] = '/';
-  memcpy(path + length, name, more);
+  memcpy(path + length, name, more + 1);
   return length + more;
 }
 
