@@ -4,9 +4,10 @@ import type { ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { type BusyboxState, IMAGE, MAIN } from './busybox-state.ts';
 
-export function keptSandboxes(state: () => BusyboxState) {
+/** @param timeout of each call, ms, where calls take longer than others */
+export function keptSandboxes(state: () => BusyboxState, timeout?: number) {
   async function kiln(...words: readonly string[]) {
-    const ran = await state().kiln(words);
+    const ran = await state().kiln(words, timeout === undefined ? {} : { timeout });
     return { code: ran.exitCode, out: String(ran.stdout), said: String(ran.stderr) };
   }
 
