@@ -21,6 +21,7 @@ export async function buildStage0Harness(directory: string): Promise<string> {
   const machine = join(top, 'src/guest/machine');
   const parts = [
     'answers.c',
+    'layer.c',
     'look.c',
     'connection.c',
     'orders.c',
@@ -28,6 +29,7 @@ export async function buildStage0Harness(directory: string): Promise<string> {
     'passing.c',
     'port.c',
     'stream.c',
+    'tar.c',
   ];
   const flags = [
     ...['-std=gnu17', '-D_GNU_SOURCE', '-O1', '-g', '-fsanitize=address,undefined'],

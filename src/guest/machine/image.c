@@ -81,8 +81,10 @@ static int map_owners(int fd) {
   int users = open(path, O_RDONLY | O_CLOEXEC);
   if (users < 0) return -1;
   struct mount_attr attributes = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)users};
-  return closing(users, (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attributes,
-                                     sizeof attributes));
+  int mapped = closing(users, (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attributes,
+                                           sizeof attributes));
+  // It is a file system that this kernel cannot give other owners, as squashfs before Linux 6.2.
+  return mapped != 0 && errno == EINVAL ? failing(EOPNOTSUPP) : mapped;
 }
 
 int image_mount(int share, uint32_t place) {

@@ -9,7 +9,6 @@
 #include <linux/openat2.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -18,16 +17,11 @@
 
 #include "protocol.h"
 #include "stage0.h"
+#include "tar.h"
 
-#define BLOCK 512
 #define PARTS_MAX 63
 #define DEPTH_MAX 256
-#define LINKS_MAX 100000
 #define ROOT_FD 3
-
-static char path[16 << 10];
-static unsigned char buffer[256 << 10];
-static size_t buffered;
 
 // Of a pattern: `*` stands for any characters, `**` for any folders.
 static const char *parts[PARTS_MAX];
@@ -39,77 +33,6 @@ struct folder {
   struct stat st;
   int told;
 };
-
-static _Noreturn void give_up(int error) { _exit(error > 0 && error < 255 ? error : 255); }
-
-static void flush(void) {
-  for (size_t at = 0; at < buffered;) {
-    ssize_t n = write(1, buffer + at, buffered - at);
-    if (n < 0 && errno != EINTR) give_up(errno);
-    if (n > 0) at += (size_t)n;
-  }
-  buffered = 0;
-}
-
-static void put(const void *bytes, size_t length) {
-  while (length > 0) {
-    if (buffered == sizeof buffer) flush();
-    size_t n = sizeof buffer - buffered < length ? sizeof buffer - buffered : length;
-    memcpy(buffer + buffered, bytes, n);
-    buffered += n;
-    bytes = (const char *)bytes + n;
-    length -= n;
-  }
-}
-
-static void put_padding(uint64_t length) {
-  static const char zeros[BLOCK];
-  put(zeros, (BLOCK - length % BLOCK) % BLOCK);
-}
-
-// struct posix_header of tar(5)
-static void put_block(char type, unsigned mode, uint64_t size, int64_t time) {
-  char block[BLOCK] = "file";
-  unsigned sum = 0;
-  snprintf(block + 100, 8, "%07o", mode & 07777);
-  snprintf(block + 108, 8, "%07o", 0);
-  snprintf(block + 116, 8, "%07o", 0);
-  snprintf(block + 124, 12, "%011llo", (unsigned long long)(size < 1ULL << 33 ? size : 0));
-  snprintf(block + 136, 12, "%011llo", (unsigned long long)(time > 0 && time < 1LL << 33 ? time : 0));
-  memset(block + 148, ' ', 8);
-  block[156] = type;
-  memcpy(block + 257, "ustar\00000", 8);
-  for (size_t i = 0; i < BLOCK; i++) sum += (unsigned char)block[i];
-  snprintf(block + 148, 8, "%06o", sum);
-  put(block, BLOCK);
-}
-
-static size_t add_record(char *to, const char *name, const char *value) {
-  size_t rest = strlen(name) + strlen(value) + 3, length = rest, digits = 0;
-  char number[24];
-  // The length counts itself.
-  while (digits + rest != length || digits == 0) {
-    digits = (size_t)snprintf(number, sizeof number, "%zu", length);
-    if (digits + rest == length) break;
-    length = digits + rest;
-  }
-  return (size_t)sprintf(to, "%zu %s=%s\n", length, name, value);
-}
-
-static void put_header(char type, const struct stat *st, uint64_t size, const char *target) {
-  static char records[2 * sizeof path + 256];
-  char number[24];
-  size_t length = add_record(records, "path", path);
-  if (target != NULL) length += add_record(records + length, "linkpath", target);
-  if (size >= 1ULL << 33) {
-    snprintf(number, sizeof number, "%llu", (unsigned long long)size);
-    length += add_record(records + length, "size", number);
-  }
-  put_block('x', 0644, length, 0);
-  put(records, length);
-  put_padding(length);
-  put_block(type, st->st_mode, size, st->st_mtim.tv_sec);
-}
 
 static int matches(const char *part, const char *name) {
   const char *star = NULL, *from = NULL;
@@ -155,52 +78,10 @@ int pack_is_kernels(int fd) {
                                CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, TRACEFS_MAGIC,  SECURITYFS_MAGIC,
                                BPF_FS_MAGIC,     NSFS_MAGIC,    0x19800202 /* mqueue */};
   struct statfs fs;
-  if (fstatfs(fd, &fs) != 0) give_up(errno);
+  if (fstatfs(fd, &fs) != 0) tar_fail(errno);
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
     if (fs.f_type == kinds[i]) return 1;
   return 0;
-}
-
-// Files with several names, by the first one that was packed.
-static struct known {
-  dev_t dev;
-  ino_t ino;
-  char *path;
-} *known;
-static size_t known_count;
-
-static const char *first_name(const struct stat *st) {
-  if (st->st_nlink < 2) return NULL;
-  for (size_t i = 0; i < known_count; i++)
-    if (known[i].dev == st->st_dev && known[i].ino == st->st_ino)
-      return strcmp(known[i].path, path) == 0 ? NULL : known[i].path;
-  if (known_count == LINKS_MAX) return NULL;
-  if (known == NULL && (known = malloc(LINKS_MAX * sizeof *known)) == NULL) give_up(ENOMEM);
-  char *name = strdup(path);
-  if (name == NULL) give_up(ENOMEM);
-  known[known_count++] = (struct known){st->st_dev, st->st_ino, name};
-  return NULL;
-}
-
-static void take_content(int fd, uint64_t size) {
-  static char piece[128 << 10];
-  uint64_t left = size;
-  while (left > 0) {
-    ssize_t n = read(fd, piece, left < sizeof piece ? (size_t)left : sizeof piece);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) give_up(errno);
-    if (n == 0) give_up(EAGAIN); // somebody has shortened it
-    put(piece, (size_t)n);
-    left -= (uint64_t)n;
-  }
-  put_padding(size);
-}
-
-static void append(const char *name) {
-  size_t length = strlen(path);
-  if (length + strlen(name) + 2 > sizeof path) give_up(ENAMETOOLONG);
-  path[length] = '/';
-  strcpy(path + length + 1, name);
 }
 
 // What the tree may become while it is read: such an entry is gone, and the host says so if it was asked for.
@@ -208,7 +89,7 @@ static int may_be_gone(int error) { return error == ENOENT || error == ENOTDIR |
 
 static int enter(int at, const char *name) {
   int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (fd < 0 && !may_be_gone(errno)) give_up(errno);
+  if (fd < 0 && !may_be_gone(errno)) tar_fail(errno);
   if (fd >= 0 && pack_is_kernels(fd)) {
     close(fd);
     return -1;
@@ -219,10 +100,10 @@ static int enter(int at, const char *name) {
 static void tell(struct folder *folder) {
   if (folder == NULL || folder->told) return;
   tell(folder->above);
-  char after = path[folder->length];
-  path[folder->length] = 0;
-  put_header('5', &folder->st, 0, NULL);
-  path[folder->length] = after;
+  char after = tar_path[folder->length];
+  tar_path[folder->length] = 0;
+  tar_header('5', &folder->st, 0, NULL);
+  tar_path[folder->length] = after;
   folder->told = 1;
 }
 
@@ -232,28 +113,28 @@ static void take_file(int at, const char *name) {
   struct stat st;
   int fd = openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
   if (fd < 0 && may_be_gone(errno)) return;
-  if (fd < 0 || fstat(fd, &st) != 0) give_up(errno);
+  if (fd < 0 || fstat(fd, &st) != 0) tar_fail(errno);
   if (S_ISREG(st.st_mode)) {
-    const char *first = first_name(&st);
+    const char *first = tar_first_name(&st);
     uint64_t size = first == NULL ? (uint64_t)st.st_size : 0;
-    put_header(first == NULL ? '0' : '1', &st, size, first);
-    if (first == NULL) take_content(fd, size);
+    tar_header(first == NULL ? '0' : '1', &st, size, first);
+    if (first == NULL) tar_content(fd, size);
   }
   close(fd);
 }
 
 // A folder with all that is in it, if `states` are all.
 static void take(int at, struct folder *above, const char *name, uint64_t states, unsigned depth) {
-  size_t length = strlen(path);
+  size_t length = strlen(tar_path);
   struct stat st;
   if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-    if (!may_be_gone(errno)) give_up(errno);
+    if (!may_be_gone(errno)) tar_fail(errno);
     return;
   }
-  append(name);
+  tar_append(name);
   if (S_ISDIR(st.st_mode)) {
     int fd = enter(at, name);
-    struct folder folder = {above, strlen(path), st, 0};
+    struct folder folder = {above, strlen(tar_path), st, 0};
     if (fd >= 0 && states == ~0ULL) tell(&folder);
     if (fd >= 0) walk(fd, &folder, states, depth + 1);
   } else if (states == ~0ULL) {
@@ -261,18 +142,18 @@ static void take(int at, struct folder *above, const char *name, uint64_t states
     tell(above);
     ssize_t bytes = S_ISLNK(st.st_mode) ? readlinkat(at, name, target, sizeof target - 1) : 0;
     if (bytes > 0) target[bytes] = 0;
-    if (bytes > 0) put_header('2', &st, 0, target);
+    if (bytes > 0) tar_header('2', &st, 0, target);
     else if (S_ISREG(st.st_mode)) take_file(at, name);
-    else if (bytes == 0) put_header('6', &st, 0, NULL); // the host says that it is left out
+    else if (bytes == 0) tar_header('6', &st, 0, NULL); // the host says that it is left out
   }
-  path[length] = 0;
+  tar_path[length] = 0;
 }
 
 // Closes `fd`.
 static void walk(int fd, struct folder *folder, uint64_t states, unsigned depth) {
-  if (depth > DEPTH_MAX) give_up(ENAMETOOLONG);
+  if (depth > DEPTH_MAX) tar_fail(ENAMETOOLONG);
   DIR *entries = fdopendir(fd);
-  if (entries == NULL) give_up(errno);
+  if (entries == NULL) tar_fail(errno);
   for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
     uint64_t below = ~0ULL;
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
@@ -288,8 +169,8 @@ static void pack_pattern(const char *number, const char *base) {
   int fd = (int)syscall(SYS_openat2, ROOT_FD, base, &how, sizeof how);
   struct folder folder = {.told = 0};
   if (fd < 0 || pack_is_kernels(fd) || fstat(fd, &folder.st) != 0) return;
-  snprintf(path, sizeof path, "%s", number);
-  folder.length = strlen(path);
+  snprintf(tar_path, sizeof tar_path, "%s", number);
+  folder.length = strlen(tar_path);
   walk(fd, &folder, 1, 0);
 }
 
@@ -297,10 +178,10 @@ static void pack_pattern(const char *number, const char *base) {
 static void pack_all(const char *text, const char *end) {
   while (text < end) {
     const char *number = text, *base = number + strlen(number) + 1;
-    if (base >= end) give_up(EBADMSG);
+    if (base >= end) tar_fail(EBADMSG);
     const char *part = base + strlen(base) + 1;
     for (part_count = 0; part < end && *part != 0; part += strlen(part) + 1) {
-      if (part_count == PARTS_MAX) give_up(E2BIG);
+      if (part_count == PARTS_MAX) tar_fail(E2BIG);
       parts[part_count++] = part;
     }
     if (part_count > 0) pack_pattern(number, base);
@@ -322,11 +203,9 @@ pid_t pack_start(pid_t init, const unsigned char *patterns, size_t length, int f
   signal(SIGPIPE, SIG_DFL);
   snprintf(root, sizeof root, "/proc/%d/root", init);
   int opened = open(root, O_PATH | O_DIRECTORY);
-  if (opened < 0 || dup2(fd, 1) < 0 || dup2(opened, ROOT_FD) < 0) give_up(errno);
+  if (opened < 0 || dup2(fd, 1) < 0 || dup2(opened, ROOT_FD) < 0) tar_fail(errno);
   syscall(SYS_close_range, ROOT_FD + 1, ~0U, 0);
-  static const char zeros[2 * BLOCK];
   pack_all(text, text + length);
-  put(zeros, sizeof zeros);
-  flush();
+  tar_end();
   _exit(0);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -181,8 +182,11 @@ static uint32_t kind_of(int fd) {
 }
 
 static void take_passed(struct stream *carrier) {
+  struct stat st;
   int fd = receive(carrier->fd);
   if (fd == -1) return;
+  // No folder of this kernel's can be passed on: what was written in it can.
+  if (fd >= 0 && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) fd = layer_pack(fd);
   uint32_t kind = fd < 0 ? 0 : kind_of(fd);
   uint16_t id = stream_free_id();
   struct port_passed passed = {carrier->id, kind, 0};

@@ -74,6 +74,11 @@ pid_t pack_start(pid_t init, const unsigned char *patterns, size_t length, int f
 // In such a process: whether a file system is the kernel's own.
 int pack_is_kernels(int fd);
 
+// layer.c
+// Packs the `upper` in a folder, in a process of its own: a socket that gives the archive, which has its end only if it
+// is whole. -1 (errno). Closes `home`.
+int layer_pack(int home);
+
 // look.c
 // Writes a file's size and bytes into `to`, in a process of its own, as pack_start() does.
 pid_t look_read(pid_t init, const struct wire_read_file *wanted, int to);

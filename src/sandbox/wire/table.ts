@@ -487,6 +487,11 @@ export const REQUESTS = {
    * with `done`: 0, or why not (errno).
    */
   processes: { type: 73, fields: { id: ONCE, listing: ONCE } },
+  /**
+   * The host may have changed folders that are below overlays: has the machine's kernel look up all names there anew.
+   * Answered with `done`: 0, or why not (errno).
+   */
+  'forget-names': { type: 74, fields: { id: ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
 export const ANSWERS = {
