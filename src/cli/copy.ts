@@ -11,16 +11,15 @@ import { type Warning, Warnings } from '../artifacts/warning.ts';
 import { defined } from '../defined.ts';
 import type { OwnEngine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
-import { closeDescriptor, closing } from '../host/calls/descriptor.ts';
+import { closing } from '../host/calls/descriptor.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { actingAs, type UserIds } from '../host/process/user-namespace.ts';
 import { refuseLowDisk } from '../host/state/disk-watch.ts';
-import { openPackedFiles } from '../jobs/run/artifact-tree.ts';
+import { openPackedFiles, packInto } from '../jobs/run/artifact-tree.ts';
 import type { SandboxProcess } from '../sandbox/command/process.ts';
-import type { FilesInside } from '../sandbox/domain/ground.ts';
 import { copyBy } from '../sandbox/door/make-files.ts';
 import { openInside } from '../sandbox/door/open-file.ts';
-import { askForRoot, visitReceiver } from '../sandbox/door/visit.ts';
+import { askForRoot, visitPacked, visitReceiver } from '../sandbox/door/visit.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { printWarning } from './output/errors.ts';
@@ -60,15 +59,19 @@ export function command(caller: Caller): KilnCommand {
           kept: async ({ sandbox: { tree } }) => {
             const taking = { caller, engine, signal };
             if (tree.inside !== undefined)
-              return await takeOutOfMachine(tree.inside.pack, source.path, to, taking);
+              return await takeOutOfMachine(packInto(tree.inside.pack), source.path, to, taking);
             using root = closing(tree.openRoot());
             await takeOut(root.fd, tree.hostUser, source.path, to, taking);
           },
-          held: async (holder, { id, record }) => {
-            if (record.machine !== undefined) throw runningMachineError(id, holder);
+          held: async (holder, { record }) => {
+            const taking = { caller, engine, signal };
+            if (record.machine !== undefined) {
+              const pack = (patterns: Buffer) => visitPacked(holder, patterns);
+              return await takeOutOfMachine(pack, source.path, to, taking);
+            }
             const { fd, user } = await askForRoot(holder);
             using root = closing(fd);
-            await takeOut(root.fd, user, source.path, to, { caller, engine, signal });
+            await takeOut(root.fd, user, source.path, to, taking);
           },
         });
       } else if (target !== undefined) {
@@ -99,13 +102,6 @@ function placeIn(word: string): PlaceIn | undefined {
   });
 }
 
-function runningMachineError(id: string, holder: number): KilnError {
-  closeDescriptor(holder);
-  return new KilnError('E_MACHINE', `${id} is a machine in which a command runs`, {
-    hint: '`kiln cp` copies out of a kept one between its commands; --artifact does at the end of a command',
-  });
-}
-
 interface Taking {
   readonly caller: Caller;
   readonly engine: OwnEngine;
@@ -123,13 +119,13 @@ const MISSED: readonly string[] = ['unreadable', 'vanished'];
 
 /** Its own kernel packs them, and follows no link at the end of the path. */
 async function takeOutOfMachine(
-  pack: FilesInside['pack'],
+  begin: Parameters<typeof openPackedFiles>[0],
   path: string,
   to: string,
   taking: Taking,
 ): Promise<void> {
   const { caller, engine, signal } = taking;
-  await using packed = await openPackedFiles(pack, path, {
+  await using packed = await openPackedFiles(begin, path, {
     ...{ paths: engine.paths, bytes: engine.owner?.share.disk, signal },
     warn: (warning) => printWarning(warning, caller.stderr),
   });

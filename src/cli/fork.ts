@@ -15,7 +15,7 @@ import {
 import { flag } from '../options/kind.ts';
 import { count } from '../options/numbers.ts';
 import { row, type ValuesOf } from '../options/row.ts';
-import { keep, SANDBOX, SANDBOX_LIMITS } from '../options/sandbox.ts';
+import { GROUND, keep, SANDBOX, SANDBOX_LIMITS } from '../options/sandbox.ts';
 import { allEnds } from '../promise.ts';
 import { commandsOf } from '../sandbox/domain/ending.ts';
 import type { ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
@@ -47,6 +47,7 @@ export const FORK = {
   }),
   keep: keep('keep each sandbox for this time, 1h by default'),
   ...SANDBOX_LIMITS,
+  ...GROUND,
   onDisk: SANDBOX.onDisk,
   json: row(flag, 'open', { help: 'print one JSON object instead of a line for each id' }),
 };
@@ -86,10 +87,11 @@ export async function forksAsked(
   signal: AbortSignal,
   made: (id: string) => void = () => undefined,
 ): Promise<{ readonly snapshot: string; readonly sandboxes: readonly string[] }> {
-  const { number = 1, keep: kept = KEPT_MS, onDisk } = options;
+  const { number = 1, keep: kept = KEPT_MS, onDisk, isolation, allowMissing } = options;
   requireForks(number, caller);
   const limits = limitsOf(options);
-  const how = { keep: kept, limits, upperOnDisk: onDisk, caller: caller.ids, signal };
+  const ground = { isolation, allowMissing, upperOnDisk: onDisk };
+  const how = { keep: kept, limits, ...ground, caller: caller.ids, signal };
   const rooms = await furtherRooms(number, caller);
   try {
     return await withSnapshot(engine, word, { signal }, async (snapshot) => ({

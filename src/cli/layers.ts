@@ -108,7 +108,9 @@ async function withLayer<Result>(
   const { user, paths } = caller;
   const rights: WithRights = user === undefined ? (run) => run() : (run) => actingAs(user, run);
   const place = (path: string) => paths.place(path);
-  await using layer = await openLayer(sandbox, target, { place, rights });
+  const { created } = record;
+  const how = { place, rights, paths: engine.paths, created, signal };
+  await using layer = await openLayer(sandbox, target, how);
   const about = { sandbox: id, target };
   using ours = new Ours(folder, layer.folder?.target ?? '/');
   const opened = { sandbox, record, layer, only, rights, ours };
@@ -121,8 +123,8 @@ async function withLayer<Result>(
     return await act({ folder: bound.source, sides, find, about, ...opened });
   }
   await using now = await openParts(engine, withTop(record, layer), range);
-  const how = { sandbox, range, only, signal };
-  return await act({ ...compared(now.parts, now.parts.slice(1), how), about, ...opened });
+  const between = { sandbox, range, only, signal };
+  return await act({ ...compared(now.parts, now.parts.slice(1), between), about, ...opened });
 }
 
 /**
@@ -256,6 +258,11 @@ export async function applyLayer(request: LayerRequest, force: boolean): Promise
 export async function discardLayer(request: LayerRequest): Promise<void> {
   const { engine, word } = request;
   const found = await sandboxOf(engine, word);
+  if (found.record.machine !== undefined) {
+    throw new KilnError('E_MACHINE', `${found.id} is a machine, whose own kernel has its layers`, {
+      hint: 'have a command in it undo its changes, or run it again',
+    });
+  }
   const discard = async ({ sandbox }: EnteredSandbox) =>
     await withLayer(request, found, sandbox, async ({ layer, ours }) => {
       const { target } = folderOf(layer, 'discarded');

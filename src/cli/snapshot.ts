@@ -79,11 +79,6 @@ export async function inKept<Result>(
   act: (opened: EnteredSandbox) => Promise<Result>,
   how: { readonly rollsBack?: boolean } = {},
 ): Promise<Result> {
-  if (record.machine !== undefined) {
-    throw new KilnError('E_SNAPSHOT', `sandbox ${id} is a machine, which has no snapshots`, {
-      hint: 'leave out --isolation vm',
-    });
-  }
   if (record.session === undefined) {
     throw new KilnError('E_SNAPSHOT', `sandbox ${id} is not kept: it ends with its command`, {
       hint: 'keep one: `kiln run --keep -- COMMAND`; for an open sandbox of the API, call Snapshot on kilnd’s socket',

@@ -17,7 +17,14 @@ import { time } from '../options/numbers.ts';
 import { row, type ValuesOf } from '../options/row.ts';
 import { destroySandbox } from '../sandbox/domain/destroy.ts';
 import { countProcesses, signalProcesses } from '../sandbox/domain/processes.ts';
-import { type ListedSandbox, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
+import {
+  type ListedSandbox,
+  listSandboxes,
+  type SandboxRecord,
+  type SandboxState,
+} from '../sandbox/domain/sandbox-record.ts';
+import { connectHolder } from '../sandbox/door/holder.ts';
+import { askForFile, type TerminateAnswer } from '../sandbox/door/visit.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { inTurn } from './output/errors.ts';
@@ -98,20 +105,18 @@ async function stopSandbox(
       hint: `\`kiln service stop ${service}\``,
     });
   }
-  if (record.machine !== undefined && state === 'running') {
-    throw new KilnError('E_MACHINE', `${title} is a machine: its own kernel has its processes`, {
-      hint: `\`kiln kill ${id}\` ends it at once`,
-    });
-  }
   const now = async () =>
     (await listSandboxes(paths, engine)).find((sandbox) => sandbox.id === id)?.state;
   const destroy = () => destroySandbox(paths, folder, record, engine.connect);
-  // What is in a range of ids of a kept machine is qemu.
-  if (record.machine !== undefined || !signalProcesses(record, 'SIGTERM')) {
+  if (!(await terminate(record, folder, state))) {
     await destroy();
     return `${title}: nothing ran in it; it is gone`;
   }
-  if (!(await until(() => countProcesses(record) === 0, within, PAUSE))) {
+  const isOver =
+    record.machine === undefined
+      ? () => countProcesses(record) === 0
+      : async () => (await now()) !== 'running';
+  if (!(await until(isOver, within, PAUSE))) {
     await destroy();
     return `${title} did not end within ${within / 1000}s and was killed`;
   }
@@ -120,4 +125,23 @@ async function stopSandbox(
     await until(async () => (await now()) !== 'running', LAST_MOMENTS, PAUSE);
   if ((await now()) !== undefined) await destroy();
   return `${title} ended`;
+}
+
+/** Whether something ran. @throws KilnError E_MACHINE */
+async function terminate(
+  record: SandboxRecord,
+  folder: string,
+  state: SandboxState,
+): Promise<boolean> {
+  // What is in a range of ids of a machine is qemu.
+  if (record.machine === undefined) return signalProcesses(record, 'SIGTERM');
+  if (state !== 'running') return false;
+  const holder = connectHolder(folder);
+  if (holder === undefined) {
+    throw new KilnError('E_MACHINE', `${record.id} is a machine that takes no words now`, {
+      hint: `its command begins or ends, or it is a build’s; \`kiln kill ${record.id}\` ends it at once`,
+    });
+  }
+  const { count } = await askForFile<TerminateAnswer>(holder, { do: 'terminate' });
+  return count > 0;
 }

@@ -83,7 +83,7 @@ function describe(
   sandbox.describe({
     // One that was parked waited for this: its age, by which `kiln gc` removes kept ones, is its command's.
     created: Date.now(),
-    ...{ image, command: use.command, owner: owner?.uid, scratch },
+    ...{ image, command: use.command, owner: owner?.uid, disk: bytes, scratch },
     layers: layers?.map(({ id }) => id),
     ...{ name: use.name, knownAs: use.knownAs },
     labels: labels && labelsInside(labels, nested || boot),

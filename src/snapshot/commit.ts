@@ -18,10 +18,10 @@ import { listSnapshots, type Snapshot, UNSETTLED } from '../image/store/snapshot
 import { storageLeft } from '../image/store/user-storage.ts';
 import { openWorkDirectory } from '../image/store/work-directory.ts';
 import { MOST_NAMES } from './copy.ts';
+import { mappedMount } from './folder.ts';
 import { MOST_SKIPPED, type PackInput } from './pack-task.ts';
 import { allSettled } from './settle.ts';
 import { type LeasedStack, leaseFrom } from './stack.ts';
-import { mappedMount } from './take.ts';
 
 export interface CommittedImage extends ImportedImage {
   /** Paths that no image can have. */

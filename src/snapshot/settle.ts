@@ -11,7 +11,7 @@ import {
   writeSnapshot,
 } from '../image/store/snapshots.ts';
 import { MOST_NAMES, outputSchema } from './copy.ts';
-import { mappedMount } from './take.ts';
+import { mappedMount } from './folder.ts';
 
 /**
  * A snapshot with its digest and size. What became a layer without a copy is looked at the first time that somebody asks,

@@ -7,15 +7,6 @@ import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { openDirectory } from '../host/files/at.ts';
 import { withLock } from '../host/files/flock.ts';
-import {
-  cloneMount,
-  MOUNT_ATTR_NODEV,
-  MOUNT_ATTR_NOEXEC,
-  MOUNT_ATTR_NOSUID,
-  MOUNT_ATTR_RDONLY,
-  setMountAttributes,
-} from '../host/files/mount.ts';
-import { createUserNamespace } from '../host/process/user-namespace.ts';
 import { DEFAULT_DISK, DiskWatch } from '../host/state/disk-watch.ts';
 import { currentMoment } from '../image/store/durability.ts';
 import {
@@ -35,6 +26,7 @@ import type { KeptCommand } from '../sandbox/door/plan.ts';
 import type { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import { WIRE } from '../sandbox/wire/table.ts';
 import { copyLayer } from './copy.ts';
+import { layerFolder, mappedMount } from './folder.ts';
 import { type LeasedStack, leaseStack, requireRoomAbove } from './stack.ts';
 
 export interface TakeOptions {
@@ -82,8 +74,8 @@ interface EnteredSandbox {
 }
 
 /** With SELinux, files that a sandbox wrote have its own label. A copy does not make the stack deeper. */
-function mayFreeze({ scratch, labels, layers = [], init }: SandboxRecord): boolean {
-  if (scratch === undefined || labels?.module === 'selinux') return false;
+function mayFreeze({ scratch, labels, layers = [], init, machine }: SandboxRecord): boolean {
+  if (scratch === undefined || machine !== undefined || labels?.module === 'selinux') return false;
   return layers.length < WIRE.lowerLayers - 1 && commandsOf(init).length === 0;
 }
 
@@ -117,7 +109,9 @@ async function copyUpper(
   mkdirSync(made, { mode: 0o700 });
   mkdirSync(snapshotFiles.tree(made), { mode: 0o700 });
   const range = sandbox.idRange;
-  using home = closing(await sandbox.layers.open('/'));
+  await using home = await layerFolder(await sandbox.layers.open('/'), {
+    ...{ paths, range, maxBytes, signal },
+  });
   using from = closing(openDirectory(home.fd, 'upper'));
   using to = closing(mappedMount(made, range, { isWritten: true }));
   using watch = new DiskWatch(made);
@@ -128,7 +122,7 @@ async function copyUpper(
   });
   const record = { ...empty, ...counted };
   const folder = await publish(paths, owner, made, record);
-  return { id, folder, record, leftOut };
+  return { id, folder, record, leftOut: leftOut + home.leftOut };
 }
 
 function recordOf(
@@ -140,6 +134,7 @@ function recordOf(
   const { image = '', layers = [] } = sandbox.record;
   return {
     ...{ id: randomBytes(5).toString('hex'), created: Date.now(), made: currentMoment() },
+    ...(sandbox.record.machine === undefined ? {} : { isolation: 'vm' as const }),
     ...{ sandbox: sandbox.id, ...defined({ owner: owner?.uid, name }), image, layers },
     ...{ digest: UNSETTLED, bytes: 0, entries: 0 },
     command: { user, capabilities, seccomp: String(seccomp), env, workdir },
@@ -182,23 +177,4 @@ async function requireFree(
   throw new KilnError('E_SNAPSHOT', `snapshot ${other.id} is called ${name} already`, {
     hint: `take another name, or remove that one: \`kiln snapshot rm ${name}\``,
   });
-}
-
-/** Where the ids in a sandbox are those that files have on the disk: to be read, as a rule. The caller closes it. */
-export function mappedMount(
-  path: string,
-  { base, count }: { readonly base: number; readonly count: number },
-  { isWritten = false } = {},
-): number {
-  using users = closing(createUserNamespace([{ inside: 0, outside: base, count }]));
-  const mount = cloneMount(path);
-  const access = isWritten ? 0 : MOUNT_ATTR_RDONLY;
-  const set = access | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-  try {
-    setMountAttributes(mount, { set, userNamespace: users.fd });
-    return mount;
-  } catch (error) {
-    closing(mount)[Symbol.dispose]();
-    throw error;
-  }
 }

@@ -308,11 +308,12 @@ const KEPT_ROOT: Closed = {
   refusal: /a machine cannot have a root that stays/,
 };
 const NO_OPTION = 'there is no option for it';
-const NO_LAYERS = 'machines have no snapshots';
+const ON_DISK_ONLY = 'a root on the disk is refused';
+/** Their visit is of a root on the disk; test/machine/layers.test.ts has machines. */
+const NO_LAYERS = 'measured on a root on the disk, which machines do not have';
 
 const CLOSED: Readonly<Record<string, Closed>> = {
-  'run --bind, cow': { why: 'the bind is refused', refusal: /a bind with cow is not/ },
-  'run --on-disk': { why: NO_LAYERS },
+  'run --on-disk': { why: ON_DISK_ONLY, refusal: /a machine has no --on-disk/ },
   'run --from': { why: NO_LAYERS },
   'exec after a snapshot': { why: NO_LAYERS },
   'exec after a rollback': { why: NO_LAYERS },

@@ -30,6 +30,7 @@ import {
   isDiskShort,
 } from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import type { IdRange } from '../../host/state/reservation.ts';
 import { recipeOf } from '../../recipe/named.ts';
 import { imageNameOf } from '../find.ts';
 import { digestOf, IMAGE_FORMAT } from '../key.ts';
@@ -93,7 +94,7 @@ const outputSchema: z.ZodType<UnpackLayersOutput> = z.strictObject({
 });
 
 /** What an archive can be at fault for. */
-const FAULTS = ['E_ARCHIVE', 'E_ARCHIVE_HOSTILE', ...FAULTS_OF_A_FILE] as const;
+export const FAULTS = ['E_ARCHIVE', 'E_ARCHIVE_HOSTILE', ...FAULTS_OF_A_FILE] as const;
 
 interface Layer {
   readonly fd: number;
@@ -213,7 +214,8 @@ async function unpack(
   return await publishImage(paths, id, directory);
 }
 
-async function unpackLayers(
+/** In a confined child whose root is the destination. @throws KilnError, whatever is wrong with the archive */
+export async function unpackLayers(
   layers: readonly { readonly fd: number }[],
   destination: string,
   from: {
@@ -221,12 +223,14 @@ async function unpackLayers(
     readonly maxBytes?: number | undefined;
     readonly maxEntries?: number;
     readonly whiteouts?: boolean;
+    readonly overlay?: boolean;
+    readonly ids?: IdRange;
     readonly signal?: AbortSignal | undefined;
   },
 ): Promise<UnpackLayersOutput> {
-  const { source, maxBytes = DEFAULT_DISK, whiteouts = true, signal } = from;
+  const { source, maxBytes = DEFAULT_DISK, whiteouts = true, overlay = false, ids, signal } = from;
   const { maxEntries = filesFor(maxBytes) } = from;
-  const input: UnpackLayersInput = { maxBytes, maxEntries, whiteouts };
+  const input: UnpackLayersInput = { maxBytes, maxEntries, whiteouts, overlay };
   using watch = new DiskWatch(destination);
   const given = signal === undefined ? [] : [signal];
   return await askConfined({
@@ -234,6 +238,7 @@ async function unpackLayers(
     input,
     fds: layers.map(({ fd }) => fd),
     destination,
+    ...defined({ ids }),
     validate: (value) => outputSchema.parse(value),
     signal: AbortSignal.any([watch.signal, ...given]),
   }).catch((error: unknown) => {
@@ -255,33 +260,6 @@ export async function unpackArchive(
   using layer = closing(openLayer(source).fd);
   const { warnings } = await unpackLayers([layer], destination, { source, maxBytes });
   return warnings;
-}
-
-/**
- * As {@link unpackArchive}, of what a machine has packed. One that has broken its kernel may have compressed it: the
- * archive's own size bounds nothing.
- * @throws KilnError E_MACHINE, E_DISK, E_DISK_FULL, E_DISK_LOW
- */
-export async function unpackPacked(
-  source: string,
-  destination: string,
-  maxBytes: number | undefined,
-  signal: AbortSignal | undefined,
-): Promise<readonly string[]> {
-  using archive = closing(openSync(source, constants.O_RDONLY));
-  try {
-    const { warnings } = await unpackLayers([archive], destination, {
-      ...{ source, signal, maxBytes, whiteouts: false },
-      maxEntries: filesFor(DEFAULT_DISK),
-    });
-    return warnings;
-  } catch (cause) {
-    if (!isKilnCode(cause, ...FAULTS)) throw cause;
-    throw new KilnError('E_MACHINE', 'what the machine has packed as artifacts cannot be read', {
-      hint: 'something in the machine has broken its kernel: nothing of it can be trusted',
-      cause,
-    });
-  }
 }
 
 function manifestOf(

@@ -23,6 +23,7 @@ import { KilnError } from '../../errors.ts';
 import { setXattr } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import { sizeInWords } from '../../host/calls/system-error.ts';
+import { leaveWhiteout } from '../../host/files/at.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import { diskExceededError } from '../../host/state/disk-watch.ts';
 import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
@@ -32,6 +33,8 @@ export interface UnpackLayersInput {
   readonly maxEntries: number;
   /** False: names of whiteouts are names like others. */
   readonly whiteouts?: boolean;
+  /** As src/guest/machine/layer.c writes it: a whiteout is a device 0:0, and attributes of users are kept. */
+  readonly overlay?: boolean;
 }
 
 export interface UnpackLayersOutput {
@@ -40,12 +43,15 @@ export interface UnpackLayersOutput {
   readonly warnings: readonly string[];
 }
 
-/** The only extended attribute that is kept: it changes what a file may do. */
+/** The only extended attribute of an image that is kept: it changes what a file may do. */
 const CAPABILITY = 'security.capability';
 
 /** OCI image specification, layer.md: names that delete an entry, or empty their folder. */
 const WHITEOUT = '.wh.';
 const OPAQUE = '.wh..wh..opq';
+
+/** Beside the folder of the layer. */
+const RENAMED = '.renamed';
 
 const PERMISSIONS = 0o7777;
 /** The highest id that a sandbox maps. */
@@ -97,12 +103,16 @@ export class LayerWriter {
     this.#makeParents(path);
     this.#layer.add(path);
     const present = find(path);
-    if (header.type === 'directory') return this.#directory(path, header, present);
+    if (header.type === 'directory') return this.#directory(path, header, present, pax);
     if (present !== undefined) this.#replace(path, present, header);
+    if (this.#limits.overlay === true && isWhiteout(header)) {
+      makeWhiteout(path);
+      return NOTHING;
+    }
     switch (header.type) {
       case 'file':
       case 'contiguous-file':
-        return this.#file(path, header, pax?.get(`${XATTR_PREFIX}${CAPABILITY}`));
+        return this.#file(path, header, pax);
       case 'symlink':
         return this.#symlink(path, header, pax);
       case 'link': {
@@ -172,19 +182,29 @@ export class LayerWriter {
     else unlinkSync(bytes(path));
   }
 
-  #directory(path: string, header: Header, present: Stats | undefined): EntryTarget {
+  #directory(
+    path: string,
+    header: Header,
+    present: Stats | undefined,
+    pax?: PaxRecords,
+  ): EntryTarget {
     if (present?.isDirectory() !== true) {
       if (present !== undefined) removeTreeNow(bytes(path));
       mkdirSync(bytes(path), 0o700);
     }
     const { uid, gid } = owner(header);
     lchownSync(bytes(path), uid, gid);
+    if (this.#limits.overlay === true) {
+      const fd = openSync(bytes(path), constants.O_RDONLY | constants.O_DIRECTORY);
+      for (const [name, value] of this.#attributes(pax)) setXattr(fd, name, value);
+      closeSync(fd);
+    }
     chmodSync(bytes(path), (header.mode ?? 0o755) & PERMISSIONS);
     this.#times.set(path, header.mtime ?? new Date(0));
     return NOTHING;
   }
 
-  #file(path: string, header: Header, capability: Buffer | undefined): EntryTarget {
+  #file(path: string, header: Header, pax: PaxRecords | undefined): EntryTarget {
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
     const fd = openSync(bytes(path), flags, 0o600);
     return {
@@ -199,12 +219,22 @@ export class LayerWriter {
         const { uid, gid } = owner(header);
         fchownSync(fd, uid, gid);
         fchmodSync(fd, (header.mode ?? 0o644) & PERMISSIONS);
-        if (capability !== undefined) setXattr(fd, CAPABILITY, capability);
+        for (const [name, value] of this.#attributes(pax)) setXattr(fd, name, value);
         closeSync(fd);
         const time = header.mtime ?? new Date(0);
         utimesSync(bytes(path), time, time);
       },
     };
+  }
+
+  /** That are kept. */
+  #attributes(pax: PaxRecords | undefined): [string, Buffer][] {
+    const isKept = (name: string) =>
+      this.#limits.overlay === true ? name.startsWith('user.') : name === CAPABILITY;
+    return [...(pax ?? [])].flatMap(([key, value]): [string, Buffer][] => {
+      const name = key.startsWith(XATTR_PREFIX) ? key.slice(XATTR_PREFIX.length) : '';
+      return isKept(name) ? [[name, value]] : [];
+    });
   }
 
   #symlink(path: string, header: Header, pax: PaxRecords | undefined): EntryTarget {
@@ -219,6 +249,26 @@ export class LayerWriter {
 
   #warn(text: string): void {
     if (this.#warnings.length < MAX_WARNINGS) this.#warnings.push(text);
+  }
+}
+
+function isWhiteout({ type, devmajor = 0, devminor = 0 }: Header): boolean {
+  return type === 'character-device' && devmajor === 0 && devminor === 0;
+}
+
+/** The kernel makes one in place of what is renamed: a confined child can make no device. */
+function makeWhiteout(path: string): void {
+  const folders = [dirname(path), '/'].map((folder) =>
+    openSync(bytes(folder), constants.O_RDONLY | constants.O_DIRECTORY),
+  ) as [number, number];
+  try {
+    const [folder, spare] = folders;
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+    closeSync(openSync(bytes(path), flags, 0o600));
+    leaveWhiteout(folder, bytes(basename(path)), spare, RENAMED);
+    unlinkSync(`/${RENAMED}`);
+  } finally {
+    for (const fd of folders) closeSync(fd);
   }
 }
 

@@ -27,6 +27,8 @@ export interface SnapshotRecord {
   /** One without a name goes with its sandbox. */
   readonly name?: string;
   readonly sandbox: string;
+  /** Where that is a machine. */
+  readonly isolation?: 'vm';
   readonly image: string;
   /** Snapshots that it stands on, the lowest first. */
   readonly layers: readonly string[];

@@ -10,12 +10,13 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { openDirectory } from '../../host/files/at.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { openFolder } from '../../host/files/held.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import type { Stack } from '../../image/tree/merged.ts';
 import type { LayeredFolder } from '../../sandbox/domain/sandbox-record.ts';
 import type { LayeredSandbox } from '../../sandbox/door/visit.ts';
+import { layerFolder, mappedMount } from '../../snapshot/folder.ts';
 import { leaseStack } from '../../snapshot/stack.ts';
-import { mappedMount } from '../../snapshot/take.ts';
 import type { Change, Changes } from './entry.ts';
 import { readLayers } from './read-layers.ts';
 import { changeSchema } from './told.ts';
@@ -39,6 +40,10 @@ export interface LayerOptions {
   /** Opens a folder of the caller's. @throws KilnError E_BIND, E_CALLER_FILE */
   readonly place: (path: string) => Promise<HeldPath>;
   readonly rights: WithRights;
+  readonly paths: StatePaths;
+  /** When the sandbox was made, ms. */
+  readonly created: number;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** @throws KilnError E_ARGUMENT, E_CHANGES, E_SANDBOX_GONE, and what opening the folder throws */
@@ -49,12 +54,16 @@ export async function openLayer(
 ): Promise<Layer & AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
   const folder = target === '/' ? undefined : folderAt(sandbox, target);
-  const home = stack.use(closing(await sandbox.layers.open(folder?.target ?? '/'))).fd;
+  const { rights, paths, created, signal } = options;
+  const opened = await sandbox.layers.open(folder?.target ?? '/');
+  const isCopy = !fstatSync(opened).isDirectory();
+  const range = sandbox.idRange;
+  const home = stack.use(await layerFolder(opened, { paths, range, signal })).fd;
   const upper = stack.use(closing(openDirectory(home, 'upper'))).fd;
-  const { rights } = options;
   const lower =
     folder === undefined ? -1 : stack.use(closing(await openCallers(folder, options))).fd;
-  const since = fstatSync(home, { bigint: true }).mtimeNs;
+  // A machine has a clock of its own.
+  const since = isCopy ? BigInt(created) * 1_000_000n : fstatSync(home, { bigint: true }).mtimeNs;
   const layer = { folder, home, upper, lower, since };
   const all = stack.move();
   return {

@@ -1,8 +1,5 @@
-import { closeSync, constants, createWriteStream, mkdirSync, openSync } from 'node:fs';
-import { Socket } from 'node:net';
+import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
-import { Transform } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { GLOBSTAR } from 'minimatch';
 import { Budget } from '../../artifacts/budget.ts';
 import { type ByteString, fromText } from '../../artifacts/byte-string.ts';
@@ -11,10 +8,11 @@ import { type Warning, Warnings } from '../../artifacts/warning.ts';
 import { closeDescriptor, createPipe } from '../../host/calls/descriptor.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { unpackPacked } from '../../image/archive/import.ts';
+import { receivePacked, unpackPacked } from '../../image/archive/packed.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { FilesInside } from '../../sandbox/domain/ground.ts';
+import type { PackedFiles } from '../../sandbox/door/visit.ts';
 
 /** Where collectArtifacts() finds a sandbox's files. Its content is hostile. */
 export interface ArtifactTree extends AsyncDisposable {
@@ -55,7 +53,7 @@ export async function openArtifactTree(
   if (files.inside !== undefined) {
     const { pack } = files.inside;
     const compiled = patterns.map((source) => compilePattern(source, workdir));
-    return await packedTree(pack, compiled, request);
+    return await packedTree(packInto(pack), compiled, request);
   }
   const rootFd = files.openRoot();
   return { rootFd, patterns, [Symbol.asyncDispose]: async () => closeSync(rootFd) };
@@ -68,7 +66,7 @@ export async function openArtifactTree(
  * @throws KilnError as {@link openArtifactTree}
  */
 export async function openPackedFiles(
-  pack: FilesInside['pack'],
+  begin: BeginPacking,
   place: string,
   request: PackRequest,
 ): Promise<ArtifactTree & { readonly path: string }> {
@@ -78,15 +76,25 @@ export async function openPackedFiles(
     ...{ source: place, base: `${above}/`, directoriesOnly: false },
     start: [{ segments: [isContent ? EVERYTHING : name], at: 0 }],
   };
-  const tree = await packedTree(pack, [pattern], request);
+  const tree = await packedTree(begin, [pattern], request);
   return { ...tree, path: isContent ? '/0/.' : `/0/${name}` };
 }
 
-/** Of an archive, what is not the files themselves: headers of 200,000 entries. Bytes. */
-const HEADERS = 512 << 20;
+/** Begins to pack what patterns match. */
+type BeginPacking = (patterns: Buffer) => Promise<PackedFiles>;
+
+/** In this process. */
+export function packInto(pack: FilesInside['pack']): BeginPacking {
+  return async (patterns) => {
+    const pipe = createPipe(0);
+    const packed = awaitedLater(pack(patterns, pipe.write));
+    closeDescriptor(pipe.write);
+    return { fd: pipe.read, packed };
+  };
+}
 
 async function packedTree(
-  pack: FilesInside['pack'],
+  begin: BeginPacking,
   wanted: readonly ArtifactPattern[],
   { paths, bytes, signal, warn }: PackRequest,
 ): Promise<ArtifactTree> {
@@ -96,9 +104,9 @@ async function packedTree(
   // A machine that breaks out of its kernel sends what it likes: the host's disk keeps its reserve.
   const room = (size: number) => refuseLowDisk(work.path, size);
   const budget = new Budget(bytes === undefined ? {} : { bytes }, signal, room);
-  await receive((to) => pack(packing(wanted), to), archive, budget, signal);
+  await receive(await begin(packing(wanted)), archive, budget, signal);
   mkdirSync(tree);
-  const left = await unpackPacked(archive, tree, bytes, signal);
+  const left = await unpackPacked(archive, tree, { what: 'artifacts', maxBytes: bytes, signal });
   const patterns = wanted.map((pattern, at) => {
     return { ...pattern, base: `/${at}`, title: pattern.base };
   });
@@ -124,36 +132,12 @@ function specialFiles(left: readonly string[], bases: readonly string[]) {
 }
 
 async function receive(
-  pack: (to: number) => Promise<void>,
+  { fd, packed }: PackedFiles,
   archive: string,
   budget: Budget,
   signal: AbortSignal,
 ): Promise<void> {
-  const pipe = createPipe(0);
-  const packed = awaitedLater(pack(pipe.write));
-  closeDescriptor(pipe.write);
-  let headers = HEADERS;
-  const counted = new Transform({
-    transform(piece: Buffer, _encoding, done) {
-      try {
-        const beyond = Math.max(0, piece.length - headers);
-        headers -= Math.min(headers, piece.length);
-        budget.spend('bytes', beyond);
-        done(null, piece);
-      } catch (error) {
-        done(error as Error);
-      }
-    },
-  });
-  const source = new Socket({ fd: pipe.read, readable: true, writable: false });
-  try {
-    await pipeline(source, counted, createWriteStream(archive, { flags: 'wx', mode: 0o600 }), {
-      signal,
-    });
-  } catch (error) {
-    signal.throwIfAborted();
-    throw error;
-  }
+  await receivePacked(fd, archive, budget, signal);
   const over = deferred<never>();
   const abort = () => over.reject(signal.reason);
   signal.addEventListener('abort', abort);

@@ -39,7 +39,7 @@ export function planRun(
   // Those are `volumes` of a container; a machine's own kernel mounts them.
   const binds = request.binds.filter(({ image: isDisk }) => isolation === 'vm' || isDisk !== true);
   const egress = learnsEgress ? [...request.egress, PUBLIC_HOSTS] : some(request.egress);
-  refuseUndone(request, image);
+  refuseImpossible(request, image);
   const named = learnsEgress ? request.egress : egress;
   checkEgress({ egress: named, network, seccomp: request.seccomp });
   const nested = profile === 'nested';
@@ -78,14 +78,8 @@ export function planRun(
   );
 }
 
-/** What of a request is not done for machines yet, as its words have it. */
-const UNDONE: readonly (readonly [string, (request: SandboxOptions) => boolean])[] = [
-  ['a bind with cow', ({ binds }) => binds.some(({ cow }) => cow === true)],
-  ['--on-disk', ({ onDisk }) => onDisk === true],
-];
-
 /** @throws KilnError E_MACHINE */
-export function refuseUndone(request: SandboxOptions, { manifest, layers }: TakenImage): void {
+export function refuseImpossible(request: SandboxOptions, { manifest }: TakenImage): void {
   if (request.isolation === 'container') return;
   if ((request.label?.kind ?? 'auto') !== 'auto') {
     throw new KilnError('E_MACHINE', 'a machine has no --label: no process of this host is in it', {
@@ -93,13 +87,14 @@ export function refuseUndone(request: SandboxOptions, { manifest, layers }: Take
     });
   }
   const { arch } = manifest;
-  // The layers are those of a snapshot.
-  const [asked] = UNDONE.find(([, asks]) => asks(request)) ?? (layers ? ['--from'] : []);
-  const undone = runsItself(arch) ? asked : `an image for ${arch}`;
-  if (undone === undefined) return;
-  throw new KilnError('E_MACHINE', `${undone} is not done for machines yet`, {
-    hint: `leave out ${undone}, or --isolation vm; docs/machines.md says what machines can do`,
-  });
+  if (runsItself(arch)) return;
+  throw new KilnError(
+    'E_MACHINE',
+    `a machine has no image for ${arch}: its processor is this host’s`,
+    {
+      hint: 'leave out --isolation vm; docs/machines.md says what machines can do',
+    },
+  );
 }
 
 /** Bytes of one secret: a key or a token, not a data set. */

@@ -1,7 +1,7 @@
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor } from '../../host/calls/descriptor.ts';
 import { signalNumber } from '../../host/process/signals.ts';
-import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
+import { nextPacket, unixSocketPair } from '../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../promise.ts';
 import { encodeRequest, encodeSignal } from '../wire/codec.ts';
 import type { Parts, RequestField } from '../wire/table.ts';
@@ -71,7 +71,7 @@ export class SandboxControl {
     ]);
   }
 
-  /** The folder with the `upper` of a layer, the first of which is the root's. The caller closes it. Throws E_SETUP. */
+  /** What Layers.open() opens of a layer, the first of which is the root's. The caller closes it. Throws E_SETUP. */
   layer(nth: number): Promise<number> {
     return this.#received('layer', [{ op: 'layer', nth }]);
   }
@@ -85,7 +85,8 @@ export class SandboxControl {
     const [ours, theirs] = unixSocketPair();
     try {
       await this.#ask(request, fields, [theirs]);
-      const received = receiveDescriptor(ours);
+      // Of a machine it comes behind the answer where others fill the port.
+      const [received] = (await nextPacket(ours, 1, 1))?.fds ?? [];
       if (received === undefined) throw new KilnError('E_PROTOCOL', 'the init sent no descriptor');
       return received;
     } finally {

@@ -100,6 +100,8 @@ export interface Ground {
   setAddresses(nth: number, network: LibvirtNetwork): Promise<void>;
   /** Has its kernel mount the file system in a file. @throws KilnError E_BIND */
   mountImage(image: ImageMount): Promise<void>;
+  /** Has its kernel see what the host has changed below layers of the caller's folders. @throws KilnError E_SANDBOX_GONE */
+  forgetNames(): Promise<void>;
   /** Ends its processes, where the end of the connection to the init does not. */
   end(): void;
 }
@@ -174,6 +176,9 @@ export class Container implements Ground {
   async mountImage({ source }: ImageMount): Promise<void> {
     throw imageError(source);
   }
+
+  /** The host's own sees it. */
+  async forgetNames(): Promise<void> {}
 
   /** libvirt has done so, before its init ran. */
   async setAddresses(): Promise<void> {}

@@ -39,6 +39,8 @@ export interface SandboxRecord {
   readonly rollback?: string | undefined;
   /** What it is to stand on once that snapshot has what it has written. */
   readonly frozen?: Frozen | undefined;
+  /** Bytes that it may write to its root. */
+  readonly disk?: number | undefined;
   /** Where on the disk its root's writable layer lies, and how many bytes it may take. */
   readonly scratch?: { readonly path: string; readonly bytes: number } | undefined;
   /** The caller's own name for it. */
@@ -158,7 +160,7 @@ export function sandboxOwner(paths: StatePaths, id: string): Owner {
 export const SANDBOX_STATES = [
   ...(['running', 'kept', 'parked', 'expired', 'dead', 'abandoned', 'ending'] as const),
 ];
-type SandboxState = (typeof SANDBOX_STATES)[number];
+export type SandboxState = (typeof SANDBOX_STATES)[number];
 
 /** What nobody uses or can use. */
 export function isOver(state: SandboxState): boolean {

@@ -1,10 +1,10 @@
-import { statSync } from 'node:fs';
+import { fstatSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { DirectoryReader, openDirectory } from '../../host/files/at.ts';
+import { nextPacket } from '../../host/sockets/unix-socket.ts';
 import type { SandboxControl } from '../command/control.ts';
 import type { SandboxFacts } from '../command/facts.ts';
-import type { Ground } from '../domain/ground.ts';
 import type { LayeredFolder } from '../domain/sandbox-record.ts';
 import type { Bind } from '../policy/specification.ts';
 
@@ -13,30 +13,19 @@ export class Layers {
   readonly folders: readonly LayeredFolder[];
   readonly #control: SandboxControl;
   readonly #facts: SandboxFacts;
-  readonly #ground: Ground;
 
-  constructor(
-    folders: readonly LayeredFolder[],
-    control: SandboxControl,
-    facts: SandboxFacts,
-    ground: Ground,
-  ) {
+  constructor(folders: readonly LayeredFolder[], control: SandboxControl, facts: SandboxFacts) {
     this.folders = folders;
     this.#control = control;
     this.#facts = facts;
-    this.#ground = ground;
   }
 
   /**
-   * A descriptor of the folder whose `upper` has what was written at one of {@link folders}, or `/`; the caller closes
-   * it. What is in `upper` is hostile. @throws KilnError E_SANDBOX_GONE, E_MACHINE
+   * A descriptor of the folder whose `upper` has what was written at one of {@link folders}, or `/`; of a machine, a
+   * socket that gives it as an archive (src/guest/machine/layer.c). The caller closes it. What is in `upper` is hostile.
+   * @throws KilnError E_SANDBOX_GONE
    */
   async open(target: string): Promise<number> {
-    if (this.#ground.machine !== undefined) {
-      throw new KilnError('E_MACHINE', 'the layers of a machine cannot be reached from the host', {
-        hint: 'leave out --isolation vm',
-      });
-    }
     const nth = ['/', ...this.#facts.layeredBinds].indexOf(target);
     if (nth < 0) {
       throw new KilnError('E_ARGUMENT', `no layer lies at ${target} in the sandbox`, {
@@ -51,12 +40,37 @@ export class Layers {
     const written: string[] = [];
     for (const { target } of this.folders) {
       using home = closing(await this.open(target));
-      using upper = closing(openDirectory(home.fd, 'upper'));
-      // The first names tell: there may be a million.
-      if ((new DirectoryReader(upper.fd).next() ?? []).length > 0) written.push(target);
+      const isWritten = fstatSync(home.fd).isDirectory()
+        ? hasNames(home.fd)
+        : await beginsWithEntry(home.fd);
+      if (isWritten) written.push(target);
     }
     return written;
   }
+}
+
+/** The first names tell: there may be a million. */
+function hasNames(home: number): boolean {
+  using upper = closing(openDirectory(home, 'upper'));
+  return (new DirectoryReader(upper.fd).next() ?? []).length > 0;
+}
+
+/** Of an archive in which the folder's own header, which is last, is a plain one (tar(5): the type's place). */
+async function beginsWithEntry(archive: number): Promise<boolean> {
+  const TYPE = 156;
+  let begin = Buffer.alloc(0);
+  while (begin.length <= TYPE) {
+    const piece = await nextPacket(archive, TYPE + 1 - begin.length, 1);
+    if (piece === undefined) throw goneError();
+    begin = Buffer.concat([begin, piece.data]);
+  }
+  return begin[TYPE] !== '5'.charCodeAt(0);
+}
+
+function goneError(): KilnError {
+  return new KilnError('E_SANDBOX_GONE', 'the machine ended before it told what was written', {
+    hint: '`kiln ps` shows what runs',
+  });
 }
 
 export function layeredFolders(binds: readonly Bind[]): LayeredFolder[] {

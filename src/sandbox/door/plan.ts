@@ -144,6 +144,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
     image.arch,
   );
   const { egress, publish = [], owner, caller, shownAs, ...wanted } = job;
+  if (job.isolation === 'vm' && job.upperOnDisk === true) throw noDiskError();
   return frozen({
     sandbox: {
       root: image.tree,
@@ -162,6 +163,13 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
     ...{ egress, publish },
     environment: image.environment,
     ...{ owner: ids(owner), caller: ids(caller), shownAs },
+  });
+}
+
+function noDiskError(): KilnError {
+  const why = 'the host’s disk comes to it by virtiofs, on which no overlay can write';
+  return new KilnError('E_MACHINE', `a machine has no --on-disk: ${why}`, {
+    hint: 'leave out --on-disk, or --isolation vm; --disk bounds what is written in memory',
   });
 }
 

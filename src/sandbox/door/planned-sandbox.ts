@@ -96,7 +96,7 @@ export class PlannedSandbox implements AsyncDisposable {
     this.facts = facts;
     this.control = new SandboxControl(domain.channel);
     this.tree = new SandboxTree(domain, policies, plan.owner, facts);
-    this.layers = new Layers(plan.folders ?? [], this.control, facts, domain.ground);
+    this.layers = new Layers(plan.folders ?? [], this.control, facts);
     this.root = new SandboxRoot(domain, this.layers, async () => {
       await this.killAll();
       this.#unwatchDisk();
@@ -163,6 +163,7 @@ export class PlannedSandbox implements AsyncDisposable {
     const reopened = new PlannedSandbox({ domain, facts }, surroundings, policies, plan);
     try {
       await reopened.root.thaw();
+      if (folders !== undefined && folders.length > 0) await domain.ground.forgetNames();
       await reopened.#openEgress();
       return { sandbox: reopened, kept, keepUntil };
     } catch (error) {
@@ -326,6 +327,16 @@ export class PlannedSandbox implements AsyncDisposable {
    */
   async killAll(): Promise<void> {
     await this.control.killAll();
+  }
+
+  /** Signals all processes of a machine, by their sessions: this host cannot. @returns how many */
+  async terminate(): Promise<number> {
+    const processes = await this.tree.processes();
+    let count = 0;
+    for (const session of new Set(processes.map(({ session: one }) => one))) {
+      count += await this.control.killSession(session, 'SIGTERM');
+    }
+    return count;
   }
 
   /** Protected paths that its commands have changed all the same: see {@link Protection}. */

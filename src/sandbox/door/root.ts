@@ -69,9 +69,7 @@ export class SandboxRoot {
     if (scratch !== undefined && labels !== undefined) {
       await relabelScratch(scratch.path, labels);
     }
-    using home = closing(await this.#layers.open('/'));
-    const { blocks, bsize } = statfsSync(`/proc/self/fd/${home.fd}`);
-    const parts = { root: tree, layers, scratch: scratch?.path, disk: blocks * bsize };
+    const parts = { root: tree, layers, scratch: scratch?.path, disk: await this.#disk() };
     using plan = planRoot(this.#domain.channel.initPid, parts);
     try {
       await new SandboxControl(this.#domain.channel).changeRoot(plan.operations, plan.fds);
@@ -86,6 +84,16 @@ export class SandboxRoot {
     if (old !== undefined && this.#layers.folders.length === 0) {
       discardScratch(this.#domain.paths, old.path);
     }
+  }
+
+  /** Bytes. */
+  async #disk(): Promise<number> {
+    const { disk } = this.#domain.record;
+    if (disk !== undefined) return disk;
+    // A kiln of an older version has made it, in a container.
+    using home = closing(await this.#layers.open('/'));
+    const { blocks, bsize } = statfsSync(`/proc/self/fd/${home.fd}`);
+    return blocks * bsize;
   }
 
   #note(now: Partial<SandboxRecord>): void {

@@ -19,7 +19,7 @@ import {
 import { nextPacket } from '../../host/sockets/unix-socket.ts';
 import { MessageSender } from '../../host/sockets/watch.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
-import { deferred } from '../../promise.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import { type ProcessEnd, SandboxProcess, type StartedCommand } from '../command/process.ts';
 import { type HandOver, type HostStdio, streamsOf } from '../command/streams.ts';
@@ -105,6 +105,23 @@ export interface ProcessesAnswer {
   readonly processes: readonly ProcessInside[];
 }
 
+/** Files of a machine. The answer brings a pipe, which gives the archive; another one, without it, comes at the end. */
+export interface PackMessage {
+  readonly do: 'pack';
+  /** In base64, see {@link FilesInside.pack}. */
+  readonly patterns: string;
+}
+
+/** All processes of a machine get SIGTERM. */
+export interface TerminateMessage {
+  readonly do: 'terminate';
+}
+
+export interface TerminateAnswer {
+  /** So many got it. */
+  readonly count: number;
+}
+
 /** Ports of this host, as long as the connection is open. */
 export interface PortsMessage {
   readonly do: 'publish';
@@ -115,6 +132,12 @@ export interface PortsMessage {
 export interface OpenedRoot {
   readonly fd: number;
   readonly user: UserIds;
+}
+
+/** An archive that comes. */
+export interface PackedFiles {
+  readonly fd: number;
+  readonly packed: Promise<void>;
 }
 
 /** Of a first answer at once. */
@@ -205,17 +228,50 @@ export async function visitLayers(
   return { id, idRange, protectedPaths, facts: { mounts }, layers: { folders, open } };
 }
 
+/**
+ * Has whoever holds a machine pack files of it.
+ * @param fd of a connection to the holder, which is closed at the end
+ * @returns a pipe with the archive, which the caller closes, and its end: it is whole then
+ * @throws KilnError E_SANDBOX_GONE, and what the holder throws
+ */
+export async function visitPacked(fd: number, patterns: Buffer): Promise<PackedFiles> {
+  const message: PackMessage = { do: 'pack', patterns: patterns.toString('base64') };
+  const { opened } = await askHolder(fd, message).catch((error: unknown) => {
+    closeDescriptor(fd);
+    throw error;
+  });
+  const socket = new Socket({ fd, readable: true, writable: true });
+  const ended = deferred<void>();
+  socket.on('error', () => socket.destroy());
+  socket.once('close', () => ended.reject(holderGoneError('ended before its files were packed')));
+  onFrames(socket, ({ body }) => {
+    const end: { readonly error?: WiredError } = JSON.parse(body.toString('utf8'));
+    if (end.error === undefined) ended.resolve();
+    else ended.reject(unwired(end.error));
+    socket.destroy();
+  });
+  return { fd: opened, packed: awaitedLater(ended.promise) };
+}
+
 /** @throws KilnError E_SANDBOX_GONE, and what the holder throws */
 async function askForFolder<Answer extends object>(
   fd: number,
   message: RootMessage | LayerMessage,
 ): Promise<{ readonly answer: Answer; readonly opened: number }> {
   using holder = closing(fd);
-  const sender = new MessageSender(holder.fd, () => undefined);
+  return await askHolder<Answer>(holder.fd, message);
+}
+
+/** @returns the first answer, and the descriptor that comes with it */
+async function askHolder<Answer extends object>(
+  holder: number,
+  message: RootMessage | LayerMessage | PackMessage,
+): Promise<{ readonly answer: Answer; readonly opened: number }> {
+  const sender = new MessageSender(holder, () => undefined);
   const fds: number[] = [];
   try {
     sender.send(encodeMessage(message), []);
-    const frame = await firstWithDescriptors(holder.fd, 1, fds);
+    const frame = await firstWithDescriptors(holder, 1, fds);
     const answer: Answer | { readonly error: WiredError } = JSON.parse(frame.toString('utf8'));
     if ('error' in answer) throw unwired(answer.error);
     const [opened] = fds.splice(0, 1);
@@ -271,7 +327,7 @@ async function ask(fd: number, message: ExecuteMessage | ReceiveMessage) {
  */
 export async function askForFile<Answer extends object>(
   fd: number,
-  request: ReadRequest | WriteRequest | ProcessesMessage,
+  request: ReadRequest | WriteRequest | ProcessesMessage | TerminateMessage,
 ): Promise<Answer> {
   const { socket, answer } = await askOnce<Answer>(fd, request);
   socket.destroy();
@@ -290,7 +346,7 @@ export async function visitPorts(fd: number, ports: readonly PublishedPort[]): P
 
 async function askOnce<Answer extends object>(
   fd: number,
-  request: ReadRequest | WriteRequest | ProcessesMessage | PortsMessage,
+  request: ReadRequest | WriteRequest | ProcessesMessage | TerminateMessage | PortsMessage,
 ) {
   const socket = new Socket({ fd, readable: true, writable: true });
   const answered = deferred<Answer | { readonly error: WiredError }>();

@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { closeDescriptor, closing } from '../../host/calls/descriptor.ts';
+import { closeDescriptor, closing, createPipe } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { FrameServer } from '../../host/sockets/frame-server.ts';
 import { encodeMessage, FRAME, type ReceivedFrame, wired } from '../../host/sockets/frames.ts';
@@ -21,12 +21,14 @@ import type {
   ExecuteMessage,
   LayerAnswer,
   LayerMessage,
+  PackMessage,
   PortsMessage,
   ProcessesMessage,
   ReadRequest,
   ReceiveMessage,
   RootAnswer,
   RootMessage,
+  TerminateMessage,
   WriteRequest,
 } from './visit.ts';
 
@@ -92,8 +94,11 @@ export class Visitors {
     return (await this.#open.start(plan, { terminal: request.terminal, handOver })).process;
   }
 
-  async #answer(request: ReadRequest | WriteRequest | ProcessesMessage): Promise<object> {
+  async #answer(
+    request: ReadRequest | WriteRequest | ProcessesMessage | TerminateMessage,
+  ): Promise<object> {
     const { tree } = this.#open;
+    if (request.do === 'terminate') return { count: await this.#open.terminate() };
     if (request.do === 'processes') return { processes: await tree.processes() };
     if (request.do === 'read') return await tree.read(request);
     if (request.do !== 'write') {
@@ -116,9 +121,11 @@ export class Visitors {
         | ReceiveMessage
         | RootMessage
         | LayerMessage
+        | PackMessage
         | PortsMessage
         | ProcessesMessage
         | ReadRequest
+        | TerminateMessage
         | WriteRequest;
       if (asked.do === 'execute') {
         attached = attend(client, fd, (handOver) => this.#start(asked.command, handOver));
@@ -129,6 +136,11 @@ export class Visitors {
       } else if (asked.do === 'layer') {
         this.#sendLayer(client, fd, asked.target).catch((error: unknown) =>
           client.end(encodeMessage({ error: wired(error) })),
+        );
+      } else if (asked.do === 'pack') {
+        this.#sendPacked(client, fd, Buffer.from(asked.patterns, 'base64')).then(
+          () => client.end(encodeMessage({})),
+          (error: unknown) => client.end(encodeMessage({ error: wired(error) })),
         );
       } else if (asked.do === 'publish') {
         this.#publishFor(client, asked.ports);
@@ -161,6 +173,22 @@ export class Visitors {
     } catch (error) {
       client.end(encodeMessage({ error: wired(error) }));
     }
+  }
+
+  async #sendPacked(client: Socket, fd: number, patterns: Buffer): Promise<void> {
+    const { inside } = this.#open.tree;
+    if (inside === undefined) throw new TypeError('the files of a container need not be packed');
+    const pipe = createPipe(0);
+    const packed = awaitedLater(inside.pack(patterns, pipe.write));
+    closeDescriptor(pipe.write);
+    try {
+      // The number of a closed descriptor may be another one's.
+      if (!client.destroyed) sendPacket(fd, encodeMessage({}), [pipe.read]);
+    } finally {
+      // Packing goes on while somebody reads.
+      closeDescriptor(pipe.read);
+    }
+    await packed;
   }
 
   async #sendLayer(client: Socket, fd: number, target: string): Promise<void> {

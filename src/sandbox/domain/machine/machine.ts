@@ -16,6 +16,7 @@ import { MachineAccounts } from './accounts.ts';
 import { QEMU_MEMORY } from './memory.ts';
 import {
   filesInside,
+  forgetNames,
   listenInside,
   mountImage,
   namespacesAround,
@@ -140,6 +141,10 @@ export class Machine implements Ground {
 
   mountImage(image: ImageMount): Promise<void> {
     return mountImage(this.#channel, image);
+  }
+
+  forgetNames(): Promise<void> {
+    return forgetNames(this.#channel);
   }
 
   openRoot(): number {

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../../errors.ts';
 import { closeDescriptor, createPipe } from '../../../host/calls/descriptor.ts';
 import { SyscallError } from '../../../host/calls/libc.ts';
+import { sizeInWords } from '../../../host/calls/system-error.ts';
 import {
   type Listener,
   nextPacket,
@@ -131,6 +132,10 @@ const NO_IMAGE: ReadonlyMap<number, string> = new Map([
   [constants.errno.EINVAL, 'it is no squashfs, erofs, xfs or ext4 that the machine’s kernel knows'],
   [constants.errno.ENODEV, 'the machine’s kernel lacks squashfs, erofs, xfs or ext4'],
   [constants.errno.EACCES, 'you may not read it'],
+  [
+    constants.errno.EOPNOTSUPP,
+    'the machine’s kernel cannot give its files the sandbox’s owners, as squashfs before Linux 6.2',
+  ],
 ]);
 
 /**
@@ -156,6 +161,11 @@ export function filesInside(channel: Channel): FilesInside {
     isAnyFull: (paths) => isAnyFull(channel, paths),
     processes: (commands) => listProcesses(channel, commands),
   };
+}
+
+/** What the host has changed below overlays shows from then on. */
+export async function forgetNames(channel: Channel): Promise<void> {
+  await order(channel, 'forget-names');
 }
 
 /** Those of FIELD_PATTERNS, bytes. */
@@ -227,10 +237,18 @@ async function gathered(source: Socket, most: number, what: string): Promise<Buf
   let length = 0;
   for await (const piece of source) {
     length += (piece as Buffer).length;
-    if (length > most) throw answerError(what);
+    if (length > most) throw tooLongError(what, most);
     pieces.push(piece as Buffer);
   }
   return Buffer.concat(pieces);
+}
+
+/** No more than this is kept of what a machine tells, which need not be the truth. */
+function tooLongError(what: string, most: number): KilnError {
+  const bound = sizeInWords(most);
+  return new KilnError('E_MACHINE', `the machine has more than ${bound} to tell about ${what}`, {
+    hint: 'end some processes in it; --pids bounds how many there may be, and `kiln kill` ends it',
+  });
 }
 
 function answerError(path: string): KilnError {
@@ -268,19 +286,21 @@ type OrderName =
   | 'full'
   | 'pack'
   | 'mount-image'
-  | 'processes';
+  | 'processes'
+  | 'forget-names';
 
 /** The value of `done`, however long that takes, or until the signal. Descriptors are sent at once. */
 async function order<Name extends OrderName>(
   channel: Channel,
   name: Name,
-  field: RequestField<Name>,
+  field?: RequestField<Name>,
   fds: readonly number[] = [],
   signal?: AbortSignal,
 ): Promise<number> {
   const id = channel.newId();
   const done = awaitedLater(channel.wait(valueFor(id), signal));
-  channel.send(encodeRequest<RequestName>(name, [{ op: 'id', id }, field]), fds);
+  const fields = field === undefined ? [] : [field];
+  channel.send(encodeRequest<RequestName>(name, [{ op: 'id', id }, ...fields]), fds);
   return await done;
 }
 
