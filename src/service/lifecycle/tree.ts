@@ -1,4 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readdirSync, type Stats } from 'node:fs';
+import { normalize } from 'node:path';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import {
@@ -25,11 +26,16 @@ export class Tree implements Disposable {
   /** Where its /etc is. */
   readonly root: number;
   readonly #image: number | undefined;
+  readonly #mounted: readonly string[];
   #isOpen = true;
 
-  /** @param image where all but /etc and /var is, if that is elsewhere */
-  constructor(root: number, image?: number) {
+  /**
+   * @param image where all but /etc and /var is, if that is elsewhere
+   * @param mounted what lies on other paths then, and is not seen here
+   */
+  constructor(root: number, image?: number, mounted: readonly string[] = []) {
     this.root = root;
+    this.#mounted = mounted;
     this.#image = image;
   }
 
@@ -37,22 +43,23 @@ export class Tree implements Disposable {
     return new Tree(openFolder(directory));
   }
 
-  /** An image's tree with the /etc and /var of another folder. */
-  static withOwn(image: string, own: string): Tree {
+  /** An image's tree with the /etc and /var of another folder. @param mounted targets of other mounts */
+  static withOwn(image: string, own: string, mounted: readonly string[] = []): Tree {
     const root = openFolder(own);
     try {
-      return new Tree(root, openFolder(image));
+      return new Tree(root, openFolder(image), mounted);
     } catch (error) {
       closeSync(root);
       throw error;
     }
   }
 
-  /** Whether a file that is there in the sandbox is not seen here: what is made anew at each start. */
+  /** Whether a file that is there in the sandbox is not seen here: what is made anew at each start, or mounted. */
   lacks(path: string): boolean {
-    return (
-      this.#image !== undefined && /^\/(?:(?:var\/)?(?:run|tmp)|proc|sys|dev)(?:\/|$)/.test(path)
-    );
+    if (this.#image === undefined) return false;
+    const whole = normalize(path);
+    if (this.#mounted.some((target) => isBelow(whole, normalize(target)))) return true;
+    return /^\/(?:(?:var\/)?(?:run|tmp)|proc|sys|dev)(?:\/|$)/.test(whole);
   }
 
   readText(path: string): string | undefined {
@@ -106,6 +113,10 @@ export class Tree implements Disposable {
         : openInParts(this.#image, this.root, path, flags);
     return file && act(file.fd, fstatSync(file.fd));
   }
+}
+
+function isBelow(path: string, folder: string): boolean {
+  return path === folder || path.startsWith(`${folder.replace(/\/+$/, '')}/`);
 }
 
 function openFolder(path: string): number {

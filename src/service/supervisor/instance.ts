@@ -17,6 +17,12 @@ import { NOTIFY_SOCKET, type RunningUnit, type UnitHost, type UnitManager } from
 import { sandboxProcesses } from './unit-processes.ts';
 
 /** The limits that can change while the sandbox runs. */
+/** Where a service's machine has other files than its image, its /etc and /var. */
+function mountedIn({ definition }: StoredService): string[] {
+  const { mounts, tmpfs, 'guest-binds': guestBinds } = definition;
+  return [...mounts, ...tmpfs, ...guestBinds].map(({ target }) => target);
+}
+
 export class Instance {
   readonly #service: StoredService;
   readonly host: UnitHost;
@@ -43,7 +49,7 @@ export class Instance {
     let tree: Tree | undefined;
     try {
       tree = isMachine
-        ? Tree.withOwn(image.tree, service.files.directory)
+        ? Tree.withOwn(image.tree, service.files.directory, mountedIn(service))
         : new Tree(sandbox.tree.openRoot());
       const host: UnitHost = {
         sandbox,

@@ -106,7 +106,7 @@ export async function startCommand(
   command: ExecCommand,
   variables: Readonly<Record<string, string>>,
 ) {
-  const env = unitEnvironment(host, unit, variables);
+  const env = await unitEnvironment(host, unit, variables);
   const { process: started } = await host.sandbox.start({
     argv: commandArguments(command, env),
     policy: unitPolicy(host, unit, command.privileged),
@@ -150,16 +150,15 @@ export async function runCommand(
   }
 }
 
-function unitEnvironment(
+async function unitEnvironment(
   host: UnitHost,
   unit: ServiceUnit,
   variables: Readonly<Record<string, string>>,
-): Record<string, string> {
+): Promise<Record<string, string>> {
   const environment: Record<string, string> = { ...host.environment, ...DEFAULTS };
   for (const [name, value] of unit.environment) environment[name] = value;
   for (const { path, optional } of unit.environmentFiles) {
-    requireSeen(host.tree, path, `its environment file ${path}`);
-    const text = host.tree.readText(path);
+    const text = await readInside(host, path);
     if (text === undefined && !optional) {
       throw new KilnError('E_UNIT', `${unit.name}: there is no environment file ${path}`, {
         hint: 'make it, or allow it to be missing: EnvironmentFile=-PATH',
@@ -178,16 +177,27 @@ function unitEnvironment(
   return environment;
 }
 
-/** @throws KilnError E_MACHINE */
-export function requireSeen(tree: Tree, path: string, what: string): void {
-  if (!tree.lacks(path)) return;
-  throw new KilnError('E_MACHINE', `${what} cannot be looked at: it is in the machine alone`, {
-    hint: 'name a file below /etc, /usr or /var, or leave out --isolation vm',
+/** A file, which the machine reads where the tree lacks it; undefined for none. */
+export async function readInside(
+  { sandbox, tree }: UnitHost,
+  path: string,
+): Promise<string | undefined> {
+  if (!tree.lacks(path)) return tree.readText(path);
+  const read = await sandbox.tree.read({ path, offset: 0 }).catch(() => undefined);
+  return read && Buffer.from(read.data, 'base64').toString('utf8');
+}
+
+export function unseenError(path: string): KilnError {
+  const what = `its condition on ${path} cannot be looked at: it is in the machine alone`;
+  return new KilnError('E_MACHINE', what, {
+    hint: 'name a file below /etc, /usr or /var that nothing is mounted above, or leave out --isolation vm',
   });
 }
 
 function workdir(host: UnitHost, unit: ServiceUnit): string {
   if (unit.workingDirectory === undefined) return '/';
   const { path, optional } = unit.workingDirectory;
-  return optional && host.tree.stat(path)?.isDirectory() !== true ? '/' : path;
+  // What is mounted there is taken to be a folder.
+  const isThere = host.tree.lacks(path) || host.tree.stat(path)?.isDirectory() === true;
+  return optional && !isThere ? '/' : path;
 }

@@ -8,7 +8,13 @@ import { exitOf, type ProcessEnd } from '../../sandbox/command/process.ts';
 import { endText, LOGS_HINT } from '../failure.ts';
 import { accountOf } from '../unit/load-unit.ts';
 import type { ServiceUnit, UnitCondition } from '../unit/read-unit.ts';
-import { type RunningCommand, requireSeen, type UnitHost, within } from './unit-host.ts';
+import {
+  type RunningCommand,
+  readInside,
+  type UnitHost,
+  unseenError,
+  within,
+} from './unit-host.ts';
 
 /** The pause between two looks whether processes are gone, ms. */
 const PAUSE = 20;
@@ -162,16 +168,9 @@ async function orphansOf(host: UnitHost) {
   return (await sandboxProcesses(host)).filter(({ parent, zombie }) => parent === 1 && !zombie);
 }
 
-/** A file that was written since the start, where the tree lacks it. */
-async function readWritten({ sandbox, tree }: UnitHost, path: string): Promise<string | undefined> {
-  if (!tree.lacks(path)) return tree.readText(path);
-  const { data } = await sandbox.tree.read({ path, offset: 0 });
-  return Buffer.from(data, 'base64').toString('utf8');
-}
-
 async function pidFromFile(host: UnitHost, path: string): Promise<number> {
   for (const end = Date.now() + PID_FILE_PATIENCE; Date.now() < end; await sleep(PAUSE)) {
-    const text = await readWritten(host, path).catch(() => undefined);
+    const text = await readInside(host, path);
     const named = Number(text?.trim());
     if ((await orphansOf(host)).some(({ pid }) => pid === named)) return named;
   }
@@ -205,7 +204,7 @@ export function failedCondition(host: UnitHost, unit: ServiceUnit): string | und
 }
 
 function holds({ tree }: UnitHost, { kind, path }: UnitCondition): boolean {
-  requireSeen(tree, path, `its condition on ${path}`);
+  if (tree.lacks(path)) throw unseenError(path);
   const stats = tree.stat(path);
   if (kind === 'PathIsSymbolicLink') return tree.lstat(path)?.isSymbolicLink() === true;
   if (stats === undefined) return false;
