@@ -87,11 +87,10 @@ export async function forksAsked(
   signal: AbortSignal,
   made: (id: string) => void = () => undefined,
 ): Promise<{ readonly snapshot: string; readonly sandboxes: readonly string[] }> {
-  const { number = 1, keep: kept = KEPT_MS, onDisk, isolation, allowMissing } = options;
+  const { number = 1, keep: kept = KEPT_MS, onDisk } = options;
   requireForks(number, caller);
   const limits = limitsOf(options);
-  const ground = { isolation, allowMissing, upperOnDisk: onDisk };
-  const how = { keep: kept, limits, ...ground, caller: caller.ids, signal };
+  const how = { ...options, keep: kept, limits, upperOnDisk: onDisk, caller: caller.ids, signal };
   const rooms = await furtherRooms(number, caller);
   try {
     return await withSnapshot(engine, word, { signal }, async (snapshot) => ({

@@ -59,7 +59,7 @@ export async function layerFolder(
   mkdirSync(home, { mode: 0o700 });
   const what = 'what was written';
   const left = await unpackPacked(archive, home, { what, maxBytes, signal: given, range });
-  const { fd } = stack.use(closing(mappedMount(home, range, { isWritten: true })));
+  const { fd } = stack.use(closing(mappedMount(home, range)));
   const held = stack.move();
   return { fd, leftOut: left.length, [Symbol.asyncDispose]: () => held.disposeAsync() };
 }

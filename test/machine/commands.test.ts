@@ -83,7 +83,7 @@ long('a place of a machine’s sandbox is bound to another of it', async (t) => 
 test('options that machines do not have yet are refused by name', async (t) => {
   const asked: readonly (readonly [string[], RegExp])[] = [
     [['--label', 'none'], /a machine has no --label: no process of this host is in it/],
-    [['--on-disk'], /--on-disk is not done for machines yet/],
+    [['--on-disk'], /a machine has no --on-disk: the host’s disk comes to it by virtiofs/],
   ];
   for (const [words, expected] of asked) {
     const { exitCode, stderr } = await state.kiln([...RUN, ...words, '--', 'true']);

@@ -94,8 +94,6 @@ test.serial('the steps of a build recipe begin with the files of a snapshot', as
   t.is(readFileSync(join(out, 'a'), 'utf8'), 'one\ntwo\n');
   const cat = ['--', 'cat', '/home/build/a'];
   t.is(await ok(t, 'run', '--from', 'prepared', ...cat), 'one');
-  const machine = await kiln('build', file, '--isolation', 'vm', '--allow-missing', 'kvm');
-  t.regex(machine.said, /--from is not done for machines yet/);
   t.regex((await build('fromSnapshot: none')).said, /E_NO_SNAPSHOT/);
   for (const head of ['', `fromSnapshot: prepared\nimage: ${IMAGE}`]) {
     t.regex((await build(head)).said, /one of image and fromSnapshot is needed, and not both/);
