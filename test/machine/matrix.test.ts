@@ -13,6 +13,7 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { makeDiskImage, makeTree } from '../support/disk-images.ts';
 import { eventually } from '../support/eventually.ts';
 import { long } from '../support/long.ts';
 
@@ -115,11 +116,12 @@ for (const [kind, ground] of KINDS) {
     const shared = join(state.beside, `shared-${kind}`);
     await mkdir(join(shared, 'below'), { recursive: true });
     await writeFile(join(shared, 'of-host'), 'host\n');
+    const disk = await makeDiskImage(await makeTree(join(state.beside, kind)), 'ext4');
     const script = `
-      for at in / /etc /rw /ro /one /srv/deep/er /small /tmp; do
+      for at in / /etc /rw /ro /one /srv/deep/er /small /tmp /again /disk; do
         if touch $at/.new 2>/dev/null; then echo "$at takes files"; else echo "$at takes none"; fi
       done
-      cat /rw/of-host /ro/of-host /one /srv/deep/er/of-host /included
+      cat /rw/of-host /ro/of-host /one /srv/deep/er/of-host /included /again/of-host /disk/folder/file
       echo made > /rw/made
       df -k /small | awk 'NR == 2 { print $2 }'
       head -c 2000000 /dev/zero > /small/big || echo full
@@ -127,6 +129,7 @@ for (const [kind, ground] of KINDS) {
     const options = [
       ...['--bind', `${shared}:/rw`, '--bind', `${shared}:/ro:ro`],
       ...['--bind', `${shared}/of-host:/one:ro`, '--bind', `${shared}:/srv/deep/er:ro`],
+      ...['--guest-bind', '/rw:/again:ro', '--mount', `type=image,source=${disk},target=/disk`],
       ...['--tmpfs', '/small:1M', '--copy-in', `${shared}/of-host:/included`],
     ];
     const { exitCode, stdout, stderr } = await run(
@@ -134,12 +137,13 @@ for (const [kind, ground] of KINDS) {
       ...['-r', IMAGE, ...options, '--keep=30m', '--user', '0:0', '--', 'sh', '-c', script],
     );
     t.is(exitCode, 0, String(stderr));
-    t.deepEqual(String(stdout).split('\n').slice(0, 15), [
+    t.deepEqual(String(stdout).split('\n').slice(0, 19), [
       ...['/ takes files', '/etc takes files', '/rw takes files', '/ro takes none'],
       ...['/one takes none', '/srv/deep/er takes none', '/small takes files', '/tmp takes files'],
-      ...['host', 'host', 'host', 'host', 'host', '1024', 'full'],
+      ...['/again takes none', '/disk takes none'],
+      ...['host', 'host', 'host', 'host', 'host', 'host', 'of the image', '1024', 'full'],
     ]);
-    t.deepEqual(String(stdout).split('\n').slice(15), ['0', '0', '1']);
+    t.deepEqual(String(stdout).split('\n').slice(19), ['0', '0', '1']);
     // On the host it is the caller's.
     const made = await stat(join(shared, 'made'));
     t.deepEqual([made.uid, made.gid, made.size], [0, 0, 5]);
