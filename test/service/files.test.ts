@@ -375,3 +375,23 @@ test.serial('closing a tree twice does not close another descriptor', (t) => {
   t.notThrows(() => fstatSync(next));
   closeSync(next);
 });
+
+test('what is mounted in a machine of a service is not looked up in its image', async (t) => {
+  const image = await mkdtemp(join(tmpdir(), 'kiln-image-'));
+  t.teardown(() => removeTree(image));
+  await mkdir(join(image, 'etc'));
+  using tree = Tree.withOwn(image, image, ['/srv/', '/opt/data']);
+  const lacking = [
+    '/srv',
+    '/srv/x',
+    '/usr/../srv/x',
+    '/opt/data/a',
+    '/run/x',
+    '/tmp',
+    '/var/run/x',
+  ];
+  for (const path of lacking) t.true(tree.lacks(path), path);
+  for (const path of ['/srvx', '/opt', '/opt/database', '/etc/x', '/usr/srv']) {
+    t.false(tree.lacks(path), path);
+  }
+});

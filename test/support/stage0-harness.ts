@@ -45,11 +45,11 @@ export async function buildStage0Harness(directory: string): Promise<string> {
     ...parts.map((name) => join(machine, name)),
     ...[join(top, 'src/guest/protocol.c'), join(top, 'dist/wire/wire.c')],
   ]);
-  for (const name of ['sockets', 'shares/1', 'shares/2', 'tree/out/below']) {
+  for (const name of ['sockets', 'shares/1', 'shares/2', 'tree/out/below', 'tree/upper/below']) {
     await mkdir(join(directory, name), { recursive: true });
   }
-  for (const name of ['a', 'b.rpm', 'below/c'])
-    await writeFile(join(directory, 'tree/out', name), 'x');
+  for (const name of ['out/a', 'out/b.rpm', 'out/below/c', 'upper/below/d'])
+    await writeFile(join(directory, 'tree', name), 'x');
   return program;
 }
 

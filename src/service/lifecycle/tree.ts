@@ -116,7 +116,7 @@ export class Tree implements Disposable {
 }
 
 function isBelow(path: string, folder: string): boolean {
-  return path === folder || path.startsWith(`${folder.replace(/\/+$/, '')}/`);
+  return `${path}/`.startsWith(`${folder.replace(/\/+$/, '')}/`);
 }
 
 function openFolder(path: string): number {
