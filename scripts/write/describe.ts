@@ -25,6 +25,8 @@ export interface NamedValue {
   readonly choices: readonly string[];
   /** What has ended is not meant. */
   readonly isLive?: boolean;
+  /** An id of a detached job. */
+  readonly isJob?: boolean;
 }
 
 interface ValueDescription extends NamedValue {
@@ -70,6 +72,7 @@ function describe(
       isVariadic: argument.variadic,
       choices: argument.argChoices ?? [],
       isLive: LIVE.has(words.join(' ')),
+      isJob: OF_JOBS.has(words.join(' ')),
     })),
     options: help
       .visibleOptions(command)
@@ -170,7 +173,10 @@ export function withSubcommands(command: CommandDescription): CommandDescription
 }
 
 /** Commands for sandboxes and jobs that have not ended. */
-const LIVE: ReadonlySet<string> = new Set(['exec', 'kill', 'stop', 'stats', 'top', 'attach']);
+const LIVE: ReadonlySet<string> = new Set(['exec', 'kill', 'shell', 'stop', 'stats', 'top']);
+
+/** Commands whose ids are those of detached jobs. */
+const OF_JOBS: ReadonlySet<string> = new Set(['attach', 'logs', 'results', 'wait']);
 
 /** What may be a file of the host as well. */
 export const ALSO_FILES: readonly string[] = ['image', 'recipe', 'profile'];
@@ -217,6 +223,7 @@ export function valueKind(value: NamedValue): ValueKind {
   if (name === 'name=file' || choices.length > 0) return 'text';
   const kind = KINDS[word] ?? (TEXTS.has(word) ? 'text' : undefined);
   if (kind === 'sandbox' && value.isLive === true) return 'live';
+  if (kind === 'sandbox' && value.isJob === true) return 'job';
   if (kind !== undefined) return kind;
   throw new Error(`scripts/write/describe.ts does not say what a value called ${name} is`);
 }

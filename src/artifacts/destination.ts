@@ -2,6 +2,7 @@ import { type BigIntStats, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { attempt, hasErrno, SyscallError, succeeds, unlessErrno } from '../host/calls/libc.ts';
+import { lacksInodes } from '../host/calls/system-error.ts';
 import {
   DIRECTORY_BELOW,
   lchownat,
@@ -159,6 +160,12 @@ export function resultDirectoryError(path: string, cause: unknown): KilnError {
     const why = 'it is a symbolic link, which a command or a checkout may have put there';
     return new KilnError('E_RESULTDIR', `${what}: ${why}`, {
       hint: `name the folder that it leads to: \`readlink -f ${path}\` prints it`,
+    });
+  }
+  if (hasErrno(cause, 'ENOSPC') && lacksInodes(path)) {
+    return new KilnError('E_RESULTDIR', `${what}: no inode is left`, {
+      hint: `remove files there, or name another folder: \`df -i\` shows inodes`,
+      cause,
     });
   }
   const held = heldParts(path);

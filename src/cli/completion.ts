@@ -7,7 +7,7 @@ import { packageRoot } from '../host/state/package-root.ts';
 import { type StatePaths, statePaths } from '../host/state/paths.ts';
 import { seesHost } from '../image/host.ts';
 import { visibleImages } from '../image/store/images.ts';
-import type { ImageOwner } from '../image/store/manifest.ts';
+import { type ImageOwner, namesFor } from '../image/store/manifest.ts';
 import { listSnapshots } from '../image/store/snapshots.ts';
 import { SHIPPED_PROFILES } from '../options/rules.ts';
 import { HOST_IMAGE, recipeNames } from '../recipe/named.ts';
@@ -52,7 +52,17 @@ function readScript(name: string): string {
 }
 
 export const LISTED = [
-  ...(['image', 'recipe', 'sandbox', 'live', 'snapshot', 'origin', 'service', 'profile'] as const),
+  ...([
+    'image',
+    'recipe',
+    'sandbox',
+    'live',
+    'job',
+    'snapshot',
+    'origin',
+    'service',
+    'profile',
+  ] as const),
 ];
 export type Listed = (typeof LISTED)[number];
 
@@ -72,7 +82,10 @@ const LISTS: Readonly<
     return [
       ...(seesHost(owner) ? ([[HOST_IMAGE, 'this host’s own /usr']] as const) : []),
       ...(await recipes(paths)),
-      ...images.map(({ manifest: { id, name } }) => [id.slice(0, 12), `image ${name}`] as const),
+      ...images.flatMap(({ manifest }) => {
+        const words = [...namesFor(paths, manifest, owner), manifest.id.slice(0, 12)];
+        return words.map((word) => [word, `image ${manifest.name}`] as const);
+      }),
     ];
   },
   sandbox: async (paths, { user }) => sandboxesAndJobs(paths, user, await listJobs(paths, user)),
@@ -81,6 +94,7 @@ const LISTS: Readonly<
     const live = jobs.filter(({ state }) => state === 'running');
     return await sandboxesAndJobs(paths, user, live);
   },
+  job: async (paths, { user }) => suggestedJobs(await listJobs(paths, user), user),
   snapshot: async (paths, { user }) => await snapshots(paths, user),
   origin: async (paths, { user }) => [
     ...(await snapshots(paths, user)),
@@ -107,18 +121,24 @@ async function sandboxesAndJobs(
   jobs: readonly ListedJob[],
 ): Promise<Suggestion[]> {
   const sandboxes = await listSandboxes(paths, { owner: user });
+  // `kiln ps` shows the sandbox of a job under the job's id.
+  const ofJobs = new Set(jobs.map(({ record }) => record.sandbox));
   return [
     ...sandboxes
-      .filter(({ state }) => state !== 'parked')
+      .filter(({ id, state }) => state !== 'parked' && !ofJobs.has(id))
       .flatMap(({ id, state, record }) =>
         [id, record.name ?? []].flat().map((word) => [word, about(state, record.command)] as const),
       ),
-    // A name is known to its own user alone.
-    ...jobs.map(({ state, record }) => {
-      const word = record.owner === user?.uid ? titleOf(record) : record.id;
-      return [word, about(state, record.command)] as const;
-    }),
+    ...suggestedJobs(jobs, user),
   ];
+}
+
+/** A name is known to its own user alone. */
+function suggestedJobs(jobs: readonly ListedJob[], user: Caller['user']): Suggestion[] {
+  return jobs.map(({ state, record }) => {
+    const word = record.owner === user?.uid ? titleOf(record) : record.id;
+    return [word, about(state, record.command)];
+  });
 }
 
 function about(state: string, command: readonly string[] = []): string {
@@ -136,8 +156,11 @@ export function completeCommand(caller: Caller): KilnCommand {
     .addArgument(new Argument('<kind>', 'what the word is to be').choices(LISTED))
     .examples('kiln complete image')
     .action(async (kind: Listed) => {
-      const found = await LISTS[kind](statePaths(caller.env), caller);
-      const lines = found.map(([word, about]) => `${word}\t${about.replaceAll(/\s+/g, ' ')}\n`);
-      caller.stdout.say([...new Set(lines)].join(''));
+      // An image may be called as its recipe is, and a job as one that has ended.
+      const found = new Map(await LISTS[kind](statePaths(caller.env), caller));
+      const lines = [...found].map(
+        ([word, about]) => `${word}\t${about.replaceAll(/\s+/g, ' ')}\n`,
+      );
+      caller.stdout.say(lines.join(''));
     });
 }

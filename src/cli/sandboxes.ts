@@ -42,6 +42,7 @@ interface ShownSandbox extends ListedSandbox {
   readonly endless: readonly EndlessProcess[] | undefined;
   /** The id of the detached job that runs in it, which every command takes: people see one id for both. */
   readonly job?: string | undefined;
+  readonly jobName?: string | undefined;
 }
 
 const COLUMNS: Columns<ShownSandbox> = [
@@ -53,7 +54,7 @@ const COLUMNS: Columns<ShownSandbox> = [
   ['MEMORY', ({ usage }) => bytesText(usage.memoryBytes)],
   ['SIZE', ({ usage }) => bytesText(usage.sizeBytes)],
   ['DOMAIN', ({ record }) => record.domain],
-  ['NAME', ({ record }) => record.name ?? ''],
+  ['NAME', ({ record, jobName }) => record.name ?? jobName ?? ''],
   ['PORTS', (sandbox) => portsOf(sandbox).join(' ')],
   ['COMMAND', ({ record }) => (record.command ?? []).join(' ').slice(0, 60)],
 ];
@@ -81,11 +82,12 @@ export function psCommand(caller: Caller): KilnCommand {
         return;
       }
       const listed = await listSandboxes(paths, { owner: caller.user });
-      const jobIn = new Map(jobs.map(({ record }) => [record.sandbox, record.id]));
+      const jobIn = new Map(jobs.map(({ record }) => [record.sandbox, record]));
       const sandboxes: ShownSandbox[] = [];
       for (const sandbox of listed) {
         if (options.all !== true && sandbox.state === 'parked') continue;
-        sandboxes.push({ ...shown(sandbox, paths), job: jobIn.get(sandbox.id) });
+        const job = jobIn.get(sandbox.id);
+        sandboxes.push({ ...shown(sandbox, paths), job: job?.id, jobName: job?.name });
         // There may be many, and the daemon has other callers.
         await setImmediate();
       }
@@ -124,11 +126,12 @@ export function sandboxJson({
   arch,
   usage,
   folder: directory,
+  jobName,
   ...sandbox
 }: ShownSandbox) {
   const { image, created, keepUntil } = sandbox.record;
   const times = { created: iso(created), keepUntil: iso(keepUntil) };
-  const { name } = sandbox.record;
+  const name = sandbox.record.name ?? jobName;
   const publish = portsOf({ ...sandbox, folder: directory });
   return { ...sandbox, name, publish, directory, image, imageName, arch, ...times, ...usage };
 }

@@ -28,6 +28,7 @@ import { type Caller, hasTerminal } from './caller/caller.ts';
 import { detach } from './job/detach.ts';
 import { KilnCommand, refuseOptions } from './options/command.ts';
 import { printEgressRefusals, printWarning } from './output/errors.ts';
+import { refuseLooseTime } from './output/mistaken-words.ts';
 import { ownContext, runAndReport } from './run.ts';
 
 const EXAMPLES = `
@@ -59,6 +60,7 @@ export function command(caller: Caller): KilnCommand {
         await runAndReport(OPEN_SHELL, asked, it, { ...ownContext(caller), started });
         return;
       }
+      refuseLooseTime(options.keep, id, 'the sandbox');
       const made = it.given().filter((option) => option.attributeName() !== 'detachKeys');
       refuseOptions(made, `the sandbox ${id}`, AS_MADE);
       const { detachKeys } = options;

@@ -52,7 +52,7 @@ export function checkNames(): string[] {
   return CHECKS.map(({ name }) => name);
 }
 
-export function runChecks(
+export async function runChecks(
   context: CheckContext,
   names: readonly string[] = [],
 ): Promise<CheckResult[]> {
@@ -63,7 +63,21 @@ export function runChecks(
     });
   }
   const chosen = CHECKS.filter(({ name }) => names.length === 0 || names.includes(name));
-  return Promise.all(chosen.map((check) => runCheck(check, context, names.length > 0)));
+  const results = chosen.map((check) => runCheck(check, context, names.length > 0));
+  return explained(await Promise.all(results));
+}
+
+/** Names the earlier fault where one is its consequence: a want of namespaces, or what else asks for the doctor. */
+function explained(results: readonly CheckResult[]): CheckResult[] {
+  const faults = results.filter(({ status }) => status === 'fail').map(({ name }) => name);
+  const lacksNamespaces = faults.includes('namespaces');
+  return results.map((result) => {
+    const { name, status, found, mend } = result;
+    const asks = status === 'fail' && mend?.includes('kiln doctor') === true;
+    const cause = lacksNamespaces && /namespace/.test(found) ? 'namespaces' : asks && faults[0];
+    if (status === 'ok' || !cause || cause === name) return result;
+    return { ...result, mend: `mend what the check \`${cause}\` names` };
+  });
 }
 
 /** Without root most checks fail for that reason alone. */

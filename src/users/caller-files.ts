@@ -293,7 +293,7 @@ export class CallerFiles implements CallerPaths {
       return await this.#open('made', path, 'E_RESULTDIR');
     } catch (error) {
       const { cause } = error as Error;
-      throw hasErrno(cause, 'ELOOP') ? resultDirectoryError(path, cause) : error;
+      throw hasErrno(cause, 'ELOOP', 'ENOSPC') ? resultDirectoryError(path, cause) : error;
     }
   }
 

@@ -4,8 +4,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import { execa } from 'execa';
 import { asKilnError } from '../../src/host/calls/system-error.ts';
 import { execError } from '../../src/sandbox/command/failures.ts';
+import { busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 
 test('a file system without an inode is not called full', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'kiln-inodes-'));
@@ -24,6 +26,19 @@ test('a file system without an inode is not called full', (t) => {
   const full = asKilnError(t.throws(() => fill(Buffer.alloc(2 << 20))));
   t.is(full.code, 'E_DISK_FULL');
   t.regex(full.message, /no space is left/);
+});
+
+test('a result folder without an inode is not called full', async (t) => {
+  await using state = await busyboxState();
+  const script = `mount -t tmpfs -o nr_inodes=2 none "$0"; : >"$0/one"
+    exec ${KILN} run -r ${IMAGE} --resultdir "$0/results" -- true`;
+  const unshare = ['--mount', 'sh', '-c', script, state.beside];
+  const { exitCode, stderr } = await execa('unshare', unshare, { env: state.env, reject: false });
+  t.is(exitCode, 125);
+  t.regex(
+    stderr,
+    /^kiln: the result folder \S+ cannot be used: no inode is left \[E_RESULTDIR\]\n/,
+  );
 });
 
 test('a sandbox without a free terminal is not called a full disk', (t) => {

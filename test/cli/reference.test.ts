@@ -1,5 +1,5 @@
 /** Man pages, docs/reference and completion scripts tell of the same options; real shells complete them. */
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -266,7 +266,7 @@ test('kiln completion prints the script that was built', async (t) => {
   t.is(printed.stdout, SHELLS.zsh(kiln).trimEnd());
 });
 
-test('services and sandboxes are completed, but parked ones are not', async (t) => {
+test.serial('services and sandboxes are completed, but parked ones are not', async (t) => {
   const { stdout } = await state.kiln(['complete', 'service']);
   t.is(stdout, '');
   const kept = await state.kiln(['run', '-r', 'busybox', '--keep', '--', 'echo', 'hello']);
@@ -276,3 +276,25 @@ test('services and sandboxes are completed, but parked ones are not', async (t) 
   t.deepEqual(await inBash(['kiln', 'kill', id.slice(0, 3)]), [id]);
   await state.kiln(['kill', id]);
 });
+
+test.serial(
+  'words of jobs, sandboxes and images are completed where a command takes them, and once',
+  async (t) => {
+    const job = (name: string, ...command: string[]) =>
+      state.kiln(['run', '-r', 'busybox', '--detach', '--name', name, '--', ...command]);
+    await job('day', 'true');
+    await state.kiln(['wait', 'day']);
+    const id = String((await job('night', 'sleep', '600')).stdout);
+    const listed = String((await state.kiln(['ps'])).stdout);
+    t.regex(listed, new RegExp(`^${id} .* night `, 'm'), 'ps has the name and the id of the job');
+    for (const word of ['kill', 'shell', 'exec', 'stop'])
+      t.deepEqual(await inBash(['kiln', word, '']), ['night'], word);
+    for (const word of ['logs', 'results', 'wait', 'attach'])
+      t.deepEqual((await inBash(['kiln', word, ''])).sort(), ['day', 'night'], word);
+    await state.kiln(['kill', 'night']);
+    await mkdir(join(state.paths.store, 'locks'), { recursive: true });
+    const tagged = await state.kiln(['image', 'tag', 'busybox', 'mine']);
+    t.is(tagged.exitCode, 0, String(tagged.stderr));
+    t.deepEqual(await inBash(['kiln', 'run', '-r', 'mi']), ['mine']);
+  },
+);

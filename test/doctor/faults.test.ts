@@ -499,7 +499,37 @@ const faults: readonly Fault[] = [
     status: 'fail',
     says: /LXC driver is not installed.*install .*libvirt-daemon-driver-lxc/s,
   },
+  {
+    title: 'an /etc/passwd without root',
+    check: 'libvirt',
+    setup: ': >$D/passwd; mount --bind $D/passwd /etc/passwd',
+    status: 'fail',
+    says: /Failed to find user record for uid '0'/,
+  },
 ];
+
+test.serial(
+  'in a chroot the want of namespaces is told once, and others name that check',
+  async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'kiln-fault-'));
+    const names = ['namespaces', 'proc-and-sys', 'signatures', 'id-mapped-mounts', 'overlay'];
+    const script = `mount --make-rprivate /; mkdir $1/root; mount --rbind / $1/root
+    exec chroot $1/root env KILN_STATE=$1/state ${kiln} doctor --json ${names.join(' ')}`;
+    const unshare = ['--mount', 'sh', '-ec', script, 'sh', folder];
+    const { stdout } = await execa('unshare', unshare, { reject: false });
+    await rm(folder, { recursive: true, force: true });
+    const { checks } = JSON.parse(stdout) as {
+      checks: Record<'name' | 'status' | 'mend', string>[];
+    };
+    t.deepEqual(
+      checks.map(({ name, status }) => `${name} ${status}`),
+      names.map((name) => `${name} fail`),
+    );
+    const [first, ...others] = checks;
+    t.regex(first?.mend ?? '', /leave the chroot/);
+    for (const { name, mend } of others) t.regex(mend, /the check `namespaces`/, name);
+  },
+);
 
 test.serial('a member of the group is told that kilnd does not listen', async (t) => {
   const setup = `${withGroup('nobody')}; mount -t tmpfs tmpfs /run`;

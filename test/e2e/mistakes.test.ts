@@ -255,6 +255,17 @@ test.serial('impossible options of a sandbox are refused', async (t) => {
   const kept = await state.kiln(['run', '-r', IMAGE, '--keep', '5m', '--', 'true']);
   t.is(kept.exitCode, 127);
   t.regex(String(kept.stderr), /5m is taken for the command.*\n {2}hint: write --keep=5m$/m);
+  for (const [word, what] of [
+    ['shell', 'sandbox'],
+    ['build', 'source'],
+  ] as const) {
+    const { exitCode, stderr } = await state.kiln([word, '-r', IMAGE, '--keep', '5m']);
+    t.is(exitCode, 125);
+    t.regex(
+      String(stderr),
+      new RegExp(`5m is taken for the ${what},.*\\n  hint: write --keep=5m$`),
+    );
+  }
   const nowhere = place('to-nowhere');
   await symlink('nowhere', nowhere);
   for (const unusable of ['/proc/x', nowhere, place('n'.repeat(256))]) {

@@ -1,5 +1,6 @@
 /** Errors of a run whose words mean something else than kiln takes them for. */
 import type { Engine } from '../../engine.ts';
+import type { ErrorCode } from '../../error-codes.ts';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { findStoredImage } from '../../image/find.ts';
 import { timeInMilliseconds } from '../../options/measures.ts';
@@ -14,9 +15,20 @@ export function timeForCommand(
   [first = '']: readonly string[],
 ): KilnError | undefined {
   if (keep === undefined || !isKilnCode(error, 'E_COMMAND_NOT_FOUND')) return undefined;
-  if (timeInMilliseconds(first) === undefined) return undefined;
-  const what = `${first} is taken for the command, not for the time of --keep`;
-  return new KilnError('E_COMMAND_NOT_FOUND', what, { hint: `write --keep=${first}` });
+  return looseTime('E_COMMAND_NOT_FOUND', first, 'the command');
+}
+
+/** @throws KilnError E_ARGUMENT for `--keep 5m`, where the time would be taken for `what` */
+export function refuseLooseTime(keep: unknown, word: string, what: string): void {
+  const error = keep === undefined ? undefined : looseTime('E_ARGUMENT', word, what);
+  if (error !== undefined) throw error;
+}
+
+function looseTime(code: ErrorCode, word: string, what: string): KilnError | undefined {
+  if (timeInMilliseconds(word) === undefined) return undefined;
+  return new KilnError(code, `${word} is taken for ${what}, not for the time of --keep`, {
+    hint: `write --keep=${word}`,
+  });
 }
 
 /** No image is named, and no program is called so. */

@@ -18,6 +18,7 @@ import { detach } from '../job/detach.ts';
 import { KilnCommand } from '../options/command.ts';
 import { exitStatusHelp } from '../options/exit-statuses.ts';
 import { specPath } from '../output/ci-output.ts';
+import { refuseLooseTime } from '../output/mistaken-words.ts';
 import { printJson } from '../output/print.ts';
 import { buildOutput } from './build-output.ts';
 import { buildMode, buildRequest, refuseUnused, resumedRequest } from './build-request.ts';
@@ -69,6 +70,7 @@ export function command(caller: Caller): KilnCommand {
     .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)
     .action(async (sources: HeldPath[], given: AllOptions) => {
       const [source] = sources;
+      refuseLooseTime(given.keep, source ?? '', 'the source');
       const mode = buildMode(source, given);
       refuseUnused(mode, it);
       if (mode === 'chain' && given.farm === true) {

@@ -104,7 +104,7 @@ export const namespaces: Check = {
       return fail(
         `unshare: ${reason(made.failure)}`,
         'namespaces cannot be made here',
-        'leave the container whose seccomp profile, capabilities or security module forbids it',
+        'leave the chroot, or the container whose seccomp profile, capabilities or security module forbids it',
       );
     }
     if (await restrictsOthers()) limits.push('root alone may make user namespaces');

@@ -199,7 +199,7 @@ function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError |
 }
 
 /** Whether the file system has blocks, but no inode. Some file systems count none. */
-function lacksInodes(path: string): boolean {
+export function lacksInodes(path: string): boolean {
   const found = attempt(() => statfsSync(dirname(path)));
   return found !== undefined && found.files > 0 && found.ffree === 0 && found.bavail > 0;
 }

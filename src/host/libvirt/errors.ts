@@ -46,7 +46,7 @@ export function failedCall(what: string, error: VirError | undefined, uri: strin
   }
   const code = CODES.get(error.code) ?? 'E_LIBVIRT';
   const hint = hintFor(error, uri);
-  return new LibvirtError(code, `libvirt failed to ${what}: ${error.message}`, {
+  return new LibvirtError(code, `libvirt failed to ${what}: ${error.message.trimEnd()}`, {
     libvirt: error,
     hint,
   });

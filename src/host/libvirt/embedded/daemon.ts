@@ -186,8 +186,12 @@ async function ready(
 async function failedStart(files: EmbeddedFiles, code: number | undefined): Promise<LibvirtError> {
   const why = code === undefined ? 'does not answer' : `ended with status ${code}`;
   const log = await readFile(files.log, 'utf8').catch(() => '');
+  const lines = log.trimEnd().split('\n').slice(-8);
+  const reason = lines
+    .findLast((line) => line.includes(': error : '))
+    ?.replace(/^.*: error : /, '');
   return new LibvirtError('E_LIBVIRT_START', `the embedded libvirtd ${why}`, {
-    cause: new Error(log.trimEnd().split('\n').slice(-8).join('\n')),
+    cause: new Error(reason ?? lines.join('\n')),
     hint: `look into ${files.log}; kiln doctor tells what is missing`,
   });
 }
