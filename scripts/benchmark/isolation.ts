@@ -16,6 +16,7 @@ import type { Attempt } from '../../test/escape/attempt.ts';
 import { attempts } from '../../test/escape/attempts.ts';
 import { hostServers, installProbe, type Outcome, readOutcomes } from '../../test/escape/setup.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../../test/support/busybox-state.ts';
+import { scratchFolder } from '../scratch.ts';
 import { podmanRun } from './podman.ts';
 
 type Environment = Readonly<Record<string, string>>;
@@ -163,10 +164,11 @@ function cell(attempt: Attempt, { tool, outcomes }: Column): string {
   return outcome === 'through' ? THROUGH : 'stopped';
 }
 
+scratchFolder('compare');
 await using state = await busyboxState();
 await using servers = await hostServers();
 const tree = await installProbe(state);
-const work = await mkdtemp(join(tmpdir(), 'kiln-compare-'));
+const work = await mkdtemp(join(tmpdir(), 'tools-'));
 const columns: Column[] = [];
 try {
   const tools = [

@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { cpus, loadavg, release, totalmem } from 'node:os';
 import { join } from 'node:path';
+import { scratchFolder } from '../scratch.ts';
 import { refuseCall, scriptOptions } from '../testing/options.ts';
 import { makeBed, top } from './bed.ts';
 import { checkLayers } from './layers.ts';
@@ -27,6 +28,7 @@ const END = '<!-- to here -->';
 const PLOT = '![each row by its goal](../bench/results.svg)';
 
 async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcome[]> {
+  scratchFolder('bench');
   await using bed = await makeBed(values.recipe);
   await bed.park(2);
   const layers = await checkLayers(bed);

@@ -9,11 +9,16 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { interruption } from '../scratch.ts';
 
 const count = Number(process.argv[2] ?? 20);
 const names = Array.from({ length: count }, (_, index) => `density-${index + 1}`);
-const kiln = (...args: string[]) =>
-  execa(join(import.meta.dirname, '../../bin/kiln'), ['service', ...args]);
+const program = join(import.meta.dirname, '../../bin/kiln');
+const cancelSignal = interruption();
+const kiln = (...args: string[]) => execa(program, ['service', ...args], { cancelSignal });
+/** For what has to be done after ^C as well, and is not done where it was not made. */
+const atEnd = (...args: string[]) =>
+  execa(program, ['service', ...args], { detached: true, reject: false });
 
 /** Kilobytes of a line of a /proc file, summed over processes. */
 async function kilobytes(pids: readonly number[], file: string, line: string): Promise<number> {
@@ -35,9 +40,9 @@ async function sandboxPids(init: number): Promise<number[]> {
 const megabytes = (value: number) => `${(value / 1024).toFixed(1)} MB`;
 const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
 
-for (const name of names)
-  await kiln('create', '-r', 'debian-apache', '-u', 'apache2.service', name);
 try {
+  for (const name of names)
+    await kiln('create', '-r', 'debian-apache', '-u', 'apache2.service', name);
   const started = performance.now();
   await kiln('start', ...names);
   const seconds = (performance.now() - started) / 1000;
@@ -59,7 +64,11 @@ try {
   mapped files shared          ${column('shared')} (counted once for all in the page cache)
   its supervisor, anonymous    ${column('supervisor')}
 `);
+} catch (error) {
+  if (!cancelSignal.aborted) throw error;
 } finally {
-  await kiln('stop', ...names);
-  await kiln('delete', ...names);
+  for (const name of names) {
+    await atEnd('stop', name);
+    await atEnd('delete', name);
+  }
 }

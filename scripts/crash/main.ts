@@ -6,6 +6,7 @@ import { buildState, sourcePackage } from '../../test/build/core/build-state.ts'
 import { debianRepository } from '../../test/image/image-state.ts';
 import { snapshotTree } from '../../test/image/tree-snapshot.ts';
 import { busyboxState, IMAGE } from '../../test/support/busybox-state.ts';
+import { interruption, scratchFolder } from '../scratch.ts';
 import { scriptOptions } from '../testing/options.ts';
 import { crash, describeTally } from './campaign.ts';
 import { buildJob, daemonJob, type Ground, imageJob, type Job, kiln, runJob } from './jobs.ts';
@@ -32,6 +33,7 @@ async function main(): Promise<number> {
   const target = TARGETS.find((name) => name === values.target);
   if (values.target !== undefined && target === undefined)
     throw new Error(`--target ${values.target}: it is one of ${TARGETS.join(', ')}`);
+  scratchFolder('crash');
   // What is not killed starts in a third of the time from the bundle.
   process.env.KILN_FROM_SOURCE = '';
   // No sandbox but those of the jobs.
@@ -92,9 +94,6 @@ async function campaign(
   jobs: readonly Job[],
   target: Target | undefined,
 ): Promise<number> {
-  const stop = new AbortController();
-  // Not once: execa, whose children end with this process, else takes itself for the only listener.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop.abort());
   const minutes = values.minutes === undefined ? undefined : Number(values.minutes);
   const tally = await crash(ground, jobs, {
     ...{ kills: Number(values.count), each: Number(values.each) },
@@ -103,7 +102,7 @@ async function campaign(
     every: 20,
     ...(minutes === undefined ? {} : { deadline: Date.now() + minutes * 60_000 }),
     say: (line) => process.stdout.write(`${line}\n`),
-    signal: stop.signal,
+    signal: interruption(),
   });
   process.stdout.write(`${describeTally(tally)}\n`);
   return tally.wrong.length === 0 ? 0 : 1;

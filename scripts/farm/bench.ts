@@ -2,12 +2,11 @@
  * Measures a chain of twenty on one, two and three machines of a slot each, and on this machine alone.
  * `--plan 2000`: what a chain of so many packages takes of the submitting machine.
  */
-import { chmodSync, mkdtempSync, readFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { removeTree } from '../../src/host/files/remove-tree.ts';
 import { sourcePackage } from '../../test/build/source-packages.ts';
+import { interruption, scratchFolder } from '../scratch.ts';
 import { measureLongChain } from './long-chain.ts';
 import { Pool } from './pool.ts';
 import { SAME, twentyPackages } from './twenty.ts';
@@ -59,58 +58,57 @@ function row(times: readonly StepTimes[]): string {
   return names.map((name) => `${name} ${mean(name).toFixed(1)}`).join(', ');
 }
 
-async function measurePools(): Promise<void> {
-  const directory = mkdtempSync(join(tmpdir(), 'kiln-farm-'));
-  chmodSync(directory, 0o755);
+async function measurePools(directory: string, signal: AbortSignal): Promise<void> {
   const fixtures = process.env.KILN_FIXTURES ?? join(import.meta.dirname, '../../.cache/fixtures');
   const say = (text: string) => process.stdout.write(`${text}\n`);
-  const pool = await Pool.start({ directory, fixtures, workers: 3 });
-  try {
-    const packages: string[] = [];
-    for (const spec of twentyPackages())
-      packages.push(await sourcePackage(join(pool.home, 'srpms'), spec));
-    await execa('chmod', ['-R', 'a+rX', join(pool.home, 'srpms')]);
-    for (const state of [pool.state, ...pool.workers.map((worker) => worker.state)]) {
-      await execa(pool.kilnProgram, ['image', 'build', 'debian-build'], {
-        env: pool.rootEnvironment(state),
-      });
-    }
-    const chain = async (name: string, ...options: string[]) => {
-      const argv = [
-        'build',
-        '--chain',
-        '-r',
-        'debian-build',
-        ...SAME,
-        ...options,
-        '--resultdir',
-        name,
-        ...packages,
-      ];
-      const started = performance.now();
-      const { exitCode, stderr } = await pool.kiln(argv);
-      if (exitCode !== 0) throw new Error(String(stderr));
-      return (performance.now() - started) / 1000;
-    };
-    // The first fills caches of packages; it counts for nobody.
-    await chain('warm', '--farm');
-    for (const count of [3, 2, 1]) {
-      const name = `on-${count}`;
-      const makespan = await chain(name, '--farm');
-      const times = stepTimes(join(pool.home, name, '.kiln/farm'));
-      say(
-        `${count} machines: makespan ${makespan.toFixed(1)} s; of a step, seconds: ${row(times)}`,
-      );
-      const last = pool.workers[count - 1];
-      if (last !== undefined && count > 1) await pool.stopWorker(last);
-    }
-    say(`one at a time, without a pool: makespan ${(await chain('local')).toFixed(1)} s`);
-  } finally {
-    await pool[Symbol.asyncDispose]();
-    await removeTree(directory);
+  await using pool = await Pool.start({ directory, fixtures, workers: 3, signal });
+  const packages: string[] = [];
+  for (const spec of twentyPackages())
+    packages.push(await sourcePackage(join(pool.home, 'srpms'), spec));
+  await execa('chmod', ['-R', 'a+rX', join(pool.home, 'srpms')]);
+  for (const state of [pool.state, ...pool.workers.map((worker) => worker.state)]) {
+    await execa(pool.kilnProgram, ['image', 'build', 'debian-build'], {
+      env: pool.rootEnvironment(state),
+    });
   }
+  const chain = async (name: string, ...options: string[]) => {
+    signal.throwIfAborted();
+    const argv = [
+      'build',
+      '--chain',
+      '-r',
+      'debian-build',
+      ...SAME,
+      ...options,
+      '--resultdir',
+      name,
+      ...packages,
+    ];
+    const started = performance.now();
+    const { exitCode, stderr } = await pool.kiln(argv, { cancelSignal: signal });
+    if (exitCode !== 0) throw new Error(String(stderr));
+    return (performance.now() - started) / 1000;
+  };
+  // The first fills caches of packages; it counts for nobody.
+  await chain('warm', '--farm');
+  for (const count of [3, 2, 1]) {
+    const name = `on-${count}`;
+    const makespan = await chain(name, '--farm');
+    const times = stepTimes(join(pool.home, name, '.kiln/farm'));
+    say(`${count} machines: makespan ${makespan.toFixed(1)} s; of a step, seconds: ${row(times)}`);
+    const last = pool.workers[count - 1];
+    if (last !== undefined && count > 1) await pool.stopWorker(last);
+  }
+  say(`one at a time, without a pool: makespan ${(await chain('local')).toFixed(1)} s`);
 }
 
+const directory = scratchFolder('farm');
 const [option, count] = process.argv.slice(2);
 if (option === '--plan') await measureLongChain(Number(count ?? 2000));
-else await measurePools();
+else {
+  /** The network and the user of a pool are taken away by its own end. */
+  const signal = interruption();
+  await measurePools(directory, signal).catch((error: unknown) => {
+    if (!signal.aborted) throw error;
+  });
+}

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { attempt } from '../../src/host/calls/libc.ts';
+import { interruption, scratchFolder } from '../scratch.ts';
 import { scriptOptions } from '../testing/options.ts';
 import { type Batch, STAGES } from './rpm/worker.ts';
 
@@ -145,7 +146,8 @@ async function main(): Promise<number> {
   const corpus = values.corpus.flatMap(packages);
   const [first, count] = [Number(values.first), Number(values.count)];
   const stop = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+  scratchFolder('fuzz');
+  const stops = AbortSignal.any([stop.signal, interruption()]);
   const timer =
     values.minutes === undefined
       ? undefined
@@ -156,14 +158,8 @@ async function main(): Promise<number> {
   };
   const started = performance.now();
   say(`corpus: ${corpus.length} packages; seeds ${first} to ${first + count}`);
-  for (let seed = first; seed < first + count && !stop.signal.aborted; ) {
-    seed = await work(
-      report,
-      seed,
-      Math.min(PER_PROCESS, first + count - seed),
-      corpus,
-      stop.signal,
-    );
+  for (let seed = first; seed < first + count && !stops.aborted; ) {
+    seed = await work(report, seed, Math.min(PER_PROCESS, first + count - seed), corpus, stops);
   }
   clearTimeout(timer);
   say(describeReport(report, (performance.now() - started) / 1000));

@@ -1,5 +1,6 @@
 /** scripts/load-test: see docs/testing.md. */
 import { busyboxState, IMAGE } from '../../test/support/busybox-state.ts';
+import { scratchFolder } from '../scratch.ts';
 import { scriptOptions } from '../testing/options.ts';
 import { describeLoad, load } from './load.ts';
 
@@ -10,6 +11,7 @@ const values = scriptOptions({
 });
 
 async function main(): Promise<number> {
+  scratchFolder('load');
   await using state = await busyboxState();
   const report = await load(
     { paths: state.paths, env: state.env, image: IMAGE },

@@ -11,7 +11,7 @@ const values = scriptOptions({
 });
 
 /** Worlds and caches of the campaign are made there. */
-process.env.TMPDIR = scratchFolder('campaign');
+scratchFolder('campaign');
 
 async function main(): Promise<number> {
   const report = await campaign({

@@ -50,6 +50,27 @@ export class Leftovers implements Disposable {
     return found;
   }
 
+  /** Processes that have to do with the folders, but for this one and those that it was started by. */
+  ownProcesses(): number[] {
+    const callers = new Set(callersOf(String(process.pid)));
+    const found = pids().filter((pid) => !callers.has(pid) && this.#isOurs(pid));
+    return found.map(Number);
+  }
+
+  /** Mounts, and control groups, of the folders and of states in them. */
+  ownMounts(): string[] {
+    return this.#mounts().filter((path) => this.#states.whose(path) === 'ours');
+  }
+
+  ownCgroups(): string[] {
+    return this.#cgroups().filter((path) => this.#states.whose(basename(path)) === 'ours');
+  }
+
+  /** The states in the folders that are known to kiln. */
+  ownStates(): string[] {
+    return this.#states.own();
+  }
+
   #added(): string[] {
     return this.#present().filter((line) => !this.#before.has(line));
   }
@@ -152,6 +173,12 @@ export class Leftovers implements Disposable {
   [Symbol.dispose](): void {
     this.#states[Symbol.dispose]();
   }
+}
+
+/** A process, its parent, and so on. */
+function callersOf(pid: string): string[] {
+  const parent = /^PPid:\s+(\d+)$/m.exec(read(`/proc/${pid}/status`))?.[1] ?? '0';
+  return parent === '0' ? [pid] : [pid, ...callersOf(parent)];
 }
 
 function pids(): string[] {

@@ -37,6 +37,11 @@ export class States implements Disposable {
     }
   }
 
+  /** The states below the run's folders. */
+  own(): string[] {
+    return [...this.#roots.values()].filter((root) => this.whose(`${root}/`) === 'ours');
+  }
+
   /** Whose a path, or the name of a cgroup, a domain or a state's folder, is. */
   whose(text: string): Whose {
     if (this.#own.some((folder) => text.includes(folder))) return 'ours';
