@@ -33,7 +33,8 @@ export async function startBystander(
   const running = execa(
     process.execPath,
     [KILN, 'run', '-r', image, '--bind', `${directory}:/b`, '--', 'sh', '-c', script, name],
-    { env, reject: false, stdin: 'ignore' },
+    // The terminal's ^C is not for it: it would be told as one that ended wrongly.
+    { env, reject: false, stdin: 'ignore', detached: true },
   );
   await Promise.race([once(running.stdout, 'data'), running]);
   const sandbox = (await listSandboxes(paths, { owner: undefined })).find(({ record }) =>

@@ -20,7 +20,7 @@ export const TAKES_TURNS = [
   ...['solver/modules', 'service/silent', 'build/recipe/script'],
   ...['image/store', 'users/own-roots', 'machine/artifacts'],
   ...['build/core/faults', 'farm/step', 'image/archive'],
-  ...['e2e/callers-paths', 'e2e/silent-libvirtd'],
+  ...['e2e/callers-paths', 'e2e/silent-libvirtd', 'scripts/sweep'],
   ...['confine/queue', 'scripts/run', 'repository/remote'],
   ...['build/core/verify', 'caller/umask', 'image/scriptlets'],
   ...['state/names', 'libvirt/embedded', 'cli/reference'],

@@ -495,7 +495,7 @@ test.serial('users other than root are told what needs root', async (t) => {
     t.is(stdout, '', command.join(' '));
     t.regex(
       stderr,
-      /^kiln: only root can do this, and kiln runs as user 65534 \[E_NOT_ROOT\]\n {2}hint: .*sudo/,
+      /^kiln: only root and members of the group kiln can do this, and kiln runs as user 65534 \[E_NOT_ROOT\]\n {2}hint: .*sudo/,
     );
   }
   const mock = await nobody(['mock', '-r', IMAGE, '--init']);

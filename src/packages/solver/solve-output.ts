@@ -58,7 +58,7 @@ const OTHER_NAME = 'look for the right name, or add the repository that has it';
 
 /** Of a path in place of a name. */
 const OWN_FILE =
-  'packages of your own come from a folder with metadata: `createrepo_c rpms`, then `repositories: [{ id: own, directory: rpms }]` and the package by its name';
+  'packages of your own come from a folder with metadata: `createrepo_c rpms`, then `repositories: [{ id: own, directory: rpms, gpgcheck: false }]` for unsigned ones, and the package by its name: docs/recipes.md has an example';
 
 /**
  * Checks what the child said: it read untrusted bytes.
