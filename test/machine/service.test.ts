@@ -1,4 +1,5 @@
 /** Services whose command or units run in a machine. One is booted here: an emulated one takes long. */
+import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import anyTest from 'ava';
@@ -6,6 +7,7 @@ import { execa } from 'execa';
 import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import { Tree } from '../../src/service/lifecycle/tree.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
+import { serviceState } from '../service/service-state.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
 import { freePort } from '../support/free-port.ts';
@@ -161,6 +163,50 @@ long('units run in a machine, and a service whose qemu is killed has another one
   t.is((await service('stop', 'units')).exitCode, 0);
   t.deepEqual(processesNaming(state.paths.sandboxes), []);
   t.is((await service('delete', '--yes', 'units')).exitCode, 0);
+});
+
+long('Debian’s Apache in a machine serves pages by a published port, as www-data', async (t) => {
+  t.timeout(900_000 * PATIENCE);
+  await using servers = await serviceState();
+  const port = await freePort();
+  const made = await servers.service(
+    ...['create', ...VM, '-r', 'debian-apache', '-u', 'apache2.service', '-C'],
+    ...['-p', `${port}:80`, '--health', ':80/', 'walled'],
+  );
+  t.is(made.exitCode, 0, made.stderr);
+  const started = await servers.service('start', 'walled');
+  t.is(started.exitCode, 0, started.stderr);
+  // Written by the host, whose folder the machine’s /var is.
+  const pages = join(servers.paths.services, 'walled/var/www/html');
+  await mkdir(pages, { recursive: true });
+  await writeFile(join(pages, 'index.html'), 'of Apache in a machine\n');
+  t.is(await pageAt(port), 'of Apache in a machine');
+  const head = await execa('curl', ['-sI', `http://127.0.0.1:${port}/`]);
+  t.regex(head.stdout, /^HTTP\/1\.1 200 OK\r?\nDate: .*\r?\nServer: Apache/);
+
+  // Many at once, each on a connection of its own, and one large page by its bytes.
+  const many = await Promise.all(Array.from({ length: 20 }, async () => await pageAt(port)));
+  t.deepEqual(new Set(many), new Set(['of Apache in a machine']));
+  const large = randomBytes(20 << 20);
+  await writeFile(join(pages, 'large'), large);
+  const got = await execa('curl', ['-s', `http://127.0.0.1:${port}/large`], { encoding: 'buffer' });
+  t.true(large.equals(got.stdout));
+
+  const told = 'cat /proc/version; ps -eo user= | sort | uniq -c';
+  const [version, ...users] = (await servers.inside('walled', 'sh', '-c', told)).split('\n');
+  t.not(version, (await readFile('/proc/version', 'utf8')).trim());
+  t.true(users.some((line) => line.includes('www-data')));
+  const status = await servers.statusOf('walled');
+  const { machineUri } = embeddedFiles(servers.paths);
+  const listed = await execa('virsh', ['-q', '-c', machineUri, 'list', '--name']);
+  t.is(listed.stdout.trim(), status?.domain);
+  t.like(status, { state: 'running', restarts: 0, units: [{ state: 'active' }] });
+  t.regex(await servers.inside('walled', 'cat', '/var/log/apache2/access.log'), /"GET \/large /);
+
+  t.is((await servers.service('stop', 'walled')).exitCode, 0);
+  t.is((await execa('curl', ['-s', `http://127.0.0.1:${port}/`], { reject: false })).exitCode, 7);
+  t.deepEqual(processesNaming(servers.paths.sandboxes), []);
+  t.is((await servers.service('delete', '--yes', 'walled')).exitCode, 0);
 });
 
 test('a tree of an image with another /etc follows links from one to the other, and none out', async (t) => {
