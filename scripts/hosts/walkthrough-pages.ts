@@ -43,7 +43,6 @@ export const walk: readonly Page[] = [
       { at: 'scripts/release', why: CHECKOUT },
       { at: 'dnf install', why: 'of Fedora' },
       { at: 'npm install', why: 'the .deb is installed' },
-      { at: 'pip install', why: INTERNET },
       {
         at: '/usr/lib/kiln/scripts/fixtures',
         why: INTERNET,

@@ -249,8 +249,13 @@ async function loginOf(
 async function runSkopeo(args: readonly string[]): Promise<{ readonly stdout: string }> {
   const { stdout, stderr, failure } = await runTool('skopeo', args);
   if (failure === undefined) return { stdout };
+  if (failure === 'skopeo is not installed') {
+    throw new KilnError('E_PULL', failure, {
+      hint: 'install it: apt-get install skopeo (Debian, Ubuntu), dnf install skopeo (Fedora) or zypper install skopeo',
+    });
+  }
   throw new KilnError('E_PULL', `skopeo: ${stderr.trim().slice(-1000) || failure}`, {
-    hint: 'is skopeo installed, and the image there? `skopeo inspect` with the same name tells more; `skopeo login` logs in, and --authfile names a login of your own',
+    hint: 'is the image there? `skopeo inspect` with the same name tells more; `skopeo login` logs in, and --authfile names a login of your own',
   });
 }
 

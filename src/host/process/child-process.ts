@@ -85,7 +85,8 @@ export function runTool(
     const child = execFile(program, args, options, (error, out, err) => {
       const [stdout = '', stderr = ''] = [out, err].map((text) => text.replace(/\r?\n$/, ''));
       if (error === null) resolve({ stdout, stderr });
-      else resolve({ stdout, stderr, failure: stderr.trim() || failureText(error, timeout) });
+      else
+        resolve({ stdout, stderr, failure: stderr.trim() || failureText(program, error, timeout) });
     });
     child.stdin?.on('error', () => undefined).end(input);
   });
@@ -100,7 +101,8 @@ export async function syncFileSystem(path: string): Promise<void> {
   });
 }
 
-function failureText(error: ExecFileException, timeout: number): string {
+function failureText(program: string, error: ExecFileException, timeout: number): string {
+  if (error.code === 'ENOENT') return `${program} is not installed`;
   if (error.killed && typeof error.code !== 'string') return `no answer within ${timeout / 1000} s`;
   if (error.signal) return `ended by ${error.signal}`;
   return typeof error.code === 'number' ? `exit status ${error.code}` : error.message;
