@@ -44,9 +44,13 @@ export async function checkPackage(deb: string, state: BusyboxState): Promise<vo
     upgrade: `${install(deb)} || echo "not upgraded"
     ${UPGRADED}`,
     list: 'dpkg -L kiln | tail -n +2',
-    remove: `apt-get -qq -y remove kiln && ${install(deb)} && kiln run -r busybox -- echo installed again
+    // What the administrator had systemd start with the host goes, too.
+    remove: `kiln service install --enable s1; echo "unit $(systemctl is-enabled kiln@s1.service)"
+    apt-get -qq -y remove kiln && ${install(deb)} && kiln run -r busybox -- echo installed again
     systemctl is-enabled kiln.socket; systemctl is-active kiln.socket
-    apt-get -qq -y purge kiln; systemctl list-units --all --no-legend "kiln.*"`,
+    apt-get -qq -y purge kiln; echo purged
+    systemctl list-units --all --no-legend "kiln*" | grep -v kiln-job; systemctl list-timers --all | grep kiln
+    find /etc/systemd -name "*kiln*" | grep -v kiln-job || true`,
     pace: PACE,
   });
   // By a file: the words of a process that runs would look like those of one of kiln's.
@@ -62,9 +66,11 @@ export async function checkPackage(deb: string, state: BusyboxState): Promise<vo
   assert.match(stdout, /^of walter anew$/m, stdout);
   assert.match(stdout, /^of walter still\nwalter’s job 0$/m, stdout);
   assert.match(stdout, /^of walter later$/m, stdout);
+  assert.match(stdout, /^unit enabled$/m, stdout);
   assert.match(stdout, /^installed again\nenabled\nactive$/m, stdout);
   assert.match(stdout, /\/kiln\.service$/m, stdout);
-  assert.doesNotMatch(stdout, /^[ ●]*kiln\.\S+ +(?:loaded|not-found)/m, stdout);
+  const [, purged = ''] = stdout.split('\npurged\n');
+  assert.doesNotMatch(purged, /kiln\S*\.(?:service|socket|target|timer)|\/etc\/systemd/, stdout);
   assert.match(stdout, /cannot access '\/run\/kiln'/, stdout);
   const profiles = await readFile('/sys/kernel/security/apparmor/profiles', 'utf8');
   assert.doesNotMatch(profiles, /kiln/);

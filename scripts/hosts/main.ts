@@ -29,13 +29,13 @@ const values = scriptOptions({
   minutes: { type: 'string', default: '120' },
 });
 
-/** Whether one of these checks of host A's alone is to run there. */
+/** Whether one of these checks, which are host A's, and `machined` host B's as well, is to run there. */
 function needs(
   { name }: HostKind,
   ...checks: ('services' | 'machined' | 'package' | 'walkthrough')[]
 ): boolean {
   const only = values.only?.split(',') ?? checks;
-  return name === 'a' && checks.some((check) => only.includes(check));
+  return checks.some((check) => (name === 'a' || check === 'machined') && only.includes(check));
 }
 
 /** Everything for one host. Its results stay in `.cache/hosts/results-NAME`. */

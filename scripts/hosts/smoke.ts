@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { makeDeb } from '../packaging/deb.ts';
 import { ensureHostDisk } from './base.ts';
-import type { HostKind } from './kinds.ts';
+import { type HostKind, NO_SYSTEM_LIBVIRTD } from './kinds.ts';
 import type { Limit } from './limit.ts';
 import { runMachine } from './machine.ts';
 import { makeJobDisk, onOwnState, saveLogs } from './payload.ts';
@@ -115,7 +115,8 @@ export async function smoke(
         const job = disks[index] ?? '';
         // It is killed in time for what it has done so far to be read.
         const options = { processors: 1, limit: Math.max(1, limit.left() - READING_MS) };
-        const running = runMachine(host, kind.boot, job, machine, options);
+        const boot = `${kind.boot} ${NO_SYSTEM_LIBVIRTD}`;
+        const running = runMachine(host, boot, job, machine, options);
         const poweredOff = await limit.step(kind.title, 60, running);
         return await collect(kind, job, machine, cache, poweredOff);
       }),

@@ -20,7 +20,9 @@ export async function makeDeb(top: string, folder: string, target: string): Prom
   const { stdout: debian } = await execa('dpkg', ['--print-architecture']);
   const brought = join(top, '.cache/toolchain/node_modules');
   const env = {
-    ...{ source: top, input: folder, here: folder, modules, level: '1' },
+    ...{ source: top, input: folder, here: folder, modules },
+    // It is unpacked under emulation.
+    compression: 'none',
     // Where the machine's own Node is new enough, none was brought.
     toolchain: existsSync(brought) ? brought : modules,
     ...{ version: KILN_VERSION, release: '1', debian, node_arch: process.arch },

@@ -93,5 +93,5 @@ Description: commands and builds in locked-down sandboxes on images of RPMs
  destroyed. It brings its own Node.
 END
   (cd deb && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum >DEBIAN/md5sums)
-  dpkg-deb --root-owner-group -Zxz "-z${level:-6}" --build deb "kiln_$version-${release}_$debian.deb"
+  dpkg-deb --root-owner-group "-Z${compression:-xz}" --build deb "kiln_$version-${release}_$debian.deb"
 }
