@@ -199,7 +199,7 @@ long('Debian’s Apache in a machine serves pages by a published port, as www-da
   const status = await servers.statusOf('walled');
   const { machineUri } = embeddedFiles(servers.paths);
   const listed = await execa('virsh', ['-q', '-c', machineUri, 'list', '--name']);
-  t.is(listed.stdout.trim(), status?.domain);
+  t.is(status?.domain, listed.stdout.trim());
   t.like(status, { state: 'running', restarts: 0, units: [{ state: 'active' }] });
   t.regex(await servers.inside('walled', 'cat', '/var/log/apache2/access.log'), /"GET \/large /);
 
