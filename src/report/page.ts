@@ -129,9 +129,24 @@ function titleOfPhase(phases: Result['phases'], at: number): string {
   return before === 0 ? name : `${name} (${before + 1})`;
 }
 
+/** By their start. One that comes twice with nothing between, as an image that a build needs no more for, is one. */
+function joinedPhases(phases: Result['phases']): Result['phases'] {
+  const joined: Result['phases'][number][] = [];
+  for (const phase of phases.toSorted((a, b) => a.startMs - b.startMs)) {
+    const last = joined.at(-1);
+    if (last?.name !== phase.name) joined.push(phase);
+    else
+      joined[joined.length - 1] = {
+        ...last,
+        durationMs: phase.startMs + phase.durationMs - last.startMs,
+      };
+  }
+  return joined;
+}
+
 function timeline({ phases, durationMs, id }: Result): Html {
   if (phases.length === 0) return html``;
-  const ordered = phases.toSorted((a, b) => a.startMs - b.startMs);
+  const ordered = joinedPhases(phases);
   const row = (name: string, startMs: number, lengthMs: number, kind = '') =>
     html`<tr><th scope="row">${name}</th><td class="number">${duration(lengthMs)}</td><td class="track">${bar(startMs, lengthMs, durationMs, kind)}</td></tr>`;
   const from = ordered.find(({ name }) => name === 'sandbox')?.startMs;

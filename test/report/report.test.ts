@@ -71,7 +71,7 @@ test('phases that come again have a number, times a zone, and traces are no erro
   const files = { style: '', script: '', plotStyle: '', plotScript: '' };
   const lines = ["+ echo 'FAIL: two'", 'FAIL: two'];
   const failure = { ...result().failure!, lastLines: lines };
-  const phases = ['image', 'dependencies', 'image'].map((name, at) => ({
+  const phases = ['image', 'image', 'dependencies', 'image'].map((name, at) => ({
     ...{ name, startMs: at * 10, durationMs: 5 },
   }));
   const build = { ...result().build!, nvr: 'hello-2.12-1' };
@@ -85,6 +85,7 @@ test('phases that come again have a number, times a zone, and traces are no erro
     ),
     ['image', 'dependencies', 'image (2)'],
   );
+  t.regex(page, /<th scope="row">image<\/th><td class="number">15 ms/, 'from 0 to 5 and 10 to 15');
   t.regex(page, /<time datetime="2026-11-24T18:16:54\.678Z">2026-11-24 18:16 UTC<\/time>/);
   t.regex(page, /<li class=""><code>\+ echo &#39;FAIL: two|<li class=""><code>\+ echo/);
   t.regex(page, /<li class="error"><code>FAIL: two<\/code>/);
