@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, readdirSync, realpathSync, rmdirSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, realpathSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -16,13 +16,19 @@ export function scratchFolder(name: string): string {
   // Sandboxes and users pass through it to states.
   chmodSync(folder, 0o755);
   process.env.TMPDIR = folder;
+  sweepAtEnd(folder);
+  return folder;
+}
+
+/** The same for a folder that is there, or will be. */
+export function sweepAtEnd(folder: string): void {
   endBySignals();
   process.once('exit', () => {
+    if (!existsSync(folder)) return;
     if (readdirSync(folder).length === 0) return rmdirSync(folder);
     // In a session of its own: the terminal's next ^C is not for it.
     spawnSync('setsid', ['--wait', process.execPath, SWEEP, folder], { stdio: 'inherit' });
   });
-  return folder;
 }
 
 let interrupted: ((status: number) => void) | undefined;

@@ -69,6 +69,6 @@ try {
 } finally {
   for (const name of names) {
     await atEnd('stop', name);
-    await atEnd('delete', name);
+    await atEnd('delete', '--volumes', name);
   }
 }

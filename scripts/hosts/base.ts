@@ -7,6 +7,7 @@ import { mkdir, readdir, readFile, readlink, rename, rm, stat } from 'node:fs/pr
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { shellWord } from '../../src/shell-words.ts';
+import { sweepAtEnd } from '../scratch.ts';
 import { CUSTOMIZE, HOST_PACKAGES, LABEL, SETUP } from './kinds.ts';
 
 /** The release that hosts run. */
@@ -76,6 +77,7 @@ export async function ensureHostDisk(
   await pruneHalves(cache);
   const half = join(cache, `.${NAME}${key}.${process.pid}`);
   await mkdir(half, { recursive: true });
+  sweepAtEnd(half);
   try {
     await makeDisk(half, packages);
     await rename(half, folder);

@@ -6,6 +6,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { acquireLock } from '../../src/host/files/flock.ts';
+import { sweepAtEnd } from '../scratch.ts';
 import { refuseCall, scriptOptions } from '../testing/options.ts';
 import { ensureHostDisk, TEST_PACKAGES } from './base.ts';
 import { type HostKind, hostKinds } from './kinds.ts';
@@ -72,6 +73,7 @@ if (!(minutes > 0)) refuseCall(`--minutes ${values.minutes} is not a number of m
 const limit = new Limit(minutes);
 await mkdir(cache, { recursive: true });
 await using _one = await acquireLock(join(cache, 'lock'));
+sweepAtEnd(folder);
 const wanted = hostKinds.filter(({ name }) => values.host === undefined || values.host === name);
 
 async function makeFixtures(...args: readonly string[]): Promise<void> {

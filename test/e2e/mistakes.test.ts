@@ -499,7 +499,7 @@ test.serial('users other than root are told what needs root', async (t) => {
     );
   }
   const mock = await nobody(['mock', '-r', IMAGE, '--init']);
-  t.regex(mock.stderr, /ERROR: only root can do this/);
+  t.regex(mock.stderr, /ERROR: only root and members of the group kiln can do this/);
   for (const command of [
     ['--help'],
     ['--version'],
