@@ -149,7 +149,7 @@ function commandsOfBlock({ language, line, text }: Block, user: string): Command
       return commandsOf(plain).map((command) => ({ line, user, text: command }));
     case 'yaml': {
       const variables = plain.includes('runs-on:')
-        ? 'export GITHUB_ACTIONS=true GITHUB_STEP_SUMMARY=$PWD/summary.md'
+        ? ': >summary.md; export GITHUB_ACTIONS=true GITHUB_STEP_SUMMARY=$PWD/summary.md'
         : 'export GITLAB_CI=true CI_PROJECT_DIR=$PWD';
       const found = [...plain.matchAll(/(?:- run|script): (kiln .*)/g)];
       return found.map(([, command = '']) => ({ line, user, text: command, variables }));
