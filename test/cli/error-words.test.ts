@@ -31,8 +31,8 @@ test('a file system without an inode is not called full', (t) => {
 test('a result folder without an inode is not called full', async (t) => {
   await using state = await busyboxState();
   const script = `mount -t tmpfs -o nr_inodes=2 none "$0"; : >"$0/one"
-    exec ${KILN} run -r ${IMAGE} --resultdir "$0/results" -- true`;
-  const unshare = ['--mount', 'sh', '-c', script, state.beside];
+    exec "$1" run -r ${IMAGE} --resultdir "$0/results" -- true`;
+  const unshare = ['--mount', 'sh', '-c', script, state.beside, KILN];
   const { exitCode, stderr } = await execa('unshare', unshare, { env: state.env, reject: false });
   t.is(exitCode, 125);
   t.regex(
