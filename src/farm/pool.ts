@@ -87,7 +87,7 @@ export async function requirePool(uid: number): Promise<void> {
   }
   const version = await runTool('condor_version', [], { timeout: TIMEOUT });
   if (version.failure !== undefined) {
-    const isMissing = version.failure.includes('ENOENT');
+    const isMissing = version.failure.endsWith(' is not installed');
     const what = isMissing ? 'is not installed here' : `cannot be used here: ${lastLine(version)}`;
     throw new KilnError('E_FARM_POOL', `HTCondor ${what}`, {
       hint: 'install its package htcondor, and put its programs on PATH: docs/farm.md',

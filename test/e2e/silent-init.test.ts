@@ -39,7 +39,7 @@ test('--timeout ends a run whose init is stopped', async (t) => {
   });
   let domain = '';
   // Not by `kiln ps`, which takes too much of the run's time on a busy machine.
-  for (let tries = 0; domain === '' && tries < 1000; tries++) {
+  for (let tries = 0; domain === '' && tries < 1000 * PATIENCE; tries++) {
     const sandboxes = await listSandboxes(state.paths, { owner: undefined });
     domain = sandboxes.find(({ record }) => record.command !== undefined)?.record.domain ?? '';
     await sleep(10);
