@@ -48,7 +48,7 @@ export const TAKES_TURNS = [
   ...['remote/namespaces', 'e2e/system-failures', 'rpm/keyring'],
   ...['fuzz/recipe', 'detached/leave', 'fuzz/guest'],
   ...['fixtures/edge-packages'],
-  ...['machine/saved'],
+  ...['machine/saved', 'machine/living', 'machine/layers', 'machine/options'],
 ];
 
 /** By the commit, so that it has the same result again; without git the first. @returns 0 to TURNS - 1 */

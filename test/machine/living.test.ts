@@ -3,7 +3,6 @@ import { mkdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import anyTest from 'ava';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
-import { long } from '../support/long.ts';
 
 const test = anyTest.serial;
 
@@ -17,7 +16,7 @@ const SCRIPT = `mkdir -p /tmp/d/e; echo one > /tmp/d/one; chmod() { busybox chmo
 head -c 3000000 /dev/zero > /tmp/d/e/big; (trap 'echo child >> /tmp/told; exit' TERM; while :; do sleep 0.1; done) &
 trap 'wait; cat /tmp/told; exit 7' TERM; echo ready; while :; do sleep 0.1; done`;
 
-long('files are copied out of a machine whose command runs, and it is asked to end', async (t) => {
+test('files are copied out of a machine whose command runs, and it is asked to end', async (t) => {
   t.timeout(600_000 * PATIENCE);
   const vm = ['--isolation', 'vm', '--allow-missing', 'kvm', '-r', IMAGE, '--name', 'work'];
   const running = state.kiln(['run', ...vm, '--', 'sh', '-c', SCRIPT], {
