@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { sizeInWords } from '../host/calls/system-error.ts';
+import { noteDone } from '../host/process/work.ts';
 
 export interface CopyLimits {
   readonly entries: number;
@@ -59,7 +60,9 @@ export class Budget {
     return performance.now() >= this.#turnEnds;
   }
 
-  async breathe(): Promise<void> {
+  /** @param done what whoever waits is told, of what is counted */
+  async breathe(done?: number): Promise<void> {
+    if (done !== undefined) noteDone(done);
     await nextTurn();
     this.#signal?.throwIfAborted();
     // Others write as well.

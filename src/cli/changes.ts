@@ -20,6 +20,7 @@ import {
 } from './layers.ts';
 import { KilnCommand } from './options/command.ts';
 import { printJson } from './output/print.ts';
+import { withWork } from './output/progress.ts';
 
 const ID =
   'the id or name of a sandbox that is kept or runs, as `kiln ps` shows it; the first digits are enough';
@@ -81,7 +82,7 @@ async function showChanges(
   { json, patch }: ValuesOf<typeof DIFF>,
   signal: AbortSignal,
 ): Promise<void> {
-  const { changes: all, truncated } = await find();
+  const { changes: all, truncated } = await withWork(caller, find);
   const changes = all.filter(({ isAbove }) => !isAbove);
   if (patch === true) {
     for await (const piece of patchOf(sides, changes, signal)) printPatch(caller, piece);
@@ -135,7 +136,7 @@ export function discardCommand(caller: Caller): KilnCommand {
 }
 
 async function apply(caller: Caller, request: LayerRequest, force: boolean): Promise<void> {
-  const { source, done, left } = await applyLayer(request, force);
+  const { source, done, left } = await withWork(caller, () => applyLayer(request, force));
   caller.stderr.say(
     `kiln: ${done.length} of ${counted(done.length + left.length, 'change')} made in ${source}\n`,
   );

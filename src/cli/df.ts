@@ -14,9 +14,10 @@ import { cacheUsage } from '../packages/repository/prune.ts';
 import { instanceFiles, serviceNames } from '../service/lifecycle/store.ts';
 import { allSettled } from '../snapshot/settle.ts';
 import type { CallerUser } from '../users/configuration.ts';
-import type { Caller } from './caller/caller.ts';
+import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { printError } from './output/errors.ts';
+import { withWork } from './output/progress.ts';
 import { type Columns, type ListOptions, listing, printRows } from './output/table.ts';
 
 const EXAMPLES = `
@@ -58,6 +59,7 @@ export function dfCommand(caller: Caller): KilnCommand {
     .rows(listing('{{.Type}} {{.Size}}'))
     .addHelpText('after', EXAMPLES)
     .action(async (options: ListOptions) => {
+      using interruption = listenForInterruption(caller);
       await using engine = caller.openEngine();
       if (caller.user !== undefined) {
         await showOwn(engine, caller.user, options, caller);
@@ -66,7 +68,10 @@ export function dfCommand(caller: Caller): KilnCommand {
       const { images, imagesNotInUse, packages, packagesWithoutImage } = await storeUsage(
         engine.paths,
       );
-      await allSettled(engine.paths, await listSnapshots(engine.paths, undefined));
+      const { signal } = interruption;
+      await withWork(caller, async () =>
+        allSettled(engine.paths, await listSnapshots(engine.paths, undefined), signal),
+      );
       const { files, bytes } = await cacheUsage(engine.paths);
       const caches = cachesIn(join(engine.paths.cache, BUILD_CACHES), 2);
       const rows: Usage[] = [

@@ -21,6 +21,7 @@ import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { inTurn } from './output/errors.ts';
 import { printEither, printJson } from './output/print.ts';
+import { withWork } from './output/progress.ts';
 import { type Columns, type ListOptions, listing, printRows } from './output/table.ts';
 import { age, ownerText } from './sandboxes.ts';
 import { type EnteredSandbox, sandboxOf, whileKept } from './shell.ts';
@@ -49,9 +50,12 @@ export function command(caller: Caller): KilnCommand {
       await using engine = caller.openEngine();
       const { signal } = interruption;
       const found = await sandboxOf(engine, id);
-      const taken = await snapshotOf(engine, found, { name, kill: options.kill, signal });
+      const { taken, shown } = await withWork(caller, async () => {
+        const taken = await snapshotOf(engine, found, { name, kill: options.kill, signal });
+        const shown = options.json === true ? await settled(engine.paths, taken, signal) : taken;
+        return { taken, shown };
+      });
       tellLeftOut(taken, caller);
-      const shown = options.json === true ? await settled(engine.paths, taken, signal) : taken;
       printEither(caller.stdout, options, snapshotJson(shown), () => taken.id);
     })
     .addCommand(listCommand(caller))
@@ -102,6 +106,7 @@ function listCommand(caller: Caller): KilnCommand {
     .rows(LIST)
     .examples('kiln snapshot ls', 'kiln snapshot ls --format "{{.ID}} {{.Name}}"')
     .action(async (options: ListOptions) => {
+      using interruption = listenForInterruption(caller);
       await using engine = caller.openEngine();
       const { paths, owner } = engine;
       const columns: Columns<Snapshot> = [
@@ -117,7 +122,10 @@ function listCommand(caller: Caller): KilnCommand {
         ['LAYERS', ({ record }) => String(record.layers.length + 1)],
         ['SIZE', ({ record }) => sizeText(snapshotBytes(record))],
       ];
-      const all = await allSettled(paths, await listSnapshots(paths, owner));
+      const { signal } = interruption;
+      const all = await withWork(caller, async () =>
+        allSettled(paths, await listSnapshots(paths, owner), signal),
+      );
       printRows(caller.stdout, columns, all, options, snapshotJson);
     });
 }
@@ -137,9 +145,13 @@ function showCommand(caller: Caller): KilnCommand {
     .argument('<snapshot>', SNAPSHOT)
     .examples('kiln snapshot show built')
     .action(async (word: string) => {
+      using interruption = listenForInterruption(caller);
       await using engine = caller.openEngine();
-      const found = await findSnapshot(engine.paths, engine.owner, word);
-      printJson(caller.stdout, snapshotJson(await settled(engine.paths, found)), 2);
+      const { paths, owner } = engine;
+      const found = await findSnapshot(paths, owner, word);
+      const { signal } = interruption;
+      const shown = await withWork(caller, () => settled(paths, found, signal));
+      printJson(caller.stdout, snapshotJson(shown), 2);
     });
 }
 

@@ -9,6 +9,7 @@ import { sizeInWords } from '../host/calls/system-error.ts';
 import { CONFINED_IDS } from '../host/confine/launch.ts';
 import { askConfined } from '../host/confine/run.ts';
 import { DEEP } from '../host/confine/task.ts';
+import { beginStage } from '../host/process/work.ts';
 import { DEFAULT_DISK, DiskWatch, refuseLowDisk } from '../host/state/disk-watch.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { type ImportedImage, importImage, refuseRecipesName } from '../image/archive/import.ts';
@@ -99,6 +100,7 @@ async function packStack(
   const mounts = trees.map((each) => opened.use(closing(mappedMount(each, CONFINED_IDS))).fd);
   using file = closing(openSync(archive, 'wx', 0o600));
   using watch = new DiskWatch(archive);
+  beginStage('packing files');
   try {
     const { skipped } = await askConfined({
       ...{ task: 'snapshot-pack', input: MOST, fds: [file.fd, ...mounts] },

@@ -127,7 +127,7 @@ class TreeCopy {
     fchownSync(target.fd, Number(stats.uid), Number(stats.gid));
     this.#copyXattrs(source.fd, target.fd);
     for (const { name } of listEntries(source.fd, this.#budget)) {
-      if (this.#budget.due) await this.#budget.breathe();
+      if (this.#budget.due) await this.#budget.breathe(this.#entries);
       this.#entries++;
       await this.#entry(source.fd, target.fd, { name, path: joinBytes(path, name), root, spare });
     }

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { sizeInWords } from '../host/calls/system-error.ts';
 import { askConfined } from '../host/confine/run.ts';
+import { beginStage } from '../host/process/work.ts';
 import { filesFor } from '../host/state/disk-watch.ts';
 import type { IdRange } from '../host/state/reservation.ts';
 import type { CopyInput, CopyOutput } from './copy-task.ts';
@@ -36,6 +37,7 @@ export async function copyLayer(copy: LayerCopy): Promise<CopyOutput> {
   // Files without content take a disk, too.
   const maxEntries = Math.min(MOST_NAMES, filesFor(maxBytes));
   const input: CopyInput = { to: tree, spare: 'spare', maxBytes, maxEntries };
+  beginStage('copying files');
   try {
     return await askConfined({
       ...{ task: 'snapshot-copy', input, fds: [from, home] },

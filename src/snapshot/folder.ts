@@ -13,6 +13,7 @@ import {
   setMountAttributes,
 } from '../host/files/mount.ts';
 import { createUserNamespace } from '../host/process/user-namespace.ts';
+import { beginStage } from '../host/process/work.ts';
 import { DEFAULT_DISK, refuseLowDisk } from '../host/state/disk-watch.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { IdRange } from '../host/state/reservation.ts';
@@ -53,6 +54,7 @@ export async function layerFolder(
   const given = signal ?? new AbortController().signal;
   const work = stack.use(await openWorkDirectory(paths));
   const [archive, home] = [join(work.path, 'layer.tar'), join(work.path, 'layer')];
+  beginStage('fetching files from the machine');
   const room = (size: number) => refuseLowDisk(work.path, size);
   await receivePacked(opened, archive, new Budget({ bytes: maxBytes }, given, room), given);
   requireEnd(archive);

@@ -59,7 +59,7 @@ class Settling {
       this.#digest.note('folder', path, fstatSync(folder.fd, { bigint: true }));
       this.#attributes(folder.fd);
       for (const { name } of listEntries(folder.fd, this.#budget)) {
-        if (this.#budget.due) await this.#budget.breathe();
+        if (this.#budget.due) await this.#budget.breathe(this.#entries);
         this.#entries++;
         this.#entry(folder.fd, name, joinBytes(path, name));
       }

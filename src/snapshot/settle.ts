@@ -2,6 +2,7 @@ import { isKilnCode } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { CONFINED_IDS } from '../host/confine/launch.ts';
 import { askConfined, FAULTS_OF_A_FILE } from '../host/confine/run.ts';
+import { beginStage } from '../host/process/work.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import {
   leaseSnapshot,
@@ -29,6 +30,7 @@ export async function settled(
   await using _lease = await leaseSnapshot(paths, id);
   const path = snapshotFiles.tree(folder);
   using tree = closing(mappedMount(path, CONFINED_IDS, { isWritten: true }));
+  beginStage(`reading files of snapshot ${id}`);
   try {
     const { leftOut: _, ...counted } = await askConfined({
       ...{ task: 'snapshot-settle', input: { maxEntries: MOST_NAMES }, fds: [tree.fd], signal },

@@ -31,7 +31,7 @@ import { withSnapshot } from '../fork.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { printWarning } from '../output/errors.ts';
 import { printEither } from '../output/print.ts';
-import { withProgress } from '../output/progress.ts';
+import { withProgress, withWork } from '../output/progress.ts';
 
 const EXPORT_EXAMPLES = `
 If the output ends in .tar, .tar.gz or .tar.zst, it is a tar archive of the root folder; “-” writes
@@ -157,8 +157,10 @@ async function commit(
   const { signal } = interruption;
   const { commitSnapshot, requireCommit } = await import('../../snapshot/commit.ts');
   const check = (below: string | undefined) => requireCommit(engine.paths, below, name);
-  await using image = await withSnapshot(engine, word, { signal, check }, (snapshot) =>
-    commitSnapshot(engine, snapshot, name, signal),
+  await using image = await withWork(caller, () =>
+    withSnapshot(engine, word, { signal, check }, (snapshot) =>
+      commitSnapshot(engine, snapshot, name, signal),
+    ),
   );
   caller.storeChanged();
   warn(image.skipped, caller);

@@ -2,6 +2,7 @@
 import { styleText } from 'node:util';
 import type { createLogUpdate } from 'log-update';
 import type { Engine } from '../../engine.ts';
+import { listeningTo, WorkText } from '../../host/process/work.ts';
 import { pickImage } from '../../image/open.ts';
 import { describeProgress, type ImageProgress, progressCounts } from '../../image/progress.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
@@ -99,14 +100,37 @@ export class LiveTable implements Disposable {
   }
 }
 
-export function watchProgress(caller: Caller, text: () => string): Disposable {
+/** @param text what goes on; undefined while there is nothing to say */
+export function watchProgress(caller: Caller, text: () => string | undefined): Disposable {
   if (isLive(caller) && !caller.isQuiet) {
-    return new LiveTable(caller, () => [{ cells: [`kiln: ${text()}`] }]);
+    return new LiveTable(caller, () => {
+      const now = text();
+      return now === undefined ? [] : [{ cells: [`kiln: ${now}`] }];
+    });
   }
-  const tell = () => caller.stderr.say(`kiln: ${text()}\n`);
+  const tell = () => {
+    const now = text();
+    if (now !== undefined) caller.stderr.say(`kiln: ${now}\n`);
+  };
   const timer = caller.isQuiet ? undefined : setInterval(tell, LOG_EVERY);
   timer?.unref();
   return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+/** What takes less is not told of on a terminal, ms. */
+const SHORT = 1000;
+
+/** Tells what `act` is at, as far as it says so: see work.ts. It must print nothing itself. */
+export async function withWork<Result>(
+  caller: Caller,
+  act: () => Promise<Result>,
+): Promise<Result> {
+  const work = new WorkText();
+  const begun = performance.now();
+  using _ = watchProgress(caller, () =>
+    performance.now() - begun < SHORT ? undefined : work.text,
+  );
+  return await listeningTo(work, act);
 }
 
 /** What is being done, with counts where there are any. */

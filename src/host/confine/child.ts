@@ -5,6 +5,7 @@ import { addon, checked } from '../calls/system-call.ts';
 import { attachMount, changeRoot, mountTmpfs } from '../files/mount.ts';
 import { ownArguments } from '../process/own-node.ts';
 import { hardLimit, limitResource, setNoNewPrivileges } from '../process/process.ts';
+import { listeningTo } from '../process/work.ts';
 import { encodeFrame, FrameDecoder, flattenError } from './frame.ts';
 import {
   type ConfinedReply,
@@ -43,11 +44,28 @@ export async function serveConfined(tasks: TaskTable): Promise<void> {
       await serveQueue(perform, emit);
     } else {
       const fds = Array.from({ length: request.fdCount }, (_, index) => FIRST_FD + index);
-      await task.run(request.input, { fds, emit });
+      await listeningTo(new Telling(), () => task.run(request.input, { fds, emit }));
     }
     reply({ type: 'done' });
   } catch (error) {
     reply({ type: 'failed', error: flattenError(error) });
+  }
+}
+
+/** The pause between two messages about what was done, ms. */
+const TELL_EVERY = 200;
+
+/** Tells the parent, which knows the stage. */
+class Telling {
+  #last = performance.now();
+
+  begins(): void {}
+
+  hasDone(done: number): void {
+    const now = performance.now();
+    if (now - this.#last < TELL_EVERY) return;
+    this.#last = now;
+    reply({ type: 'progress', done });
   }
 }
 

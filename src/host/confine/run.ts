@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
 import { reasonLine } from '../calls/system-error.ts';
 import { killedForMemory, OUT_OF_MEMORY, OUT_OF_MEMORY_HINT } from '../cgroup/work-group.ts';
+import { noteDone } from '../process/work.ts';
 import { span } from '../trace/trace.ts';
 import { childFilter } from './filter.ts';
 import { encodeFrame, FrameDecoder, rebuildError } from './frame.ts';
@@ -89,6 +90,7 @@ export class ConfinedChild implements AsyncDisposable {
         if (reply.type === 'done') return;
         if (reply.type === 'failed') throw rebuildError(reply.error);
         if (reply.type === 'begun') this.hasBegun = true;
+        else if (reply.type === 'progress') noteDone(countOf(reply.done));
         else yield reply as ChildReply;
       }
     }
@@ -124,12 +126,20 @@ export class ConfinedChild implements AsyncDisposable {
   }
 }
 
+const REPLIES = ['begun', 'progress', 'message', 'answered', 'done', 'failed'];
+
+/** It is shown, and no more. @throws KilnError E_CONFINE_PROTOCOL */
+function countOf(done: unknown): number {
+  if (Number.isSafeInteger(done) && Number(done) >= 0) return Number(done);
+  throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child sent no count');
+}
+
 function takeReply(value: unknown): Record<string, unknown> {
   if (typeof value !== 'object' || value === null) {
     throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child sent no object');
   }
   const reply = value as Record<string, unknown>;
-  if (['begun', 'message', 'answered', 'done', 'failed'].includes(String(reply.type))) return reply;
+  if (REPLIES.includes(String(reply.type))) return reply;
   throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child sent an unknown reply');
 }
 

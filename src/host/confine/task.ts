@@ -38,6 +38,8 @@ export type ConfinedReply =
   | { readonly type: 'message'; readonly value: unknown }
   | { readonly type: 'answered'; readonly value: unknown }
   | { readonly type: 'answered'; readonly error: FlatError }
+  /** How much the child has done: see work.ts. */
+  | { readonly type: 'progress'; readonly done: number }
   /** A queue's child has read what all its work has in common, such as keys. */
   | { readonly type: 'begun' }
   | { readonly type: 'failed'; readonly error: FlatError }

@@ -22,6 +22,7 @@ import { contentDigest } from '../../host/files/content.ts';
 import { withLock } from '../../host/files/flock.ts';
 import { heldParts } from '../../host/files/held.ts';
 import { openWithin } from '../../host/files/user-file.ts';
+import { beginStage } from '../../host/process/work.ts';
 import {
   bytesFor,
   DEFAULT_DISK,
@@ -231,6 +232,7 @@ export async function unpackLayers(
   const { source, maxBytes = DEFAULT_DISK, whiteouts = true, overlay = false, ids, signal } = from;
   const { maxEntries = filesFor(maxBytes) } = from;
   const input: UnpackLayersInput = { maxBytes, maxEntries, whiteouts, overlay };
+  beginStage('unpacking files');
   using watch = new DiskWatch(destination);
   const given = signal === undefined ? [] : [signal];
   return await askConfined({

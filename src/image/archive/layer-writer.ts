@@ -25,6 +25,7 @@ import { unlessErrno } from '../../host/calls/libc.ts';
 import { sizeInWords } from '../../host/calls/system-error.ts';
 import { leaveWhiteout } from '../../host/files/at.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
+import { noteDone } from '../../host/process/work.ts';
 import { diskExceededError } from '../../host/state/disk-watch.ts';
 import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
 
@@ -88,6 +89,7 @@ export class LayerWriter {
   }
 
   begin(header: Header, pax: PaxRecords | undefined): EntryTarget {
+    noteDone(this.#entries);
     if (++this.#entries > this.#limits.maxEntries) {
       throw tooLargeError(`more than ${this.#limits.maxEntries} files`);
     }

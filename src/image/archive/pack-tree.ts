@@ -7,6 +7,7 @@ import { toBytes } from '../../artifacts/byte-string.ts';
 import { closing, getXattr } from '../../host/calls/descriptor.ts';
 import { AT_FDCWD, openDirectory, readlinkat } from '../../host/files/at.ts';
 import { checkTreeDepth } from '../../host/files/tree-usage.ts';
+import { noteDone } from '../../host/process/work.ts';
 import { look, namesIn, reopen, type Shown, type Stack } from '../tree/merged.ts';
 import { encodePaxHeader, XATTR_PREFIX } from './pax.ts';
 
@@ -55,6 +56,7 @@ export class TreePacker {
   readonly #owners: OwnerNames;
   readonly #links = new Map<string, Buffer>();
   readonly #budget: Budget;
+  #entries = 0;
 
   constructor(
     archive: Pack,
@@ -120,6 +122,7 @@ export class TreePacker {
   }
 
   async #entry(path: Buffer, stat: BigIntStats, what: EntryKind): Promise<void> {
+    noteDone(++this.#entries);
     const records = new Map<string, Buffer>();
     if (!fits(path)) records.set('path', path);
     if (what.target !== undefined && !fits(what.target)) records.set('linkpath', what.target);

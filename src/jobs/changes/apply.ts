@@ -9,6 +9,7 @@ import type { Owner, WithRights } from '../../artifacts/destination.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { openat2, statAt } from '../../host/files/at.ts';
+import { beginStage } from '../../host/process/work.ts';
 import { Conflicts, LeftAlone, whyLeft } from './conflicts.ts';
 import type { Change } from './entry.ts';
 import type { Ours } from './ours.ts';
@@ -69,6 +70,7 @@ class Applying implements Applied {
 
   async run(): Promise<void> {
     const { changes } = this.#request;
+    beginStage('making changes', changes.length);
     // A link comes after what it may lead to.
     const isLink = ({ kind, change }: Change) => kind === 'link' && change !== 'removed';
     for (const change of changes.filter((each) => !isLink(each))) await this.#try(change);
@@ -85,7 +87,7 @@ class Applying implements Applied {
   }
 
   async #try(change: Change): Promise<void> {
-    if (this.#budget.due) await this.#budget.breathe();
+    if (this.#budget.due) await this.#budget.breathe(this.done.length);
     const { path, isAbove, isProtected } = change;
     await this.#attempt(path, async () => {
       if (isProtected && !isAbove && !this.#request.isNamed(path)) {

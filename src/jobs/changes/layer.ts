@@ -10,6 +10,7 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { openDirectory } from '../../host/files/at.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { openFolder } from '../../host/files/held.ts';
+import { beginStage, noteDone } from '../../host/process/work.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import type { Stack } from '../../image/tree/merged.ts';
@@ -178,12 +179,14 @@ export async function changesBetween(
     for await (const some of told) {
       if (some === 'more' || changes.length > MOST) truncated = true;
       else for (const change of some) changes.push({ ...change, ...OF_ROOT });
+      noteDone(changes.length);
     }
     return { changes: changes.sort((a, b) => (a.path < b.path ? -1 : 1)), truncated };
   });
 }
 
 async function notTooMuch(top: string, look: () => Promise<Changes>): Promise<Changes> {
+  beginStage('looking for changes');
   try {
     return await look();
   } catch (cause) {

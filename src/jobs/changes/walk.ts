@@ -98,7 +98,7 @@ class Walk {
   }
 
   async #entry(entry: LayerEntry): Promise<void> {
-    if (this.#budget.due) await this.#budget.breathe();
+    if (this.#budget.due) await this.#budget.breathe(this.changes.length);
     const { path, kind } = entry;
     const slash = path.lastIndexOf('/');
     this.#opaque.get(path.slice(0, Math.max(0, slash)))?.add(path.slice(slash + 1));
