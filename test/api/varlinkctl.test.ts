@@ -423,15 +423,21 @@ test('a refused fork or image of an open sandbox leaves no snapshot', async (t) 
       t.is(error, 'io.kiln.Failed', JSON.stringify([method, parameters, reply]));
       t.deepEqual(await snapshots(sandbox), [], method);
     }
-    // What fails later fails in a worker: a copy goes then.
-    const full = { from: sandbox, number: 1, memory: 2 ** 50 };
-    const failed = await kiln('Fork', full);
-    t.is(failed.error, 'io.kiln.Failed', JSON.stringify(failed.reply));
-    t.deepEqual(await snapshots(sandbox), []);
+    // Only the worker that makes the image finds out. On the disk, a deep tree would end the sandbox itself.
+    const [why, script] = onDisk
+      ? ['E_SNAPSHOT', `dd if=/dev/zero of=d bs=1 count=1 seek=${20 * 2 ** 30}`]
+      : ['E_TREE_DEPTH', 'for i in $(seq 1200); do mkdir d && cd d || exit; done'];
+    await kiln('Execute', { sandbox, argv: ['sh', '-c', `cd /root; ${script}`] });
+    const failed = await kiln('CommitImage', { from: sandbox, name: 'late' });
+    t.is(failed.reply.code, why, JSON.stringify(failed.reply));
+    // What was renamed is what the sandbox stands on now.
+    const left = (await snapshots(sandbox)).map(({ id }) => id);
+    t.is(left.length, onDisk ? 1 : 0);
+    await kiln('Execute', { sandbox, argv: ['rm', '-r', '/root/d'] });
     const { snapshot, sandboxes } = (await kiln('Fork', { from: sandbox })).reply;
     t.deepEqual(
       (await snapshots(sandbox)).map(({ id }) => id),
-      [snapshot],
+      [...left, snapshot],
     );
     for (const id of sandboxes) await kiln('KillSandbox', { sandbox: id });
     await kiln('CloseSandbox', { sandbox });
