@@ -49,6 +49,7 @@ export const TAKES_TURNS = [
   ...['fuzz/recipe', 'detached/leave', 'fuzz/guest'],
   ...['fixtures/edge-packages'],
   ...['machine/saved', 'machine/living', 'machine/layers', 'machine/options'],
+  ...['machine/saved', 'sandbox/killed-layers'],
 ];
 
 /** By the commit, so that it has the same result again; without git the first. @returns 0 to TURNS - 1 */

@@ -1,8 +1,11 @@
 /** Kills while snapshots are used: forks, commands that begin with one, images of one. See also snapshot, on-disk, cow. */
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
-import { type BusyboxState, busyboxState } from '../support/busybox-state.ts';
+import { execa } from 'execa';
+import { type BusyboxState, busyboxState, MAIN, PATIENCE } from '../support/busybox-state.ts';
+import { until } from '../support/eventually.ts';
 import { keptSandboxes, MANY } from '../support/kept-sandbox.ts';
 import { isLong } from '../support/long.ts';
 
@@ -97,6 +100,56 @@ test.serial('an image of a snapshot that was killed is whole or not there', asyn
   const image = await ok(t, 'image', 'commit', 'base', '--name', 'last');
   t.is(await ok(t, 'run', '-r', image, '--user', 'root', '--', ...LOOK), good);
   await ok(t, 'kill', id);
+  await ok(t, 'snapshot', 'rm', 'base');
+  await nothingLeft(t);
+});
+
+/** Interrupts one call of kiln once `begun` holds. @returns its exit status */
+async function interrupted(
+  t: ExecutionContext,
+  begun: () => Promise<unknown>,
+  ...words: readonly string[]
+): Promise<number | undefined> {
+  const { env } = state;
+  const calling = execa(process.execPath, [MAIN, ...words], { env, reject: false });
+  await begun();
+  const since = performance.now();
+  calling.kill('SIGINT');
+  const { exitCode } = await calling;
+  t.true(performance.now() - since < 3000 * PATIENCE, words.join(' '));
+  return exitCode;
+}
+
+/** Each has one while it writes. */
+const worksThere = () =>
+  until(() => {
+    const folder = join(state.paths.store, 'work');
+    return existsSync(folder) && readdirSync(folder).length > 0;
+  });
+
+test.serial('an interruption ends what copies or reads a layer, and leaves nothing', async (t) => {
+  const folder = join(state.beside, 'much');
+  mkdirSync(folder);
+  const write = 'for i in $(seq 3000); do echo $i > f$i; done';
+  const bind = ['--bind', `${folder}:/src:cow`];
+  const id = await kept(t, `mkdir /m; cd /m; ${write}; cd /src; ${write}`, '--on-disk', ...bind);
+  const copied = await kept(t, `mkdir /m; cd /m; ${write}`);
+  t.is(await interrupted(t, worksThere, 'snapshot', copied, 'none'), 130);
+  t.is(await ok(t, 'snapshot', 'ls', '--json'), '[]');
+  await ok(t, 'snapshot', id, 'base');
+  for (const words of [['show', 'base'], ['ls']]) {
+    const status = await interrupted(t, () => sleep(800), 'snapshot', ...words);
+    t.true(status === 130 || status === 0, `${words[0]}: ${status}`);
+  }
+  t.is(await interrupted(t, worksThere, 'image', 'commit', 'base', '--name', 'none'), 130);
+  t.notRegex(await ok(t, 'image', 'ls'), /none/);
+  for (const words of [['diff'], ['diff', '--patch'], ['apply']]) {
+    const status = await interrupted(t, () => sleep(1000), ...words, id, '/src');
+    t.true(status === 130 || status === 0, `${words.join(' ')}: ${status}`);
+  }
+  await ok(t, 'apply', id, '/src');
+  t.is(readdirSync(folder).length, 3000);
+  for (const each of [id, copied]) await ok(t, 'kill', each);
   await ok(t, 'snapshot', 'rm', 'base');
   await nothingLeft(t);
 });
