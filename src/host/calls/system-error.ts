@@ -16,9 +16,10 @@ export function isDiskFull(error: unknown): boolean {
 
 export function namingFullDisk(error: unknown, directory: string): unknown {
   if (!isDiskFull(error)) return error;
-  return new KilnError(DISK_FULL, `no room is left for ${directory}`, {
+  const inodes = lacksInodes(directory);
+  return new KilnError(DISK_FULL, `no ${inodes ? 'inode' : 'room'} is left for ${directory}`, {
     cause: error,
-    hint: ROOM,
+    hint: inodes ? inodesHint(directory) : ROOM,
   });
 }
 
@@ -186,7 +187,7 @@ function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError |
   const subject = path === undefined ? '' : ` ${path}`;
   if (errno === 'ENOSPC' && path !== undefined && lacksInodes(path)) {
     return new KilnError(DISK_FULL, `cannot ${action}${subject}: no inode is left`, {
-      hint: `remove files: \`df -i ${dirname(path)}\` shows inodes; \`kiln gc\` removes what kiln needs no more`,
+      hint: inodesHint(dirname(path)),
       cause,
       details: { call, errno, path },
     });
@@ -198,9 +199,14 @@ function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError |
   });
 }
 
-/** Whether the file system has blocks, but no inode. Some file systems count none. */
+function inodesHint(folder: string): string {
+  return `remove files: \`df -i ${folder}\` shows inodes; \`kiln gc\` removes what kiln needs no more`;
+}
+
+/** Whether the file system has blocks, but no inode. Some file systems count none. @param path may be missing */
 export function lacksInodes(path: string): boolean {
-  const found = attempt(() => statfsSync(dirname(path)));
+  // A held path's parent is /proc.
+  const found = attempt(() => statfsSync(path)) ?? attempt(() => statfsSync(dirname(path)));
   return found !== undefined && found.files > 0 && found.ffree === 0 && found.bavail > 0;
 }
 
