@@ -149,7 +149,7 @@ async function apply(caller: Caller, request: LayerRequest, force: boolean): Pro
     {
       hint: isForced
         ? '--force writes over what has changed there; `kiln diff` shows what is left'
-        : 'take them by hand, or have the sandbox change them otherwise',
+        : 'name what your own tools may run; take the rest by hand, or have the sandbox change it otherwise',
     },
   );
 }

@@ -180,7 +180,7 @@ interface Making {
 }
 
 /**
- * Acts on the snapshot that is meant. Of a sandbox, one is made, which is removed if `act` fails.
+ * Acts on the snapshot that is meant. Of a sandbox, one is made, which stays only as long as something stands on it.
  * @throws KilnError E_NO_SNAPSHOT, and what `act`, the check and {@link snapshotOf} throw
  */
 export async function withSnapshot<Result>(
@@ -202,7 +202,7 @@ export async function withSnapshot<Result>(
   return await onMade(paths, made.id, () => act(made));
 }
 
-/** Acts on a snapshot that was made for that: if it fails, the snapshot goes, unless something stands on it. */
+/** Acts on a snapshot that was made for that, and goes then, unless something stands on it. */
 export async function onMade<Result>(
   paths: StatePaths,
   id: string,
@@ -210,10 +210,9 @@ export async function onMade<Result>(
 ): Promise<Result> {
   try {
     return await act();
-  } catch (error) {
-    // It goes with its sandbox then.
+  } finally {
+    // If that fails, it goes with its sandbox.
     await removeIdle(paths, id).catch(() => undefined);
-    throw error;
   }
 }
 

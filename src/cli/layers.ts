@@ -9,7 +9,7 @@ import {
 } from '../artifacts/byte-string.ts';
 import type { WithRights } from '../artifacts/destination.ts';
 import { defined } from '../defined.ts';
-import type { OwnEngine } from '../engine.ts';
+import type { Engine, OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { currentAction } from '../events/action.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
@@ -83,9 +83,10 @@ interface Opened extends Viewed {
 async function inLayer<Result>(
   request: LayerRequest,
   act: (opened: Opened) => Promise<Result>,
+  find = sandboxOf,
 ): Promise<Result> {
   const { engine, word } = request;
-  const found = await sandboxOf(engine, word);
+  const found = await find(engine, word);
   const { id, folder, state } = found;
   const connect = () => connectHolder(folder);
   const holder = state === 'running' ? connect() : undefined;
@@ -95,6 +96,19 @@ async function inLayer<Result>(
   }
   const look = ({ sandbox }: EnteredSandbox) => withLayer(request, found, sandbox, act);
   return await whileKept(engine, id, look, { stays: true });
+}
+
+/** Of a word that no snapshot has. @throws KilnError E_NO_SANDBOX, which names both */
+async function sandboxOrNeither(engine: Engine, word: string): Promise<ListedSandbox> {
+  try {
+    return await sandboxOf(engine, word);
+  } catch (cause) {
+    if (!isKilnCode(cause, 'E_NO_SANDBOX')) throw cause;
+    throw new KilnError('E_NO_SANDBOX', `there is no sandbox and no snapshot ${word || '""'}`, {
+      hint: '`kiln ps` lists sandboxes, `kiln snapshot ls` snapshots',
+      cause,
+    });
+  }
 }
 
 async function withLayer<Result>(
@@ -137,7 +151,7 @@ export async function viewChanges<Result>(
 ): Promise<Result> {
   const { engine, word, target, words, signal } = request;
   const snapshot = await snapshotCalled(engine, word);
-  if (snapshot === undefined) return await inLayer(request, act);
+  if (snapshot === undefined) return await inLayer(request, act, sandboxOrNeither);
   if (target !== '/') {
     throw new KilnError('E_ARGUMENT', `a snapshot is of a root, and not of ${target}`, {
       hint: 'write / before paths: `kiln diff SNAPSHOT / PATH`',
@@ -194,9 +208,10 @@ export async function viewDifference<Result>(
   };
   const snapshot = await snapshotCalled(engine, word);
   if (snapshot !== undefined) return await compare(stackOf(snapshot), { snapshot: snapshot.id });
-  return await inLayer({ ...request, target: '/' }, async ({ sandbox, record, layer, about }) => {
-    return await compare(withTop(record, layer), about, sandbox);
-  });
+  const inRoot = { ...request, target: '/' };
+  const look = ({ sandbox, record, layer, about }: Opened) =>
+    compare(withTop(record, layer), about, sandbox);
+  return await inLayer(inRoot, look, sandboxOrNeither);
 }
 
 function stackOf({ id, record }: Snapshot): StackRequest {

@@ -134,6 +134,9 @@ export async function runAndReport(
   if (options.ci !== undefined && options.tty === true)
     it.error('kiln: --ci is for what a command writes to no terminal: leave --tty out');
   refuseLearning(options, it, caller);
+  const { fromSnapshot: from } = options;
+  if (from !== undefined && it.isGiven('image'))
+    it.error('kiln: --from has the image of the snapshot: leave -r out');
   let request = runRequest({ ...options, env }, argv, it, caller.ids);
   // Loading and connecting libvirt takes thirty milliseconds and depends on nothing below. Its error is
   // reported where the connection is needed.
@@ -153,9 +156,6 @@ export async function runAndReport(
   let used: RunReport['image'] | undefined;
   try {
     request = { ...request, ...(await heldResults(options, caller)) };
-    const { fromSnapshot: from } = options;
-    if (from !== undefined && it.isGiven('image'))
-      it.error('kiln: --from has the image of the snapshot: leave -r out');
     if (argv.length === 0 && from === undefined) await requireStart(engine, options);
     checkPatterns(request.artifacts);
     timeline.enter('image');

@@ -50,6 +50,21 @@ test.serial('a command begins with the files of a snapshot', async (t) => {
   await ok(t, 'run', '--from', 'first', '--', 'true');
   await ok(t, 'snapshot', 'rm', 'first');
   t.is((await kiln('run', '--from', 'first', '--', 'true')).code, 125);
+  const both = await kiln('run', '--from', 'first', '-r', IMAGE, '--', 'true');
+  t.is(both.code, 125);
+  t.regex(both.said, /^kiln: --from has the image of the snapshot: leave -r out/);
+  t.notRegex(both.said, /internal/);
+});
+
+test.serial('an image of a sandbox leaves no snapshot of it', async (t) => {
+  const id = await kept(t, 'echo base > /root/base');
+  const image = await ok(t, 'image', 'commit', id, '--name', 'passing');
+  t.is(await ok(t, 'snapshot', 'ls', '--json'), '[]');
+  t.is(await ok(t, 'run', '-r', image, '--user', 'root', '--', 'cat', '/root/base'), 'base');
+  t.regex((await kiln('diff', id, 'none')).said, /cow at none.*\n.*kiln snapshot ls/);
+  t.regex((await kiln('diff', 'none')).said, /no sandbox and no snapshot none/);
+  await ok(t, 'image', 'rm', 'passing');
+  await ok(t, 'kill', id);
 });
 
 test.serial('forks stand on one snapshot, and see nothing of each other', async (t) => {

@@ -79,10 +79,7 @@ function folderAt({ id, layers: { folders } }: LayeredSandbox, target: string): 
   if (found !== undefined) return found;
   const all = folders.map((folder) => folder.target).join(', ');
   throw new KilnError('E_ARGUMENT', `sandbox ${id} has no folder bound with cow at ${target}`, {
-    hint:
-      all === ''
-        ? 'bind one: `kiln run --keep --bind .:/src:cow`; without a TARGET, `kiln diff` is about the root'
-        : `it has: ${all}`,
+    hint: `${all === '' ? 'bind one: `kiln run --keep --bind .:/src:cow`' : `it has: ${all}`}; \`kiln diff ID / PATH\` is about the root, and \`kiln snapshot ls\` lists what it can be compared with`,
   });
 }
 
