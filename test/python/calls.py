@@ -76,8 +76,10 @@ class Run(unittest.TestCase):
             self.kiln.run(["true"], image="nothing")
         self.assertEqual(raised.exception.code, "E_IMAGE_MISSING")
         self.assertTrue(raised.exception.hint)
-        with self.assertRaisesRegex(KilnError, "colour"):
+        with self.assertRaisesRegex(KilnError, "colour has a wrong name"):
             self.kiln.run(["true"], image=IMAGE, colour="red")  # type: ignore[call-arg]
+        with self.assertRaisesRegex(KilnError, "binds.target is missing"):
+            self.kiln.run(["true"], image=IMAGE, surroundings={"binds": [{"source": "in"}]})  # type: ignore[typeddict-item]
         with self.assertRaisesRegex(KilnError, "no method io.kiln.Foo"):
             self.kiln.call("Foo")
         with self.assertRaises(KilnError) as raised:

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -38,22 +38,25 @@ def request(method: str, parameters: Mapping[str, object], more: bool) -> bytes:
     return json.dumps({**call, "more": True} if more else call).encode() + b"\0"
 
 
-def reply(message: bytes) -> tuple[dict[str, Any], bool]:
-    """What a message says, and whether more replies of its call follow."""
+def reply(message: bytes, sent: Mapping[str, object]) -> tuple[dict[str, Any], bool]:
+    """What a message says, and whether more replies of its call follow. `sent` are the call's parameters."""
     said = json.loads(message)
     parameters: dict[str, Any] = said.get("parameters") or {}
     if "error" in said:
-        raise _error(said["error"], parameters)
+        raise _error(said["error"], parameters, sent)
     return parameters, said.get("continues") is True
 
 
-def _error(name: str, parameters: Mapping[str, Any]) -> KilnError:
+def _error(name: str, parameters: Mapping[str, Any], sent: Mapping[str, object]) -> KilnError:
     if name == "io.kiln.Failed":
         hint, causes = parameters.get("hint"), parameters.get("causes", [])
         return KilnError(parameters["code"], parameters["message"], hint, causes)
     if name == "org.varlink.service.InvalidParameter":
-        what = f"{parameters.get('parameter')} is missing, unknown, or not of its type"
-        return KilnError("E_ARGUMENT", what, "docs/reference/api.md has the fields of each method")
+        field = str(parameters.get("parameter"))
+        given = _has(sent, field.split("."))
+        problem = "has a wrong name, or is not of its type" if given else "is missing"
+        hint = "docs/reference/api.md has the fields of each method"
+        return KilnError("E_ARGUMENT", f"{field} {problem}", hint)
     if name == "org.varlink.service.PermissionDenied":
         return permission_error("kilnd does not do this for your user")
     if name == "org.varlink.service.MethodNotFound":
@@ -61,6 +64,18 @@ def _error(name: str, parameters: Mapping[str, Any]) -> KilnError:
         return KilnError("E_PROTOCOL", what, "docs/reference/api.md lists the methods")
     hint = "kilnd may be of another version than this package: compare `kiln --version`"
     return KilnError("E_PROTOCOL", f"kilnd answered with the unknown error {name}", hint)
+
+
+def _has(value: object, names: Sequence[str]) -> bool:
+    """Whether the field was given; in a list, by all items."""
+    if not names or value is None:
+        return value is not None
+    if isinstance(value, list):
+        return all(_has(item, names) for item in value)
+    # A word of Python's has an underscore behind it.
+    name = names[0]
+    inner = value.get(name, value.get(f"{name}_")) if isinstance(value, Mapping) else None
+    return _has(inner, names[1:])
 
 
 def permission_error(what: str) -> KilnError:

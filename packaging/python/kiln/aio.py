@@ -83,7 +83,7 @@ class Connection:
 
     async def call(self, method: str, parameters: Mapping[str, object]) -> dict[str, Any]:
         await self._channel.send(request(method, parameters, more=False))
-        return reply(await self._channel.receive())[0]
+        return reply(await self._channel.receive(), parameters)[0]
 
     async def replies(
         self, method: str, parameters: Mapping[str, object]
@@ -91,7 +91,7 @@ class Connection:
         await self._channel.send(request(method, parameters, more=True))
         continues = True
         while continues:
-            said, continues = reply(await self._channel.receive())
+            said, continues = reply(await self._channel.receive(), parameters)
             yield said
 
     async def close(self) -> None:

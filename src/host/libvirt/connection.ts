@@ -251,6 +251,10 @@ export async function connect(options: ConnectOptions): Promise<Connection> {
   const revive = async () => void (await ensureEmbeddedDaemon(paths));
   return openConnection(engine.uri, {
     whom: () => daemonOf(engine, paths),
+    log:
+      engine.kind === 'system'
+        ? '`journalctl -u libvirtd -u virtlxcd -u virtqemud`'
+        : embeddedFiles(paths).log,
     endAfter,
     ...(engine.kind === 'system' ? {} : { revive }),
   });

@@ -31,6 +31,8 @@ export type Work<Result> = (
 export interface PoolOptions {
   readonly revive?: (() => Promise<void>) | undefined;
   readonly whom?: (() => Awaited) | undefined;
+  /** Where the daemon's log is, as a hint names it. */
+  readonly log?: string | undefined;
   /** How long the daemon may be silent, ms; {@link patience} by default. */
   readonly endAfter?: number | undefined;
 }
@@ -115,7 +117,7 @@ export class ConnectionPool {
       return await waitFor(done, {
         whom: () => this.#whom(),
         code: 'E_LIBVIRT_SILENT',
-        hint: '`kiln doctor` checks whether it answers; docs/engine.md says where its log is',
+        hint: `\`kiln doctor\` checks whether it answers; its log is ${this.#options.log ?? 'its host’s'}`,
         ...defined({ endAfter: this.#options.endAfter }),
         // While a queued call waits, the ends of other calls show that the daemon is alive.
         since: () => call.began ?? Math.max(waitStarted, lastEnd),
