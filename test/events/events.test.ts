@@ -128,6 +128,20 @@ test.serial('kiln events names the file that a build was asked for', async (t) =
   t.like(start, { command: 'build', argv: ['kiln build', file] });
 });
 
+test.serial(
+  'kiln events names the failure of a build, though its exit status is its own',
+  async (t) => {
+    const { kiln, beside } = t.context;
+    const file = join(beside, 'failing.yaml');
+    writeFileSync(file, 'image: busybox\nsteps: ["exit 3"]\n');
+    const built = await kiln(['build', file, '--resultdir', join(beside, 'failing')]);
+    t.is(built.exitCode, 3);
+    const [, end] = await eventsOf(t, file);
+    const code = /\[(E_\w+)\]/.exec(String(built.stderr))?.[1];
+    t.like(end, { event: 'end', outcome: 'failed', status: 3, code: code ?? 'none told' });
+  },
+);
+
 test.serial('kiln events shows users their own events, and root the refusals of all', async (t) => {
   const { as, kiln } = t.context;
   await as(USER, [...RUN, '--', 'echo', 'of-the-user']);

@@ -2,7 +2,7 @@ import type { Warning } from '../../artifacts/warning.ts';
 import type { ErrorCode } from '../../error-codes.ts';
 import { knownFailure } from '../../host/calls/system-error.ts';
 import type { MockEvents } from '../../jobs/mock/session.ts';
-import { reasonsOf } from '../output/errors.ts';
+import { noteFailure, reasonsOf } from '../output/errors.ts';
 import type { TextOutput } from '../output/print.ts';
 import { LogTail, LogView } from '../output/print.ts';
 
@@ -46,7 +46,8 @@ export class MockLog implements MockEvents, Disposable {
     this.#write(`ERROR: ${message}`);
   }
 
-  failure(error: unknown): void {
+  failure(error: unknown, status: number): void {
+    noteFailure(error, status);
     const known = knownFailure(error);
     if (known === undefined) {
       this.error(`internal error: ${error instanceof Error ? error.stack : String(error)}`);

@@ -60,8 +60,8 @@ export async function main(argv: readonly string[], caller: Caller): Promise<voi
     log = new MockLog(verbosity(line), caller.stderr);
     caller.exitStatus = await run(line, log, caller);
   } catch (error) {
-    log.failure(error);
     caller.exitStatus = mockStatus(error);
+    log.failure(error, caller.exitStatus);
   } finally {
     log[Symbol.dispose]();
   }

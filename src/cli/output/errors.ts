@@ -18,15 +18,20 @@ import { plainText } from './print.ts';
 
 const MAX_CAUSES = 8;
 
-export function printError(error: unknown, to: TextOutput): void {
-  noteFailure(error);
+/** @param status see {@link noteFailure} */
+export function printError(error: unknown, to: TextOutput, status?: number): void {
+  noteFailure(error, status);
   to.say(describeError(error));
 }
 
-/** The event of the command's end has it, if it ends with this failure's status. */
-export function noteFailure(error: unknown): void {
+/**
+ * The event of the command's end has it, if it ends with this failure's status.
+ *
+ * @param status where the command ends with another because of it, as builds do with rpmbuild's
+ */
+export function noteFailure(error: unknown, status?: number): void {
   const known = error instanceof CommanderError ? undefined : knownFailure(error);
-  if (known !== undefined) currentAction()?.failed(known, exitStatus(known));
+  if (known !== undefined) currentAction()?.failed(known, status ?? exitStatus(known));
 }
 
 export function printWarning(warning: Warning, to: TextOutput): void {

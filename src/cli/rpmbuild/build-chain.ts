@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { isKilnCode } from '../../errors.ts';
+import { isKilnCode, type KilnError } from '../../errors.ts';
 import { asKilnError } from '../../host/calls/system-error.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { packageCount } from '../../image/progress.ts';
@@ -20,7 +20,7 @@ import { writeChainResult } from '../../report/write.ts';
 import { type Caller, listenForInterruption, type OptionCaller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { CiOutput } from '../output/ci-output.ts';
-import { printEgressRefusals, printError, printWarning } from '../output/errors.ts';
+import { noteFailure, printEgressRefusals, printError, printWarning } from '../output/errors.ts';
 import { printJson, printLines } from '../output/print.ts';
 import {
   hasColours,
@@ -74,8 +74,8 @@ export async function tellChain<Report extends ToldChain>(
     caller.exitStatus = report.exitStatus;
   } catch (error) {
     table[Symbol.dispose]();
-    printError(error, caller.stderr);
     const exitStatus = buildStatus(error);
+    printError(error, caller.stderr, exitStatus);
     caller.exitStatus = exitStatus;
     const failure = asKilnError(error);
     const repository = join(directory, 'repository/current');
@@ -256,7 +256,7 @@ export function noteMember(
   if (report.kept) note(`kept as ${report.sandbox}: kiln shell ${report.sandbox}`);
 }
 
-function printChain({ members, repository, failure }: ToldChain, caller: Caller): void {
+function printChain({ members, repository, failure, exitStatus }: ToldChain, caller: Caller): void {
   const rows = members.map((member) => [
     member.name,
     member.state,
@@ -268,9 +268,15 @@ function printChain({ members, repository, failure }: ToldChain, caller: Caller)
   const style = ([, state = '']: readonly string[]) => styles[state as keyof typeof styles];
   const columns = ['PACKAGE', 'STATE', 'TIME', 'RPMS', 'NEEDS'];
   printTable(caller.stdout, columns, rows, hasColours(caller.stdout, caller) ? style : undefined);
-  if (failure !== undefined) printError(failure, caller.stderr);
+  if (failure !== undefined) printError(failure, caller.stderr, exitStatus);
+  else noteFailure(firstFailure(members), exitStatus);
   if (members.some(({ packages }) => packages.length > 0))
     caller.stderr.say(`kiln: repository: ${repository}\n`);
+}
+
+/** Of the package whose exit status is the chain's. */
+export function firstFailure(members: ToldChain['members']): KilnError | undefined {
+  return members.find(({ report }) => report?.failure !== undefined)?.report?.failure;
 }
 
 function seconds(ms: number): string {

@@ -68,7 +68,7 @@ export function buildOutput(
       const isSeen = (stdout.isTTY || !stderr.isTTY) && tail.has(lastLines);
       if (!isSeen) printLines(lastLines, stderr);
       stderr.say(`kiln: ${report.nvr ?? report.name} failed in ${failedPhase}\n`);
-      printError(failure, stderr);
+      printError(failure, stderr, report.exitStatus);
       printWhereToLook(report, caller);
     }
     printEgressRefusals(report.egress, stderr);

@@ -172,7 +172,7 @@ function recipeOutput(path: string, quiet: boolean, begin: () => void, caller: C
       stderr.say(`kiln: the limit of ${limitHit} was reached\n`);
     }
     if (failure !== undefined) {
-      printError(failure, stderr);
+      printError(failure, stderr, recipeStatus(report));
       printWhereToLook({ sandbox, kept: kept !== undefined, failure, resultDirectory }, caller);
     }
     printEgressRefusals(report.egress ?? [], stderr);

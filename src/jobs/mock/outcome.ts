@@ -124,10 +124,11 @@ export function finishBuild(
   }
   log.error(`Exception(${what}) Config(${root}) ${time}`);
   log.info(`Results and/or logs in: ${resultDirectory}`);
-  log.failure(failure);
+  const status = statusOf(report);
+  log.failure(failure, status);
   const { lastLines } = report;
   for (const line of log.hasShown(lastLines) ? [] : lastLines) log.error(`  ${line}`);
-  return statusOf(report);
+  return status;
 }
 
 function statusOf({ failure, limitHit, end }: BuildReport): number {

@@ -128,8 +128,8 @@ export async function scrubAll(session: MockSession): Promise<number> {
       await using root = await MockRoot.lock(engine, name);
       await log.state(`scrub ${name}`, () => removeForGood(root));
     } catch (error) {
-      log.failure(error);
       status = mockStatus(error);
+      log.failure(error, status);
     }
   }
   return status;

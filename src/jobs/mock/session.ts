@@ -34,7 +34,8 @@ export interface MockEvents {
   info(message: string): void;
   warning(warning: { readonly code: string; readonly message: string }): void;
   error(message: string): void;
-  failure(error: unknown): void;
+  /** @param status with which the call ends because of it */
+  failure(error: unknown, status: number): void;
   start(what: string): void;
   finish(what: string): void;
   /** Tells of start and finish; a failure has no finish. */

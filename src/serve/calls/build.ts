@@ -1,7 +1,8 @@
 import { join } from 'node:path';
 import type { BuildParameters, BuildReply, BuildResult } from '../../api/io-kiln.ts';
 import type { KilnCommand } from '../../cli/options/command.ts';
-import { chainRequest, writeChain } from '../../cli/rpmbuild/build-chain.ts';
+import { noteFailure } from '../../cli/output/errors.ts';
+import { chainRequest, firstFailure, writeChain } from '../../cli/rpmbuild/build-chain.ts';
 import { recipeRequest, recipeStatus } from '../../cli/rpmbuild/build-recipe.ts';
 import { buildMode, buildRequest, refuseUnused } from '../../cli/rpmbuild/build-request.ts';
 import { admit } from '../../cli/users/user-guard.ts';
@@ -74,7 +75,9 @@ function replyOf(
   failure: KilnError | undefined,
   files: readonly string[],
   report: BuildResult['report'],
+  cause = failure,
 ): BuildReply {
+  noteFailure(cause, exitStatus);
   return { result: { exitStatus, failure: failure && failureOf(failure), files, report } };
 }
 
@@ -147,7 +150,7 @@ async function chain(
   const files = report.members.flatMap(({ name, packages: made }) =>
     made.map(({ file }) => join(name, file)),
   );
-  return replyOf(report.exitStatus, report.failure, files, json);
+  return replyOf(report.exitStatus, report.failure, files, json, firstFailure(report.members));
 }
 
 function hooksOf({ call, onProgress, warn }: CallContext) {

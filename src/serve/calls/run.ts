@@ -7,7 +7,7 @@ import type {
 } from '../../api/io-kiln.ts';
 import { checkPatterns } from '../../artifacts/collect.ts';
 import { heldResults, runRequest } from '../../cli/options/sandbox-options.ts';
-import { commandStatus, exitStatus, KILN_FAILED } from '../../cli/output/errors.ts';
+import { commandStatus, exitStatus, KILN_FAILED, noteFailure } from '../../cli/output/errors.ts';
 import { admit } from '../../cli/users/user-guard.ts';
 import type { Call } from '../../daemon/call.ts';
 import { defined } from '../../defined.ts';
@@ -107,6 +107,7 @@ async function resultOf(
   const { failure, collection, warnings, sandbox, image } = report;
   const ended = endOf(report.end, report.limitHit);
   const status = ended.exitStatus === 0 && failure !== undefined ? KILN_FAILED : ended.exitStatus;
+  noteFailure(failure);
   const result = resultOfRun({ request, exitStatus: status, renamed }, report);
   if (request.resultDirectory !== undefined) {
     await writeResult(request.resultDirectory, result, request.caller);
