@@ -78,7 +78,7 @@ async function asking(
 
 async function showChanges(
   caller: Caller,
-  { sides, folder, find, about }: Viewed,
+  { sides, folder, find, about, leftOut = 0 }: Viewed,
   { json, patch }: ValuesOf<typeof DIFF>,
   signal: AbortSignal,
 ): Promise<void> {
@@ -95,6 +95,10 @@ async function showChanges(
     caller.stdout.say(changes.map((change) => `${changeLine(change)}\n`).join(''));
   }
   if (truncated) caller.stderr.say(`kiln: there is more: name a path to see the rest\n`);
+  if (leftOut > 0) {
+    const what = counted(leftOut, 'fifo, socket or device', 'fifos, sockets or devices');
+    caller.stderr.say(`kiln: ${what} of the machine cannot be shown\n`);
+  }
 }
 
 const APPLY = {

@@ -66,6 +66,8 @@ interface View {
 }
 
 export interface Viewed extends View {
+  /** Fifos, sockets and devices of a machine, which are not found. */
+  readonly leftOut?: number;
   /** What it is about, for JSON. */
   readonly about: object;
 }
@@ -127,7 +129,8 @@ async function withLayer<Result>(
   await using layer = await openLayer(sandbox, target, how);
   const about = { sandbox: id, target };
   using ours = new Ours(folder, layer.folder?.target ?? '/');
-  const opened = { sandbox, record, layer, only, rights, ours };
+  const { leftOut } = layer;
+  const opened = { sandbox, record, layer, only, rights, ours, leftOut };
   const { folder: bound } = layer;
   const range = sandbox.idRange;
   if (bound !== undefined) {
@@ -192,7 +195,7 @@ export async function viewDifference<Result>(
   const compare = async (
     now: StackRequest,
     about: object,
-    sandbox?: LayeredSandbox,
+    { sandbox, leftOut = 0 }: Partial<Opened> = {},
   ): Promise<Result> => {
     if (now.image !== against.record.image) {
       throw new KilnError('E_ARGUMENT', `${word} and ${other} do not stand on the same image`, {
@@ -204,13 +207,13 @@ export async function viewDifference<Result>(
     await using theirs = await openParts(engine, stackOf(against), range);
     const how = { sandbox, range, only, signal };
     const view = compared(mine.parts, theirs.parts, how);
-    return await act({ ...view, about: { ...about, against: against.id } });
+    return await act({ ...view, about: { ...about, against: against.id }, leftOut });
   };
   const snapshot = await snapshotCalled(engine, word);
   if (snapshot !== undefined) return await compare(stackOf(snapshot), { snapshot: snapshot.id });
   const inRoot = { ...request, target: '/' };
-  const look = ({ sandbox, record, layer, about }: Opened) =>
-    compare(withTop(record, layer), about, sandbox);
+  const look = async (opened: Opened) =>
+    await compare(withTop(opened.record, opened.layer), opened.about, opened);
   return await inLayer(inRoot, look, sandboxOrNeither);
 }
 

@@ -178,7 +178,13 @@ long('a machine begins on snapshots, and what it writes becomes another one', as
 
   const forks = await kiln(t, ['fork', ...VM, 'above']);
   const fork = forks.out.trim();
-  await kiln(t, ['exec', '--user', 'root', fork, '--', 'sh', '-c', `${script}; exit 0`]);
+  const write = `${script}; busybox mkfifo /root/fifo; exit 0`;
+  await kiln(t, ['exec', '--user', 'root', fork, '--', 'sh', '-c', write]);
+  for (const words of [[], ['above']]) {
+    const { out, said } = await kiln(t, ['diff', fork, ...words]);
+    t.false(out.includes('fifo'));
+    t.is(said, 'kiln: 1 fifo, socket or device of the machine cannot be shown');
+  }
   await kiln(t, ['snapshot', fork, 'third']);
   const seen = await kiln(t, [
     'run',

@@ -35,6 +35,8 @@ export interface Layer {
   readonly rights: WithRights;
   /** When the sandbox began to see the folder below, by the clock that files have (ctime), ns. */
   readonly since: bigint;
+  /** Fifos, sockets and devices that are not in `upper`, since a machine sends none. */
+  readonly leftOut: number;
 }
 
 export interface LayerOptions {
@@ -59,13 +61,13 @@ export async function openLayer(
   const opened = await sandbox.layers.open(folder?.target ?? '/');
   const isCopy = !fstatSync(opened).isDirectory();
   const range = sandbox.idRange;
-  const home = stack.use(await layerFolder(opened, { paths, range, signal })).fd;
+  const { fd: home, leftOut } = stack.use(await layerFolder(opened, { paths, range, signal }));
   const upper = stack.use(closing(openDirectory(home, 'upper'))).fd;
   const lower =
     folder === undefined ? -1 : stack.use(closing(await openCallers(folder, options))).fd;
   // A machine has a clock of its own.
   const since = isCopy ? BigInt(created) * 1_000_000n : fstatSync(home, { bigint: true }).mtimeNs;
-  const layer = { folder, home, upper, lower, since };
+  const layer = { folder, home, upper, lower, since, leftOut };
   const all = stack.move();
   return {
     ...layer,
