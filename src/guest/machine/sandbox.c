@@ -72,7 +72,7 @@ static void change_root(void) {
     give_up("change the root");
 }
 
-static _Noreturn void become_init(int ready, rlim_t files) {
+static _Noreturn void become_init(int ready) {
   char go;
   if (read(ready, &go, 1) != 1) _exit(1);
   sigset_t none;
@@ -81,8 +81,6 @@ static _Noreturn void become_init(int ready, rlim_t files) {
   if (setgroups(0, NULL) != 0 || setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0)
     give_up("become root of the sandbox");
   if (network_up() != 0) give_up("bring up the network");
-  struct rlimit limit = {1024, files};
-  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) say("open files");
   change_root();
   drop_capabilities();
   int null = open("/dev/null", O_RDWR);
@@ -102,6 +100,13 @@ static void write_map(pid_t pid, const char *name) {
   if (write_text(path, map) != 0) give_up(path);
 }
 
+/** As many as on the host, which root of the sandbox could not allow itself; at most fs.nr_open, as it is at boot. */
+static void allow_files(pid_t pid, rlim_t files) {
+  enum { SOFT = 1024, NR_OPEN = 1 << 20 };
+  struct rlimit limit = {SOFT, files < NR_OPEN ? files : NR_OPEN};
+  if (prlimit(pid, RLIMIT_NOFILE, &limit, NULL) != 0) give_up("allow open files");
+}
+
 pid_t sandbox_start(const struct port_begin *begin) {
   int ready[2];
   make_devices();
@@ -112,7 +117,8 @@ pid_t sandbox_start(const struct port_begin *begin) {
                         CLONE_NEWUTS;
   pid_t pid = (pid_t)syscall(SYS_clone, kinds | SIGCHLD, NULL, NULL, NULL, 0);
   if (pid < 0) give_up("make namespaces");
-  if (pid == 0) become_init(ready[0], begin->files);
+  if (pid == 0) become_init(ready[0]);
+  allow_files(pid, begin->files);
   write_map(pid, "uid_map");
   write_map(pid, "gid_map");
   if (group_make(pid) != 0) give_up(SANDBOX_GROUP);
