@@ -25,6 +25,7 @@ import { row, type ValuesOf } from '../options/row.ts';
 import { ROOTS } from '../options/rules.ts';
 import { type Pruned, type PruneOptions, pruneCache } from '../packages/repository/prune.ts';
 import { destroySandbox } from '../sandbox/domain/destroy.ts';
+import { sweepMachineFiles } from '../sandbox/domain/machine/boot-files.ts';
 import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import { sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import type { CallerUser } from '../users/configuration.ts';
@@ -96,6 +97,7 @@ export function gcCommand(caller: Caller): KilnCommand {
       if (existsSync(engine.paths.machines)) {
         domains.push(...(await sweepDomains(engine.paths, await engine.connect('qemu'))));
       }
+      const machines = await sweepMachineFiles(engine.paths, maxAge);
       const snapshots = await sweepSnapshots(engine.paths, undefined);
       const limits = defined({ maxAge, maxSize });
       const jobs = await removeOldJobs(engine.paths, undefined, maxAge);
@@ -106,13 +108,15 @@ export function gcCommand(caller: Caller): KilnCommand {
       const downloads = await pruneCaches(engine.paths, limits);
       for (const failure of failures) printError(failure, caller.stderr);
       const report = {
-        ...{ sandboxes, snapshots, jobs, domains, roots, ...store, downloads, damaged, verified },
+        ...{ sandboxes, snapshots, jobs, domains, machines, roots, ...store, downloads },
+        ...{ damaged, verified },
       };
       const text = () =>
         `${verifiedText(verified)}removed ${amounts({
           ...{ sandbox: sandboxes.length, 'ended job': jobs.length, domain: domains.length },
           ...{ root: roots.length, image: store.images.length, package: store.packages },
           ...{ download: downloads.files, snapshot: snapshots.length },
+          'kernel or saved machine': machines.length,
         })}: ${sizeText(store.bytes + downloads.bytes)}`;
       printEither(caller.stdout, options, report, text);
       if (verified === undefined) return;

@@ -1,6 +1,7 @@
 /** The kernel that a machine boots, where somebody names one. */
-import { copyFile, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { copyFile, mkdir, readdir, readFile, symlink, utimes, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { resourceUsage } from 'node:process';
 import { gzipSync } from 'node:zlib';
 import test from 'ava';
@@ -77,6 +78,45 @@ test('a kernel is unpacked outside of this process, and stays packed where it gr
   t.true(image.equals(await readFile(join(folder, 'vmlinux'))));
   t.true(resourceUsage().maxRSS - before < 100 << 10, 'kibibytes');
 });
+
+test.serial(
+  'kiln gc removes what no machine has booted for a day, but what the next one boots',
+  async (t) => {
+    const { folder } = await ensureBootFiles(state.paths);
+    const current = basename(folder);
+    const ages = {
+      ...{ [current]: 400, '0123456789abcdef': 25, fedcba9876543210: 23 },
+      ...{ '0123456789abcdef.new-aaaaaa': 2, 'saved-0123456789abcdef': 400 },
+    };
+    const { machines } = state.paths;
+    for (const [name, hours] of Object.entries(ages)) {
+      const path = join(machines, name);
+      if (name.startsWith('saved-')) await writeFile(path, '');
+      else await mkdir(path, { recursive: true });
+      const then = new Date(Date.now() - hours * 3_600_000);
+      await utimes(path, then, then);
+    }
+    const others = (await readdir(machines)).filter((name) => !(name in ages));
+    const gc = async (...words: string[]) => {
+      const ran = await state.kiln(['gc', '--json', ...words]);
+      t.is(ran.exitCode, 0, String(ran.stderr));
+      t.deepEqual(
+        (await readdir(machines)).filter((name) => others.includes(name)).toSorted(),
+        others.toSorted(),
+      );
+      return JSON.parse(String(ran.stdout)).machines.toSorted();
+    };
+    t.deepEqual(await gc(), ['0123456789abcdef', '0123456789abcdef.new-aaaaaa']);
+    t.deepEqual(await gc('--max-age', '2w'), [current, 'saved-0123456789abcdef'].toSorted());
+    t.true(existsSync(join(machines, 'fedcba9876543210')));
+    // Whoever uses it keeps it.
+    await ensureBootFiles(state.paths);
+    const old = new Date(0);
+    await utimes(folder, old, old);
+    await ensureBootFiles(state.paths);
+    t.deepEqual(await gc('--max-age', '2w'), []);
+  },
+);
 
 test('--kernel refuses a file that is no kernel, and a kernel without modules', async (t) => {
   const file = join(state.beside, 'none');

@@ -10,13 +10,14 @@ import {
   readdirSync,
   type Stats,
   statSync,
+  utimesSync,
 } from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
-import { hasErrno } from '../../../host/calls/libc.ts';
+import { attempt, hasErrno } from '../../../host/calls/libc.ts';
 import { askConfined } from '../../../host/confine/run.ts';
 import { heldParts } from '../../../host/files/held.ts';
 import { removeTree } from '../../../host/files/remove-tree.ts';
@@ -27,6 +28,7 @@ import { awaitedLater } from '../../../promise.ts';
 import { INIT_PATH, MOUNT_POINTS, requireInit, requirePassable } from '../skeleton.ts';
 import type { BootInput } from './boot-task.ts';
 import { findKernel, type GuestKernel, givenKernel, IMAGE_MAX } from './kernel.ts';
+import { SAVED_PREFIX } from './saved.ts';
 
 export interface BootFiles {
   /** Names this kernel and initramfs; its folder has both. */
@@ -62,6 +64,17 @@ export async function ensureBootFiles(paths: StatePaths, image?: string): Promis
 }
 
 async function ensure(paths: StatePaths, kernel: GuestKernel): Promise<BootFiles> {
+  const folder = folderOf(paths, kernel);
+  // libvirt's XML gets a path without characters that could be misread.
+  const seen = join(paths.link, relative(paths.root, folder));
+  const files = { folder, kernel: join(seen, KERNEL), initramfs: join(seen, INITRAMFS) };
+  if (existsSync(folder)) attempt(() => utimesSync(folder, new Date(), new Date()));
+  else await make(paths, kernel, folder);
+  requirePassable(paths.root);
+  return { ...files, release: kernel.release };
+}
+
+function folderOf(paths: StatePaths, kernel: GuestKernel): string {
   const sources = [requireInit().path, machineProgram('kiln-stage0').path, kernel.image];
   // Size and time stand for the content, which would take long to read; the name of what is held open says nothing.
   const key = [...sources, ...kernel.modules, ...kernel.imageModules].map((path) => {
@@ -69,14 +82,7 @@ async function ensure(paths: StatePaths, kernel: GuestKernel): Promise<BootFiles
     const name = heldParts(path) === undefined ? path : `${dev} ${ino}`;
     return `${name} ${size} ${Math.floor(mtimeMs)}`;
   });
-  const digest = hash('sha256', [LAYOUT, ...key].join('\n')).slice(0, 16);
-  const folder = join(paths.machines, digest);
-  // libvirt's XML gets a path without characters that could be misread.
-  const seen = join(paths.link, relative(paths.root, folder));
-  const files = { folder, kernel: join(seen, KERNEL), initramfs: join(seen, INITRAMFS) };
-  if (!existsSync(folder)) await make(paths, kernel, folder);
-  requirePassable(paths.root);
-  return { ...files, release: kernel.release };
+  return join(paths.machines, hash('sha256', [LAYOUT, ...key].join('\n')).slice(0, 16));
 }
 
 /** In the name of what is not whole yet. */
@@ -85,15 +91,36 @@ const HALF = '.new-';
 /** What is older belongs to a kiln that was killed, ms. */
 const MAKING = 3_600_000;
 
+/** What no machine has booted for so long, and is not of the kernel that the next one boots, is made anew if wanted, ms. */
+const UNUSED = 86_400_000;
+
+/**
+ * Removes what machines have booted or were restored of, and do not any more.
+ * @param maxAge what was not used for so long goes in any case, ms
+ * @returns the names of what went
+ */
+export async function sweepMachineFiles(
+  paths: StatePaths,
+  maxAge = Number.POSITIVE_INFINITY,
+): Promise<string[]> {
+  const current = attempt(() => basename(folderOf(paths, findKernel())));
+  const gone: string[] = [];
+  for (const name of attempt(() => readdirSync(paths.machines)) ?? []) {
+    const path = join(paths.machines, name);
+    const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
+    const isOther = name !== current && !name.startsWith(SAVED_PREFIX);
+    const most = isOther ? Math.min(maxAge, name.includes(HALF) ? MAKING : UNUSED) : maxAge;
+    if (age <= most) continue;
+    await removeTree(path);
+    gone.push(name);
+  }
+  return gone;
+}
+
 /** Whole or not there, also after a power cut: its folder gets its name last. */
 async function make(paths: StatePaths, kernel: GuestKernel, folder: string): Promise<void> {
   mkdirSync(paths.machines, { recursive: true, mode: 0o711 });
   for (const above of [paths.root, paths.machines]) chmodSync(above, statSync(above).mode | 0o111);
-  for (const name of readdirSync(paths.machines)) {
-    const left = join(paths.machines, name);
-    const age = Date.now() - (statSync(left, { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
-    if (name.includes(HALF) && age > MAKING) await removeTree(left);
-  }
   const half = mkdtempSync(`${folder}${HALF}`);
   try {
     chmodSync(half, 0o711);

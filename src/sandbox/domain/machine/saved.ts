@@ -25,7 +25,7 @@ import type { StatePaths } from '../../../host/state/paths.ts';
 import { type MachineHardware, type MachineIdentity, machineXml } from './machine-xml.ts';
 
 /** Files of saved machines, in the folder of what machines boot. */
-const PREFIX = 'saved-';
+export const SAVED_PREFIX = 'saved-';
 
 /** So many are kept, of different memory, kernel or qemu; the one that was restored longest ago goes first. */
 const KEPT = 3;
@@ -48,7 +48,7 @@ export function savedPath(
   // A guest that KVM runs has seen the host's processor, and what its kernel makes of that.
   const host = hardware.accelerator === 'kvm' ? [release(), processor()] : [];
   const key = [machineXml({ ...hardware, ...NOBODY, isSaved: true }), ...programs, ...host];
-  return join(paths.machines, `${PREFIX}${hash('sha256', key.join('\n')).slice(0, 16)}`);
+  return join(paths.machines, `${SAVED_PREFIX}${hash('sha256', key.join('\n')).slice(0, 16)}`);
 }
 
 function processor(): string {
@@ -88,7 +88,7 @@ export async function keepSaved(
 }
 
 function leastUsed({ machines }: StatePaths): string[] {
-  const saved = readdirSync(machines).filter((name) => name.startsWith(PREFIX));
+  const saved = readdirSync(machines).filter((name) => name.startsWith(SAVED_PREFIX));
   const used = (name: string) =>
     statSync(join(machines, name), { throwIfNoEntry: false })?.mtimeMs ?? 0;
   return saved.sort((a, b) => used(b) - used(a)).slice(KEPT - 1);
