@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { IN_MACHINES } from './scripts/testing/machines.ts';
 import { outOfTurn } from './scripts/testing/turns.ts';
 
 /** Tests that measure times; scripts/test runs them after the others (KILN_TEST_PART). */
@@ -73,11 +74,15 @@ const others = outOfTurn(process.env.KILN_TEST_TURN).map((name) => `!test/${name
 const files = {
   together: ['test/**/*.test.ts', `!${ALONE}`, ...others],
   alone: [ALONE],
+  machines: Object.keys(IN_MACHINES).map((name) => `test/${name}.test.ts`),
 };
+const part = process.env.KILN_TEST_PART;
+const notThere = Object.values(IN_MACHINES).flatMap((titles) => Object.keys(titles));
 
 export default {
   extensions: ['ts'],
-  files: files[process.env.KILN_TEST_PART] ?? ['test/**/*.test.ts'],
+  files: files[part] ?? ['test/**/*.test.ts'],
+  match: part === 'machines' ? notThere.map((title) => `!${title}`) : [],
   // Other processors have other files.
   nodeArguments: ['--single-threaded-gc', '--require', './scripts/testing/compile-cache.cjs'],
   require: ['./scripts/testing/test-file.ts'],
@@ -85,7 +90,7 @@ export default {
   timeout: `${5 * Number(process.env.KILN_TEST_PATIENCE || 1)}m`,
   // A file waits for two thirds of its time, for what it tests or for the disk.
   concurrency:
-    process.env.KILN_TEST_PART === 'alone' ? 1 : Math.min(3 * availableParallelism(), 12),
+    part === 'alone' || part === 'machines' ? 1 : Math.min(3 * availableParallelism(), 12),
   sortTestFiles: (a, b) => place(a) - place(b) || a.localeCompare(b),
   workerThreads: false,
 };

@@ -41,6 +41,9 @@ const STALL =
 /** Built once and kept: tests find it by KILN_FIXTURES. */
 const fixtures = process.env.KILN_FIXTURES ?? join(top, '.cache/fixtures');
 
+/** How much longer than a container an emulated machine may take. */
+const MACHINE_PATIENCE = 12;
+
 /** Threads of rpmbuild (OpenMP) that wait leave the processor to others: a thousand rpmbuilds are run. */
 const PASSIVE = { OMP_WAIT_POLICY: 'passive' };
 
@@ -235,6 +238,11 @@ else {
       ...envIn(isMounted ? onDisk : temporary),
       KILN_TEST_PART: 'alone',
     });
+  if (isLong) {
+    process.stdout.write('==> tests of sandboxes once more, in machines\n');
+    const slowly = { KILN_TEST_PATIENCE: String(MACHINE_PATIENCE), KILN_TEST_LONG: '' };
+    await runTests(reader, [], { ...shared, ...slowly, KILN_TEST_PART: 'machines' });
+  }
 }
 const list = readSkipList(top);
 problems.push(...skipProblems(reader.results, list));

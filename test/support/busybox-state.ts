@@ -5,6 +5,7 @@ import { execa, type Options, type ResultPromise } from 'execa';
 import { type StatePaths, statePaths } from '../../src/host/state/paths.ts';
 import { IMAGE_FORMAT } from '../../src/image/key.ts';
 import { endDaemon, endSandboxes } from './daemon.ts';
+import { callerOn } from './isolation.ts';
 
 const APPLETS =
   'sh cat cp dd echo env false find grep head hostname id kill ln ls mkdir mknod mount nproc ps rm seq sha256sum sleep stat stty tail test touch tr true tty umount unshare uname wc yes';
@@ -41,15 +42,16 @@ export const MAIN = join(
 export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
   const directory = await mkdtemp(join(parent, 'kiln-test-'));
   await chmod(directory, 0o755);
+  const beside = `${directory}-beside`;
+  await mkdir(beside);
+  await chmod(beside, 0o755);
   const env = {
     ...process.env,
+    ...(await callerOn(`${beside}/caller`)),
     KILN_STATE: directory,
     KILN_FROM_SOURCE: process.env.KILN_FROM_SOURCE ?? '1',
   };
   const paths = statePaths(env);
-  const beside = `${directory}-beside`;
-  await mkdir(beside);
-  await chmod(beside, 0o755);
   const image = join(paths.images, IMAGE);
   const tree = join(image, 'tree');
   for (const name of [

@@ -14,6 +14,7 @@ import type { SandboxProcess } from '../../src/sandbox/command/process.ts';
 import { type PlannedVolume, planCommand } from '../../src/sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../src/sandbox/door/planned-sandbox.ts';
 import type { SandboxSpecification } from '../../src/sandbox/policy/specification.ts';
+import { ISOLATION } from './isolation.ts';
 
 /** A sandbox to open: only `image` (an id from {@link Kiln.images}) is needed. */
 export interface OpenOptions
@@ -105,7 +106,7 @@ export class Kiln implements AsyncDisposable {
       const plan = planCommand(
         {
           ...{
-            isolation: 'container',
+            isolation: ISOLATION,
             network: 'private',
             binds: [],
             volumes: [],
