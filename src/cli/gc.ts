@@ -25,7 +25,7 @@ import { row, type ValuesOf } from '../options/row.ts';
 import { ROOTS } from '../options/rules.ts';
 import { type Pruned, type PruneOptions, pruneCache } from '../packages/repository/prune.ts';
 import { destroySandbox } from '../sandbox/domain/destroy.ts';
-import { sweepMachineFiles } from '../sandbox/domain/machine/boot-files.ts';
+import { sweepMachineFiles } from '../sandbox/domain/machine/prune.ts';
 import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import { sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import type { CallerUser } from '../users/configuration.ts';

@@ -7,7 +7,6 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
-  readdirSync,
   type Stats,
   statSync,
   utimesSync,
@@ -28,7 +27,6 @@ import { awaitedLater } from '../../../promise.ts';
 import { INIT_PATH, MOUNT_POINTS, requireInit, requirePassable } from '../skeleton.ts';
 import type { BootInput } from './boot-task.ts';
 import { findKernel, type GuestKernel, givenKernel, IMAGE_MAX } from './kernel.ts';
-import { SAVED_PREFIX } from './saved.ts';
 
 export interface BootFiles {
   /** Names this kernel and initramfs; its folder has both. */
@@ -64,7 +62,7 @@ export async function ensureBootFiles(paths: StatePaths, image?: string): Promis
 }
 
 async function ensure(paths: StatePaths, kernel: GuestKernel): Promise<BootFiles> {
-  const folder = folderOf(paths, kernel);
+  const folder = bootFolder(paths, kernel);
   // libvirt's XML gets a path without characters that could be misread.
   const seen = join(paths.link, relative(paths.root, folder));
   const files = { folder, kernel: join(seen, KERNEL), initramfs: join(seen, INITRAMFS) };
@@ -74,7 +72,8 @@ async function ensure(paths: StatePaths, kernel: GuestKernel): Promise<BootFiles
   return { ...files, release: kernel.release };
 }
 
-function folderOf(paths: StatePaths, kernel: GuestKernel): string {
+/** Where they are, or would be. @throws KilnError E_NO_GUEST_INIT */
+export function bootFolder(paths: StatePaths, kernel: GuestKernel): string {
   const sources = [requireInit().path, machineProgram('kiln-stage0').path, kernel.image];
   // Size and time stand for the content, which would take long to read; the name of what is held open says nothing.
   const key = [...sources, ...kernel.modules, ...kernel.imageModules].map((path) => {
@@ -86,36 +85,7 @@ function folderOf(paths: StatePaths, kernel: GuestKernel): string {
 }
 
 /** In the name of what is not whole yet. */
-const HALF = '.new-';
-
-/** What is older belongs to a kiln that was killed, ms. */
-const MAKING = 3_600_000;
-
-/** What no machine has booted for so long, and is not of the kernel that the next one boots, is made anew if wanted, ms. */
-const UNUSED = 86_400_000;
-
-/**
- * Removes what machines have booted or were restored of, and do not any more.
- * @param maxAge what was not used for so long goes in any case, ms
- * @returns the names of what went
- */
-export async function sweepMachineFiles(
-  paths: StatePaths,
-  maxAge = Number.POSITIVE_INFINITY,
-): Promise<string[]> {
-  const current = attempt(() => basename(folderOf(paths, findKernel())));
-  const gone: string[] = [];
-  for (const name of attempt(() => readdirSync(paths.machines)) ?? []) {
-    const path = join(paths.machines, name);
-    const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
-    const isOther = name !== current && !name.startsWith(SAVED_PREFIX);
-    const most = isOther ? Math.min(maxAge, name.includes(HALF) ? MAKING : UNUSED) : maxAge;
-    if (age <= most) continue;
-    await removeTree(path);
-    gone.push(name);
-  }
-  return gone;
-}
+export const HALF = '.new-';
 
 /** Whole or not there, also after a power cut: its folder gets its name last. */
 async function make(paths: StatePaths, kernel: GuestKernel, folder: string): Promise<void> {
