@@ -25,8 +25,7 @@ import {
   usuallyParked,
 } from '../users/defaults.ts';
 import type { Caller } from './caller/caller.ts';
-import { KilnCommand, wordsOf } from './options/command.ts';
-import { RowOption } from './options/row-option.ts';
+import { KilnCommand, RowOption, wordsOf } from './options/command.ts';
 import { printError, printWarning } from './output/errors.ts';
 import { printJson } from './output/print.ts';
 import { check } from './users/user-guard.ts';

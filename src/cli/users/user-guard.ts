@@ -16,8 +16,7 @@ import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
 import { type CallerUser, forbiddenError, type UserPolicy } from '../../users/configuration.ts';
 import type { PathCaller } from '../caller/caller.ts';
-import { wordsOf } from '../options/command.ts';
-import { RowOption } from '../options/row-option.ts';
+import { RowOption, wordsOf } from '../options/command.ts';
 import { isOwnImageRecipe, ROOT_COMMANDS, USER_COMMANDS } from './user-rules.ts';
 
 export function guard(program: Command, caller: PathCaller): void {
