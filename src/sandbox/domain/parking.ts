@@ -10,10 +10,10 @@ import { allEnds, deferred } from '../../promise.ts';
 import { labelOperation } from '../labels/labels.ts';
 import { procOperations } from '../policy/filesystem.ts';
 import { encodeRequest } from '../wire/codec.ts';
-import { createSandbox, ensureSaved } from './create-sandbox.ts';
 import { destroySandbox, endDomain } from './destroy.ts';
 import { ownMemory } from './machine/memory.ts';
 import type { MachineWish } from './machine/start.ts';
+import { createSandbox, ensureSaved } from './sandbox-domain.ts';
 import {
   driverOf,
   isExpired,
