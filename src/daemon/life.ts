@@ -5,11 +5,10 @@ import { attempt } from '../host/calls/libc.ts';
 import { sweepWorkGroups } from '../host/cgroup/work-group.ts';
 import { type HeldLock, lockUnlessHeld } from '../host/files/flock.ts';
 import { makeRunFolder, removeEmptyRunFolder } from '../host/state/paths.ts';
-import type { Activity } from './activity.ts';
 import { startSuccessor } from './listener.ts';
 import type { Lull, Removals } from './lull.ts';
 import type { Parking } from './parked.ts';
-import type { Server } from './server.ts';
+import type { Activity, Server } from './server.ts';
 import type { DaemonSettings } from './settings.ts';
 import type { Workers } from './workers.ts';
 

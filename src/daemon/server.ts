@@ -1,6 +1,5 @@
 import { EventEmitter } from 'node:events';
 import { Listener } from '../host/sockets/listener.ts';
-import type { Activity } from './activity.ts';
 import {
   Call,
   type CallMessage,
@@ -192,5 +191,22 @@ export class Server extends EventEmitter<{ outdated: [] }> {
     await this.#options.call(call, this.#serves(peer));
     // A caller that asks on without reading gets no more answers.
     await peer.sent();
+  }
+}
+
+/** Whether anybody wants anything of the daemon: connections, commands, sandboxes that stay open. */
+export class Activity extends EventEmitter<{ idle: [isIdle: boolean] }> {
+  #held = 0;
+
+  /** Something is wanted, until disposed of. */
+  hold(): Disposable {
+    this.#held++;
+    if (this.#held === 1) this.emit('idle', false);
+    const held = new DisposableStack();
+    held.defer(() => {
+      this.#held--;
+      if (this.#held === 0) this.emit('idle', true);
+    });
+    return held;
   }
 }

@@ -1,4 +1,5 @@
 /** The client, as it is built, against the daemon's own server with commands that are plain processes. */
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -18,9 +19,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { Activity } from '../../src/daemon/activity.ts';
 import type { CommandLine } from '../../src/daemon/command-line.ts';
-import { Server } from '../../src/daemon/server.ts';
+import { Activity, Server } from '../../src/daemon/server.ts';
 import { closeDescriptor, createPipe } from '../../src/host/calls/descriptor.ts';
 import { deferred } from '../../src/promise.ts';
 import { PATIENCE } from '../support/busybox-state.ts';

@@ -1,14 +1,14 @@
 /** Who gets a worker: where there are as many as there may be, and where some have died. */
+
 import { existsSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { Activity } from '../../src/daemon/activity.ts';
 import { Call } from '../../src/daemon/call.ts';
 import { WorkerResults } from '../../src/daemon/results.ts';
-import { Server } from '../../src/daemon/server.ts';
+import { Activity, Server } from '../../src/daemon/server.ts';
 import type { WorkersOptions } from '../../src/daemon/worker-process.ts';
 import { Workers } from '../../src/daemon/workers.ts';
 import { closing } from '../../src/host/calls/descriptor.ts';

@@ -3,8 +3,9 @@
  * mount_setattr(2), move_mount(2), fsopen(2), pivot_root(2), linux/mount.h.
  */
 import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node:fs';
+import { KilnError } from '../../errors.ts';
 import { closeDescriptor, closing } from '../calls/descriptor.ts';
-import { attempt, hasErrno } from '../calls/libc.ts';
+import { attempt, hasErrno, SyscallError } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 import { parseMount } from '../cgroup/cgroup.ts';
 import { AT_FDCWD, O_PATH } from './at.ts';
@@ -108,14 +109,14 @@ const FSCONFIG_CMD_CREATE = 6;
 
 const TRIES = 50;
 
-export function mountLoopImage(path: string, type: string): number {
+function mountLoopImage(path: string, type: string): number {
   const { name, device } = attachLoop(path);
   using _device = closing(device);
   return mountDevice(name, type, path);
 }
 
 /** All mounts of one device are of the same file system. @param title what messages call it */
-export function mountDevice(name: string, type: string, title = name): number {
+function mountDevice(name: string, type: string, title = name): number {
   using opened = closing(checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type));
   const { fd: fs } = opened;
   checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_STRING, 'source', name, 0), name);
@@ -200,4 +201,25 @@ export function folderPlace(path: string, mounts: MountTable): MountedPath | und
 export function isPlaceIn(place: MountedPath, folder: MountedPath): boolean {
   if (isWithin(place.path, folder.path)) return true;
   return place.device === folder.device && isWithin(place.inside, folder.inside);
+}
+
+/**
+ * A detached mount of an ext4 file system of kiln's own, in a file or on a device; the caller closes it.
+ * @throws KilnError E_IMAGE_MOUNT
+ */
+export function mountVolume(
+  source: { readonly image: string } | { readonly device: string },
+): number {
+  const path = 'device' in source ? source.device : source.image;
+  try {
+    return 'device' in source ? mountDevice(path, 'ext4') : mountLoopImage(path, 'ext4');
+  } catch (cause) {
+    throw new KilnError('E_IMAGE_MOUNT', `cannot mount ${path}`, {
+      cause,
+      hint:
+        cause instanceof SyscallError && cause.call === 'fsconfig'
+          ? `it is damaged: \`e2fsck -fy ${path}\` may mend it, or a backup brings it back`
+          : 'the host needs loop devices: is there a /dev/loop-control?',
+    });
+  }
 }

@@ -5,6 +5,7 @@ import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import { currentAction } from '../../events/action.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
+import { mountVolume } from '../../host/files/mount.ts';
 import type { SandboxHost } from '../../host/libvirt/sandbox-host.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
@@ -22,7 +23,6 @@ import { type Policies, policiesOf, userCapabilities } from '../policy/policy.ts
 import { Protection } from '../policy/protected.ts';
 import { type Surroundings, surroundingsOf } from '../policy/specification.ts';
 import { Layers, layeredFolders } from './layers.ts';
-import { mountVolume } from './mount-image.ts';
 import {
   type CommandPlan,
   type ExecuteRequest,
