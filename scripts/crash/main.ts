@@ -108,4 +108,5 @@ async function campaign(
   return tally.wrong.length === 0 ? 0 : 1;
 }
 
-process.exitCode = await main();
+// At ^C it is not 0 already.
+if ((await main()) > 0) process.exitCode = 1;

@@ -166,4 +166,5 @@ async function main(): Promise<number> {
   return report.wrong.length === 0 ? 0 : 1;
 }
 
-process.exitCode = await main();
+// At ^C it is not 0 already.
+if ((await main()) > 0) process.exitCode = 1;
