@@ -61,6 +61,8 @@ const HOSTS =
   '/etc/hosts and resolv.conf are made (docs/sandboxes.md): bind files of yours over them';
 const LABELS = 'sandboxes have a --name and no labels; `kiln ps --json` tells all else';
 
+const PUBLISHES = 'it is an option of `kiln run`, `shell` and `exec`, and of services';
+
 const OTHER_ARCHITECTURE =
   '-r NAME@aarch64 names the image of a recipe for another architecture, and --arch of `kiln image build` makes it';
 
@@ -89,7 +91,7 @@ const OPTIONS: ReadonlyMap<string, string> = new Map(
     '--shm-size': '/dev/shm may hold what --disk says',
     '--ulimit':
       '--pids and --memory bound a sandbox; `ulimit` in the command lowers its own limits',
-    '--publish': 'it is an option of `kiln run`, `shell` and `exec`, and of services',
+    ...{ '--publish': PUBLISHES, '-p': PUBLISHES },
     ...{ '-P': 'name each port: --publish 8080:80', '-l': LABELS },
     '--publish-all': 'name each port: --publish 8080:80',
     '--restart': 'a service is started again: docs/services.md',

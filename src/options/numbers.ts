@@ -18,8 +18,10 @@ function measure(
   how: string,
   least = Number.MIN_VALUE,
 ): NumberKind {
-  const check = (value: number | undefined) =>
-    needed(value !== undefined && value >= least ? value : undefined, how);
+  const check = (value: number | undefined) => {
+    const said = value === 0 ? how.replace(/\.$/, ', not 0.') : how;
+    return needed(value !== undefined && value >= least ? value : undefined, said);
+  };
   return {
     term,
     read: (word) => check(numberIn(word)),

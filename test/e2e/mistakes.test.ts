@@ -226,7 +226,11 @@ test.serial('impossible options of a sandbox are refused', async (t) => {
     [['--bind', '/etc:/proc:ro'], /nothing can be mounted on \/proc/, /--help/],
     [['--tmpfs', '/etc/passwd'], /tmpfs on \/etc\/passwd: there is a file/, /--tmpfs/],
     [['--tmpfs', '/'], /nothing can be mounted on \//, /--help/],
-    [['--disk', '0'], /'--disk <size>'.*'0'.*not a size/, /--help/],
+    [
+      ['--disk', '0'],
+      /'--disk <size>'.*'0'.*not a size: write it as 512M or 2G, not 0\./,
+      /--help/,
+    ],
     [['--disk', '0M'], /'--disk <size>'.*'0M'.*not a size/, /--help/],
     [['--disk', '0.0001'], /'--disk <size>'.*not a size/, /--help/],
     [['--tmpfs', '/x:0'], /'--tmpfs <dst\[:size\]>'.*not a size/, /--help/],
