@@ -6,11 +6,14 @@ import { KilnError } from '../errors.ts';
 import { hasAbandonedCalls } from '../host/calls/system-call.ts';
 import { ownArguments } from '../host/process/own-node.ts';
 import { takeUmask } from '../host/process/own-umask.ts';
+import { nameProcess } from '../host/process/process.ts';
 import { describeStrayErrors } from '../stray-errors.ts';
 
 describeStrayErrors(describeError);
 
 takeUmask();
+// ps and top show those that stay, as `kiln metrics --listen`.
+nameProcess('kiln');
 
 // Node ends with status 0 when nothing can happen any more; unfinished work must not look like success.
 let settled = false;

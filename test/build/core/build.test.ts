@@ -123,6 +123,7 @@ test.serial('a source package is built in a layer that has what it requires', as
     t.true(names.includes(name), name);
   }
   t.deepEqual(result.policy.capabilities, { bounding: [], effective: [] });
+  t.true(result.policy.limits.memory > 0 && result.policy.limits.pids > 0, 'usual limits');
   const { stdout } = await execa('sha256sum', [`hello-1-1.${arch}.rpm`], {
     cwd: report.resultDirectory,
   });

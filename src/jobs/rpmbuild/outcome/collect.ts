@@ -44,7 +44,7 @@ export async function* collected(job: BuildJob, sandbox: BuildSandbox, steps: St
     return {
       ...built,
       artifacts,
-      measured: measured && { ...measured, machine: ground.machine },
+      measured: measured && { ...measured, limits: ground.limits(), machine: ground.machine },
       usage,
     };
   };

@@ -6,8 +6,8 @@ import type { CgroupUsage } from '../../../host/cgroup/cgroup-usage.ts';
 import type { HeldPath } from '../../../host/files/held.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
-import type { MachineFacts } from '../../../sandbox/domain/ground.ts';
-import type { CommandEnd, LimitHit, Measured } from '../../../sandbox/door/supervise.ts';
+import type { CommandEnd, LimitHit } from '../../../sandbox/door/supervise.ts';
+import type { RunReport } from '../../run/run.ts';
 import type { Course, PhaseEvent } from '../../run/timeline.ts';
 import type { BuildRequest } from '../request.ts';
 
@@ -96,7 +96,7 @@ export interface BuildReport extends Built, Course {
   readonly end?: CommandEnd | undefined;
   readonly limitHit: LimitHit | null;
   readonly usage: CgroupUsage;
-  readonly measured?: (Measured & { readonly machine: MachineFacts | undefined }) | undefined;
+  readonly measured?: RunReport['measured'] | undefined;
   readonly warnings: readonly Warning[];
   readonly egress: readonly EgressEntry[];
   readonly differences?: readonly Difference[];
