@@ -79,7 +79,7 @@ export function planRun(
 }
 
 /** @throws KilnError E_MACHINE */
-export function refuseImpossible(request: SandboxOptions, { manifest }: TakenImage): void {
+function refuseImpossible(request: SandboxOptions, { manifest }: TakenImage): void {
   if (request.isolation === 'container') return;
   if ((request.label?.kind ?? 'auto') !== 'auto') {
     throw new KilnError('E_MACHINE', 'a machine has no --label: no process of this host is in it', {

@@ -19,7 +19,7 @@ import { Visitors } from '../../sandbox/door/visitors.ts';
 import type { LeasedStack } from '../../snapshot/stack.ts';
 import { collect, type Results } from './collect.ts';
 import { unpackDisks } from './disk-images.ts';
-import { planRun, readSecrets, refuseImpossible } from './plan.ts';
+import { planRun, readSecrets } from './plan.ts';
 import type { RunRequest } from './request.ts';
 import { type Course, Timeline } from './timeline.ts';
 
@@ -132,7 +132,6 @@ export async function runJob<End extends StepsEnd>(
   };
   timeline.leave();
   const secrets = await readSecrets(request.secrets, signal);
-  refuseImpossible(request, image);
   await using disks = await unpackDisks(engine, request, signal);
   const { learnsEgress } = hooks;
   const plan = planRun(engine, request, image, { learnsEgress, volumes: disks.volumes });

@@ -5,7 +5,7 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { currentAction } from '../../events/action.ts';
 import { unpackDisks } from '../../jobs/run/disk-images.ts';
-import { planRun, readSecrets, refuseImpossible } from '../../jobs/run/plan.ts';
+import { planRun, readSecrets } from '../../jobs/run/plan.ts';
 import { SHELL } from '../../options/sandbox.ts';
 import { destroySandbox } from '../../sandbox/domain/destroy.ts';
 import { whyEndless } from '../../sandbox/domain/ending.ts';
@@ -52,7 +52,6 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   await using image = found;
   const { id, name } = image.manifest;
   const request = { ...runRequest(options, [], command, caller.ids), image: id };
-  refuseImpossible(request, image);
   await using disks = await unpackDisks(engine, request, call.signal);
   const plan = planRun(engine, request, image, { volumes: disks.volumes });
   const secrets = await readSecrets(request.secrets, call.signal);
