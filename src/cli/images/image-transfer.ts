@@ -29,7 +29,7 @@ import { JobFolder } from '../../users/job-folder.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { withSnapshot } from '../fork.ts';
 import type { KilnCommand } from '../options/command.ts';
-import { printWarning } from '../output/errors.ts';
+import { printSkipped, printWarning } from '../output/errors.ts';
 import { printEither } from '../output/print.ts';
 import { withProgress, withWork } from '../output/progress.ts';
 
@@ -163,7 +163,7 @@ async function commit(
     ),
   );
   caller.storeChanged();
-  warn(image.skipped, caller);
+  printSkipped(image.skipped, caller);
   for (const message of image.manifest.warnings)
     printWarning({ code: 'image', message }, caller.stderr);
   printEither(caller.stdout, { json }, image.manifest, () => image.manifest.id);
@@ -291,7 +291,10 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
   if (output === '-') {
     caller.isOutputAll = true;
     try {
-      warn(await exportTar(image, caller.stdout.stream, options.compress ?? 'none'), caller);
+      printSkipped(
+        await exportTar(image, caller.stdout.stream, options.compress ?? 'none'),
+        caller,
+      );
     } catch (error) {
       if (!hasErrno(error, 'EPIPE')) throw error;
       // Quietly, as SIGPIPE ends a program: a reader that has seen enough (`| head`) knows.
@@ -300,22 +303,12 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
     return;
   }
   if (folder !== undefined)
-    warn(await exportOci(image, folder, options.compress ?? 'gzip'), caller);
+    printSkipped(await exportOci(image, folder, options.compress ?? 'gzip'), caller);
   if (named === null || file === undefined) return;
   const byName: Compression = named[1] === 'gz' ? 'gzip' : named[1] === 'zst' ? 'zstd' : 'none';
   const how = options.compress ?? byName;
   const write = (stream: Writable) => exportTar(image, stream, how);
-  warn(await writeWhole(file, callerMode(0o644), write), caller);
-}
-
-function warn(skipped: readonly string[], caller: Caller): void {
-  for (const path of skipped) {
-    const why = /(^|\/)\.wh\.[^/]*$/.test(path)
-      ? 'has the name of a whiteout'
-      : 'is a device or a socket';
-    const message = `/${path} ${why}: left out`;
-    printWarning({ code: 'special-file', message }, caller.stderr);
-  }
+  printSkipped(await writeWhole(file, callerMode(0o644), write), caller);
 }
 
 async function importPath(path: string, options: ImportOptions, caller: Caller): Promise<void> {

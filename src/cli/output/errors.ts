@@ -124,6 +124,17 @@ export function tellingDamage(argv: readonly string[], say: (text: string) => vo
   });
 }
 
+/** What an archive of a tree cannot have. */
+export function printSkipped(skipped: readonly string[], caller: Caller): void {
+  for (const path of skipped) {
+    const why = /(^|\/)\.wh\.[^/]*$/.test(path)
+      ? 'has the name of a whiteout'
+      : 'is a device or a socket';
+    const message = `/${path} ${why}: left out`;
+    printWarning({ code: 'special-file', message }, caller.stderr);
+  }
+}
+
 /** The most lines: a command can ask for any number of hosts. */
 const MAX_LINES = 10;
 

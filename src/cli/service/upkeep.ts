@@ -31,7 +31,7 @@ import { listServices } from '../../service/list-services.ts';
 import { logrotate } from '../../service/supervisor/supervisor-client.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { inTurn, printWarning } from '../output/errors.ts';
+import { inTurn, printSkipped, printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
 
@@ -149,14 +149,7 @@ export function backupCommand(caller: Caller): KilnCommand {
     .action(async (name: string, { output, hook }: ValuesOf<typeof BACKUP>) => {
       await using engine = caller.openEngine();
       const file = await caller.paths.resultAt(output);
-      const skipped = await backupService(engine.paths, name, file, hook);
-      for (const path of skipped) {
-        const why = /(^|\/)\.wh\.[^/]*$/.test(path)
-          ? 'has the name of a whiteout'
-          : 'is a device or a socket';
-        const message = `/${path} ${why}: left out`;
-        printWarning({ code: 'special-file', message }, caller.stderr);
-      }
+      printSkipped(await backupService(engine.paths, name, file, hook), caller);
       caller.stdout.say(`${output}\n`);
     });
 }
