@@ -21,7 +21,7 @@ import { callersOwn } from '../host/process/own-node.ts';
 import { callerIds } from '../jobs/run/request.ts';
 import { LeaveKeys } from '../options/leave-keys.ts';
 import { awaitedLater } from '../promise.ts';
-import type { HandedStdio, HostStdio } from '../sandbox/command/streams.ts';
+import type { HandedStdio, HostStdio } from '../sandbox/command/process.ts';
 import { userEnvironment } from '../users/configuration.ts';
 
 /** The most bytes of text that may wait for the client before the writer must wait. */

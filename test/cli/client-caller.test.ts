@@ -4,7 +4,7 @@ import test from 'ava';
 import { NO_PATHS } from '../../src/cli/caller/no-paths.ts';
 import { hasColours, isLive } from '../../src/cli/output/progress.ts';
 import type { CommandLine } from '../../src/daemon/command-line.ts';
-import type { HandOver } from '../../src/sandbox/command/streams.ts';
+import type { HandOver } from '../../src/sandbox/command/process.ts';
 import { ClientCaller, type ServingProcess } from '../../src/serve/client-caller.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 

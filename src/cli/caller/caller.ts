@@ -8,7 +8,7 @@ import { attempt } from '../../host/calls/libc.ts';
 import { hasProc } from '../../host/process/process.ts';
 import { endWaits } from '../../host/process/wait-for.ts';
 import { connectUnixSocket } from '../../host/sockets/unix-socket.ts';
-import type { HandOver } from '../../sandbox/command/streams.ts';
+import type { HandOver } from '../../sandbox/command/process.ts';
 import type { CallerPaths } from '../../users/caller-paths.ts';
 import { type CallerUser, groupNumber, readConfiguration } from '../../users/configuration.ts';
 import { type CallersConfiguration, configurationFile } from '../../users/configuration-file.ts';

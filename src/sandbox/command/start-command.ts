@@ -12,8 +12,15 @@ import type { Answer } from '../wire/table.ts';
 import type { Channel } from './channel.ts';
 import { readCommandFacts } from './facts.ts';
 import { execError } from './failures.ts';
-import { type CommandControl, exitOf, SandboxProcess } from './process.ts';
-import { type CommandStdio, pipes, streamsOf, terminalSocket } from './streams.ts';
+import {
+  type CommandControl,
+  type CommandStdio,
+  exitOf,
+  pipes,
+  SandboxProcess,
+  streamsOf,
+  terminalSocket,
+} from './process.ts';
 
 export interface SpawnOptions extends CommandStdio {
   readonly policy: CommandPolicy;

@@ -21,8 +21,14 @@ import { MessageSender } from '../../host/sockets/watch.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { SandboxFacts } from '../command/facts.ts';
-import { type ProcessEnd, SandboxProcess, type StartedCommand } from '../command/process.ts';
-import { type HandOver, type HostStdio, streamsOf } from '../command/streams.ts';
+import {
+  type HandOver,
+  type HostStdio,
+  type ProcessEnd,
+  SandboxProcess,
+  type StartedCommand,
+  streamsOf,
+} from '../command/process.ts';
 import type { ProcessInside } from '../domain/ground.ts';
 import type { LayeredFolder } from '../domain/sandbox-record.ts';
 import type { PublishedPort } from '../policy/network.ts';

@@ -1,8 +1,7 @@
 import type { Socket } from 'node:net';
 import { FrameServer } from '../../host/sockets/frame-server.ts';
 import { FRAME, type ReceivedFrame, sendMessage, wired } from '../../host/sockets/frames.ts';
-import type { SandboxProcess } from '../../sandbox/command/process.ts';
-import type { HandOver } from '../../sandbox/command/streams.ts';
+import type { HandOver, SandboxProcess } from '../../sandbox/command/process.ts';
 import type { ExecuteRequest } from '../../sandbox/door/plan.ts';
 import type { ProcessesAnswer } from '../../sandbox/door/visit.ts';
 import { attend } from '../../sandbox/door/visitors.ts';

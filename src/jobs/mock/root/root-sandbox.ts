@@ -1,5 +1,5 @@
 import type { Owner } from '../../../artifacts/destination.ts';
-import type { CommandStdio } from '../../../sandbox/command/streams.ts';
+import type { CommandStdio } from '../../../sandbox/command/process.ts';
 import { type CommandPlan, commandUser, planSandbox } from '../../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd, CommandIo, RunningCommand } from '../../../sandbox/door/supervise.ts';
