@@ -10,6 +10,7 @@ export const IN_MACHINES: Readonly<Record<string, Readonly<Record<string, string
     'inside, the rights are those of the command’s user':
       'stage 0 packs files as root of the machine',
   },
+  'e2e/exec': {},
   'e2e/explain-refusals': {},
   'e2e/isolation-options': {
     'only layers that a host may lack can be allowed to be missing':
@@ -36,6 +37,8 @@ export const IN_MACHINES: Readonly<Record<string, Readonly<Record<string, string
       'a machine fills holes; test/machine/artifacts.test.ts has files that are too large',
     'a run leaves no processes, mounts, folders or id ranges':
       'it looks for libvirt’s logs of containers; test/machine/killed.test.ts looks at what machines leave',
+    'a command sees that its terminal changed its size':
+      'the client sets the size of the relay’s terminal, of which a machine does not learn: to be mended',
   },
   'e2e/sandbox-names': {},
   'escape/escape': {

@@ -38,10 +38,7 @@ export function connectCommand(
 ): Disposable {
   const attached = new DisposableStack();
   attached.use(forwardSignals(command, kill, caller));
-  if (caller.handOver !== undefined && read === undefined) {
-    if (tty) passSize(command, caller, attached);
-    return attached;
-  }
+  if (caller.handOver !== undefined && read === undefined) return attached;
   if (tty) attachTerminal(command, caller, attached);
   else attach(command, caller, attached);
   if (read !== undefined) listenToOutput(command, read, async () => kill());
@@ -69,16 +66,11 @@ function hasNoInput(): boolean {
   return stdin?.isCharacterDevice() === true && stdin.rdev === NULL_DEVICE;
 }
 
-/** A client that has the terminal itself sends no such signal. */
-function passSize(command: SandboxProcess, caller: Caller, attached: DisposableStack): () => void {
-  const resize = () => command.resize(caller.windowSize.rows, caller.windowSize.columns);
-  attached.use(caller.onSignal(['SIGWINCH'], resize));
-  return resize;
-}
-
 function attachTerminal(command: SandboxProcess, caller: Caller, attached: DisposableStack): void {
   const { stream } = attached.use(caller.readInput({ raw: true }));
-  passSize(command, caller, attached)();
+  const resize = () => command.resize(caller.windowSize.rows, caller.windowSize.columns);
+  attached.use(caller.onSignal(['SIGWINCH'], resize));
+  resize();
   stream.on('data', (chunk: Buffer) => {
     if (!command.stdin.destroyed) command.stdin.write(chunk);
   });

@@ -76,10 +76,9 @@ struct winsize window_size(void) {
   return (struct winsize){0};
 }
 
-/* False where the terminal is not here: that of a machine is in its kernel. */
-static bool pass_window_size(void) {
+static void pass_window_size(void) {
   struct winsize size = window_size();
-  return client.terminal != -1 && (size.ws_row == 0 || ioctl(client.terminal, TIOCSWINSZ, &size) == 0);
+  if (client.terminal != -1 && size.ws_row > 0) ioctl(client.terminal, TIOCSWINSZ, &size);
 }
 
 void append(struct text *text, const void *bytes, size_t length) {
@@ -445,7 +444,10 @@ static bool pass_signal(void) {
   struct signalfd_siginfo info;
   if (read(client.signals, &info, sizeof info) != sizeof info) return true;
   int number = (int)info.ssi_signo;
-  if (number == SIGWINCH && pass_window_size()) return true;
+  if (number == SIGWINCH && client.terminal != -1) {
+    pass_window_size();
+    return true;
+  }
   if (number == SIGINT || number == SIGTERM || number == SIGHUP) client.told_to_end = number;
   if (number == SIGINT || number == SIGTERM) {
     struct timespec now;
