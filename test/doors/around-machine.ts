@@ -84,10 +84,7 @@ function judgeMachine(
     'qemu: capabilities': capabilities(of.qemu),
     'qemu: no_new_privs': privileges(of.qemu),
     'qemu: seccomp': filters(of.qemu),
-    'qemu: memory':
-      limitsOf(qemu.cgroup).memory === 2 ** 30 + (864 << 20)
-        ? AROUND_MACHINES['qemu: memory']
-        : String(limitsOf(qemu.cgroup).memory),
+    'qemu: memory': memoryOf(qemu),
     'qemu: core dumps': coreLimit(qemu),
     'qemu: devices': devicesOf(qemu),
     'qemu: namespaces': `${own(qemu).join(' and ')} of libvirt’s`,
@@ -111,6 +108,21 @@ function judgeMachine(
       ? '1 GiB'
       : 'another limit',
   };
+}
+
+const MIB = 2 ** 20;
+
+/** What visits ask for, and what a machine has whose visit asks for nothing. */
+const ASKED: readonly number[] = [1024 * MIB, 2048 * MIB];
+
+/** By what qemu was given as the guest's memory: what was asked for, and 96 MiB for its kernel. */
+function memoryOf({ command, cgroup }: SeenProcess): string {
+  const guest = Number(/ -m size=(\d+)k/.exec(command)?.[1]) * 1024;
+  const asked = guest - 96 * MIB;
+  const { memory } = limitsOf(cgroup);
+  return ASKED.includes(asked) && memory === asked + 864 * MIB
+    ? AROUND_MACHINES['qemu: memory']
+    : `${memory} for a guest of ${guest}`;
 }
 
 /** First id on the host and count, of the user namespace that a process is in. */
