@@ -307,25 +307,21 @@ const KEPT_ROOT: Closed = {
   why: 'a root that stays is for containers',
   refusal: /a machine cannot have a root that stays/,
 };
-const NO_OPTION = 'there is no option for it';
 const ON_DISK_ONLY = 'a root on the disk is refused';
-/** Their visit is of a root on the disk; test/machine/layers.test.ts has machines. */
-const NO_LAYERS = 'measured on a root on the disk, which machines do not have';
 
 const CLOSED: Readonly<Record<string, Closed>> = {
   'run --on-disk': { why: ON_DISK_ONLY, refusal: /a machine has no --on-disk/ },
-  'run --from': { why: NO_LAYERS },
-  'exec after a snapshot': { why: NO_LAYERS },
-  'exec after a rollback': { why: NO_LAYERS },
-  'exec in a fork': { why: NO_LAYERS },
   '%post of an image': { why: 'an image is made in a container' },
   'run of another architecture': { why: 'the kernel of a machine has no emulator' },
+  'service --boot: unit': {
+    why: 'a systemd needs a control group that is its own',
+    refusal: /no control group that a systemd needs/,
+  },
 };
 
 /** Why a door does not lead into a machine; undefined for one that does. */
 export function closedInMachines(door: Door): Closed | undefined {
   if (CLOSED[door] !== undefined) return CLOSED[door];
-  if (door.startsWith('service ')) return { why: NO_OPTION };
   if (door.startsWith('kiln-mock ') && !door.includes('--rebuild')) return KEPT_ROOT;
   // A recipe's step with a network has a way to one host there.
   const isOnline = doorEntry(door).around.network === 'the host’s';
@@ -340,6 +336,8 @@ export function aroundInMachine(door: Door): Around {
   const { around } = doorEntry(door);
   if (around.seccomp === 'nested')
     return { ...inMachine(around), 'host’s files': '/proc/keys, /proc/key-users, /proc/acpi' };
+  // These are measured on the disk in containers; a machine has no root there.
+  if (around.seccomp === 'default-on-disk') return { ...inMachine(around), seccomp: 'default' };
   return inMachine(around);
 }
 

@@ -255,11 +255,13 @@ export const VISITS: readonly Visit[] = [
   bound('run --bind, cow', 'cow'),
   run('run --on-disk', '--on-disk'),
   {
-    // A snapshot on the disk and a rollback each give the sandbox another root between its commands.
+    // A snapshot on the disk and a rollback each give the sandbox another root between its commands. A machine has none
+    // on the disk, and no fork of a machine is a container.
     doors: ['run --from', 'exec after a snapshot', 'exec after a rollback', 'exec in a fork'],
     go: async (world) => {
       const kiln = (...words: readonly string[]) => world.call('kiln', words);
-      const options = [...world.options, '--on-disk', '--keep=5m', '--json'];
+      const onDisk = isMachine(world) ? [] : ['--on-disk'];
+      const options = [...world.options, ...onDisk, '--keep=5m', '--json'];
       const said = await kiln('run', '-r', world.recipe, ...options, '--', 'true');
       const { id } = JSON.parse(said.split('\n').at(-1) ?? '');
       const enter = (door: Door, which: string) =>
@@ -270,7 +272,7 @@ export const VISITS: readonly Visit[] = [
         const found = [await enter('exec after a snapshot', id)];
         await kiln('rollback', id, name);
         found.push(await enter('exec after a rollback', id));
-        const fork = await kiln('fork', name);
+        const fork = await kiln('fork', ...world.ground, name);
         found.push(await enter('exec in a fork', fork));
         await kiln('kill', fork);
         const from = ['run', '--from', name, ...world.options, '--'];
@@ -380,6 +382,7 @@ export const VISITS: readonly Visit[] = [
       const health = ['sh', '-c', `${world.line('service health')} >/run/health`];
       const definition = {
         ...{ image: world.recipe, units: ['kiln-probe.service'], pids: 200, memory: '1G' },
+        ...(isMachine(world) ? { isolation: 'vm', 'allow-missing': ['kvm'] } : {}),
         // Once, however slow the probe is; a failure shows below.
         health: { command: health, interval: '1h', timeout: '5m', retries: 1, restart: false },
       };
@@ -416,7 +419,8 @@ export const VISITS: readonly Visit[] = [
       const file = join(world.directory, 'boot.yaml');
       await writeFile(file, booting);
       const service = (...args: readonly string[]) => world.call('kiln', ['service', ...args]);
-      await service('create', '--boot', '-r', file, '-u', 'kiln-probe-boot.service', 'booted');
+      const units = ['-u', 'kiln-probe-boot.service'];
+      await service('create', '--boot', ...world.ground, '-r', file, ...units, 'booted');
       try {
         await service('start', 'booted');
         const look = 'until test -s /run/probe; do sleep 0.1; done; cat /run/probe';
