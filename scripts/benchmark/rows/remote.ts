@@ -1,5 +1,5 @@
 /** Commands on another machine (`kiln --host`): an sshd of the bench's own, on the loopback. */
-import { appendFile, mkdtemp } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { sshServer } from '../../../test/support/ssh-server.ts';
 import { type Bed, KILN } from '../bed.ts';
@@ -13,7 +13,10 @@ async function remote(bed: Bed, quick: boolean, kept: boolean): Promise<readonly
   const folder = await mkdtemp(join(bed.scratch, 'ssh-'));
   const path = `${dirname(KILN[0])}:${process.env.PATH}`;
   const state = bed.env.KILN_STATE ?? '';
-  await using server = await sshServer(folder, { KILN_STATE: state, PATH: path });
+  // What a shell there reads first, such as pyenv's lines in ~/.bashrc, takes 0.1 s and is nobody's to measure.
+  const home = join(folder, 'home');
+  await mkdir(home);
+  await using server = await sshServer(folder, { KILN_STATE: state, PATH: path, HOME: home });
   if (kept) {
     const lines = [
       'ControlMaster auto',
@@ -45,8 +48,8 @@ export const remoteRows: readonly Row[] = [
   },
   {
     id: 'run-remote-kept',
-    title: 'the same, both over a connection that ssh keeps: 40 ms where ssh takes 20',
-    goal: { kind: 'ratio', max: 2 },
+    title: 'the same over a connection that ssh keeps',
+    goal: { kind: 'time', max: 40 },
     needs: 'ssh',
     measure: (bed, quick) => remote(bed, quick, true),
   },
