@@ -11,6 +11,7 @@ import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { eventually, until } from '../support/eventually.ts';
+import { long } from '../support/long.ts';
 
 const test = anyTest.serial;
 
@@ -145,6 +146,27 @@ test('a run with nothing parked is restored, and boots where the saved machine i
   t.is(await watched(run('echo booted')), 'booted');
   t.log(`restoring in vain and booting took ${performance.now() - started} ms`);
   t.deepEqual([...seen], ['restored', 'boots']);
+  t.deepEqual(savedFiles(), []);
+  await eventually(async () => (await virsh('list', '--name')).trim() === '');
+  t.is((await kiln('gc')).exitCode, 0);
+  t.deepEqual(await isNothingLeft(), []);
+});
+
+long('a saved machine with other memory than it was saved with keeps nobody waiting', async (t) => {
+  t.timeout(400_000 * PATIENCE);
+  t.is((await park(1)).exitCode, 0);
+  t.is((await kiln('park', '--none')).exitCode, 0);
+  const [name = ''] = savedFiles();
+  const saved = join(state.paths.machines, name);
+  const { size } = statSync(saved);
+  const memory = 2 << 20;
+  truncateSync(saved, memory);
+  truncateSync(saved, size);
+  const started = performance.now();
+  const { exitCode, stdout, stderr } = await run('echo booted');
+  t.is(exitCode, 0, String(stderr));
+  t.is(String(stdout), 'booted');
+  t.log(`it took ${performance.now() - started} ms`);
   t.deepEqual(savedFiles(), []);
   await eventually(async () => (await virsh('list', '--name')).trim() === '');
   t.is((await kiln('gc')).exitCode, 0);

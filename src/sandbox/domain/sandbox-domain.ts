@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { defined } from '../../defined.ts';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import type { HeldLock } from '../../host/files/flock.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
@@ -77,7 +77,8 @@ export class SandboxDomain {
   /**
    * Makes a sandbox of a domain that is being started. While libvirt does the rest, this moves the init into the
    * cgroup for its limits, which takes the kernel long. On failure the lock is released, and the sandbox is left to
-   * the sweep. Throws E_INIT_SILENT, and what `started.domain` rejects with.
+   * the sweep, but for a restored machine, which is ended. Throws E_INIT_SILENT, and what `started.domain` rejects
+   * with.
    */
   static async create(
     paths: StatePaths,
@@ -88,7 +89,9 @@ export class SandboxDomain {
     lowerOwnRange();
     let channel: Channel | undefined;
     try {
-      const within = record.machine === undefined ? INIT_DEADLINE : MACHINE_DEADLINE;
+      // What is restored has booted before: one that is silent is damaged.
+      const boots = record.machine !== undefined && !started.isRestored;
+      const within = boots ? MACHINE_DEADLINE : INIT_DEADLINE;
       channel = await openChannel(sandboxFiles.socket(directory), { domain, within });
       const ground = groundOf(directory, record, channel);
       await ground.settle();
@@ -96,9 +99,14 @@ export class SandboxDomain {
       return new SandboxDomain(paths, started, channel, connect, false, ground);
     } catch (error) {
       await channel?.close();
-      // If the domain failed to start, this throws the reason.
-      await domain;
+      // One that boots comes next: both at once would take the memory twice.
+      if (started.isRestored)
+        await destroySandbox(paths, directory, record, () => connect(driverOf(record))).catch(
+          () => undefined,
+        );
       await lock.release();
+      // If the domain failed to start, this throws the reason. The start of a guest that hangs never ends.
+      if (!isKilnCode(error, 'E_INIT_SILENT')) await domain;
       throw error;
     }
   }
@@ -183,9 +191,10 @@ export class SandboxDomain {
   }
 }
 
-/** Starts a sandbox up to its init: a container, or a machine that is restored where one like it was saved. */
-
-/** On failure the sandbox is left to the sweep. Throws what startDomain() and SandboxDomain.create() throw. */
+/**
+ * Starts a sandbox up to its init: a container, or a machine that is restored where one like it was saved. On failure
+ * it is left to the sweep. Throws what startDomain() and SandboxDomain.create() throw.
+ */
 export async function createSandbox(
   paths: StatePaths,
   connection: Connection,
@@ -206,8 +215,11 @@ export async function createSandbox(
 /** How often over the host must have the memory of one that is to be saved. */
 const SPARE = 2;
 
-/** Machines that cannot be saved on this host, as long as this process lives. */
-const unsavable = new Set<string>();
+/** After a failure it is tried again, ms: the disk may have been full, or the host busy. */
+const SAVE_AGAIN = 600_000;
+
+/** Machines that could not be saved, and when that was. */
+const unsavable = new Map<string, number>();
 
 const saving = new Map<string, Promise<void>>();
 
@@ -219,7 +231,8 @@ export async function ensureSaved(
 ): Promise<void> {
   const { virtiofsd, ...hardware } = await hardwareOf(paths, await ensureBootFiles(paths), machine);
   const path = savedPath(paths, hardware, virtiofsd);
-  if (path === undefined || existsSync(path) || unsavable.has(path)) return;
+  if (path === undefined || existsSync(path)) return;
+  if (Date.now() - (unsavable.get(path) ?? 0) < SAVE_AGAIN) return;
   // Until it is saved it takes all the memory that it is given.
   if (freemem() < SPARE * hardware.memory) return;
   const saved = saving.get(path) ?? awaitedLater(saveMachine(paths, connection, machine, path));
@@ -228,7 +241,7 @@ export async function ensureSaved(
     await saved;
   } catch {
     // A libvirt that cannot do it, or a full disk: machines boot then.
-    unsavable.add(path);
+    unsavable.set(path, Date.now());
   } finally {
     saving.delete(path);
   }

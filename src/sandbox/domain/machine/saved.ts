@@ -7,6 +7,7 @@ import { hash } from 'node:crypto';
 import {
   closeSync,
   existsSync,
+  fdatasync,
   openSync,
   readdirSync,
   rmSync,
@@ -16,6 +17,7 @@ import {
 } from 'node:fs';
 import { release } from 'node:os';
 import { basename, join } from 'node:path';
+import { promisify } from 'node:util';
 import { closing } from '../../../host/calls/descriptor.ts';
 import { attempt, readText, unlessErrno } from '../../../host/calls/libc.ts';
 import { nameFile, openNameless } from '../../../host/files/at.ts';
@@ -81,6 +83,8 @@ export async function keepSaved(
   using file = namelessFile(paths);
   await write(file.path);
   readHeader(file.fd);
+  // A name without its bytes after a power cut would be a machine that hangs.
+  await promisify(fdatasync)(file.fd);
   for (const name of leastUsed(paths)) rmSync(join(paths.machines, name), { force: true });
   // Another kiln may have made it first.
   using folder = closing(openSync(paths.machines, 'r'));
@@ -104,14 +108,16 @@ export async function copySaved(
   const copy = namelessFile(paths);
   try {
     await runProgram('cp', ['--reflink=auto', '--sparse=always', path, copy.path]);
-    writeSync(copy.fd, renamed(readHeader(copy.fd), identity), 0, undefined, 0);
+    const header = attempt(() => renamed(readHeader(copy.fd), identity));
+    if (header === undefined) forgetSaved(path);
+    else writeSync(copy.fd, header, 0, undefined, 0);
     attempt(() => utimesSync(path, new Date(), new Date()));
-    return copy;
+    if (header !== undefined) return copy;
   } catch {
-    // A full disk, or another format: a machine boots all the same.
-    copy[Symbol.dispose]();
-    return undefined;
+    // A full disk: a machine boots all the same.
   }
+  copy[Symbol.dispose]();
+  return undefined;
 }
 
 /** One that cannot be restored keeps no other from being saved. */
