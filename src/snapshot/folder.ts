@@ -3,7 +3,7 @@ import { constants, fstatSync, mkdirSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { Budget } from '../artifacts/budget.ts';
 import { KilnError } from '../errors.ts';
-import { closing } from '../host/calls/descriptor.ts';
+import { closeDescriptor, closing } from '../host/calls/descriptor.ts';
 import {
   cloneMount,
   MOUNT_ATTR_NODEV,
@@ -52,7 +52,11 @@ export async function layerFolder(
     return { fd, leftOut: 0, [Symbol.asyncDispose]: () => held.disposeAsync() };
   }
   const given = signal ?? new AbortController().signal;
-  const work = stack.use(await openWorkDirectory(paths));
+  const making = openWorkDirectory(paths).catch((error: unknown) => {
+    closeDescriptor(opened);
+    throw error;
+  });
+  const work = stack.use(await making);
   const [archive, home] = [join(work.path, 'layer.tar'), join(work.path, 'layer')];
   beginStage('fetching files from the machine');
   const room = (size: number) => refuseLowDisk(work.path, size);
@@ -66,18 +70,20 @@ export async function layerFolder(
   return { fd, leftOut: left.length, [Symbol.asyncDispose]: () => held.disposeAsync() };
 }
 
-/** Blocks of zeros, which come if all went well (tar(5)). */
-const END = 1024;
+/** The entry of `upper` itself, which src/guest/machine/layer.c writes last, and two blocks of zeros. Bytes; tar(5). */
+const END = { name: 'upper\0', folder: ['5'.charCodeAt(0), 156], block: 512, size: 1536 } as const;
 
-/** @throws KilnError E_MACHINE */
+/** Files may end with zeros as well: only the last entry tells that nothing is missing. @throws KilnError E_MACHINE */
 function requireEnd(archive: string): void {
   using opened = closing(openSync(archive, constants.O_RDONLY));
   const { size } = fstatSync(opened.fd);
-  const end = Buffer.alloc(END);
-  const read = readSync(opened.fd, end, 0, END, Math.max(0, size - END));
-  if (read === END && end.every((byte) => byte === 0)) return;
+  const end = Buffer.alloc(END.size);
+  const read = readSync(opened.fd, end, 0, END.size, Math.max(0, size - END.size));
+  const [type, at] = END.folder;
+  const isNamed = end.toString('latin1', 0, END.name.length) === END.name && end[at] === type;
+  if (read === END.size && isNamed && end.subarray(END.block).every((byte) => byte === 0)) return;
   throw new KilnError('E_MACHINE', 'the machine could not send all that was written in it', {
-    hint: 'end what still writes there; folders deeper than 900 cannot be sent',
+    hint: 'end what still writes there; folders deeper than 900, and files with more than 512 KiB of attributes, cannot be sent',
   });
 }
 
