@@ -24,7 +24,7 @@ import {
   type SandboxState,
 } from '../sandbox/domain/sandbox-record.ts';
 import { connectHolder } from '../sandbox/door/holder.ts';
-import { askForFile, type TerminateAnswer } from '../sandbox/door/visit.ts';
+import { askForFile, type ProcessesAnswer, type TerminateAnswer } from '../sandbox/door/visit.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { inTurn } from './output/errors.ts';
@@ -115,7 +115,7 @@ async function stopSandbox(
   const isOver =
     record.machine === undefined
       ? () => countProcesses(record) === 0
-      : async () => (await now()) !== 'running';
+      : async () => (await now()) !== 'running' || (await isIdle(folder));
   if (!(await until(isOver, within, PAUSE))) {
     await destroy();
     return `${title} did not end within ${within / 1000}s and was killed`;
@@ -125,6 +125,14 @@ async function stopSandbox(
     await until(async () => (await now()) !== 'running', LAST_MOMENTS, PAUSE);
   if ((await now()) !== undefined) await destroy();
   return `${title} ended`;
+}
+
+/** Whether nothing runs in a machine, as whoever holds it says: it may hold it for what comes next. */
+async function isIdle(folder: string): Promise<boolean> {
+  const holder = connectHolder(folder);
+  if (holder === undefined) return false;
+  const asked = askForFile<ProcessesAnswer>(holder, { do: 'processes' });
+  return (await asked.catch(() => undefined))?.processes.length === 0;
 }
 
 /** Whether something ran. @throws KilnError E_MACHINE */
