@@ -16,7 +16,6 @@ import type { LiveLimits } from './supervisor-client.ts';
 import { NOTIFY_SOCKET, type RunningUnit, type UnitHost, type UnitManager } from './unit-host.ts';
 import { sandboxProcesses } from './unit-processes.ts';
 
-/** The limits that can change while the sandbox runs. */
 /** Where a service's machine has other files than its image, its /etc and /var. */
 function mountedIn({ definition }: StoredService): string[] {
   const { mounts, tmpfs, 'guest-binds': guestBinds } = definition;

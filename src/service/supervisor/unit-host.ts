@@ -177,13 +177,24 @@ async function unitEnvironment(
   return environment;
 }
 
-/** A file, which the machine reads where the tree lacks it; undefined for none. */
+/** More is no file of variables, nor one of a pid. Bytes. */
+const TEXT_MAX = 256 * 1024;
+
+/** A file, which the machine reads where the tree lacks it; undefined for none. @throws KilnError E_UNIT, E_MACHINE */
 export async function readInside(
   { sandbox, tree }: UnitHost,
   path: string,
 ): Promise<string | undefined> {
   if (!tree.lacks(path)) return tree.readText(path);
-  const read = await sandbox.tree.read({ path, offset: 0 }).catch(() => undefined);
+  const read = await sandbox.tree.read({ path, offset: 0 }).catch((error: unknown) => {
+    if (isKilnCode(error, 'E_PATH')) return undefined;
+    throw error;
+  });
+  if (read !== undefined && read.size > TEXT_MAX) {
+    throw new KilnError('E_UNIT', `${path} is longer than 256 KiB`, {
+      hint: 'name a file of variables, a line each',
+    });
+  }
   return read && Buffer.from(read.data, 'base64').toString('utf8');
 }
 
