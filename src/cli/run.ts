@@ -178,6 +178,7 @@ export async function runAndReport(
       results: context.results,
       ...nameHook(options, engine),
       ...(options.egressLearn === true ? { learnsEgress: true } : {}),
+      ...(options.explainRefusals === true ? { watchesPaths: true } : {}),
       entered: (id) => {
         sandbox = id;
       },

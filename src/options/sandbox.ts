@@ -355,7 +355,7 @@ export const RUN = {
     help: 'print which layers of protection the command would have; run nothing',
   }),
   explainRefusals: row(flag, ROOTS, {
-    help: 'say afterwards which system calls and hosts were refused, which option would allow each, and which none does; the walls are as ever',
+    help: 'say afterwards which system calls, paths and hosts were refused, which option would allow each, and which none does; the walls are as ever (strace listens, so it takes longer)',
   }),
   egressLearn: row(flag, ROOTS, {
     help: 'let the command reach every public host through the proxy, and print them as options: for commands that you trust, once',

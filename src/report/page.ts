@@ -217,7 +217,7 @@ ${list(`${counted(packages.length, 'package')} in all`, packages)}
 </section>`;
 }
 
-function policyOf({ policy, refusedCalls = [], egress = [] }: Result): Html {
+function policyOf({ policy, refusedCalls = [], refusedPaths = [], egress = [] }: Result): Html {
   if (policy === null) return html``;
   const { limits = {} } = policy;
   const rows = [
@@ -237,6 +237,7 @@ function policyOf({ policy, refusedCalls = [], egress = [] }: Result): Html {
 <p>As measured in the sandbox before the command started.</p>
 <table><tbody>${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`)}</tbody></table>
 ${refusedCalls.length === 0 ? undefined : html`<h3>Refused system calls</h3><table><tbody>${refusedCalls.map((one) => html`<tr><td><code>${one.syscall}</code></td><td>${one.action}</td><td class="number">${one.count}</td></tr>`)}</tbody></table>`}
+${refusedPaths.length === 0 ? undefined : html`<h3>Refused paths</h3><table><tbody>${refusedPaths.map((one) => html`<tr><td><code>${one.path}</code></td><td>${one.syscall}</td><td>${one.error}</td><td class="number">${one.count}</td></tr>`)}</tbody></table>`}
 ${egress.length === 0 ? undefined : html`<h3>Network, by the proxy</h3><table><tbody>${egress.map((one) => html`<tr><td>${one.host}:${one.port}</td><td>${one.refused ?? `${counted(one.count, 'connection')}, ${bytesOf(one.sentBytes)} out, ${bytesOf(one.receivedBytes)} in`}</td></tr>`)}</tbody></table>`}
 </section>`;
 }

@@ -62,6 +62,17 @@ const refusedCall = z
   })
   .describe('a kind of system call that the seccomp filter refused');
 
+const refusedPath = z
+  .object({
+    path: z
+      .string()
+      .describe('in the sandbox, as the command wrote it where its folder is unknown'),
+    syscall: z.string(),
+    error: z.string().describe('EACCES, EPERM or EROFS'),
+    count: z.int().min(1),
+  })
+  .describe('a path that the kernel refused to the command or its children');
+
 const label = z
   .object({ module: z.enum(['selinux', 'apparmor']), label: z.string(), enforcing: z.boolean() })
   .nullable()
@@ -247,6 +258,10 @@ const resultSchema = z
       .array(refusedCall)
       .optional()
       .describe('to the command and its children; 32 kinds at most, absent when nobody counted'),
+    refusedPaths: z
+      .array(refusedPath)
+      .optional()
+      .describe('of --explain-refusals: 100 at most, absent when nobody listened'),
     egress: z
       .array(egress)
       .optional()

@@ -190,6 +190,7 @@ test.serial('foreign names and logs bring neither markup nor scripts', async (t)
     ],
     warnings: [{ code: EVIL, message: EVIL }],
     refusedCalls: [{ syscall: EVIL, action: EVIL, count: 1 }],
+    refusedPaths: [{ path: EVIL, syscall: EVIL, error: EVIL, count: 1 }],
     egress: [{ host: EVIL, port: 1, refused: EVIL, count: 1, sentBytes: 0, receivedBytes: 0 }],
     build: { ...result().build!, name: EVIL, buildRequires: [EVIL] },
   });

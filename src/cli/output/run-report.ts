@@ -62,7 +62,7 @@ function mentionRefusals(report: RunReport, caller: Caller): void {
 /** Of `--explain-refusals` and `--egress-learn`. */
 export async function tellRefusals(
   report: RunReport,
-  { seccomp, profile, capabilities }: RunRequest,
+  request: RunRequest,
   options: RunOptions,
   { stderr }: Caller,
 ): Promise<void> {
@@ -72,11 +72,12 @@ export async function tellRefusals(
     stderr.say(`kiln: it reached ${learned.length === 0 ? 'no host' : learned.join(' ')}\n`);
   }
   if (options.explainRefusals !== true) return;
+  const { seccomp, profile, capabilities } = request;
   const nested = profile === 'nested' && seccomp === 'default';
   const filter = { profile: nested ? profile : seccomp, capabilities };
   const isOffline = report.measured.seccomp.endsWith('-offline');
   const calls = report.refused?.map(describeRefusal);
-  for (const line of await explainRefusals({ calls, egress, filter, isOffline }))
+  for (const line of await explainRefusals({ calls, egress, filter, isOffline, request, report }))
     stderr.say(`kiln: ${line}\n`);
 }
 

@@ -1,8 +1,12 @@
 /** `kiln run --explain-refusals`: what the walls refused, and which option would have allowed it. */
 import { allowingOption, type EgressEntry, placeOf } from '../../egress/rule.ts';
 import type { Capability } from '../../host/process/process.ts';
+import { PROTECTED } from '../../sandbox/policy/protected.ts';
 import { type FilterInForce, remedyFor } from '../../sandbox/seccomp/explain.ts';
+import type { RefusedPath } from './refused-paths.ts';
+import type { RunRequest } from './request.ts';
 import type { Refusal } from './result.ts';
+import type { RunReport } from './run.ts';
 
 /** Hosts, and calls, that are told of; result.json has all. */
 const LINES = 100;
@@ -59,6 +63,71 @@ export interface Refusals {
   readonly filter: FilterInForce;
   /** Kiln’s own variant of the profile for sandboxes without a network is in force. */
   readonly isOffline: boolean;
+  readonly request: RunRequest;
+  readonly report: RunReport;
+}
+
+/** What shows or sets something of the host’s kernel, whoever asks. */
+const KERNELS = /^\/(?:sys|proc\/(?!\d|self|thread-self)|dev\/(?!shm|pts|mqueue))/;
+
+const isBelow = (path: string, top: string) => path === top || path.startsWith(`${top}/`);
+
+function writeOption(path: string, { request, report }: Refusals): string {
+  const { binds, tmpfs, protect = [], readOnly } = request;
+  const bind = binds
+    .filter(({ target }) => isBelow(path, target))
+    .reduce<RunRequest['binds'][number] | undefined>(
+      (one, other) => (one && one.target.length > other.target.length ? one : other),
+      undefined,
+    );
+  const folder = path.slice(0, path.lastIndexOf('/')) || '/';
+  if (isBelow(path, '/run/secrets')) return 'never: secrets are only read';
+  if (bind?.readonly === true) return `--bind ${bind.source}:${bind.target}, or with :cow`;
+  if (bind !== undefined) {
+    const below = path.slice(bind.target.length + 1);
+    if (protect.some((name) => isBelow(below, name))) return 'leave --protect out for it';
+    if (PROTECTED.some((name) => isBelow(below, name))) return '--no-protect';
+    return 'no option of kiln’s: the host’s file system is read-only';
+  }
+  const instead = `--bind FOLDER:${folder}, or --tmpfs ${folder}, in place of what is there`;
+  if (report.image.name === 'host' && isBelow(path, '/usr'))
+    return `-r IMAGE, as the host’s own /usr is only read; or ${instead}`;
+  return readOnly === true && tmpfs.every(({ target }) => !isBelow(path, target))
+    ? `leave --read-only out, or ${instead}`
+    : instead;
+}
+
+function pathOption({ path, syscall, error }: RefusedPath, refusals: Refusals): string {
+  const { calls = [], report, request } = refusals;
+  const { uid, capabilities } = report.measured;
+  const isOpen = /^(?:open|creat)/.test(syscall);
+  if (!isOpen && calls.some((one) => one.syscall === syscall && one.action === error))
+    return 'the filter refused such calls, as said above';
+  if (KERNELS.test(path)) return 'never: it is of the host’s kernel';
+  if (error === 'EROFS') return writeOption(path, refusals);
+  if (request.binds.some(({ target }) => isBelow(path, target)))
+    return 'no option of kiln’s: its owner and its mode on the host decide';
+  if (syscall.startsWith('exec')) return 'no option of kiln’s: it cannot be executed (chmod +x)';
+  if (uid !== 0) return '--user root';
+  return capabilities.effective.includes('DAC_OVERRIDE')
+    ? 'no option of kiln’s: not even root of the sandbox may'
+    : '--cap-add DAC_OVERRIDE';
+}
+
+function pathLine(one: RefusedPath, refusals: Refusals): string {
+  const { path, syscall, error, count } = one;
+  const what = `${JSON.stringify(path)} (${syscall}: ${error}, ${timesOf(count)})`;
+  return `${what}: ${pathOption(one, refusals)}`;
+}
+
+function pathLines(refusals: Refusals): string[] {
+  const { paths, more = 0, reason = 'nobody listened' } = refusals.report.refusedPaths ?? {};
+  if (paths === undefined) return [`paths that were refused: not recorded: ${reason}`];
+  return [
+    `paths that were refused: ${paths.length === 0 ? 'none' : ''}`,
+    ...paths.map((one) => `  ${pathLine(one, refusals)}`),
+    ...(more > 0 ? [`  ${more} more refusals, of other paths, are not told`] : []),
+  ];
 }
 
 /** Lines for people. */
@@ -75,7 +144,7 @@ export async function explainRefusals(refusals: Refusals): Promise<string[]> {
     `hosts that the proxy refused: ${refused.length === 0 ? 'none' : ''}`,
     ...refused.slice(0, LINES).map((entry) => `  ${hostLine(entry)}`),
     ...(left > 0 ? [`${left} more are in result.json`] : []),
-    'paths: not recorded, for the kernel tells of them nobody but the command: `kiln run --seccomp build … -- strace -f -Z -e trace=%file COMMAND` shows them; --bind with rw or cow lets the command write there, --user may let it read',
+    ...pathLines(refusals),
   ].map((line) => line.trimEnd());
 }
 

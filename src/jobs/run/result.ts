@@ -41,6 +41,7 @@ export function resultOfRun(context: ResultContext, report: RunReport): Result {
     image: report.image,
     policy: measuredPolicy(report.measured),
     ...defined({ refusedCalls: report.refused?.map(describeRefusal) }),
+    ...defined({ refusedPaths: report.refusedPaths?.paths }),
     ...defined({ egress: report.egress }),
     resources: resourcesOf(report.usage),
     artifacts: report.collection?.artifacts ?? [],

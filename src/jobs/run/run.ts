@@ -19,6 +19,7 @@ import type { LeasedStack } from '../../snapshot/stack.ts';
 import { collect, type Results } from './collect.ts';
 import { unpackDisks } from './disk-images.ts';
 import { planRun, readSecrets } from './plan.ts';
+import { PathWatch, type RefusedPaths } from './refused-paths.ts';
 import type { RunRequest } from './request.ts';
 import { type Course, Timeline } from './timeline.ts';
 
@@ -47,6 +48,8 @@ interface JobHooks {
 export interface RunHooks extends JobHooks, CommandStdio {
   /** The command has just started: attach to its stdio, forward signals. `kill` ends everything in the sandbox. */
   readonly started: (command: SandboxProcess, kill: () => void) => void;
+  /** The report tells of the paths that were refused. */
+  readonly watchesPaths?: boolean;
 }
 
 /** One job in a sandbox of its own. */
@@ -65,6 +68,7 @@ interface StepsEnd {
   readonly usage: CgroupUsage;
   readonly measured: Measured;
   readonly refused?: readonly RefusedCall[];
+  readonly refusedPaths?: RefusedPaths | undefined;
   /** What further commands are like, if the sandbox is kept for them. */
   readonly kept: KeptCommand | undefined;
 }
@@ -99,12 +103,13 @@ export async function run(
   hooks: RunHooks,
   timeline: Timeline = new Timeline(),
 ): Promise<FinishedRun> {
-  const { signal, terminal, handOver } = hooks;
+  const { signal, terminal, handOver, watchesPaths = false } = hooks;
   signal?.throwIfAborted();
   const { copyIn, keep } = request;
   const job = { request, image, copyIn, hooks, timeline };
   return await runJob(engine, job, async (sandbox, { command }) => {
     timeline.enter('start');
+    using paths = watchesPaths ? await PathWatch.begin(sandbox) : undefined;
     const started = await sandbox.start(command, { terminal, handOver });
     // A signal that came meanwhile was for kiln itself.
     signal?.throwIfAborted();
@@ -113,7 +118,8 @@ export async function run(
     hooks.started(started.process, () => void sandbox.killAll().catch(() => undefined));
     const { exitCode, signal: endedBy, timeLimit, ...ended } = await started.ended();
     const end = { exitCode, signal: endedBy, timeLimit };
-    return { ...ended, end, kept: keep === undefined ? undefined : command };
+    const refusedPaths = await paths?.end();
+    return { ...ended, end, refusedPaths, kept: keep === undefined ? undefined : command };
   });
 }
 
