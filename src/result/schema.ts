@@ -261,7 +261,7 @@ const resultSchema = z
     refusedPaths: z
       .array(refusedPath)
       .optional()
-      .describe('of --explain-refusals: 100 at most, absent when nobody listened'),
+      .describe('when they were asked for: 100 at most; absent when nobody listened'),
     egress: z
       .array(egress)
       .optional()
