@@ -181,7 +181,7 @@ function logSection(logs: readonly ReportLog[]): Html {
   return html`<section id="log"><h2>Log</h2>
 <div class="bar-of-log"><span class="tabs">${logs.map(({ name }) => html`<button type="button" data-log="${name}">${name}</button>`)}</span>
 <select class="parts" aria-label="go to a part of the log"></select><button type="button" class="folds"></button>
-<input type="search" placeholder="search" aria-label="search the log"><button type="button" class="previous" aria-label="previous match">↑</button><button type="button" class="next" aria-label="next match">↓</button>
+<span class="search"><input type="search" placeholder="search" aria-label="search the log"><button type="button" class="previous" aria-label="previous match">↑</button><button type="button" class="next" aria-label="next match">↓</button></span>
 <span class="matches" role="status"></span></div>
 <div class="viewer" tabindex="0" role="group" aria-label="the log"><div class="height"></div><ol class="rows"></ol></div>
 <pre class="end">${main === undefined ? '' : main.end.join('\n')}</pre>

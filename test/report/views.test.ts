@@ -53,6 +53,10 @@ const LOOK = `(() => {
     causeFirst: document.querySelector('main section')?.id,
     noteIsRight: graph === null ||
       note.hidden === (graph.scrollWidth <= graph.clientWidth && graph.scrollHeight <= graph.clientHeight),
+    searchRows: new Set([...document.querySelectorAll('[type=search], .previous, .next')].map((element) => {
+      const { top, bottom } = element.getBoundingClientRect();
+      return Math.round((top + bottom) / 4);
+    })).size,
     unnamed: [...document.querySelectorAll('button, input, select')]
       .filter((element) => element.getClientRects().length > 0)
       .filter((element) => !(element.textContent.trim() || element.getAttribute('aria-label')))
@@ -66,17 +70,19 @@ interface Seen {
   readonly ground: string;
   readonly causeFirst: string;
   readonly noteIsRight: boolean;
+  readonly searchRows: number;
   readonly unnamed: readonly string[];
 }
 
 async function look(t: import('ava').ExecutionContext, path: string): Promise<void> {
   const seen = await inViews<Seen>(path, VIEWS, LOOK);
-  for (const [at, { cut, wide, causeFirst, noteIsRight, unnamed }] of seen.entries()) {
+  for (const [at, { cut, wide, causeFirst, noteIsRight, searchRows, unnamed }] of seen.entries()) {
     const { width, scheme } = VIEWS[at]!;
     t.deepEqual(cut, [], `${width} ${scheme}`);
     t.true(wide <= 0, `${width} ${scheme}: the page is ${wide} pixels too wide`);
     t.is(causeFirst, 'cause');
     t.true(noteIsRight, `${width}: whether the graph scrolls`);
+    t.true(searchRows <= 1, `${width}: the search and its buttons are not in one row`);
     t.deepEqual(unnamed, []);
   }
   const accessible = [VIEWS[0]!, VIEWS[3]!, VIEWS[4]!];
