@@ -43,7 +43,7 @@ const PLUGIN_OPTIONS: readonly (readonly [
 
 const PLUGINS_LEFT_OUT: Readonly<Record<string, string>> = {
   mount: 'a root sees nothing of the host; use --copyin, or kiln run --bind',
-  compress_logs: 'compress the logs in the result directory',
+  compress_logs: 'compress the logs in the result folder',
   rpmautospec: 'run it before the build, and give --spec and --sources',
   rpkg_preprocessor: 'run it before the build, and give --spec and --sources',
   pm_request: 'a build does not reach the host; require what it needs',

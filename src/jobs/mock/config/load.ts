@@ -173,7 +173,7 @@ function configJob(
 
 /**
  * The files of one configuration, which is hostile: with the content of any file that kiln reads for it, it makes an
- * image. So it includes files that lie in the configuration directory or beside it; only where root wrote all that was
+ * image. So it includes files that lie in the configuration folder or beside it; only where root wrote all that was
  * read so far, it includes what root can read.
  */
 class ConfigFiles {
@@ -209,7 +209,7 @@ class ConfigFiles {
     const lies = (folder: string) => place.startsWith(`${folder}/`);
     if (!this.#named.has(path) && !this.#isTrusted && !this.#folders.some(lies)) {
       throw new Error(
-        `${path} is not included: it lies neither in the configuration directory nor beside the configuration`,
+        `${path} is not included: it lies neither in the configuration folder nor beside the configuration`,
       );
     }
     this.#isTrusted &&= this.#trusted.some(lies);
