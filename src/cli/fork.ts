@@ -22,10 +22,12 @@ import type { ListedSandbox } from '../sandbox/domain/sandbox-record.ts';
 import { limitsOf } from '../sandbox/policy/limits.ts';
 import { type ForkOptions, forkSnapshot } from '../snapshot/fork.ts';
 import { rollBack } from '../snapshot/restore.ts';
+import type { TakenSnapshot } from '../snapshot/take.ts';
 import { forbiddenError } from '../users/configuration.ts';
 import { type Caller, listenForInterruption, type OptionCaller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { printJson } from './output/print.ts';
+import { withWork } from './output/progress.ts';
 import { type EnteredSandbox, sandboxOf } from './shell.ts';
 import { inKept, snapshotOf } from './snapshot.ts';
 
@@ -69,7 +71,8 @@ export function forkCommand(caller: Caller): KilnCommand {
       const { signal } = interruption;
       const { json = false } = options;
       const say = (id: string) => void (json || caller.stdout.say(`${id}\n`));
-      const forked = await forksAsked(engine, word, options, caller, signal, say);
+      const taking: Making['taking'] = (take) => withWork(caller, take);
+      const forked = await forksAsked(engine, word, options, caller, { signal, taking }, say);
       if (json) printJson(caller.stdout, forked);
     });
 }
@@ -84,16 +87,17 @@ export async function forksAsked(
   word: string,
   options: ValuesOf<typeof FORK>,
   caller: OptionCaller,
-  signal: AbortSignal,
+  making: Making & { readonly signal: AbortSignal },
   made: (id: string) => void = () => undefined,
 ): Promise<{ readonly snapshot: string; readonly sandboxes: readonly string[] }> {
   const { number = 1, keep: kept = KEPT_MS, onDisk } = options;
   requireForks(number, caller);
   const limits = limitsOf(options);
+  const { signal } = making;
   const how = { ...options, keep: kept, limits, upperOnDisk: onDisk, caller: caller.ids, signal };
   const rooms = await furtherRooms(number, caller);
   try {
-    return await withSnapshot(engine, word, { signal }, async (snapshot) => ({
+    return await withSnapshot(engine, word, making, async (snapshot) => ({
       snapshot: snapshot.id,
       sandboxes: await forks(engine, snapshot, number, how, rooms, made),
     }));
@@ -175,6 +179,8 @@ async function furtherRooms(
 
 interface Making {
   readonly signal?: AbortSignal | undefined;
+  /** Around what takes a snapshot of a sandbox, which may copy its files. */
+  readonly taking?: ((take: () => Promise<TakenSnapshot>) => Promise<TakenSnapshot>) | undefined;
   /** Throws before a snapshot is made. @param image what it would stand on */
   readonly check?: (image: string | undefined) => void;
 }
@@ -186,7 +192,7 @@ interface Making {
 export async function withSnapshot<Result>(
   engine: OwnEngine,
   word: string,
-  { signal, check }: Making,
+  { signal, check, taking = (take) => take() }: Making,
   act: (snapshot: Snapshot) => Promise<Result>,
 ): Promise<Result> {
   const { paths, owner } = engine;
@@ -198,7 +204,7 @@ export async function withSnapshot<Result>(
     throw isKilnCode(cause, 'E_NO_SANDBOX') ? noneError(word) : cause;
   });
   check?.(sandbox.record.image);
-  const made = await snapshotOf(engine, sandbox, { signal });
+  const made = await taking(() => snapshotOf(engine, sandbox, { signal }));
   return await onMade(paths, made.id, () => act(made));
 }
 
@@ -236,9 +242,11 @@ export function rollbackCommand(caller: Caller): KilnCommand {
     .rows(ROLLBACK)
     .examples('kiln rollback 3fa9', 'kiln rollback 3fa9 built --kill')
     .action(async (id: string, word: string | undefined, options: ValuesOf<typeof ROLLBACK>) => {
+      using interruption = listenForInterruption(caller);
       await using engine = caller.openEngine();
       const found = await sandboxOf(engine, id);
-      const snapshot = await backTo(engine, found, word, options.kill === true);
+      const { signal } = interruption;
+      const snapshot = await backTo(engine, found, word, options.kill === true, signal);
       caller.stderr.say(
         `kiln: ${found.id} is as it was at ${snapshot.record.name ?? snapshot.id}\n`,
       );
@@ -249,33 +257,40 @@ export function rollbackCommand(caller: Caller): KilnCommand {
 const LEAVING = 15_000;
 const PAUSE = 50;
 
-/** @throws KilnError E_ROLLBACK, E_NO_SNAPSHOT, E_SANDBOX_BUSY, and what {@link rollBack} throws */
+/**
+ * @param signal nothing is changed after it, and what has begun is done
+ * @throws KilnError E_ROLLBACK, E_NO_SNAPSHOT, E_SANDBOX_BUSY, the signal's reason, and what {@link rollBack} throws
+ */
 export async function backTo(
   engine: OwnEngine,
   found: ListedSandbox,
   word: string | undefined,
   kill: boolean,
+  signal: AbortSignal,
 ): Promise<Snapshot> {
   const { paths } = engine;
   const { record } = found;
   currentAction()?.found({ sandbox: record.id });
   const snapshot = await snapshotFor(engine, record.id, word);
   const back = async ({ sandbox }: EnteredSandbox) => {
+    signal.throwIfAborted();
     if (!kill) requireQuiet(found);
     await rollBack(paths, sandbox, record, snapshot);
     return snapshot;
   };
   const enter = () => inKept(engine, found, back, { rollsBack: true });
-  return await (kill ? endingCommands(record, enter) : enter());
+  return await (kill ? endingCommands(record, signal, enter) : enter());
 }
 
-/** Ends commands in a sandbox until it can be entered alone. @throws what `enter` throws */
+/** Ends commands in a sandbox until it can be entered alone. @throws what `enter` throws, and the signal's reason */
 export async function endingCommands<Result>(
   record: ListedSandbox['record'],
+  signal: AbortSignal,
   enter: () => Promise<Result>,
 ): Promise<Result> {
   const end = performance.now() + LEAVING;
   for (;;) {
+    signal.throwIfAborted();
     endCommands(record);
     try {
       return await enter();

@@ -1,10 +1,11 @@
 /** Kills while snapshots are used: forks, commands that begin with one, images of one. See also snapshot, on-disk, cow. */
+import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
-import { type BusyboxState, busyboxState, MAIN, PATIENCE } from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, KILN, MAIN, PATIENCE } from '../support/busybox-state.ts';
 import { until } from '../support/eventually.ts';
 import { keptSandboxes, MANY } from '../support/kept-sandbox.ts';
 import { isLong } from '../support/long.ts';
@@ -136,6 +137,7 @@ test.serial('an interruption ends what copies or reads a layer, and leaves nothi
   const id = await kept(t, `mkdir /m; cd /m; ${write}; cd /src; ${write}`, '--on-disk', ...bind);
   const copied = await kept(t, `mkdir /m; cd /m; ${write}`);
   t.is(await interrupted(t, worksThere, 'snapshot', copied, 'none'), 130);
+  t.is(await interrupted(t, worksThere, 'fork', copied), 130);
   t.is(await ok(t, 'snapshot', 'ls', '--json'), '[]');
   await ok(t, 'snapshot', id, 'base');
   for (const words of [['show', 'base'], ['ls']]) {
@@ -154,3 +156,36 @@ test.serial('an interruption ends what copies or reads a layer, and leaves nothi
   await ok(t, 'snapshot', 'rm', 'base');
   await nothingLeft(t);
 });
+
+test.serial(
+  'an interruption ends a rollback that waits, and the sandbox is as it was',
+  async (t) => {
+    const id = await kept(t, 'echo one > /root/a');
+    await ok(t, 'snapshot', id, 'base');
+    await ok(t, 'exec', '--user', 'root', id, '--', 'sh', '-c', 'echo two > /root/a');
+    const { env } = state;
+    // Who does not move stays in the sandbox, though its command is killed.
+    const holder = execa(
+      process.execPath,
+      [MAIN, 'exec', id, '--', 'sh', '-c', 'echo in; sleep 60'],
+      {
+        ...{ env, reject: false, buffer: false },
+      },
+    );
+    await once(holder.stdout, 'data');
+    holder.kill('SIGSTOP');
+    const calling = execa(KILN, ['rollback', id, '--kill'], { env, reject: false });
+    await sleep(1500);
+    const since = performance.now();
+    calling.kill('SIGINT');
+    const { exitCode, stderr } = await calling;
+    t.is(exitCode, 130, stderr);
+    t.true(performance.now() - since < 3000 * PATIENCE);
+    holder.kill('SIGCONT');
+    await holder;
+    t.is(await ok(t, 'exec', '--user', 'root', id, '--', 'cat', '/root/a'), 'two');
+    await ok(t, 'kill', id);
+    await ok(t, 'snapshot', 'rm', 'base');
+    await nothingLeft(t);
+  },
+);

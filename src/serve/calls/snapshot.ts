@@ -98,7 +98,9 @@ export const answerFork: Answer<'Fork'> = async (parameters, context) => {
   const check = () => requireForks(options.number ?? 1, caller);
   if (daemon !== undefined) return await ofOpen('Fork', parameters, check, context, daemon);
   await using engine = context.openEngine();
-  const { snapshot, sandboxes } = await forksAsked(engine, from, options, caller, call.signal);
+  const { snapshot, sandboxes } = await forksAsked(engine, from, options, caller, {
+    signal: call.signal,
+  });
   return { snapshot, sandboxes: [...sandboxes] };
 };
 
@@ -126,7 +128,9 @@ export const answerRollback: Answer<'Rollback'> = async (parameters, context) =>
   if (daemon?.sandboxes.has(id, uidOf(context)) === false) return await daemon.work(call);
   await using engine = context.openEngine();
   const found = await findSandbox(engine, id);
-  if (daemon === undefined) return { snapshot: (await backTo(engine, found, word, kill)).id };
+  const { signal } = call;
+  if (daemon === undefined)
+    return { snapshot: (await backTo(engine, found, word, kill, signal)).id };
   currentAction()?.found({ sandbox: id });
   const snapshot = await snapshotFor(engine, found.id, word);
   await inOpen(found, kill, context, async ({ sandbox }) => {
@@ -157,7 +161,7 @@ async function inOpen<Result>(
     if (context.daemon === undefined) throw new TypeError('open sandboxes are in the daemon');
     return await context.daemon.sandboxes.useAlone(id, uidOf(context), act);
   };
-  return await (kill === true ? endingCommands(record, enter) : enter());
+  return await (kill === true ? endingCommands(record, context.call.signal, enter) : enter());
 }
 
 export const answerListSnapshots: Answer<'ListSnapshots'> = async (_, context) => {
