@@ -203,6 +203,11 @@ test.serial('hostile files are refused in time, and never read with root’s rig
       'defaults: { memory: [1], cpus: {}, pids: few }\n',
       /:1:\d+: defaults\.memory.*defaults\.cpus.*defaults\.pids/s,
     ],
+    // As the command line says it.
+    [
+      'defaults: { timeout: 0 }\n',
+      /defaults\.timeout: "0" is not a duration: write it as 90s, 10m or 1h30m, not 0$/m,
+    ],
     [`${bomb.join('')}defaults: { image: *h }\n`, /resource exhaustion/],
     ['['.repeat(30_000), /nested too deeply here/],
     [`a: ${'1\na: '.repeat(9_000)}1\n`, /:2:1: Map keys must be unique/],
