@@ -83,13 +83,9 @@ async function startProxy(listener: number, rules: readonly string[]): Promise<E
   const lines = createInterface({ input: stdout })[Symbol.asyncIterator]();
   stdin.write(`${JSON.stringify(rules)}\n`);
   const line = async (): Promise<string | undefined> => {
-    const timer = setTimeout(() => child.kill('SIGKILL'), PATIENCE);
-    try {
-      const { value, done } = await lines.next();
-      return done === true || value.length > MAX_LINE ? undefined : value;
-    } finally {
-      clearTimeout(timer);
-    }
+    using _timer = setTimeout(() => child.kill('SIGKILL'), PATIENCE);
+    const { value, done } = await lines.next();
+    return done === true || value.length > MAX_LINE ? undefined : value;
   };
   if ((await line()) !== 'ready') {
     child.kill('SIGKILL');

@@ -233,14 +233,12 @@ async function resolve(
 
 async function open(address: string, port: number): Promise<Socket> {
   const socket = connect({ host: address, port, allowHalfOpen: true });
-  const timer = setTimeout(() => socket.destroy(new Refusal(504, 'does not answer')), CONNECT_MS);
+  using _timer = setTimeout(() => socket.destroy(new Refusal(504, 'does not answer')), CONNECT_MS);
   try {
     await once(socket, 'connect');
     return socket;
   } catch (error) {
     socket.destroy();
     throw error;
-  } finally {
-    clearTimeout(timer);
   }
 }

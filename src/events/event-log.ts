@@ -14,6 +14,7 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
+import { closing } from '../host/calls/descriptor.ts';
 import { attempt, unlessErrno } from '../host/calls/libc.ts';
 import { tryCall } from '../host/calls/system-call.ts';
 import { ownEnvironment } from '../host/process/own-process.ts';
@@ -47,13 +48,9 @@ export function writeEvent(
 /** What kilnd writes to its error output goes to the file before until it ends. */
 function log(paths: StateRoot, line: string, bytes: number): void {
   const path = logFile(paths);
-  const fd = openSync(path, APPEND, 0o600);
-  try {
-    writeSync(fd, `${line}\n`);
-    if (fstatSync(fd).size >= bytes) renameSync(path, previousLog(paths));
-  } finally {
-    closeSync(fd);
-  }
+  using file = closing(openSync(path, APPEND, 0o600));
+  writeSync(file.fd, `${line}\n`);
+  if (fstatSync(file.fd).size >= bytes) renameSync(path, previousLog(paths));
 }
 
 const APPEND = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW;

@@ -10,7 +10,7 @@ import type {
   SandboxOwner,
   Turn,
 } from '../host/libvirt/sandbox-host.ts';
-import { sayAfter, sayWaiting } from '../host/process/wait-for.ts';
+import { sayLater } from '../host/process/wait-for.ts';
 import { span, traceSandbox } from '../host/trace/trace.ts';
 import { awaitedLater } from '../promise.ts';
 import { SandboxControl } from './command/control.ts';
@@ -157,16 +157,8 @@ async function awaitTurn(
   parked: ParkedWish | undefined,
   signal: AbortSignal | undefined,
 ): Promise<Turn | undefined> {
-  let isOver: (() => void) | undefined;
-  const timer = setTimeout(() => {
-    isOver = sayWaiting({ name: 'its turn' }, 'since other sandboxes start');
-  }, sayAfter());
-  try {
-    return await takeTurn?.({ uid: owner?.uid ?? 0, parked, signal });
-  } finally {
-    clearTimeout(timer);
-    isOver?.();
-  }
+  using _said = sayLater({ name: 'its turn' }, 'since other sandboxes start');
+  return await takeTurn?.({ uid: owner?.uid ?? 0, parked, signal });
 }
 
 async function startSandbox(

@@ -130,12 +130,8 @@ async function withProgress<Result>(
     const params = { progressToken, progress, message: `it goes on for ${progress} seconds` };
     notify({ method: 'notifications/progress', params }).catch(() => undefined);
   };
-  const timer = setInterval(tell, PROGRESS_EVERY);
-  try {
-    return await act();
-  } finally {
-    clearInterval(timer);
-  }
+  using _timer = setInterval(tell, PROGRESS_EVERY);
+  return await act();
 }
 
 function addTools(server: McpServer, kiln: Tools): void {

@@ -63,7 +63,7 @@ export const sandbox: Check = {
 /** What is found of a sandbox, or that it hangs. */
 export async function patiently(found: Promise<Finding>): Promise<Finding> {
   const late = deferred<Finding>();
-  const timer = setTimeout(() => {
+  using _timer = setTimeout(() => {
     late.resolve(
       fail(
         `a sandbox did not end within ${PATIENCE / 1000} s`,
@@ -72,11 +72,7 @@ export async function patiently(found: Promise<Finding>): Promise<Finding> {
       ),
     );
   }, PATIENCE);
-  try {
-    return await Promise.race([awaitedLater(found), late.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+  return await Promise.race([awaitedLater(found), late.promise]);
 }
 
 async function tried(context: CheckContext): Promise<Finding> {

@@ -89,6 +89,14 @@ export function sayToWaiting(text: string): void {
   (contexts.getStore()?.say ?? tellOwner)(text);
 }
 
+/** Says it after a while, until it is disposed of. */
+export function sayLater(whom: Awaited, what: string): Disposable {
+  const said = new DisposableStack();
+  const late = setTimeout(() => said.defer(sayWaiting(whom, what)), sayAfter());
+  said.use(late);
+  return said;
+}
+
 export function sayWaiting(whom: Awaited, what?: string): () => void {
   const say = contexts.getStore()?.say ?? tellOwner;
   const names = told.get(say) ?? new Map<string, number>();

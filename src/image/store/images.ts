@@ -150,18 +150,14 @@ export async function removeImage(
   // The id becomes part of a path: an empty one would mean the folder of all images.
   if (!isImageId(id)) throw noImageError(id);
   const directory = imageDirectory(paths, id);
-  const lock = await unlessGone(lockUnused(imageFiles.lease(directory), id));
+  await using lock = await unlessGone(lockUnused(imageFiles.lease(directory), id));
   if (lock === undefined) throw noImageError(id);
-  try {
-    const manifest = uid === undefined ? undefined : readManifest(paths, id);
-    if (uid !== undefined && manifest && disownImage(paths, manifest, uid)) return undefined;
-    // A lease covers the time until the sandbox's own record names the image.
-    const holder = (await heldImages(paths)).holder(id);
-    if (holder !== undefined) throw inUseError(id, holder);
-    return await discard(paths, directory);
-  } finally {
-    await lock.release();
-  }
+  const manifest = uid === undefined ? undefined : readManifest(paths, id);
+  if (uid !== undefined && manifest && disownImage(paths, manifest, uid)) return undefined;
+  // A lease covers the time until the sandbox's own record names the image.
+  const holder = (await heldImages(paths)).holder(id);
+  if (holder !== undefined) throw inUseError(id, holder);
+  return await discard(paths, directory);
 }
 
 /**

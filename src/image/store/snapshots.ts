@@ -148,16 +148,12 @@ async function lockUnused(lease: string, id: string): Promise<HeldLock> {
 /** @throws KilnError E_SNAPSHOT_IN_USE */
 export async function removeSnapshot(paths: StatePaths, id: string): Promise<void> {
   const folder = join(paths.snapshots, id);
-  const lock = await unlessGone(lockUnused(snapshotFiles.lease(folder), id));
+  await using lock = await unlessGone(lockUnused(snapshotFiles.lease(folder), id));
   if (lock === undefined) return;
-  try {
-    const holder = (await standing(paths)).get(id);
-    if (holder !== undefined) throw inUseError(id, holder);
-    const tree = await discard(paths, folder);
-    if (tree !== undefined) await removeTree(tree);
-  } finally {
-    await lock.release();
-  }
+  const holder = (await standing(paths)).get(id);
+  if (holder !== undefined) throw inUseError(id, holder);
+  const tree = await discard(paths, folder);
+  if (tree !== undefined) await removeTree(tree);
 }
 
 function inUseError(id: string, by: string): KilnError {

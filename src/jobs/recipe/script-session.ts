@@ -151,12 +151,8 @@ export class ScriptSession implements AsyncDisposable {
         hint: 'what stands outside of its steps runs when it is loaded; --timeout gives it more time',
       },
     );
-    const timer = setTimeout(() => this.#stop.abort(late), Math.min(timeout, LONGEST_WAIT));
-    try {
-      return await this.#loaded.promise;
-    } finally {
-      clearTimeout(timer);
-    }
+    using _timer = setTimeout(() => this.#stop.abort(late), Math.min(timeout, LONGEST_WAIT));
+    return await this.#loaded.promise;
   }
 
   /**

@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events';
 import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { GLOBSTAR } from 'minimatch';
@@ -140,13 +141,8 @@ async function receive(
   await receivePacked(fd, archive, budget, signal);
   const over = deferred<never>();
   const abort = () => over.reject(signal.reason);
-  signal.addEventListener('abort', abort);
-  if (signal.aborted) abort();
-  try {
-    await Promise.race([packed, over.promise]);
-  } finally {
-    signal.removeEventListener('abort', abort);
-  }
+  using _abort = addAbortListener(signal, abort);
+  await Promise.race([packed, over.promise]);
 }
 
 /** As src/guest/machine/pack.c reads them. What it matches may be more than the patterns do, never less. */

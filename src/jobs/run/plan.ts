@@ -3,7 +3,7 @@ import { checkEgress, PUBLIC_HOSTS } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { readPatiently } from '../../host/files/user-file.ts';
 import { runsItself } from '../../host/process/architecture.ts';
-import { sayAfter, sayWaiting } from '../../host/process/wait-for.ts';
+import { sayLater } from '../../host/process/wait-for.ts';
 import { type NamingPlace, resolveImage } from '../../image/find.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import type { SandboxOptions } from '../../options/sandbox.ts';
@@ -114,10 +114,7 @@ export async function readSecrets(
 }
 
 async function readSecret(name: string, file: string, signal?: AbortSignal): Promise<Buffer> {
-  let said: (() => void) | undefined;
-  const late = setTimeout(() => {
-    said = sayWaiting({ name: `the secret ${name}` }, 'a pipe into which nobody writes');
-  }, sayAfter());
+  using _said = sayLater({ name: `the secret ${name}` }, 'a pipe into which nobody writes');
   try {
     return await readPatiently(file, SECRET_MAX, signal);
   } catch (cause) {
@@ -126,9 +123,6 @@ async function readSecret(name: string, file: string, signal?: AbortSignal): Pro
       cause,
       hint: `write it as --secret NAME=FILE, of ${SECRET_MAX} bytes at most; bind a bigger file read-only: --bind FILE:/path:ro`,
     });
-  } finally {
-    clearTimeout(late);
-    said?.();
   }
 }
 

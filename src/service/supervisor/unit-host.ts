@@ -80,12 +80,8 @@ export interface UnitManager {
 export async function within<Result>(work: Promise<Result>, milliseconds: number): Promise<Result> {
   if (milliseconds === Number.POSITIVE_INFINITY) return await work;
   const over = deferred<never>();
-  const timer = setTimeout(() => over.reject(timeoutError(milliseconds)), milliseconds);
-  try {
-    return await Promise.race([work, over.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+  using _timer = setTimeout(() => over.reject(timeoutError(milliseconds)), milliseconds);
+  return await Promise.race([work, over.promise]);
 }
 
 export function timeoutError(milliseconds: number): KilnError {
