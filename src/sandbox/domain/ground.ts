@@ -26,17 +26,21 @@ export interface MachineFacts {
   readonly kvm: boolean;
 }
 
-/** A process of a sandbox, as the machine's kernel tells, which may lie. */
-export interface ProcessInside {
+export interface KnownProcess {
+  /** In the sandbox, as its parent's. */
   readonly pid: number;
   readonly parent: number;
-  readonly session: number;
   readonly state: string;
-  /** As the machine's kernel numbers the sandbox's users. */
-  readonly uid: number;
   readonly cpuMilliseconds: number;
   readonly residentBytes: number;
   readonly command: readonly string[];
+}
+
+/** A process of a sandbox, as the machine's kernel tells, which may lie. */
+export interface ProcessInside extends KnownProcess {
+  readonly session: number;
+  /** As the machine's kernel numbers the sandbox's users. */
+  readonly uid: number;
 }
 
 /**

@@ -8,20 +8,13 @@ import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import { statOf } from '../../host/process/process.ts';
 import { isRunning } from '../../host/process/recorded-process.ts';
 import { signalNumber } from '../../host/process/signals.ts';
+import type { KnownProcess } from './ground.ts';
 import type { SandboxRecord } from './sandbox-record.ts';
 
-export interface SandboxedProcess {
-  /** On this host. */
+export interface SandboxedProcess extends KnownProcess {
   readonly hostPid: number;
-  /** In the sandbox. */
-  readonly pid: number;
-  readonly parent: number;
   /** In the sandbox; undefined for ids that it does not have. */
   readonly uid: number | undefined;
-  readonly state: string;
-  readonly cpuMilliseconds: number;
-  readonly residentBytes: number;
-  readonly command: readonly string[];
 }
 
 /** Ticks of proc_pid_stat(5) in a second: USER_HZ, the same on every architecture that kiln knows. */
