@@ -273,16 +273,33 @@ async function askHolder<Answer extends object>(
   holder: number,
   message: RootMessage | LayerMessage | PackMessage,
 ): Promise<{ readonly answer: Answer; readonly opened: number }> {
+  return await answered<Answer, { answer: Answer; opened: number }>(
+    holder,
+    message,
+    1,
+    (answer, fds) => {
+      const [opened] = fds.splice(0, 1);
+      if (opened === undefined) throw holderGoneError('gave no descriptor');
+      return { answer, opened };
+    },
+  );
+}
+
+/** What `take` makes of the first answer and its descriptors: those that it leaves in the list are closed. */
+async function answered<Answer extends object, Taken>(
+  holder: number,
+  message: unknown,
+  most: number,
+  take: (answer: Answer, fds: number[]) => Taken,
+): Promise<Taken> {
   const sender = new MessageSender(holder, () => undefined);
   const fds: number[] = [];
   try {
     sender.send(encodeMessage(message), []);
-    const frame = await firstWithDescriptors(holder, 1, fds);
+    const frame = await firstWithDescriptors(holder, most, fds);
     const answer: Answer | { readonly error: WiredError } = JSON.parse(frame.toString('utf8'));
     if ('error' in answer) throw unwired(answer.error);
-    const [opened] = fds.splice(0, 1);
-    if (opened === undefined) throw holderGoneError('gave no descriptor');
-    return { answer, opened };
+    return take(answer, fds);
   } catch (error) {
     throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGoneError(NOT_BEGUN, error) : error;
   } finally {
@@ -304,26 +321,20 @@ async function firstWithDescriptors(fd: number, most: number, fds: number[]): Pr
 }
 
 async function ask(fd: number, message: ExecuteMessage | ReceiveMessage) {
-  const sender = new MessageSender(fd, () => undefined);
-  const fds: number[] = [];
-  try {
-    sender.send(encodeMessage(message), []);
-    const frame = await firstWithDescriptors(fd, 3, fds);
-    const answer = JSON.parse(frame.toString('utf8')) as ExecuteAnswer;
-    if ('error' in answer) throw unwired(answer.error);
-    const [first, stdout, stderr] = fds.splice(0);
-    if (first === undefined || !('started' in answer)) throw holderGoneError(NOT_BEGUN);
-    const stdio: HostStdio =
-      stdout === undefined || stderr === undefined
-        ? { terminal: first }
-        : { stdin: first, stdout, stderr };
-    return { started: answer.started, stdio };
-  } catch (error) {
-    throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGoneError(NOT_BEGUN, error) : error;
-  } finally {
-    sender.stop();
-    fds.forEach(closeDescriptor);
-  }
+  return await answered(
+    fd,
+    message,
+    3,
+    (answer: { readonly started: StartedCommand } | ProcessEnd, fds) => {
+      const [first, stdout, stderr] = fds.splice(0);
+      if (first === undefined || !('started' in answer)) throw holderGoneError(NOT_BEGUN);
+      const stdio: HostStdio =
+        stdout === undefined || stderr === undefined
+          ? { terminal: first }
+          : { stdin: first, stdout, stderr };
+      return { started: answer.started, stdio };
+    },
+  );
 }
 
 /**
