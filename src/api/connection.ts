@@ -49,7 +49,7 @@ interface Carrier {
   readonly why?: () => string;
 }
 
-export class Connection {
+export class Connection implements Disposable {
   readonly #carrier: Carrier;
   readonly #pending: Pending[] = [];
   #parts: Buffer[] = [];
@@ -141,6 +141,10 @@ export class Connection {
 
   close(): void {
     this.#carrier.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #receive(bytes: Buffer): void {

@@ -281,7 +281,7 @@ export class Kiln implements AsyncDisposable {
 
   /** What one message has no room for. A command that has ended, or reads no more, does without. */
   async #feed(process: string, bytes: Buffer): Promise<void> {
-    const connection = await this.#open();
+    using connection = await this.#open();
     try {
       for (let at = 0; at < bytes.length; at += PIECE) {
         const data = bytes.toString('base64', at, at + PIECE);
@@ -290,8 +290,6 @@ export class Kiln implements AsyncDisposable {
     } catch (error) {
       const code = error instanceof KilnError ? error.code : '';
       if (code !== 'E_INPUT' && code !== 'E_NO_PROCESS') throw error;
-    } finally {
-      connection.close();
     }
   }
 
@@ -306,12 +304,8 @@ export class Kiln implements AsyncDisposable {
     onReply?: (reply: Methods[Name]['reply']) => void,
   ): Promise<Methods[Name]['reply']> {
     const { target = '/' } = parameters;
-    const connection = await (target === '/' ? this.#open() : this.#withFiles());
-    try {
-      return await connection.call(method, parameters, { onReply });
-    } finally {
-      connection.close();
-    }
+    using connection = await (target === '/' ? this.#open() : this.#withFiles());
+    return await connection.call(method, parameters, { onReply });
   }
 
   /** On a connection of its own: ending it ends the job. */
@@ -322,19 +316,15 @@ export class Kiln implements AsyncDisposable {
     onReply: (reply: Methods[Name]['reply']) => void = () => undefined,
   ): Promise<Methods[Name]['reply']> {
     signal?.throwIfAborted();
-    const connection = await this.#openFor(parameters);
-    try {
-      return await connection.call(method, parameters, {
-        signal,
-        onReply: (reply) => {
-          if (reply.progress !== undefined) onProgress?.(reply.progress);
-          if (reply.warning !== undefined) onWarning?.(reply.warning);
-          onReply(reply);
-        },
-      });
-    } finally {
-      connection.close();
-    }
+    using connection = await this.#openFor(parameters);
+    return await connection.call(method, parameters, {
+      signal,
+      onReply: (reply) => {
+        if (reply.progress !== undefined) onProgress?.(reply.progress);
+        if (reply.warning !== undefined) onWarning?.(reply.warning);
+        onReply(reply);
+      },
+    });
   }
 }
 

@@ -7,7 +7,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import { closeDescriptor } from '../calls/descriptor.ts';
+import { closeDescriptor, closing } from '../calls/descriptor.ts';
 import { unlessErrno } from '../calls/libc.ts';
 import { unixPacketPair } from '../sockets/unix-socket.ts';
 import { span } from '../trace/trace.ts';
@@ -270,12 +270,11 @@ interface QueueChild {
 
 function start(options: ConfinedStart): QueueChild {
   const [socket, theirs] = unixPacketPair();
+  using _theirs = closing(theirs);
   try {
     return { process: launchConfined({ ...options, fds: [theirs] }), socket };
   } catch (error) {
     closeDescriptor(socket);
     throw error;
-  } finally {
-    closeDescriptor(theirs);
   }
 }

@@ -2,7 +2,7 @@
  * What systemd is told of the unit that this process is in: sd_notify(3). Not by the program systemd-notify, because
  * SELinux's policies let that one speak for few services.
  */
-import { closeDescriptor, createPipe } from '../calls/descriptor.ts';
+import { closeDescriptor, closing, createPipe } from '../calls/descriptor.ts';
 import { addon, checked } from '../calls/system-call.ts';
 import { ownEnvironment } from '../process/own-process.ts';
 import { connectUnixSocket, SOCK_DGRAM } from './unix-socket.ts';
@@ -22,13 +22,9 @@ export async function notifyManager(
   path = ownEnvironment.NOTIFY_SOCKET,
 ): Promise<void> {
   if (path === undefined) return;
-  const socket = connectUnixSocket(path, SOCK_DGRAM);
-  try {
-    send(socket, state, []);
-    await barrier(socket);
-  } finally {
-    closeDescriptor(socket);
-  }
+  using socket = closing(connectUnixSocket(path, SOCK_DGRAM));
+  send(socket.fd, state, []);
+  await barrier(socket.fd);
 }
 
 function send(socket: number, text: string, fds: readonly number[]): void {

@@ -1,5 +1,5 @@
 import { KilnError } from '../../errors.ts';
-import { closeDescriptor } from '../../host/calls/descriptor.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import { signalNumber } from '../../host/process/signals.ts';
 import { nextPacket, unixSocketPair } from '../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../promise.ts';
@@ -82,17 +82,14 @@ export class SandboxControl {
   }
 
   async #received(request: Asked, fields: readonly RequestField<Asked>[]): Promise<number> {
-    const [ours, theirs] = unixSocketPair();
-    try {
-      await this.#ask(request, fields, [theirs]);
-      // Of a machine it comes behind the answer where others fill the port.
-      const [received] = (await nextPacket(ours, 1, 1))?.fds ?? [];
-      if (received === undefined) throw new KilnError('E_PROTOCOL', 'the init sent no descriptor');
-      return received;
-    } finally {
-      closeDescriptor(ours);
-      closeDescriptor(theirs);
-    }
+    const pair = unixSocketPair();
+    using ours = closing(pair[0]);
+    using theirs = closing(pair[1]);
+    await this.#ask(request, fields, [theirs.fd]);
+    // Of a machine it comes behind the answer where others fill the port.
+    const [received] = (await nextPacket(ours.fd, 1, 1))?.fds ?? [];
+    if (received === undefined) throw new KilnError('E_PROTOCOL', 'the init sent no descriptor');
+    return received;
   }
 
   async adopt(pid: number) {

@@ -101,16 +101,12 @@ export async function* decodeNative(
       hint: `install ${library}`,
     });
   }
-  const decoder = new Decoder(compressor, codec);
-  try {
-    for await (const piece of input) yield* decoder.decode(piece, false);
-    yield* decoder.decode(Buffer.alloc(0), true);
-  } finally {
-    decoder.end();
-  }
+  using decoder = new Decoder(compressor, codec);
+  for await (const piece of input) yield* decoder.decode(piece, false);
+  yield* decoder.decode(Buffer.alloc(0), true);
 }
 
-class Decoder {
+class Decoder implements Disposable {
   readonly #name: string;
   readonly #codec: Codec;
   readonly #stream: Buffer;
@@ -135,7 +131,7 @@ class Decoder {
       const count = WINDOW - this.#get(Field.availOut);
       if (count > 0) yield this.#window.subarray(0, count);
       if (code === this.#codec.endCode) {
-        this.end();
+        this[Symbol.dispose]();
         if (!this.#codec.restarts) return;
       } else if (code !== OK || (count === 0 && (left > 0 || last))) {
         throw rpmError('E_RPM_FORMAT', `its ${this.#name} content is damaged (code ${code})`);
@@ -145,7 +141,7 @@ class Decoder {
     }
   }
 
-  end(): void {
+  [Symbol.dispose](): void {
     if (this.#open) this.#codec.end(this.#stream);
     this.#open = false;
   }

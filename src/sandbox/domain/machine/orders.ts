@@ -3,7 +3,7 @@ import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../../errors.ts';
-import { closeDescriptor, createPipe } from '../../../host/calls/descriptor.ts';
+import { closeDescriptor, closing, createPipe } from '../../../host/calls/descriptor.ts';
 import { SyscallError } from '../../../host/calls/libc.ts';
 import { sizeInWords } from '../../../host/calls/system-error.ts';
 import {
@@ -40,6 +40,7 @@ export async function namespacesAround(channel: Channel): Promise<ReadonlyMap<st
 /** @throws KilnError E_MACHINE */
 export async function listenInside(channel: Channel, port: number): Promise<Listener> {
   const [ours, theirs] = unixSocketPair();
+  using _theirs = closing(theirs);
   try {
     const errno = await order(channel, 'listen', { op: 'port', port }, [theirs]);
     const fd = errno === 0 ? receiveDescriptor(ours) : undefined;
@@ -53,8 +54,6 @@ export async function listenInside(channel: Channel, port: number): Promise<List
   } catch (error) {
     closeDescriptor(ours);
     throw error;
-  } finally {
-    closeDescriptor(theirs);
   }
 }
 
@@ -112,20 +111,17 @@ export class PortsInside {
 }
 
 async function connectInside(channel: Channel, port: number): Promise<number> {
-  const [ours, theirs] = unixSocketPair();
-  try {
-    const connected = order(channel, 'connect', { op: 'port', port }, [theirs]);
-    const errno = await connected.finally(() => closeDescriptor(theirs));
-    // While others fill the port it comes behind the answer. Its carrier ends where there are too many streams.
-    const [fd] = errno === 0 ? ((await nextPacket(ours, 1, 1))?.fds ?? []) : [];
-    if (fd !== undefined) return fd;
-    throw new KilnError('E_MACHINE', `nobody can be reached at port ${port} of the machine`, {
-      hint: `does a command of the sandbox listen on port ${port}?`,
-      cause: new SyscallError('connect', errno),
-    });
-  } finally {
-    closeDescriptor(ours);
-  }
+  const pair = unixSocketPair();
+  using ours = closing(pair[0]);
+  const connected = order(channel, 'connect', { op: 'port', port }, [pair[1]]);
+  const errno = await connected.finally(() => closeDescriptor(pair[1]));
+  // While others fill the port it comes behind the answer. Its carrier ends where there are too many streams.
+  const [fd] = errno === 0 ? ((await nextPacket(ours.fd, 1, 1))?.fds ?? []) : [];
+  if (fd !== undefined) return fd;
+  throw new KilnError('E_MACHINE', `nobody can be reached at port ${port} of the machine`, {
+    hint: `does a command of the sandbox listen on port ${port}?`,
+    cause: new SyscallError('connect', errno),
+  });
 }
 
 const NO_IMAGE: ReadonlyMap<number, string> = new Map([
