@@ -242,7 +242,8 @@ export async function visitLayers(
  */
 export async function visitPacked(fd: number, patterns: Buffer): Promise<PackedFiles> {
   const message: PackMessage = { do: 'pack', patterns: patterns.toString('base64') };
-  const { opened } = await askHolder(fd, message).catch((error: unknown) => {
+  const asked = askHolder(fd, message).then(({ fds }) => theOnly(fds));
+  const opened = await asked.catch((error: unknown) => {
     closeDescriptor(fd);
     throw error;
   });
@@ -265,33 +266,21 @@ async function askForFolder<Answer extends object>(
   message: RootMessage | LayerMessage,
 ): Promise<{ readonly answer: Answer; readonly opened: number }> {
   using holder = closing(fd);
-  return await askHolder<Answer>(holder.fd, message);
+  const { answer, fds } = await askHolder<Answer>(holder.fd, message);
+  return { answer, opened: theOnly(fds) };
 }
 
-/** @returns the first answer, and the descriptor that comes with it */
+function theOnly([fd]: readonly number[]): number {
+  if (fd === undefined) throw holderGoneError('gave no descriptor');
+  return fd;
+}
+
+/** @returns the first answer, and the descriptors that come with it, which are the caller's then */
 async function askHolder<Answer extends object>(
   holder: number,
-  message: RootMessage | LayerMessage | PackMessage,
-): Promise<{ readonly answer: Answer; readonly opened: number }> {
-  return await answered<Answer, { answer: Answer; opened: number }>(
-    holder,
-    message,
-    1,
-    (answer, fds) => {
-      const [opened] = fds.splice(0, 1);
-      if (opened === undefined) throw holderGoneError('gave no descriptor');
-      return { answer, opened };
-    },
-  );
-}
-
-/** What `take` makes of the first answer and its descriptors: those that it leaves in the list are closed. */
-async function answered<Answer extends object, Taken>(
-  holder: number,
-  message: unknown,
-  most: number,
-  take: (answer: Answer, fds: number[]) => Taken,
-): Promise<Taken> {
+  message: RootMessage | LayerMessage | PackMessage | ExecuteMessage | ReceiveMessage,
+  most = 1,
+): Promise<{ readonly answer: Answer; readonly fds: readonly number[] }> {
   const sender = new MessageSender(holder, () => undefined);
   const fds: number[] = [];
   try {
@@ -299,7 +288,7 @@ async function answered<Answer extends object, Taken>(
     const frame = await firstWithDescriptors(holder, most, fds);
     const answer: Answer | { readonly error: WiredError } = JSON.parse(frame.toString('utf8'));
     if ('error' in answer) throw unwired(answer.error);
-    return take(answer, fds);
+    return { answer, fds: fds.splice(0) };
   } catch (error) {
     throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGoneError(NOT_BEGUN, error) : error;
   } finally {
@@ -321,20 +310,14 @@ async function firstWithDescriptors(fd: number, most: number, fds: number[]): Pr
 }
 
 async function ask(fd: number, message: ExecuteMessage | ReceiveMessage) {
-  return await answered(
-    fd,
-    message,
-    3,
-    (answer: { readonly started: StartedCommand } | ProcessEnd, fds) => {
-      const [first, stdout, stderr] = fds.splice(0);
-      if (first === undefined || !('started' in answer)) throw holderGoneError(NOT_BEGUN);
-      const stdio: HostStdio =
-        stdout === undefined || stderr === undefined
-          ? { terminal: first }
-          : { stdin: first, stdout, stderr };
-      return { started: answer.started, stdio };
-    },
-  );
+  const { answer, fds } = await askHolder<ExecuteAnswer>(fd, message, 3);
+  const [first, stdout, stderr] = fds;
+  if (first === undefined || !('started' in answer)) throw holderGoneError(NOT_BEGUN);
+  const stdio: HostStdio =
+    stdout === undefined || stderr === undefined
+      ? { terminal: first }
+      : { stdin: first, stdout, stderr };
+  return { started: answer.started, stdio };
 }
 
 /**
