@@ -10,8 +10,7 @@ import {
   mkdirat,
   NEW_FILE,
   openat2,
-  RESOLVE_BENEATH,
-  RESOLVE_NO_SYMLINKS,
+  RESOLVE_BELOW,
   renameat,
   symlinkat,
   unlinkat,
@@ -21,8 +20,6 @@ import { awaitedLater } from '../promise.ts';
 /** Entries of an archive, and bytes of all together: as many as artifacts may have. */
 const ENTRIES_MAX = 200_000;
 const BYTES_MAX = 64 * 2 ** 30;
-
-const BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
 
 export interface Root {
   readonly folder: number;
@@ -86,7 +83,7 @@ async function place(
   rest.defer(remove);
   if (type === 'symlink') symlinkat(header.linkname ?? '', folder, temporary);
   else if (type === 'file') {
-    using file = closing(openat2(folder, temporary, { ...NEW_FILE, resolve: BELOW }));
+    using file = closing(openat2(folder, temporary, { ...NEW_FILE, resolve: RESOLVE_BELOW }));
     await fill(file.fd, content);
     fchmodSync(file.fd, mode & 0o777);
   } else throw foreignError(`it has a ${type}`);
@@ -113,7 +110,7 @@ async function fill(fd: number, content: Readable): Promise<void> {
 }
 
 function openFolder(root: number, parts: readonly string[]): number {
-  const how = { flags: constants.O_RDONLY | constants.O_DIRECTORY, resolve: BELOW };
+  const how = { flags: constants.O_RDONLY | constants.O_DIRECTORY, resolve: RESOLVE_BELOW };
   let at = openat2(root, '.', how);
   for (const part of parts) {
     const above = at;

@@ -16,7 +16,7 @@ import { closing, getXattr, listXattrs, setXattr } from '../host/calls/descripto
 import { hasErrno, succeeds } from '../host/calls/libc.ts';
 import type { SingleTask } from '../host/confine/task.ts';
 import {
-  DIRECTORY_BELOW,
+  DIRECTORY_WITHIN,
   lchownat,
   leaveWhiteout,
   linkat,
@@ -24,9 +24,6 @@ import {
   NEW_FILE,
   openat2,
   openPath,
-  RESOLVE_BENEATH,
-  RESOLVE_NO_SYMLINKS,
-  RESOLVE_NO_XDEV,
   readlinkat,
   setTimes,
   symlinkat,
@@ -51,8 +48,6 @@ export interface CopyOutput {
   readonly leftOut: number;
 }
 
-const WITHIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
-const FOLDER = { ...DIRECTORY_BELOW, resolve: WITHIN };
 const FILE = {
   flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
 };
@@ -93,10 +88,10 @@ class TreeCopy {
   }
 
   async run(): Promise<CopyOutput> {
-    using to = closing(openat2(this.#home, this.#input.to, FOLDER));
+    using to = closing(openat2(this.#home, this.#input.to, DIRECTORY_WITHIN));
     const { spare: name } = this.#input;
     succeeds(['EEXIST'], () => mkdirat(this.#home, name, 0o700));
-    using spare = closing(openat2(this.#home, name, FOLDER));
+    using spare = closing(openat2(this.#home, name, DIRECTORY_WITHIN));
     succeeds(['ENOENT'], () => unlinkat(spare.fd, RENAMED));
     // Grows while it is read. By their paths: a tree is deeper than descriptors go.
     for (let at = 0; at < this.#folders.length; at++) {
@@ -104,8 +99,8 @@ class TreeCopy {
     }
     // Backwards: writing into a folder changes its times, and one may be closed even to its owner.
     for (const path of this.#folders.reverse()) {
-      using source = closing(openat2(this.#from, place(path), FOLDER));
-      using target = closing(openat2(to.fd, place(path), FOLDER));
+      using source = closing(openat2(this.#from, place(path), DIRECTORY_WITHIN));
+      using target = closing(openat2(to.fd, place(path), DIRECTORY_WITHIN));
       const stats = fstatSync(source.fd, { bigint: true });
       fchmodSync(target.fd, modeInLayer(stats));
       setTimes(target.fd, stats);
@@ -120,8 +115,8 @@ class TreeCopy {
 
   async #fill(path: ByteString, root: number, spare: number): Promise<void> {
     if (path.length > LONGEST_PATH) throw deepError();
-    using source = closing(openat2(this.#from, place(path), FOLDER));
-    using target = closing(openat2(root, place(path), FOLDER));
+    using source = closing(openat2(this.#from, place(path), DIRECTORY_WITHIN));
+    using target = closing(openat2(root, place(path), DIRECTORY_WITHIN));
     const stats = fstatSync(source.fd, { bigint: true });
     this.#digest.note('folder', path, stats);
     fchownSync(target.fd, Number(stats.uid), Number(stats.gid));

@@ -9,21 +9,11 @@ import { isSparse } from '../artifacts/content.ts';
 import { listEntries } from '../artifacts/source.ts';
 import { closing, getXattr, listXattrs, removeXattr } from '../host/calls/descriptor.ts';
 import type { SingleTask } from '../host/confine/task.ts';
-import {
-  DIRECTORY_BELOW,
-  openat2,
-  openPath,
-  RESOLVE_BENEATH,
-  RESOLVE_NO_SYMLINKS,
-  RESOLVE_NO_XDEV,
-  readlinkat,
-} from '../host/files/at.ts';
+import { DIRECTORY_WITHIN, openat2, openPath, readlinkat } from '../host/files/at.ts';
 import { contentDigest } from '../host/files/content.ts';
 import type { CopyOutput } from './copy-task.ts';
 import { isOfLayer, LayerDigest, modeInLayer } from './layer-digest.ts';
 
-const WITHIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
-const FOLDER = { ...DIRECTORY_BELOW, resolve: WITHIN };
 const FILE = {
   flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
 };
@@ -55,7 +45,9 @@ class Settling {
     // Grows while it is read.
     for (let at = 0; at < this.#folders.length; at++) {
       const path = this.#folders[at]!;
-      using folder = closing(openat2(this.#tree, path === '' ? '.' : toBytes(path), FOLDER));
+      using folder = closing(
+        openat2(this.#tree, path === '' ? '.' : toBytes(path), DIRECTORY_WITHIN),
+      );
       this.#digest.note('folder', path, fstatSync(folder.fd, { bigint: true }));
       this.#attributes(folder.fd);
       for (const { name } of listEntries(folder.fd, this.#budget)) {

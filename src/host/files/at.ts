@@ -18,11 +18,16 @@ export const AT_FDCWD = -100;
 type Name = Buffer | string;
 
 /** `resolve` flags of openat2, from linux/openat2.h. */
-export const RESOLVE_NO_XDEV = 0x01;
+const RESOLVE_NO_XDEV = 0x01;
 export const RESOLVE_NO_MAGICLINKS = 0x02;
 export const RESOLVE_NO_SYMLINKS = 0x04;
 export const RESOLVE_BENEATH = 0x08;
 export const RESOLVE_IN_ROOT = 0x10;
+
+/** Below a directory, through no link. */
+export const RESOLVE_BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+/** And on no other mount. */
+export const RESOLVE_WITHIN = RESOLVE_BELOW | RESOLVE_NO_XDEV;
 
 /** With these flags, any rename or mount on the machine can make the look-up fail with EAGAIN (openat2(2)). */
 const SCOPED = RESOLVE_BENEATH | RESOLVE_IN_ROOT;
@@ -77,13 +82,20 @@ export const SAME_DISK_DIRECTORY: OpenHow = {
 /** A directory below the given one, through no link. */
 export const DIRECTORY_BELOW: OpenHow = {
   flags: constants.O_RDONLY | constants.O_DIRECTORY,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+  resolve: RESOLVE_BELOW,
 };
+export const DIRECTORY_WITHIN: OpenHow = { ...DIRECTORY_BELOW, resolve: RESOLVE_WITHIN };
 
 /** A file below a directory, through no link; a fifo does not block. */
 export const FILE_BELOW: OpenHow = {
   flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+  resolve: RESOLVE_BELOW,
+};
+
+/** The name only (O_PATH) of what lies below a directory, through no link, and a link itself. */
+export const ENTRY_BELOW: OpenHow = {
+  flags: O_PATH | constants.O_NOFOLLOW,
+  resolve: RESOLVE_BELOW,
 };
 
 /** A file or folder below a directory, by links that do not lead out of it; a fifo does not block. */

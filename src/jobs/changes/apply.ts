@@ -8,12 +8,12 @@ import { type ByteString, toBytes } from '../../artifacts/byte-string.ts';
 import type { Owner, WithRights } from '../../artifacts/destination.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
-import { openat2, statAt } from '../../host/files/at.ts';
+import { DIRECTORY_WITHIN, openat2, statAt } from '../../host/files/at.ts';
 import { beginStage } from '../../host/process/work.ts';
 import { Conflicts, LeftAlone, whyLeft } from './conflicts.ts';
 import type { Change } from './entry.ts';
 import type { Ours } from './ours.ts';
-import { FOLDER, RWX } from './place.ts';
+import { RWX } from './place.ts';
 import { Removing } from './remove.ts';
 import { Writing } from './write.ts';
 
@@ -54,6 +54,7 @@ class Applying implements Applied {
   readonly done: Change[] = [];
   readonly left: Left[] = [];
   readonly #request: ApplyRequest;
+  readonly #asOwner: WithRights;
   readonly #budget: Budget;
   readonly #conflicts: Conflicts;
   readonly #removing: Removing;
@@ -62,6 +63,7 @@ class Applying implements Applied {
 
   constructor(request: ApplyRequest) {
     this.#request = request;
+    this.#asOwner = request.rights;
     this.#budget = new Budget({}, request.signal);
     this.#conflicts = new Conflicts(request);
     this.#removing = new Removing(this.#budget, this.#conflicts, request.rights);
@@ -141,16 +143,14 @@ class Applying implements Applied {
   #openFolder(path: ByteString): number {
     const { lower } = this.#request;
     try {
-      return this.#asOwner(() => openat2(lower, path === '' ? '.' : toBytes(path), FOLDER));
+      return this.#asOwner(() =>
+        openat2(lower, path === '' ? '.' : toBytes(path), DIRECTORY_WITHIN),
+      );
     } catch (error) {
       if (hasErrno(error, 'ELOOP')) throw new LeftAlone('a link lies above it in the folder', true);
       if (hasErrno(error, 'EXDEV')) throw new LeftAlone('another file system is mounted there');
       if (!hasErrno(error, 'ENOENT', 'ENOTDIR')) throw error;
       throw new LeftAlone('the folder above it is gone', true);
     }
-  }
-
-  #asOwner<Result>(act: () => Result): Result {
-    return this.#request.rights(act);
   }
 }

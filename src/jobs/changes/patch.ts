@@ -9,13 +9,7 @@ import { attempt } from '../../host/calls/libc.ts';
 import { checked, tryCall } from '../../host/calls/system-call.ts';
 import { runConfined } from '../../host/confine/run.ts';
 import { DEEP } from '../../host/confine/task.ts';
-import {
-  O_PATH,
-  openat2,
-  RESOLVE_BENEATH,
-  RESOLVE_NO_SYMLINKS,
-  readlinkat,
-} from '../../host/files/at.ts';
+import { ENTRY_BELOW, openat2, readlinkat } from '../../host/files/at.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import type { Stack } from '../../image/tree/merged.ts';
 import type { Change } from './entry.ts';
@@ -33,11 +27,6 @@ import {
 const MOST = 64 << 20;
 
 const MFD_CLOEXEC = 1;
-
-const ENTRY = {
-  flags: O_PATH | constants.O_NOFOLLOW,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-};
 
 /** What a patch is made from. */
 export interface Sides {
@@ -106,7 +95,7 @@ function callersSide(
   if (change === 'added') return undefined;
   return attempt(() =>
     rights(() => {
-      using entry = closing(openat2(folder, toBytes(path), ENTRY));
+      using entry = closing(openat2(folder, toBytes(path), ENTRY_BELOW));
       const read = (size: number) => {
         using file = closing(reopenFile(entry.fd));
         return readText(file.fd, size);

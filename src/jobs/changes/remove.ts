@@ -4,9 +4,9 @@ import { type ByteString, joinBytes, toBytes } from '../../artifacts/byte-string
 import type { WithRights } from '../../artifacts/destination.ts';
 import { listEntries } from '../../artifacts/source.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { openat2, statAt, unlinkat } from '../../host/files/at.ts';
+import { DIRECTORY_WITHIN, openat2, statAt, unlinkat } from '../../host/files/at.ts';
 import { type Conflicts, LeftAlone } from './conflicts.ts';
-import { FOLDER, type Place } from './place.ts';
+import type { Place } from './place.ts';
 
 /** Removes what goes away in the folder, with the rights of its owner. */
 export class Removing {
@@ -38,7 +38,7 @@ export class Removing {
     depth = 1,
   ): Promise<void> {
     this.#budget.checkDepth(depth);
-    using folder = closing(this.#asOwner(() => openat2(above, name, FOLDER)));
+    using folder = closing(this.#asOwner(() => openat2(above, name, DIRECTORY_WITHIN)));
     for (const { name: entry } of this.#asOwner(() => listEntries(folder.fd, this.#budget))) {
       if (this.#budget.due) await this.#budget.breathe();
       const inner = joinBytes(path, entry);
@@ -60,7 +60,7 @@ export class Removing {
     path: ByteString,
     seen: ReadonlyMap<ByteString, string>,
   ): Promise<void> {
-    using folder = closing(this.#asOwner(() => openat2(above, name, FOLDER)));
+    using folder = closing(this.#asOwner(() => openat2(above, name, DIRECTORY_WITHIN)));
     for (const { name: entry } of this.#asOwner(() => listEntries(folder.fd, this.#budget))) {
       if (this.#budget.due) await this.#budget.breathe();
       const inner = joinBytes(path, entry);

@@ -2,21 +2,14 @@
  * What a sandbox has changed in a folder of its caller's. A confined child lists the upper folder, which is hostile:
  * reader/list.c. The lower one is looked up with its owner's rights, and only where the upper one has an entry.
  */
-import { type BigIntStats, constants, fstatSync } from 'node:fs';
+import { type BigIntStats, fstatSync } from 'node:fs';
 import { Budget } from '../../artifacts/budget.ts';
 import { type ByteString, joinBytes, toBytes } from '../../artifacts/byte-string.ts';
 import type { WithRights } from '../../artifacts/destination.ts';
 import { listEntries, reopenFile } from '../../artifacts/source.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { attempt, unlessErrno } from '../../host/calls/libc.ts';
-import {
-  FILE_BELOW,
-  O_PATH,
-  openat2,
-  RESOLVE_BENEATH,
-  RESOLVE_NO_SYMLINKS,
-  readlinkat,
-} from '../../host/files/at.ts';
+import { ENTRY_BELOW, FILE_BELOW, openat2, readlinkat } from '../../host/files/at.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import {
   about,
@@ -46,11 +39,6 @@ export interface WalkRequest {
   readonly range: IdRange;
   readonly signal?: AbortSignal | undefined;
 }
-
-const BELOW = {
-  flags: O_PATH | constants.O_NOFOLLOW,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-};
 
 /** @throws KilnError E_ARTIFACT_LIMIT where the layer is too deep, or has too many names; the signal's reason */
 export async function readChanges(request: WalkRequest): Promise<Changes> {
@@ -179,7 +167,7 @@ class Walk {
   }
 
   #openBelow(path: ByteString) {
-    return this.#asOwner(() => closing(openat2(this.#request.lower, toBytes(path), BELOW)));
+    return this.#asOwner(() => closing(openat2(this.#request.lower, toBytes(path), ENTRY_BELOW)));
   }
 
   /** Undefined for what is not there, or closed to the owner, and so to the sandbox. */

@@ -15,6 +15,7 @@ import {
   openNameless,
   RESOLVE_BENEATH,
   RESOLVE_NO_MAGICLINKS,
+  RESOLVE_WITHIN,
   renameat,
   setTimes,
   statAt,
@@ -24,10 +25,10 @@ import {
 import { LeftAlone } from './conflicts.ts';
 import type { Change } from './entry.ts';
 import { whyNotInside } from './link.ts';
-import { type Place, RESOLVE, RWX } from './place.ts';
+import { type Place, RWX } from './place.ts';
 import type { Removing } from './remove.ts';
 
-const ENTRY = { flags: O_PATH | constants.O_NOFOLLOW, resolve: RESOLVE };
+const ENTRY = { flags: O_PATH | constants.O_NOFOLLOW, resolve: RESOLVE_WITHIN };
 
 /** In place of which a file comes that was there. Left behind only by a kill between two calls. */
 const BESIDE = '.kiln-apply';
@@ -43,11 +44,13 @@ interface WriteRequest {
 /** Makes what is new in the folder. A file is there whole or not at all. */
 export class Writing {
   readonly #request: WriteRequest;
+  readonly #asOwner: WithRights;
   readonly #budget: Budget;
   readonly #removing: Removing;
 
   constructor(request: WriteRequest, budget: Budget, removing: Removing) {
     this.#request = request;
+    this.#asOwner = request.rights;
     this.#budget = budget;
     this.#removing = removing;
   }
@@ -62,7 +65,7 @@ export class Writing {
   }
 
   async makeFile({ path }: Change, place: Place): Promise<void> {
-    const { folder, name, there } = place;
+    const { folder, there } = place;
     using entry = closing(openat2(this.#request.upper, toBytes(path), ENTRY));
     const stats = fstatSync(entry.fd, { bigint: true });
     if (!stats.isFile()) throw changing();
@@ -83,7 +86,7 @@ export class Writing {
       fchmodSync(to.fd, Number(stats.mode) & RWX);
       setTimes(to.fd, stats);
     });
-    await this.#putInPlace(path, place, (as) => nameFile(to.fd, folder, as), name);
+    await this.#putInPlace(path, place, (as) => nameFile(to.fd, folder, as));
   }
 
   async makeLink({ path, target = '' }: Change, place: Place): Promise<void> {
@@ -95,28 +98,15 @@ export class Writing {
       }),
     );
     if (why !== undefined) throw new LeftAlone(`it is a link ${why}`);
-    const { folder, name } = place;
-    await this.#putInPlace(
-      path,
-      place,
-      (as) => {
-        symlinkat(toBytes(target), folder, as);
-        if (this.#request.owner !== undefined) {
-          lchownat(folder, as, ...idsOf(place.there, this.#request.owner));
-        }
-      },
-      name,
-    );
+    await this.#putInPlace(path, place, (as) => {
+      symlinkat(toBytes(target), place.folder, as);
+      this.#own({ ...place, name: as });
+    });
   }
 
   /** At once, where something is there that is no folder; never in place of what came meanwhile. */
-  async #putInPlace(
-    path: ByteString,
-    place: Place,
-    make: (name: Buffer) => void,
-    name: Buffer,
-  ): Promise<void> {
-    const { folder, there } = place;
+  async #putInPlace(path: ByteString, place: Place, make: (name: Buffer) => void): Promise<void> {
+    const { folder, name, there } = place;
     if (there?.isDirectory() === true) await this.#removing.remove(place, path);
     if (there === undefined || there.isDirectory()) {
       try {
@@ -148,10 +138,6 @@ export class Writing {
   #own({ folder, name, there }: Place): void {
     const { owner } = this.#request;
     if (owner !== undefined) lchownat(folder, name, ...idsOf(there, owner));
-  }
-
-  #asOwner<Result>(act: () => Result): Result {
-    return this.#request.rights(act);
   }
 }
 

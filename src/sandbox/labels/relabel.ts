@@ -20,10 +20,8 @@ import {
   O_PATH,
   openat2,
   openPath,
-  RESOLVE_BENEATH,
   RESOLVE_NO_MAGICLINKS,
-  RESOLVE_NO_SYMLINKS,
-  RESOLVE_NO_XDEV,
+  RESOLVE_WITHIN,
 } from '../../host/files/at.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { layerMissingError } from '../policy/layers.ts';
@@ -49,7 +47,7 @@ const SYSTEM_DIRECTORIES = new Set(
 
 const BELOW = {
   flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
+  resolve: RESOLVE_WITHIN | RESOLVE_NO_MAGICLINKS,
 };
 
 function contextOf(fd: number): string | undefined {

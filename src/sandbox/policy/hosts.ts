@@ -1,12 +1,7 @@
 import { constants, fstatSync, openSync, readSync } from 'node:fs';
 import { closing } from '../../host/calls/descriptor.ts';
 import { attempt, readText } from '../../host/calls/libc.ts';
-import {
-  type OpenHow,
-  openat2,
-  RESOLVE_BENEATH,
-  RESOLVE_NO_SYMLINKS,
-} from '../../host/files/at.ts';
+import { type OpenHow, openat2, RESOLVE_BELOW } from '../../host/files/at.ts';
 
 /** A name, and an address that it stands for. */
 export interface Neighbour {
@@ -63,7 +58,7 @@ const OWN_ADDRESS = '127.0.1.1';
 
 const HOSTS: OpenHow = {
   flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+  resolve: RESOLVE_BELOW,
 };
 
 /** The image's /etc/hosts; empty if it is missing or is not a small plain file. The tree is hostile. */

@@ -8,8 +8,7 @@ import {
   mkdirat,
   openat2,
   openDirectory,
-  RESOLVE_BENEATH,
-  RESOLVE_NO_SYMLINKS,
+  RESOLVE_BELOW,
   renameat,
   unlinkat,
 } from '../../host/files/at.ts';
@@ -151,7 +150,7 @@ function within(root: number, path: string, act: (folder: number, name: string) 
 }
 
 function mergeAccountFiles(from: number, to: number, path: string): void {
-  const plain = { resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS };
+  const plain = { resolve: RESOLVE_BELOW };
   using theirs = closing(openat2(from, path, { ...plain, flags: constants.O_RDONLY }));
   using mine = closing(openat2(to, path, { ...plain, flags: constants.O_RDWR }));
   // The plan says that both are plain files. The target is a copy, so a partial write does no harm.
