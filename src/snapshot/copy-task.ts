@@ -6,7 +6,7 @@
  * files are dropped, since whatever wrote the file may have set them.
  */
 
-import { type BigIntStats, constants, fchmodSync, fchownSync, fstatSync } from 'node:fs';
+import { type BigIntStats, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import { Budget } from '../artifacts/budget.ts';
 import { type ByteString, joinBytes, toBytes } from '../artifacts/byte-string.ts';
 import { copyContent } from '../artifacts/content.ts';
@@ -17,6 +17,7 @@ import { hasErrno, succeeds } from '../host/calls/libc.ts';
 import type { SingleTask } from '../host/confine/task.ts';
 import {
   DIRECTORY_WITHIN,
+  FILE_ITSELF,
   lchownat,
   leaveWhiteout,
   linkat,
@@ -48,9 +49,6 @@ export interface CopyOutput {
   readonly leftOut: number;
 }
 
-const FILE = {
-  flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
-};
 const STAT_BLOCK = 512;
 /** Of a folder: one call takes no path of more than 4095, with a name in it. */
 const LONGEST_PATH = 3800;
@@ -161,7 +159,7 @@ class TreeCopy {
       return;
     }
     if (stats.nlink > 1n) this.#links.set(inode, path);
-    using from = closing(openat2(source, name, FILE));
+    using from = closing(openat2(source, name, FILE_ITSELF));
     const before = fstatSync(from.fd, { bigint: true });
     refuseChange(stats, before);
     using to = closing(openat2(target, name, NEW_FILE));

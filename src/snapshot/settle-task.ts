@@ -2,21 +2,18 @@
  * Makes of what a sandbox has left on the disk what a copy of it would be, as a confined child: set-id bits, capabilities
  * and labels of files are dropped, and all is counted and digested. Nobody writes there any more; nothing is followed.
  */
-import { type BigIntStats, constants, fchmodSync, fstatSync } from 'node:fs';
+import { type BigIntStats, fchmodSync, fstatSync } from 'node:fs';
 import { Budget } from '../artifacts/budget.ts';
 import { type ByteString, joinBytes, toBytes } from '../artifacts/byte-string.ts';
 import { isSparse } from '../artifacts/content.ts';
 import { listEntries } from '../artifacts/source.ts';
 import { closing, getXattr, listXattrs, removeXattr } from '../host/calls/descriptor.ts';
 import type { SingleTask } from '../host/confine/task.ts';
-import { DIRECTORY_WITHIN, openat2, openPath, readlinkat } from '../host/files/at.ts';
+import { DIRECTORY_WITHIN, FILE_ITSELF, openat2, openPath, readlinkat } from '../host/files/at.ts';
 import { contentDigest } from '../host/files/content.ts';
 import type { CopyOutput } from './copy-task.ts';
 import { isOfLayer, LayerDigest, modeInLayer } from './layer-digest.ts';
 
-const FILE = {
-  flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
-};
 const STAT_BLOCK = 512;
 const CAPABILITY = 'security.capability';
 
@@ -80,7 +77,7 @@ class Settling {
       return;
     }
     if (stats.nlink > 1n) this.#links.set(inode, path);
-    using file = closing(openat2(folder, toBytes(name), FILE));
+    using file = closing(openat2(folder, toBytes(name), FILE_ITSELF));
     this.#attributes(file.fd);
     const mode = modeInLayer(stats);
     const [size, taken] = [Number(stats.size), Number(stats.blocks) * STAT_BLOCK];

@@ -79,6 +79,11 @@ export const SAME_DISK_DIRECTORY: OpenHow = {
   resolve: RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS,
 };
 
+/** No link; a fifo does not block, and a terminal does not become this process's. */
+export const FILE_ITSELF: OpenHow = {
+  flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
+};
+
 /** A directory below the given one, through no link. */
 export const DIRECTORY_BELOW: OpenHow = {
   flags: constants.O_RDONLY | constants.O_DIRECTORY,

@@ -39,7 +39,7 @@ export interface StateKind {
 
 const HEX = '[0-9a-f]+';
 
-const UNPACKED_AGAIN = 'the package is unpacked again when it is needed';
+export const UNPACKED_AGAIN = 'the package is unpacked again when it is needed';
 
 /** The first that fits counts. */
 export const KINDS: readonly StateKind[] = [

@@ -19,6 +19,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import type { Header } from 'tar-stream';
+import { toBytes } from '../../artifacts/byte-string.ts';
 import { KilnError } from '../../errors.ts';
 import { setXattr } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
@@ -122,7 +123,7 @@ export class LayerWriter {
         const first = this.#normal(target);
         // Maybe one that the link's own name has just made.
         if (find(first)?.isDirectory()) throw hostileError(`its hard link ${path} is of a folder`);
-        linkSync(bytes(first), bytes(path));
+        linkSync(toBytes(first), toBytes(path));
         return NOTHING;
       }
       default:
@@ -135,7 +136,7 @@ export class LayerWriter {
     for (const [path, time] of this.#times) {
       // A later entry may have put a file in the place of a folder above.
       const now = unlessErrno(['ENOTDIR'], () => find(path));
-      if (now?.isDirectory()) utimesSync(bytes(path), time, time);
+      if (now?.isDirectory()) utimesSync(toBytes(path), time, time);
     }
   }
 
@@ -152,10 +153,10 @@ export class LayerWriter {
   #whiteout(path: string, base: string): EntryTarget {
     const folder = dirname(path);
     if (base === OPAQUE) {
-      const inside = find(folder)?.isDirectory() ? readdirSync(bytes(folder), 'latin1') : [];
+      const inside = find(folder)?.isDirectory() ? readdirSync(toBytes(folder), 'latin1') : [];
       for (const name of inside) {
         const child = join(folder, name);
-        if (!this.#layer.has(child)) removeTreeNow(bytes(child));
+        if (!this.#layer.has(child)) removeTreeNow(toBytes(child));
       }
       return NOTHING;
     }
@@ -163,7 +164,7 @@ export class LayerWriter {
     if (target === folder || basename(target) === '..')
       throw hostileError(`it has the name ${path}`);
     // Look first: an impossible name is the archive's mistake, not a failed removal.
-    if (!this.#layer.has(target) && find(target) !== undefined) removeTreeNow(bytes(target));
+    if (!this.#layer.has(target) && find(target) !== undefined) removeTreeNow(toBytes(target));
     return NOTHING;
   }
 
@@ -173,15 +174,15 @@ export class LayerWriter {
     this.#makeParents(folder);
     const present = find(folder);
     // A link to a folder serves as the folder; anything else in the way is replaced by this layer.
-    if (present !== undefined) removeTreeNow(bytes(folder));
-    mkdirSync(bytes(folder), 0o755);
+    if (present !== undefined) removeTreeNow(toBytes(folder));
+    mkdirSync(toBytes(folder), 0o755);
   }
 
   #replace(path: string, present: Stats, header: Header): void {
     // A hard link to itself: some archives have it for the second name of a pair.
     if (header.type === 'link' && header.linkname && this.#normal(header.linkname) === path) return;
-    if (present.isDirectory()) removeTreeNow(bytes(path));
-    else unlinkSync(bytes(path));
+    if (present.isDirectory()) removeTreeNow(toBytes(path));
+    else unlinkSync(toBytes(path));
   }
 
   #directory(
@@ -191,24 +192,24 @@ export class LayerWriter {
     pax?: PaxRecords,
   ): EntryTarget {
     if (present?.isDirectory() !== true) {
-      if (present !== undefined) removeTreeNow(bytes(path));
-      mkdirSync(bytes(path), 0o700);
+      if (present !== undefined) removeTreeNow(toBytes(path));
+      mkdirSync(toBytes(path), 0o700);
     }
     const { uid, gid } = owner(header);
-    lchownSync(bytes(path), uid, gid);
+    lchownSync(toBytes(path), uid, gid);
     if (this.#limits.overlay === true) {
-      const fd = openSync(bytes(path), constants.O_RDONLY | constants.O_DIRECTORY);
+      const fd = openSync(toBytes(path), constants.O_RDONLY | constants.O_DIRECTORY);
       for (const [name, value] of this.#attributes(pax)) setXattr(fd, name, value);
       closeSync(fd);
     }
-    chmodSync(bytes(path), (header.mode ?? 0o755) & PERMISSIONS);
+    chmodSync(toBytes(path), (header.mode ?? 0o755) & PERMISSIONS);
     this.#times.set(path, header.mtime ?? new Date(0));
     return NOTHING;
   }
 
   #file(path: string, header: Header, pax: PaxRecords | undefined): EntryTarget {
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-    const fd = openSync(bytes(path), flags, 0o600);
+    const fd = openSync(toBytes(path), flags, 0o600);
     return {
       write: (piece) => {
         this.#bytes += piece.length;
@@ -224,7 +225,7 @@ export class LayerWriter {
         for (const [name, value] of this.#attributes(pax)) setXattr(fd, name, value);
         closeSync(fd);
         const time = header.mtime ?? new Date(0);
-        utimesSync(bytes(path), time, time);
+        utimesSync(toBytes(path), time, time);
       },
     };
   }
@@ -241,11 +242,11 @@ export class LayerWriter {
 
   #symlink(path: string, header: Header, pax: PaxRecords | undefined): EntryTarget {
     const target = pax?.get('linkpath') ?? Buffer.from(header.linkname ?? '', 'latin1');
-    symlinkSync(target, bytes(path));
+    symlinkSync(target, toBytes(path));
     const { uid, gid } = owner(header);
-    lchownSync(bytes(path), uid, gid);
+    lchownSync(toBytes(path), uid, gid);
     const time = header.mtime ?? new Date(0);
-    lutimesSync(bytes(path), time, time);
+    lutimesSync(toBytes(path), time, time);
     return NOTHING;
   }
 
@@ -261,30 +262,26 @@ function isWhiteout({ type, devmajor = 0, devminor = 0 }: Header): boolean {
 /** The kernel makes one in place of what is renamed: a confined child can make no device. */
 function makeWhiteout(path: string): void {
   const folders = [dirname(path), '/'].map((folder) =>
-    openSync(bytes(folder), constants.O_RDONLY | constants.O_DIRECTORY),
+    openSync(toBytes(folder), constants.O_RDONLY | constants.O_DIRECTORY),
   ) as [number, number];
   try {
     const [folder, spare] = folders;
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
-    closeSync(openSync(bytes(path), flags, 0o600));
-    leaveWhiteout(folder, bytes(basename(path)), spare, RENAMED);
+    closeSync(openSync(toBytes(path), flags, 0o600));
+    leaveWhiteout(folder, toBytes(basename(path)), spare, RENAMED);
     unlinkSync(`/${RENAMED}`);
   } finally {
     for (const fd of folders) closeSync(fd);
   }
 }
 
-function bytes(path: string): Buffer {
-  return Buffer.from(path, 'latin1');
-}
-
 function find(path: string): Stats | undefined {
-  return lstatSync(bytes(path), { throwIfNoEntry: false });
+  return lstatSync(toBytes(path), { throwIfNoEntry: false });
 }
 
 function isDirectory(path: string): boolean {
   try {
-    closeSync(openSync(bytes(path), constants.O_RDONLY | constants.O_DIRECTORY));
+    closeSync(openSync(toBytes(path), constants.O_RDONLY | constants.O_DIRECTORY));
     return true;
   } catch {
     return false;

@@ -8,6 +8,7 @@ import { readInto } from '../../host/files/content.ts';
 import { shortHash } from '../../host/process/short-hash.ts';
 import { findRecord, writeRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
+import { UNPACKED_AGAIN } from '../../host/state/kinds.ts';
 import { pathsOfUser, type StatePaths } from '../../host/state/paths.ts';
 import type { Reach } from '../../packages/repository/transport/reach.ts';
 import { type RpmPackage, takePackage } from '../../packages/rpm/package.ts';
@@ -99,8 +100,6 @@ export function packageDamage(directory: string): KnownDamage | undefined {
   const { value, damage } = findRecord(path, take);
   return knownDamage(directory) ?? damage ?? (value && damagedHeader(directory, value.header));
 }
-
-export const UNPACKED_AGAIN = 'the package is unpacked again when it is needed';
 
 function takeEntry(value: object): Entry | undefined {
   const entry = value as Entry;

@@ -3,20 +3,16 @@
  * counts, a whiteout (character device 0:0) hides what is below, and so does an opaque folder. Layers may be hostile: names
  * are looked up one by one below open folders, and nothing is followed.
  */
-import { type BigIntStats, constants, fstatSync } from 'node:fs';
+import { type BigIntStats, fstatSync } from 'node:fs';
 import type { Budget } from '../../artifacts/budget.ts';
 import { type ByteString, toBytes } from '../../artifacts/byte-string.ts';
 import { listEntries } from '../../artifacts/source.ts';
 import { closing, getXattr } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
-import { openat2, openPath } from '../../host/files/at.ts';
+import { FILE_ITSELF, openat2, openPath } from '../../host/files/at.ts';
 
 /** Folders of layers, the topmost layer first. */
 export type Stack = readonly number[];
-
-const READ = {
-  flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
-};
 
 /** What opening a name comes to that shows something else by now, or is closed. */
 const GONE = ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'EACCES'];
@@ -74,13 +70,13 @@ export function look(parts: Stack, name: ByteString, open: DisposableStack): Sho
 }
 
 function isOpaque(folder: number): boolean {
-  using opened = unlessErrno(GONE, () => closing(openat2(folder, '.', READ)));
+  using opened = unlessErrno(GONE, () => closing(openat2(folder, '.', FILE_ITSELF)));
   return opened !== undefined && getXattr(opened.fd, 'user.overlay.opaque')?.toString() === 'y';
 }
 
 /** Undefined where something else lies there by now. */
 export function reopen({ folder, name, stats }: Shown) {
-  const file = unlessErrno(GONE, () => closing(openat2(folder, toBytes(name), READ)));
+  const file = unlessErrno(GONE, () => closing(openat2(folder, toBytes(name), FILE_ITSELF)));
   if (file === undefined || fstatSync(file.fd, { bigint: true }).ino === stats.ino) return file;
   file[Symbol.dispose]();
   return undefined;

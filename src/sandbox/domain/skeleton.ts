@@ -22,7 +22,7 @@ export const MOUNT_POINTS = [
   ...['stage/proc', 'stage/dev'],
 ];
 
-const LAYOUT = shortHash(MOUNT_POINTS.join('\n'));
+export const LAYOUT = shortHash(MOUNT_POINTS.join('\n'));
 
 export const INIT_PATH = '/kiln-init';
 

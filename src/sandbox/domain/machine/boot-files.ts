@@ -20,11 +20,10 @@ import { attempt, hasErrno } from '../../../host/calls/libc.ts';
 import { askConfined } from '../../../host/confine/run.ts';
 import { heldParts } from '../../../host/files/held.ts';
 import { removeTree } from '../../../host/files/remove-tree.ts';
-import { shortHash } from '../../../host/process/short-hash.ts';
 import { packageRoot } from '../../../host/state/package-root.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
 import { awaitedLater } from '../../../promise.ts';
-import { INIT_PATH, MOUNT_POINTS, requireInit, requirePassable } from '../skeleton.ts';
+import { INIT_PATH, LAYOUT, MOUNT_POINTS, requireInit, requirePassable } from '../skeleton.ts';
 import type { BootInput } from './boot-task.ts';
 import { findKernel, type GuestKernel, givenKernel, IMAGE_MAX } from './kernel.ts';
 
@@ -136,8 +135,6 @@ async function fill(folder: string, kernel: GuestKernel): Promise<void> {
 function placeOf(folder: string, module: string, nth: number): string {
   return `${folder}/${String(nth).padStart(2, '0')}-${basename(module)}`;
 }
-
-const LAYOUT = shortHash(MOUNT_POINTS.join('\n'));
 
 /** `a`, `a/b`, `a/b/c`. */
 function partsOf(path: string): string[] {
