@@ -75,6 +75,15 @@ async function isWhole(t: ExecutionContext, path: string): Promise<void> {
   t.true((await readFile(path)).equals(CONTENT));
 }
 
+test('a host that is out of reach is named, with what to do', async (t) => {
+  await using it = await scene(t);
+  // RFC 2606: nobody has that name.
+  const fetched = it.fetch(lockFor(['http://mirror.example.invalid/repo']));
+  const error = await t.throwsAsync<KilnError>(fetched, { code: 'E_DOWNLOAD' });
+  t.regex(error?.message ?? '', /mirror\.example\.invalid/);
+  t.regex(error?.hint ?? '', /name server.*https_proxy/);
+});
+
 test('a package is downloaded once', async (t) => {
   await using it = await scene(t);
   const path = await it.fetch();

@@ -19,9 +19,14 @@ import type { TransferOptions } from './transfer.ts';
 
 const MAX_REDIRECTS = 10;
 
+/** What a host without a way to the internet meets. */
+const UNREACHED = ['ENOTFOUND', 'EAI_AGAIN', 'ENETUNREACH', 'EHOSTUNREACH', 'ETIMEDOUT'];
+
 export class TransferError extends KilnError {
   readonly transient: boolean;
   readonly unauthorized: boolean;
+  /** There was no connection to the server or to the proxy on the way. */
+  readonly unreached: boolean;
   /** How long the server asks kiln to wait, milliseconds. */
   readonly retryAfter: number | undefined;
 
@@ -37,6 +42,7 @@ export class TransferError extends KilnError {
     super('E_DOWNLOAD', message, { cause: options.cause });
     this.transient = options.transient;
     this.unauthorized = options.unauthorized === true;
+    this.unreached = UNREACHED.includes(String((options.cause as NodeJS.ErrnoException)?.code));
     this.retryAfter = options.retryAfter;
   }
 }

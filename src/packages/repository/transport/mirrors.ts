@@ -100,6 +100,7 @@ export async function tryMirrors<Result>(
       if (!(error instanceof TransferError)) throw error;
       if (error.cause instanceof AddressRefused) hint = refusalHint(context.reach);
       if (error.unauthorized) hint = loginHint(mirrors.access !== undefined);
+      if (error.unreached) hint = UNREACHED_HINT;
       attempts.push({ url: withoutCredentials(url), reason: error.message });
       mirrors.failed(base);
       lastRound.set(base, before + 1);
@@ -115,6 +116,9 @@ export async function tryMirrors<Result>(
   }
   throw downloadError(item, attempts, hint);
 }
+
+const UNREACHED_HINT =
+  'nothing there was reached: see this host’s network and name server; where it needs a proxy or has mirrors nearer, name them in https_proxy or kiln.yaml; what is already cached can be used offline';
 
 function loginHint(hasAccess: boolean): string {
   return hasAccess
