@@ -126,7 +126,7 @@ class Reader {
 }
 
 /** All commands of a page in their order, those in its text that the walk names included. */
-function commandsOfPage({ page, user, inText = [] }: Page): Command[] {
+function commandsOfPage({ page, user, inText = [], further = [] }: Page): Command[] {
   const text = readFileSync(join(TOP, page), 'utf8');
   const named = inText.map((command) => {
     const words = command.split(' ').map((word) => word.replaceAll(/[.*+]/g, '\\$&'));
@@ -135,7 +135,9 @@ function commandsOfPage({ page, user, inText = [] }: Page): Command[] {
     return { line: text.slice(0, at).split('\n').length, text: command, user: 'root' };
   });
   const inBlocks = blocks(page).flatMap((block) => commandsOfBlock(block, user));
-  return [...inBlocks, ...named].sort((a, b) => a.line - b.line);
+  const end = text.split('\n').length;
+  const last = further.map((command) => ({ line: end, text: command, user: 'root' }));
+  return [...[...inBlocks, ...named].sort((a, b) => a.line - b.line), ...last];
 }
 
 /** What a runner of CI, or systemd, does with a block counts as typed, too. */
