@@ -140,7 +140,9 @@ long('packages built again are the same', async (t) => {
 
 /** What a checker of packages calls an error. */
 async function errorsOf(checker: string, args: readonly string[], pattern: RegExp) {
-  const { stdout } = await execa(checker, args, { reject: false });
+  const { stdout, exitCode } = await execa(checker, args, { reject: false });
+  // One that is not installed says nothing, either.
+  if (exitCode === undefined) throw new Error(`${checker} cannot be started`);
   return stdout.split('\n').filter((line) => pattern.test(line));
 }
 
