@@ -204,9 +204,13 @@ test.serial('names in recipes, services and completions never mean files', async
   const child = await kiln(['run', '-r', join(beside, 'child.yaml'), ...WHO], { cwd });
   t.is(child.stdout, 'root', String(child.stderr));
   await noDecoy(t, child, 'extends');
-  const { stdout } = await kiln(['complete', 'image'], { cwd });
+  const { stdout } = await kiln(['complete', 'recipe'], { cwd });
   t.regex(String(stdout), /^site\trecipe$/m);
-  t.notRegex(String(stdout), /^(?:zlib|default|busybox)\trecipe$/m);
+  t.notRegex(String(stdout), /^(?:zlib|default|busybox)\t/m);
+  // One word once, though a recipe and its image have the name.
+  const { stdout: images } = await kiln(['complete', 'image'], { cwd });
+  t.regex(String(images), /^site\timage site$/m);
+  t.notRegex(String(images), /^(?:site|zlib|default)\trecipe$/m);
   // A service that was restored, or is written by hand.
   const { paths } = t.context;
   const made = await kiln(['service', 'create', '-r', 'busybox', 'by-hand', '--', 'true'], { cwd });
