@@ -37,8 +37,6 @@ export const IN_MACHINES: Readonly<Record<string, Readonly<Record<string, string
       'a machine fills holes; test/machine/artifacts.test.ts has files that are too large',
     'a run leaves no processes, mounts, folders or id ranges':
       'it looks for libvirt’s logs of containers; test/machine/killed.test.ts looks at what machines leave',
-    'a command sees that its terminal changed its size':
-      'the client sets the size of the relay’s terminal, of which a machine does not learn: to be mended',
   },
   'e2e/sandbox-names': {},
   'escape/escape': {

@@ -38,6 +38,7 @@ export function connectCommand(
 ): Disposable {
   const attached = new DisposableStack();
   attached.use(forwardSignals(command, kill, caller));
+  if (tty) passWindowSize(command, caller, attached);
   if (caller.handOver !== undefined && read === undefined) return attached;
   if (tty) attachTerminal(command, caller, attached);
   else attach(command, caller, attached);
@@ -66,11 +67,18 @@ function hasNoInput(): boolean {
   return stdin?.isCharacterDevice() === true && stdin.rdev === NULL_DEVICE;
 }
 
-function attachTerminal(command: SandboxProcess, caller: Caller, attached: DisposableStack): void {
-  const { stream } = attached.use(caller.readInput({ raw: true }));
-  const resize = () => command.resize(caller.windowSize.rows, caller.windowSize.columns);
+/** By the init, also where the client has the terminal: the client of a machine's has one of the relay's. */
+function passWindowSize(command: SandboxProcess, caller: Caller, attached: DisposableStack): void {
+  const resize = () => {
+    const { rows, columns } = caller.windowSize;
+    if (rows > 0) command.resize(rows, columns);
+  };
   attached.use(caller.onSignal(['SIGWINCH'], resize));
   resize();
+}
+
+function attachTerminal(command: SandboxProcess, caller: Caller, attached: DisposableStack): void {
+  const { stream } = attached.use(caller.readInput({ raw: true }));
   stream.on('data', (chunk: Buffer) => {
     if (!command.stdin.destroyed) command.stdin.write(chunk);
   });

@@ -76,11 +76,6 @@ struct winsize window_size(void) {
   return (struct winsize){0};
 }
 
-static void pass_window_size(void) {
-  struct winsize size = window_size();
-  if (client.terminal != -1 && size.ws_row > 0) ioctl(client.terminal, TIOCSWINSZ, &size);
-}
-
 void append(struct text *text, const void *bytes, size_t length) {
   if (text->length + length > text->size) {
     text->size = (text->length + length) * 2;
@@ -267,7 +262,6 @@ static bool take_terminal(const struct frame *frame) {
   client.terminal = frame->fds[0];
   int copy = fcntl(client.terminal, F_DUPFD_CLOEXEC, 3);
   if (copy == -1) return false;
-  pass_window_size();
   if (isatty(0)) make_terminal_raw();
   lane_open(&client.input, 0, copy, false);
   lane_open(&client.output, client.terminal, 1, true);
@@ -444,10 +438,6 @@ static bool pass_signal(void) {
   struct signalfd_siginfo info;
   if (read(client.signals, &info, sizeof info) != sizeof info) return true;
   int number = (int)info.ssi_signo;
-  if (number == SIGWINCH && client.terminal != -1) {
-    pass_window_size();
-    return true;
-  }
   if (number == SIGINT || number == SIGTERM || number == SIGHUP) client.told_to_end = number;
   if (number == SIGINT || number == SIGTERM) {
     struct timespec now;

@@ -20,8 +20,7 @@ export const TO_DAEMON = {
    */
   start: 1,
   /**
-   * u32 number of a signal that the client received; SIGWINCH if it does not have the sandbox's terminal. u32 rows and
-   * u32 columns of its terminal, 0 without one.
+   * u32 number of a signal that the client received. u32 rows and u32 columns of its terminal, 0 without one.
    */
   signal: 2,
   moved: 4,
