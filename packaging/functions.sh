@@ -93,8 +93,10 @@ installed_units() {
 }
 
 # They would fail at the next boot, for kiln is gone; `kiln service install --enable` starts them with the host again.
+# A timer that runs fails as soon as its files go.
 disable_units() {
   for folder in $(installed_units); do
+    if [ -z "${unit_folders:-}" ] && [ -d /run/systemd/system ]; then systemctl stop kiln-logrotate.timer || :; fi
     find "$folder" -type l -path '*.wants/*' '(' -name 'kiln@*.service' -o -name kiln-logrotate.timer ')' -delete
   done
 }
