@@ -97,7 +97,7 @@ async function inLayer<Result>(
     return await withLayer(request, found, await visitLayers(id, connect), act);
   }
   const look = ({ sandbox }: EnteredSandbox) => withLayer(request, found, sandbox, act);
-  return await whileKept(engine, id, look, { stays: true });
+  return await whileKept(engine, id, look);
 }
 
 /** Of a word that no snapshot has. @throws KilnError E_NO_SANDBOX, which names both */
@@ -287,7 +287,7 @@ export async function discardLayer(request: LayerRequest): Promise<void> {
       await discardChanges(sandbox, target, layer);
       ours.forget();
     });
-  await whileKept(engine, found.id, discard, { stays: true });
+  await whileKept(engine, found.id, discard);
 }
 
 function folderOf({ folder }: Layer, done: string): LayeredFolder {

@@ -254,22 +254,15 @@ export interface EnteredSandbox {
   readonly kept: KeptCommand;
 }
 
-interface Entering {
-  readonly rollsBack?: boolean;
-  /** What it has changed must not go with a process that is killed. */
-  readonly stays?: boolean;
-}
-
 /** Acts in a kept sandbox, which nobody else enters meanwhile. @throws what `act` and entering it throw */
 export async function whileKept<Result>(
   engine: OwnEngine,
   id: string,
   act: (opened: EnteredSandbox) => Promise<Result>,
-  { stays = false, ...how }: Entering = {},
+  how: { readonly rollsBack?: boolean } = {},
 ): Promise<Result> {
   const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id, how);
   const left = () => keepUntil - Date.now();
-  if (stays) sandbox.control.keep(left());
   try {
     return await act({ sandbox, kept });
   } finally {

@@ -88,7 +88,7 @@ export async function inKept<Result>(
       hint: 'keep one: `kiln run --keep -- COMMAND`; for an open sandbox of the API, call Snapshot on kilnd’s socket',
     });
   }
-  return await whileKept(engine, id, act, { ...how, stays: true });
+  return await whileKept(engine, id, act, how);
 }
 
 export function tellLeftOut({ leftOut, id }: TakenSnapshot, { stderr }: Caller): void {

@@ -143,7 +143,10 @@ static void start(struct message *message, int control) {
   answer_refused(control, id_of(message), EAGAIN, FAIL_TOO_MANY_COMMANDS, NULL);
 }
 
-static uint32_t keep_seconds;
+// When the sandbox ends though nobody is in it, in milliseconds of now_ms(); 0: as soon as nobody is.
+static int64_t keep_until;
+// Told by who was in it before. Who is killed without having done more than look leaves it as it was.
+static int keep_is_earlier;
 
 static void signal_command(const struct message *message) {
   struct execution *execution = find_execution(id_of(message));
@@ -172,14 +175,25 @@ static void change_root(const struct message *message, int control) {
   if (changed < 0) _exit(1);
 }
 
+static int64_t now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 static int obey(struct message *message, int control) {
   struct field field;
   switch (message->type) {
-  case MSG_EXEC: start(message, control); return 0;
+  case MSG_EXEC:
+    if (keep_is_earlier) keep_until = 0;
+    start(message, control);
+    return 0;
   case MSG_SIGNAL:
   case MSG_WINSIZE: signal_command(message); return 0;
   case MSG_KEEP:
-    if (field_find(message, FIELD_TTL, &field)) keep_seconds = wire_get_ttl(&field);
+    if (!field_find(message, FIELD_TTL, &field)) return 0;
+    keep_until = now_ms() + (int64_t)wire_get_ttl(&field) * 1000;
+    keep_is_earlier = 0;
     return 0;
   case MSG_KILL_ALL:
     kill(-1, SIGKILL);
@@ -192,14 +206,7 @@ static int obey(struct message *message, int control) {
   }
 }
 
-static int64_t now_ms(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static void serve(int listener, int control, int signals) {
-  int64_t deadline = 0;
   for (;;) {
     struct pollfd polled[4] = {{.fd = control >= 0 ? control : listener, .events = POLLIN},
                                {.fd = signals, .events = POLLIN},
@@ -207,7 +214,7 @@ static void serve(int listener, int control, int signals) {
                                {.fd = filter_fd(), .events = POLLIN}};
     int wait_ms = -1;
     if (control < 0) {
-      int64_t left = deadline - now_ms();
+      int64_t left = keep_until - now_ms();
       if (left <= 0) return;
       wait_ms = left > 1000000 ? 1000000 : (int)left;
     }
@@ -222,18 +229,17 @@ static void serve(int listener, int control, int signals) {
     if (polled[0].revents == 0) continue;
     if (control < 0) {
       control = accept_runner(listener);
-      keep_seconds = 0;
+      keep_is_earlier = 1;
       continue;
     }
     struct message message;
     int more = message_receive(control, &message);
     if (more <= 0) {
       // A peer that sends an invalid message gets no second connection.
-      if (keep_seconds == 0 || (more < 0 && errno == EBADMSG)) return;
+      if (more < 0 && errno == EBADMSG) return;
       message_close_fds(&message);
       close(control);
       control = -1;
-      deadline = now_ms() + (int64_t)keep_seconds * 1000;
       continue;
     }
     if (obey(&message, control) != 0) return;
