@@ -108,7 +108,8 @@ su - alice -c 'kiln run -r host -- sh -c "exit 3"'; test $? = 3
       `kiln run -r host --memory 64M -- sh -c 'tail /dev/zero'; kiln events --json | ${ofEvents('assert e[-1]["limit"]=="memory"')}`,
       `kiln run -r host --egress allowed.example -- curl -sS http://denied.example/; kiln events --json | ${ofEvents('assert [x for x in e if x.get("decision")=="denied" and x["host"]=="denied.example"]')}`,
       inJournal('KILN_DECISION=denied', 'j["PRIORITY"]=="4" and j["KILN_HOST"]=="denied.example"'),
-      `kiln run -r host -- sleep 600 & sleep 15; kill -9 $(pgrep kilnd-worker); wait; kiln run -r host -- true; sleep 5; kiln events --json | ${ofEvents('assert [x for x in e if x.get("outcome")=="lost" and x["argv"]==["sleep","600"]]')}`,
+      // A command that gets no file is kilnd's own.
+      `echo a >a; kiln run --copy-in a:/tmp/a -r host -- sleep 600 & sleep 15; kill -9 $(pgrep kilnd-worker); wait; kiln run -r host -- true; sleep 5; kiln events --json | ${ofEvents('assert [x for x in e if x.get("outcome")=="lost" and x["argv"]==["sleep","600"]]')}`,
       inJournal('KILN_OUTCOME=lost', 'j["PRIORITY"]=="4" and "sleep" in j["KILN_ARGV"]'),
       // The log's other form.
       `mkdir -p /etc/systemd/system/kiln.service.d && printf '[Service]\nEnvironment=KILN_LOG=json\n' >/etc/systemd/system/kiln.service.d/log.conf && systemctl daemon-reload && systemctl restart kiln.service; kiln run -r host -- echo logged; tail -1 /var/lib/kiln/kilnd.log; grep '^{' /var/lib/kiln/kilnd.log | ${ofEvents('assert e[-1]["event"]=="end" and e[-1]["argv"]==["echo","logged"]')}`,
