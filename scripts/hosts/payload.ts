@@ -1,5 +1,6 @@
 /** The second disk: the checkout as it is, built, with the fixture repository; results come back on it. */
-import { cp, mkdir, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
@@ -108,12 +109,17 @@ export async function makeJobDisk(tree: string, disk: string): Promise<string> {
   return disk;
 }
 
-/** Does something with kiln on a state that is gone afterwards. */
+/**
+ * Does something with kiln on a state that is gone afterwards. It lies in the folder for temporary files: sandboxes
+ * must get to it, and the home in which the checkout may lie is often closed to other users.
+ */
 export async function onOwnState(
-  state: string,
   fixtures: string,
   work: (env: Readonly<Record<string, string>>) => Promise<void>,
 ): Promise<void> {
+  const beside = await mkdtemp(join(tmpdir(), 'kiln-hosts-'));
+  await chmod(beside, 0o711);
+  const state = join(beside, 'state');
   const env = { KILN_STATE: state, KILN_FIXTURES: fixtures, KILN_PARKED: '0' };
   const paths = statePaths(env);
   await mkdir(state, { mode: 0o711 });
@@ -123,7 +129,7 @@ export async function onOwnState(
     await endDaemon(paths.root);
     await stopEmbeddedDaemon(paths);
     await rm(paths.run, { recursive: true, force: true });
-    await rm(state, { recursive: true, force: true });
+    await rm(beside, { recursive: true, force: true });
   }
 }
 

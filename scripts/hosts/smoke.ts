@@ -59,7 +59,7 @@ async function makeSmokeDisks(
   await mkdir(join(tree, 'results'), { recursive: true });
   const deb = makeDeb(top, join(folder, 'deb'), join(tree, 'kiln.deb'));
   await limit.step('kiln’s .deb', 3, deb);
-  await onOwnState(join(folder, 'state'), fixtures, async (env) => {
+  await onOwnState(fixtures, async (env) => {
     const run = execa({ env, cwd: top, stdio: ['ignore', 'inherit', 'inherit'] });
     const recipe = join(folder, 'smoke.yaml');
     await writeFile(recipe, IMAGE);
