@@ -110,6 +110,7 @@ test('a command in a machine has a kernel of its own, and a kept machine takes m
   running.stdin?.end('word\n');
   const { stdout, exitCode, stderr } = await running;
   t.is(exitCode, 7, String(stderr));
+  t.regex(String(stderr), /^kiln: waiting for a machine, which boots: up to half a minute/m);
   const [version = '', got] = String(stdout).split('\n');
   t.is(got, 'got word');
   t.not(version, (await readFile('/proc/version', 'utf8')).trim());

@@ -8,6 +8,7 @@ import type { HeldLock } from '../../host/files/flock.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
 import type { Connect } from '../../host/libvirt/sandbox-host.ts';
 import { recordProcess } from '../../host/process/recorded-process.ts';
+import { sayLater } from '../../host/process/wait-for.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
 import { span } from '../../host/trace/trace.ts';
@@ -40,6 +41,9 @@ function groundOf(directory: string, record: SandboxRecord, channel: Channel): G
   if (machine === undefined) return new Container(channel, domain);
   return new Machine(directory, domain, machine, channel);
 }
+
+/** Said while somebody waits for a machine. */
+const BOOTS = 'which boots: up to half a minute where it is emulated';
 
 export class SandboxDomain {
   readonly id: string;
@@ -92,6 +96,7 @@ export class SandboxDomain {
       // What is restored has booted before: one that is silent is damaged.
       const boots = record.machine !== undefined && !started.isRestored;
       const within = boots ? MACHINE_DEADLINE : INIT_DEADLINE;
+      using _said = boots ? sayLater({ name: 'a machine' }, BOOTS) : undefined;
       channel = await openChannel(sandboxFiles.socket(directory), { domain, within });
       const ground = groundOf(directory, record, channel);
       await ground.settle();
