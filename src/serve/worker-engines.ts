@@ -3,6 +3,7 @@ import type { OptionCaller, PathCaller } from '../cli/caller/caller.ts';
 import type { DaemonConnection } from '../daemon/daemon-connection.ts';
 import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
 import { heldLock } from '../host/files/flock.ts';
+import { namesLibvirt } from '../host/libvirt/pick-engine.ts';
 import type { Turn, WantedTurn } from '../host/libvirt/sandbox-host.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { ownerOf } from './users.ts';
@@ -33,7 +34,7 @@ export class WorkerEngines {
       },
     );
     // Parked sandboxes are domains of the daemon's own libvirt.
-    const takeTurn = env.KILN_URI
+    const takeTurn = namesLibvirt(env)
       ? undefined
       : (wanted: WantedTurn) => this.#takeTurn(own.paths, wanted);
     return { ...own, takeTurn, [Symbol.asyncDispose]: async () => void this.#left.push(own) };

@@ -426,7 +426,7 @@ test.serial('--network none means no network, as with podman', async (t) => {
 test.serial('an unusable libvirt is refused, even if a sandbox is parked', async (t) => {
   const parked = await state.kiln(['park', '-n', '1']);
   t.is(parked.exitCode, 0, String(parked.stderr));
-  for (const uri of ['qemu:///session', 'lxc+ssh://host/', 'nonsense']) {
+  for (const uri of ['xen:///system', 'lxc+ssh://host/', 'nonsense']) {
     const env = { ...state.env, KILN_URI: uri };
     await refused(t, ['run', '-r', IMAGE, '--', 'true'], /KILN_URI/, { env, hint: /KILN_URI/ });
   }

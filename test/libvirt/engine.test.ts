@@ -1,5 +1,5 @@
 import test from 'ava';
-import { pickEngine } from '../../src/host/libvirt/pick-engine.ts';
+import { choosesMachines, namesLibvirt, pickEngine } from '../../src/host/libvirt/pick-engine.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
 
 const paths = statePaths({ KILN_STATE: '/var/tmp/kiln-engine-test' });
@@ -46,8 +46,19 @@ test('a remote libvirt is refused', (t) => {
   }
 });
 
-test('a driver other than lxc and qemu, and a libvirt of a session, are refused', (t) => {
-  for (const uri of ['qemu:///session', 'test:///default', 'xen:///', 'nonsense', '/run/libvirt']) {
+test('KILN_URI of a session’s machines chooses machines of kiln’s own libvirt', (t) => {
+  for (const uri of ['qemu:///session', 'qemu+unix:///session', 'qemu:/session']) {
+    const env = { KILN_URI: uri };
+    for (const driver of ['qemu', 'lxc'] as const)
+      t.deepEqual(pickEngine(paths, env, driver), pickEngine(paths, {}, driver));
+    t.true(choosesMachines(env));
+    t.false(namesLibvirt(env));
+  }
+  t.true(namesLibvirt({ KILN_URI: 'qemu:///system' }));
+});
+
+test('a driver other than lxc and qemu is refused', (t) => {
+  for (const uri of ['test:///default', 'xen:///', 'nonsense', '/run/libvirt']) {
     t.throws(() => pickEngine(paths, { KILN_URI: uri }), { code: 'E_LIBVIRT_URI' });
   }
 });

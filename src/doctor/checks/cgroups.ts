@@ -6,6 +6,7 @@ import {
   cgroupHierarchies,
   cgroupMode,
 } from '../../host/cgroup/cgroup.ts';
+import { namesLibvirt } from '../../host/libvirt/pick-engine.ts';
 import { hasSystemd } from '../../host/process/process.ts';
 import { type Check, type CheckContext, type Finding, fail, ok, reason, warn } from '../check.ts';
 
@@ -105,7 +106,7 @@ function wrongMode(
       `mkdir -p /sys/fs/cgroup/${missing[0]} && mount -t cgroup -o ${missing[0]} cgroup /sys/fs/cgroup/${missing[0]}`,
     );
   }
-  if (mode === 'hybrid' && (env.KILN_URI ?? '') !== '') {
+  if (mode === 'hybrid' && namesLibvirt(env)) {
     return fail(
       found,
       'on a hybrid host a system libvirtd starts no container (“Unable to create directory /sys/fs/cgroup/unified”)',
