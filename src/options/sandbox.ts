@@ -1,9 +1,11 @@
 /** The options of a sandbox, and of the commands that make one or enter it: a row for each, in the order of help. */
+
 import type { HeldPath } from '../host/files/held.ts';
+import { ISOLATION } from '../sandbox/policy/ground-kinds.ts';
 import { ALLOWABLE_LAYERS } from '../sandbox/policy/layers.ts';
 import type { LimitName } from '../sandbox/policy/limits.ts';
 import { PROTECTED } from '../sandbox/policy/protected.ts';
-import { ISOLATION, type Tmpfs } from '../sandbox/policy/specification.ts';
+import type { Tmpfs } from '../sandbox/policy/specification.ts';
 import { flag, negation, text } from './kind.ts';
 import { LEAVE_KEYS, leaveKeys } from './leave-keys.ts';
 import { SIZES, TIMES } from './measures.ts';

@@ -2,8 +2,10 @@
  * result.json: what came of a job, for machines; docs/result.md explains it. Within one `version` fields are
  * only ever added; a reader must ignore those it does not know.
  */
+
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
+import { ISOLATION } from '../sandbox/policy/ground-kinds.ts';
 
 const count = z.int().min(0);
 const milliseconds = z.number().min(0);
@@ -114,7 +116,7 @@ const policy = z
       ),
     limits: limits.optional(),
     isolation: z
-      .enum(['container', 'vm'])
+      .enum(ISOLATION)
       .optional()
       .describe('what the sandbox stands on: the host’s kernel, or one of its own'),
     machine: z

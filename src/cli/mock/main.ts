@@ -1,5 +1,5 @@
 import { KILN_VERSION } from '../../host/state/paths.ts';
-import { buildsInMachine } from '../../jobs/mock/build-request.ts';
+import { buildsBesideRoot } from '../../jobs/mock/build-request.ts';
 import { mockStatus, usageError } from '../../jobs/mock/outcome.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
@@ -97,7 +97,7 @@ const OF_KEPT_ROOTS = ['no-clean', 'short-circuit', 'postinstall'] as const;
 
 /** virtiofsd makes no set-id files on the host, which packages have. @throws KilnError E_MOCK_USAGE */
 function refuseRootInMachine(line: CommandLine, { results }: ModeRow): void {
-  if (!buildsInMachine(line)) return;
+  if (!buildsBesideRoot(line)) return;
   const named = results === undefined ? line.mode : OF_KEPT_ROOTS.find((name) => line.has(name));
   if (named === undefined) return;
   throw usageError(

@@ -6,6 +6,12 @@ import { readUserText } from '../../host/files/user-file.ts';
 import { hostArchitecture } from '../../host/process/architecture.ts';
 import { macroDefinition, NETWORK_PHASES } from '../../options/build.ts';
 import { sizeInBytes } from '../../options/measures.ts';
+import {
+  can,
+  DEFAULT_ISOLATION,
+  ISOLATION,
+  type IsolationKind,
+} from '../../sandbox/policy/ground-kinds.ts';
 import { shellWords } from '../../shell-words.ts';
 import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
 import type { Chroot } from './chroot.ts';
@@ -14,9 +20,15 @@ import { usageError } from './outcome.ts';
 import { rootCommand } from './root/root-sandbox.ts';
 import { addedRepositories, type ChrootSession, isOffline, type MockLine } from './session.ts';
 
-/** `--isolation=vm`, kiln's own word: such a build has a fresh root in its machine, and none that stays. */
-export function buildsInMachine(line: Pick<MockLine, 'value'>): boolean {
-  return line.value('isolation') === 'vm';
+/** One of kiln's own words for `--isolation`; mock's have no effect. */
+function chosenKind(line: Pick<MockLine, 'value'>): IsolationKind | undefined {
+  const word = line.value('isolation');
+  return ISOLATION.find((kind) => kind === word);
+}
+
+/** Whether a build has a fresh root in its sandbox, and none that stays. */
+export function buildsBesideRoot(line: Pick<MockLine, 'value'>): boolean {
+  return !can(chosenKind(line) ?? DEFAULT_ISOLATION, 'rootThatStays');
 }
 
 export function mockBuildRequest(
@@ -62,7 +74,7 @@ export function mockBuildRequest(
     omit: chroot.omit,
     scan: chroot.scan,
     shownAs: rootCommand(chroot.root, [basename(source.path)]),
-    ...(buildsInMachine(line) ? { isolation: 'vm' } : {}),
+    ...defined({ isolation: chosenKind(line) }),
     ...(network ? { networkPhases: NETWORK_PHASES, network: 'host' } : {}),
     ...defined({
       target,

@@ -7,6 +7,7 @@ import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { publishRepository } from '../../packages/repository/publish/snapshot.ts';
 import { writeResult } from '../../report/write.ts';
+import { can, DEFAULT_ISOLATION } from '../../sandbox/policy/ground-kinds.ts';
 import { forbiddenError } from '../../users/configuration.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import { BUILD_HOME } from '../rpmbuild/commands.ts';
@@ -15,7 +16,7 @@ import { failed, resultOfBuild } from '../rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../rpmbuild/outcome/report.ts';
 import { PROVENANCE_FILES } from '../rpmbuild/provenance/write.ts';
 import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
-import { buildsInMachine, cleanup, mockBuildRequest } from './build-request.ts';
+import { buildsBesideRoot, cleanup, mockBuildRequest } from './build-request.ts';
 import { argumentError, buildHooks, finishBuild, usageError } from './outcome.ts';
 import { buildRequires, installArguments } from './packages.ts';
 import { MockRoot } from './root/root.ts';
@@ -151,7 +152,8 @@ async function buildInRoot(at: RootSession, request: BuildRequest): Promise<Buil
   const { log, line, chroot, root } = at;
   const image = line.value('buildroot-image');
   if (image !== undefined) return await buildInImage(at, request, image);
-  if (request.isolation === 'vm') return await buildBesideRoot(at, request);
+  const { isolation = DEFAULT_ISOLATION } = request;
+  if (!can(isolation, 'rootThatStays')) return await buildBesideRoot(at, request);
   // Nothing watches what a build writes to a root that stays, so a user's has none.
   const isOwn = at.engine.owner !== undefined;
   const asked = chroot.clean && !line.has('no-clean') && line.value('short-circuit') === undefined;
@@ -225,7 +227,7 @@ async function installBuilt(at: RootSession, report: BuildReport): Promise<Build
 }
 
 async function cleanAfter(at: RootSession, succeeded: boolean): Promise<void> {
-  if (buildsInMachine(at.line)) return;
+  if (buildsBesideRoot(at.line)) return;
   const { onSuccess, onFailure } = cleanup(at);
   if (!(succeeded ? onSuccess : onFailure)) return;
   const option = succeeded ? 'cleanup_on_success' : 'cleanup_on_failure';

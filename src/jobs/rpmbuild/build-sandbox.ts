@@ -17,6 +17,7 @@ import {
   type TimeLimits,
   timeOf,
 } from '../../sandbox/door/supervise.ts';
+import { DEFAULT_ISOLATION } from '../../sandbox/policy/ground-kinds.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import {
   type Bind,
@@ -78,7 +79,7 @@ export class BuildSandbox implements AsyncDisposable {
       {
         ...{ network, binds, hostname, disk, egress, limits: limitsOf(request) },
         ...{
-          isolation: request.isolation ?? 'container',
+          isolation: request.isolation ?? DEFAULT_ISOLATION,
           allowHostWrite: false,
           protectedPaths: [],
           privateTmp: true,

@@ -3,6 +3,7 @@
  * machine's kernel does, for it is the sandbox's own. For a container a program of this host unpacks it in a sandbox of
  * its own, onto a bounded disk of kiln's, which the caller's sandbox gets.
  */
+
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { defined } from '../../defined.ts';
@@ -19,6 +20,7 @@ import { usualValues, valuesIn } from '../../options/row.ts';
 import { SANDBOX, SANDBOX_LIMITS } from '../../options/sandbox.ts';
 import { DEFAULT_DISK, type PlannedVolume } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import { can } from '../../sandbox/policy/ground-kinds.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { planRun } from './plan.ts';
 import type { RunRequest } from './request.ts';
@@ -64,8 +66,8 @@ export async function unpackDisks(
   request: DiskRequest,
   signal?: AbortSignal | undefined,
 ): Promise<Disks> {
-  const isMachine = request.isolation === 'vm';
-  const wanted = request.binds.filter(({ image }) => image === true && !isMachine);
+  const isMounted = can(request.isolation, 'mountsImages');
+  const wanted = request.binds.filter(({ image }) => image === true && !isMounted);
   await using stack = new AsyncDisposableStack();
   const volumes: PlannedVolume[] = [];
   if (wanted.length > 0) {

@@ -2,6 +2,7 @@ import type { Capability } from '../../host/process/process.ts';
 import { landlockAbi } from '../../host/process/process.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { securityModule, selinuxEnforces } from '../../sandbox/labels/module.ts';
+import { SHOWN } from '../../sandbox/policy/ground-kinds.ts';
 import type { LabelRequest } from '../../sandbox/policy/label-request.ts';
 import { type OptionalLayer, whyUnavailable } from '../../sandbox/policy/layers.ts';
 import {
@@ -38,16 +39,15 @@ export function explainLayers(
     tree: image.id,
     manifest: image,
   });
-  const { disk, allowMissing, nested } = sandbox;
+  const { disk, allowMissing, nested, isolation } = sandbox;
+  const { wall, image: mounted } = SHOWN[isolation];
   const { capabilities, user } = command.policy;
   const surroundings = surroundingsOf(sandbox);
   const { timeout } = command.time;
   const written = sandbox.upperOnDisk === true ? 'the disk (the root) and memory' : 'memory';
   const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
   return [
-    ...(sandbox.isolation === 'vm'
-      ? [on('machine', 'a kernel of its own, in a virtual machine; the rest holds inside of it')]
-      : []),
+    ...(wall === undefined ? [] : [on('machine', wall)]),
     on(
       'user-namespace',
       'root of the sandbox is nobody on the host; 65536 ids no other sandbox has',
@@ -71,7 +71,7 @@ export function explainLayers(
     writable.length === 0 ? on('binds', 'none writable') : off('binds', `writable: ${writable}`),
     ...request.binds
       .filter(({ image: isDisk }) => isDisk === true)
-      .map((bind) => on('file system', shownImage(bind, sandbox.isolation, disk))),
+      .map((bind) => on('file system', shownImage(bind, mounted(size(disk))))),
     ...sandbox.guestBinds.map(({ source, target, readonly }) =>
       on('guest bind', `${source} of the sandbox at ${target}${readonly ? ', read-only' : ''}`),
     ),
@@ -105,11 +105,7 @@ function mountsOf({ host }: ImageManifest): string {
   return `${host.join(', ')} of the host, read-only and nobody’s; nothing else of the host but binds`;
 }
 
-function shownImage({ source, target }: WantedBind, isolation: string, disk: number): string {
-  const how =
-    isolation === 'vm'
-      ? 'mounted by the machine’s own kernel'
-      : `unpacked onto a disk of ${size(disk)} by a program in a sandbox, and mounted by no kernel`;
+function shownImage({ source, target }: WantedBind, how: string): string {
   return `${source} at ${target}, read-only; ${how}`;
 }
 

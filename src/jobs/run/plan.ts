@@ -10,6 +10,7 @@ import type { SandboxOptions } from '../../options/sandbox.ts';
 import { allEnds } from '../../promise.ts';
 import { type Plan, planCommand, type TakenImage } from '../../sandbox/door/plan.ts';
 import { timeOf } from '../../sandbox/door/supervise.ts';
+import { can, requireAbility } from '../../sandbox/policy/ground-kinds.ts';
 import type { OptionalLayer } from '../../sandbox/policy/layers.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import { PROTECTED } from '../../sandbox/policy/protected.ts';
@@ -37,7 +38,8 @@ export function planRun(
   const { argv, env, capabilities, caller, tmpfs, guestBinds, hostname, disk } = request;
   const { isolation, kernel, profile, onDisk, network, publish } = request;
   // Those are `volumes` of a container; a machine's own kernel mounts them.
-  const binds = request.binds.filter(({ image: isDisk }) => isolation === 'vm' || isDisk !== true);
+  const mounts = can(isolation, 'mountsImages');
+  const binds = request.binds.filter(({ image: isDisk }) => mounts || isDisk !== true);
   const egress = learnsEgress ? [...request.egress, PUBLIC_HOSTS] : some(request.egress);
   refuseImpossible(request, image);
   const named = learnsEgress ? request.egress : egress;
@@ -79,22 +81,12 @@ export function planRun(
 }
 
 /** @throws KilnError E_MACHINE */
-function refuseImpossible(request: SandboxOptions, { manifest }: TakenImage): void {
-  if (request.isolation === 'container') return;
-  if ((request.label?.kind ?? 'auto') !== 'auto') {
-    throw new KilnError('E_MACHINE', 'a machine has no --label: no process of this host is in it', {
-      hint: 'leave out --label, or --isolation vm',
-    });
-  }
-  const { arch } = manifest;
-  if (runsItself(arch)) return;
-  throw new KilnError(
-    'E_MACHINE',
-    `a machine has no image for ${arch}: its processor is this host’s`,
-    {
-      hint: 'leave out --isolation vm; docs/machines.md says what machines can do',
-    },
-  );
+function refuseImpossible(
+  { isolation, label }: SandboxOptions,
+  { manifest: { arch } }: TakenImage,
+): void {
+  if ((label?.kind ?? 'auto') !== 'auto') requireAbility(isolation, 'chosenLabel');
+  if (!runsItself(arch)) requireAbility(isolation, 'otherProcessor', arch);
 }
 
 /** Bytes of one secret: a key or a token, not a data set. */

@@ -2,6 +2,7 @@
  * Paths that the kernel refused to a command. It tells of them nobody but the command, so strace(1) listens, from
  * outside of the sandbox: none of the walls changes. It is attached to the init, whose children it follows.
  */
+
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
@@ -10,6 +11,7 @@ import { startProgram } from '../../host/process/child-process.ts';
 import { childrenOf } from '../../host/process/process.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import { can, kindOf } from '../../sandbox/policy/ground-kinds.ts';
 
 export interface RefusedPath {
   /** Absolute, where strace knew the folder that it begins in. */
@@ -119,7 +121,7 @@ export class PathWatch implements Disposable {
 
   /** Listens from the next command on. Never rejects: the command runs, whether its paths are known or not. */
   static async begin({ initPid, ground }: PlannedSandbox): Promise<PathWatch> {
-    if (ground.machine !== undefined)
+    if (!can(kindOf(ground), 'refusedPaths'))
       return new PathWatch(undefined, 'a machine’s own kernel refuses them');
     const places = childrenOf(initPid).flatMap((pid) => ['-p', `${pid}`]);
     const strace = startProgram('strace', [...WORDS, ...places], {

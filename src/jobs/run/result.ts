@@ -10,6 +10,7 @@ import { toldWords } from '../../options/row.ts';
 import { SANDBOX } from '../../options/sandbox.ts';
 import type { Result } from '../../result/schema.ts';
 import type { RefusedCall } from '../../sandbox/command/process.ts';
+import { kindOf } from '../../sandbox/policy/ground-kinds.ts';
 import type { RunRequest } from './request.ts';
 import type { RunReport } from './run.ts';
 import { type Course, lengthOf } from './timeline.ts';
@@ -125,7 +126,7 @@ export function measuredPolicy(measured: RunReport['measured']): Result['policy'
     landlock: landlock && { abi: landlock.abi, walls: landlock.walls },
     setIdRefused,
     ...defined({ limits }),
-    isolation: machine === undefined ? 'container' : 'vm',
+    isolation: kindOf(measured),
     ...defined({ machine }),
     capabilities: { bounding, effective },
   };

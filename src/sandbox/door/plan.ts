@@ -5,6 +5,7 @@ import type { Entered } from '../../events/event.ts';
 import { ownPath } from '../../host/files/held.ts';
 import { requireArchitecture } from '../../host/process/architecture.ts';
 import type { Capability } from '../../host/process/process.ts';
+import { requireAbility } from '../policy/ground-kinds.ts';
 import { formatPublish, type PublishedPort } from '../policy/network.ts';
 import { type PolicyRequest, userCapabilities } from '../policy/policy.ts';
 import {
@@ -144,7 +145,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
     image.arch,
   );
   const { egress, publish = [], owner, caller, shownAs, ...wanted } = job;
-  if (job.isolation === 'vm' && job.upperOnDisk === true) throw noDiskError();
+  if (job.upperOnDisk === true) requireAbility(job.isolation, 'upperOnDisk');
   return frozen({
     sandbox: {
       root: image.tree,
@@ -163,13 +164,6 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
     ...{ egress, publish },
     environment: image.environment,
     ...{ owner: ids(owner), caller: ids(caller), shownAs },
-  });
-}
-
-function noDiskError(): KilnError {
-  const why = 'the host’s disk comes to it by virtiofs, on which no overlay can write';
-  return new KilnError('E_MACHINE', `a machine has no --on-disk: ${why}`, {
-    hint: 'leave out --on-disk, or --isolation vm; --disk bounds what is written in memory',
   });
 }
 

@@ -13,7 +13,6 @@ import {
 import { createUserNamespace } from '../../host/process/user-namespace.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange } from '../../host/state/reservation.ts';
-
 import type { ProcRule } from '../wire/codec.ts';
 import {
   type PrepareOperation,
@@ -21,6 +20,7 @@ import {
   type SetupOperation,
   WIRE,
 } from '../wire/table.ts';
+import { can } from './ground-kinds.ts';
 import { openBind, refuseHostWrite } from './host-write.ts';
 import { hostResolver, hostsFile, type NetworkAnswers, networkResolver } from './hosts.ts';
 import { userLimits } from './limits.ts';
@@ -155,9 +155,10 @@ export function planFilesystem(
   const wanted = [...specification.tmpfs, ...specification.binds, ...shown].sort((a, b) =>
     a.target < b.target ? -1 : Number(a.target > b.target),
   );
+  const mountsImages = can(specification.isolation, 'mountsImages');
   for (const mount of wanted) {
     if ('source' in mount && !('place' in mount)) addVolume(mount);
-    else if ('source' in mount && mount.image === true && specification.isolation === 'vm')
+    else if ('source' in mount && mount.image === true && mountsImages)
       addImage(plan, mount, binds ?? -1);
     else if ('source' in mount) addBind(plan, mount, binds ?? -1, check);
     else {

@@ -4,6 +4,7 @@ import type { HeldPath } from '../../host/files/held.ts';
 import { CAPABILITIES, type Capability } from '../../host/process/process.ts';
 import type { SeccompFilter } from '../seccomp/profile.ts';
 import type { LandlockWall } from '../wire/codec.ts';
+import type { IsolationKind } from './ground-kinds.ts';
 import type { LabelRequest } from './label-request.ts';
 import type { OptionalLayer } from './layers.ts';
 import type { SandboxLimits } from './limits.ts';
@@ -74,10 +75,6 @@ export function sharedTarget(mounts: readonly { readonly target: string }[]): st
   const targets = mounts.map(({ target }) => resolve(target));
   return targets.find((target, index) => targets.indexOf(target) < index);
 }
-
-/** What a sandbox stands on: the host's kernel, or one of its own. */
-export const ISOLATION = ['container', 'vm'] as const;
-type IsolationKind = (typeof ISOLATION)[number];
 
 /** The fields that decide isolation. A job must name each: a default would hide one that was forgotten. */
 export interface Isolation {

@@ -4,6 +4,7 @@ import { ownPath } from '../../host/files/held.ts';
 import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
 import * as texts from '../../options/texts.ts';
 import { keysOf, size, time, yaml } from '../../options/yaml.ts';
+import { ISOLATION } from '../../sandbox/policy/ground-kinds.ts';
 import { parseLabelRequest } from '../../sandbox/policy/label-request.ts';
 import { ALLOWABLE_LAYERS } from '../../sandbox/policy/layers.ts';
 import {
@@ -16,7 +17,6 @@ import {
 import {
   type Bind,
   hidingTarget,
-  ISOLATION,
   isClosedPlace,
   sharedTarget,
 } from '../../sandbox/policy/specification.ts';

@@ -13,6 +13,7 @@ import { keyOf, valuesOfKeys } from '../../options/yaml.ts';
 import { planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { OpenIo } from '../../sandbox/door/supervise.ts';
+import { can } from '../../sandbox/policy/ground-kinds.ts';
 import { LIMIT_NAMES, LIMITS } from '../../sandbox/policy/limits.ts';
 import { systemFiles } from '../boot/booted-system.ts';
 import { definedMounts } from '../definition/definition.ts';
@@ -53,6 +54,7 @@ export async function openServiceSandbox(
     );
   }
   refuseVarImage(definition, existsSync(files.varImage));
+  const mounts = can(definition.isolation, 'mountsImages');
   const { boot, hostname, isolation, tmpfs, disk, user, label, publish } = definition;
   const limits = valuesOfKeys(SANDBOX_LIMITS, definition);
   const binds = definedMounts(definition.mounts);
@@ -76,7 +78,7 @@ export async function openServiceSandbox(
       boot,
       namespaces: boot ? BOOT_NAMESPACES : 0,
       files: boot ? systemFiles(definition.units.map(unitName)) : [],
-      binds: binds.filter(({ image: isDisk }) => isolation === 'vm' || isDisk !== true),
+      binds: binds.filter(({ image: isDisk }) => mounts || isDisk !== true),
       tmpfs: tmpfs.map(({ target, size }) => ({ target, ...defined({ size }) })),
       guestBinds: definition['guest-binds'],
       isolation,

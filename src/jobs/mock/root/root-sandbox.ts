@@ -3,6 +3,7 @@ import type { CommandStdio } from '../../../sandbox/command/process.ts';
 import { type CommandPlan, commandUser, planSandbox } from '../../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd, CommandIo, RunningCommand } from '../../../sandbox/door/supervise.ts';
+import { DEFAULT_ISOLATION } from '../../../sandbox/policy/ground-kinds.ts';
 import { PROTECTED } from '../../../sandbox/policy/protected.ts';
 import {
   type Bind,
@@ -70,7 +71,7 @@ export class RootSandbox implements AsyncDisposable {
         // A root's /tmp and /var/tmp are its own and persistent.
         privateTmp: false,
         ...{
-          isolation: 'container',
+          isolation: DEFAULT_ISOLATION,
           volumes: [],
           allowHostWrite: false,
           protectedPaths: PROTECTED,
