@@ -187,10 +187,12 @@ PATH=\${PATH:-/usr/local/bin:/usr/bin:/bin}
 export PATH
 echo "kiln: worker $1"
 mkdir -p out
+ended='' step=''
+# kiln ends the sandbox, and this script with it. A signal may come before the shell knows kiln's id.
+trap 'ended=yes; [ -z "$step" ] || kill "$step"' TERM INT HUP
 "\${KILN:-kiln}" farm step step.json --resultdir out --worker "$1" </dev/null &
 step=$!
-# kiln ends the sandbox, and this script with it.
-trap 'kill "$step"' TERM INT HUP
+[ -z "$ended" ] || kill "$step"
 status=128
 while [ "$status" -ge 128 ]; do
   wait "$step"

@@ -196,6 +196,24 @@ test('a step that HTCondor ends stops its kiln, and waits for that', async (t) =
   t.is(readFileSync(join(place, 'ended'), 'utf8'), 'over\n');
 });
 
+test('a step that is ended while its script starts kiln leaves no kiln', async (t) => {
+  const place = workerFolder(
+    'early',
+    'echo $$ >begun; trap "exit 0" TERM; kill -TERM "$PPID"; while :; do sleep 0.1; done',
+  );
+  // Kiln runs long before a trap that the script would set after it.
+  const slowly = 'inject=rt_sigaction:delay_enter=200000';
+  await execa(
+    'strace',
+    ['-o', '/dev/null', '-e', 'rt_sigaction', '-e', slowly, join(place, 'run-step'), 'node-1'],
+    { cwd: place, env: { KILN: join(place, 'kiln') }, reject: false, stdio: 'ignore' },
+  );
+  const pid = Number(readFileSync(join(place, 'begun'), 'utf8'));
+  const goesOn = existsSync(`/proc/${pid}`);
+  if (goesOn) process.kill(pid, 'SIGKILL');
+  t.false(goesOn);
+});
+
 test('DAGMan’s scripts pass on any folder and environment unchanged', async (t) => {
   const place = join(folder, `it's a $(touch evil) "folder"`);
   mkdirSync(place);
