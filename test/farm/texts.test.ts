@@ -202,10 +202,10 @@ test('a step that is ended while its script starts kiln leaves no kiln', async (
     'echo $$ >begun; trap "exit 0" TERM; kill -TERM "$PPID"; while :; do sleep 0.1; done',
   );
   // Kiln runs long before a trap that the script would set after it.
-  const slowly = 'inject=rt_sigaction:delay_enter=200000';
+  const slowly = 'inject=clone,fork,vfork:delay_exit=200000';
   await execa(
     'strace',
-    ['-o', '/dev/null', '-e', 'rt_sigaction', '-e', slowly, join(place, 'run-step'), 'node-1'],
+    ['-o', '/dev/null', '-e', 'clone,fork,vfork', '-e', slowly, join(place, 'run-step'), 'node-1'],
     { cwd: place, env: { KILN: join(place, 'kiln') }, reject: false, stdio: 'ignore' },
   );
   const pid = Number(readFileSync(join(place, 'begun'), 'utf8'));
