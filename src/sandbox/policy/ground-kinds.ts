@@ -77,7 +77,7 @@ export function kindOf({ machine }: { readonly machine?: unknown }): IsolationKi
   return machine === undefined ? 'container' : 'vm';
 }
 
-/** What `kiln run --explain` says of the kinds. */
+/** What a plan that is shown says of the kinds. */
 export const SHOWN: Readonly<
   Record<
     IsolationKind,
