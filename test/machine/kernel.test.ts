@@ -9,6 +9,7 @@ import { execa } from 'execa';
 import { ensureBootFiles } from '../../src/sandbox/domain/machine/boot-files.ts';
 import { findKernel, givenKernel } from '../../src/sandbox/domain/machine/kernel.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import { bzImage } from '../support/bz-image.ts';
 import { long } from '../support/long.ts';
 
 let state: BusyboxState;
@@ -23,15 +24,6 @@ test.after.always(async () => {
 
 const VM = ['--isolation', 'vm', '-r', IMAGE] as const;
 
-/** A bzImage as far as its header says its version. */
-function header(release: string): Buffer {
-  const image = Buffer.alloc(8192);
-  image.write('HdrS', 0x202);
-  image.writeUInt16LE(0x1000, 0x20e);
-  image.write(`${release} (somebody@somewhere) #1 SMP\0`, 0x1200);
-  return image;
-}
-
 test('a kernel has the modules of its version', async (t) => {
   const found = findKernel();
   t.deepEqual(givenKernel(found.image), found);
@@ -40,7 +32,7 @@ test('a kernel has the modules of its version', async (t) => {
   const lacking = join(folder, '9.9.9-lacking');
   await mkdir(lacking, { recursive: true });
   await writeFile(join(lacking, 'modules.builtin'), 'kernel/fs/fuse/virtiofs.ko\n');
-  await writeFile(join(state.beside, 'image'), header('9.9.9-lacking'));
+  await writeFile(join(state.beside, 'image'), bzImage('9.9.9-lacking'));
   t.throws(() => givenKernel(join(state.beside, 'image'), folders), {
     code: 'E_MACHINE_KERNEL',
     message: /lacks virtio_pci, virtio_console, overlay$/,
@@ -67,7 +59,7 @@ test('a kernel is unpacked outside of this process, and stays packed where it gr
   // Each part is whole by itself: this process never has all of it.
   const part = gzipSync(Buffer.alloc(4 << 20));
   const payload = Buffer.concat(Array.from({ length: 100 }, () => part));
-  const image = Buffer.concat([header(findKernel().release), payload]);
+  const image = Buffer.concat([bzImage(findKernel().release), payload]);
   image.writeUInt8(1, 0x1f1);
   image.writeUInt32LE(8192 - 1024, 0x248);
   image.writeUInt32LE(payload.length, 0x24c);
@@ -120,7 +112,7 @@ test.serial(
 
 test('--kernel refuses a file that is no kernel, and a kernel without modules', async (t) => {
   const file = join(state.beside, 'none');
-  await writeFile(file, header('9.9.9-none'));
+  await writeFile(file, bzImage('9.9.9-none'));
   await symlink(file, join(state.beside, 'link'));
   for (const [kernel, why] of [
     ['/etc/passwd', /no bzImage/],

@@ -12,7 +12,7 @@ import {
   utimesSync,
 } from 'node:fs';
 import { rename } from 'node:fs/promises';
-import { basename, join, relative } from 'node:path';
+import { join, relative } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
@@ -23,9 +23,10 @@ import { removeTree } from '../../../host/files/remove-tree.ts';
 import { packageRoot } from '../../../host/state/package-root.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
 import { awaitedLater } from '../../../promise.ts';
+import type { GuestKernel } from '../../policy/guest-kernel.ts';
 import { INIT_PATH, LAYOUT, MOUNT_POINTS, requireInit, requirePassable } from '../skeleton.ts';
 import type { BootInput } from './boot-task.ts';
-import { findKernel, type GuestKernel, givenKernel, IMAGE_MAX } from './kernel.ts';
+import { findKernel, givenKernel, IMAGE_MAX } from './kernel.ts';
 
 export interface BootFiles {
   /** Names this kernel and initramfs; its folder has both. */
@@ -75,7 +76,8 @@ async function ensure(paths: StatePaths, kernel: GuestKernel): Promise<BootFiles
 export function bootFolder(paths: StatePaths, kernel: GuestKernel): string {
   const sources = [requireInit().path, machineProgram('kiln-stage0').path, kernel.image];
   // Size and time stand for the content, which would take long to read; the name of what is held open says nothing.
-  const key = [...sources, ...kernel.modules, ...kernel.imageModules].map((path) => {
+  const modules = [...kernel.modules, ...kernel.imageModules].map(({ path }) => path);
+  const key = [...sources, ...modules].map((path) => {
     const { dev, ino, size, mtimeMs } = statSync(path);
     const name = heldParts(path) === undefined ? path : `${dev} ${ino}`;
     return `${name} ${size} ${Math.floor(mtimeMs)}`;
@@ -116,12 +118,14 @@ async function fill(folder: string, kernel: GuestKernel): Promise<void> {
   const folders = [...modules.map(([name]) => name), ...MOUNT_POINTS.map((it) => `skeleton/${it}`)];
   const packed = [
     ...[kernel.image, machineProgram('kiln-stage0').path, requireInit().path],
-    ...modules.flatMap(([, paths]) => paths),
+    ...modules.flatMap(([, files]) => files.map(({ path }) => path)),
   ];
   const input: BootInput = {
     folders: [...new Set(folders.flatMap(partsOf))],
     init: `skeleton${INIT_PATH}`,
-    modules: modules.flatMap(([name, paths]) => paths.map((path, nth) => placeOf(name, path, nth))),
+    modules: modules.flatMap(([folder, files]) =>
+      files.map(({ name }, nth) => placeOf(folder, name, nth)),
+    ),
   };
   const fds = [...made, ...packed.map((path) => open(path, 'r'))];
   await askConfined({
@@ -133,7 +137,7 @@ async function fill(folder: string, kernel: GuestKernel): Promise<void> {
 
 /** Its name begins with the order in which stage 0 loads it. */
 function placeOf(folder: string, module: string, nth: number): string {
-  return `${folder}/${String(nth).padStart(2, '0')}-${basename(module)}`;
+  return `${folder}/${String(nth).padStart(2, '0')}-${module}`;
 }
 
 /** `a`, `a/b`, `a/b/c`. */

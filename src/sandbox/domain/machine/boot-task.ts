@@ -4,7 +4,7 @@ import { arch } from 'node:os';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { attempt } from '../../../host/calls/libc.ts';
 import type { SingleTask } from '../../../host/confine/task.ts';
-import { IMAGE_MAX } from './kernel.ts';
+import { IMAGE_MAX, MODULE_MAX } from './kernel.ts';
 
 export interface BootInput {
   /** Where it has the modules, by the names of their files. */
@@ -32,9 +32,6 @@ export const task: SingleTask = {
     emit('made');
   },
 };
-
-/** More is no module. Bytes. */
-const MODULE_MAX = 32 << 20;
 
 /** As stage 0 loads it: the kernel itself unpacks what ends in `.xz`. */
 function unpackedModule(name: string, content: Buffer) {

@@ -6,33 +6,15 @@ import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
 import { attempt, readText } from '../../../host/calls/libc.ts';
 import { readInto } from '../../../host/files/content.ts';
-
-export interface GuestKernel {
-  readonly release: string;
-  readonly image: string;
-  /** Paths of modules, each after those that it needs. */
-  readonly modules: readonly string[];
-  /** Those that are loaded when somebody names a file with a file system. */
-  readonly imageModules: readonly string[];
-}
+import type { GuestKernel } from '../../policy/guest-kernel.ts';
+import { ModuleTable, type WantedModules } from './modules.ts';
 
 const MODULES = ['/usr/lib/modules', '/lib/modules'];
 
-const NEEDED = ['virtio_pci', 'virtio_console', 'virtiofs', 'overlay'];
-/** An older kernel has no generator of random numbers that needs no module, and no network card is no loss. */
-const WELCOME = ['virtio_rng', 'virtio_net'];
-/** As src/guest/machine/image.c has them. */
-const OF_IMAGES = ['loop', 'squashfs', 'erofs', 'xfs', 'ext4'];
-
 /** More is no kernel. Bytes. */
 export const IMAGE_MAX = 256 << 20;
-
-/** `virtio-rng.ko.xz` is the module virtio_rng. */
-function moduleName(path: string): string {
-  return basename(path)
-    .replace(/\.ko(\..*)?$/, '')
-    .replaceAll('-', '_');
-}
+/** More is no module. Bytes. */
+export const MODULE_MAX = 32 << 20;
 
 const NO_KERNEL = 'apt-get install linux-image-cloud-amd64, or dnf install kernel-core';
 
@@ -40,9 +22,10 @@ const NO_KERNEL = 'apt-get install linux-image-cloud-amd64, or dnf install kerne
 export function findKernel(folders: readonly string[] = MODULES): GuestKernel {
   const missing: string[] = [];
   for (const { release, folder, image } of installed(folders)) {
-    const table = new ModuleTable(folder);
+    const table = tableOf(folder);
     const lacking = table.lacking();
-    if (lacking.length === 0) return { release, image, ...table.wanted() };
+    if (lacking.length === 0)
+      return { release, image, ...placed(table.wanted(), (path) => join(folder, path)) };
     missing.push(`${release} lacks ${lacking.join(', ')}`);
   }
   const why = missing.length === 0 ? 'none is installed with its modules' : missing.join('; ');
@@ -65,14 +48,28 @@ export function givenKernel(image: string, folders: readonly string[] = MODULES)
       `its version is ${release}, whose modules are not in /lib/modules`,
       'install its modules, or leave out --kernel',
     );
-  const table = new ModuleTable(folder);
+  const table = tableOf(folder);
   const lacking = table.lacking();
   if (lacking.length > 0) throw refused(`it lacks ${lacking.join(', ')}`, NO_KERNEL);
-  return { release, image, ...table.wanted() };
+  return { release, image, ...placed(table.wanted(), (path) => join(folder, path)) };
+}
+
+function tableOf(folder: string): ModuleTable {
+  const text = (name: string) => readText(join(folder, name)) ?? '';
+  return new ModuleTable(text('modules.builtin'), text('modules.dep'));
+}
+
+/** @param open gives the path by which a module is opened */
+export function placed(
+  { modules, imageModules }: WantedModules,
+  open: (path: string) => string,
+): Pick<GuestKernel, 'modules' | 'imageModules'> {
+  const place = (path: string) => ({ name: basename(path), path: open(path) });
+  return { modules: modules.map(place), imageModules: imageModules.map(place) };
 }
 
 /** The most that {@link releaseOf} looks at. Bytes. */
-const START = 0x200 + 0xffff + 256;
+export const START = 0x200 + 0xffff + 256;
 
 function startOf(path: string): Buffer {
   using file = closing(openSync(path, 'r'));
@@ -80,7 +77,7 @@ function startOf(path: string): Buffer {
 }
 
 /** As a bzImage says it in its header: Documentation/arch/x86/boot.rst, kernel_version. */
-function releaseOf(image: Buffer): string | undefined {
+export function releaseOf(image: Buffer): string | undefined {
   if (image.length < 0x210 || image.toString('latin1', 0x202, 0x206) !== 'HdrS') return undefined;
   const at = image.readUInt16LE(0x20e) + 0x200;
   return /^[\w.+~-]+/.exec(image.toString('latin1', at, at + 256))?.[0];
@@ -104,49 +101,4 @@ function installed(folders: readonly string[]) {
       rank(b.release) - rank(a.release) ||
       b.release.localeCompare(a.release, 'en', { numeric: true }),
   );
-}
-
-class ModuleTable {
-  readonly #folder: string;
-  readonly #builtin: ReadonlySet<string>;
-  readonly #files = new Map<string, { readonly path: string; readonly needs: readonly string[] }>();
-
-  constructor(folder: string) {
-    this.#folder = folder;
-    const lines = (name: string) =>
-      (readText(join(folder, name)) ?? '').split('\n').filter(Boolean);
-    this.#builtin = new Set(lines('modules.builtin').map(moduleName));
-    for (const line of lines('modules.dep')) {
-      const [path = '', needs = ''] = line.split(':');
-      this.#files.set(moduleName(path), { path, needs: needs.split(' ').filter(Boolean) });
-    }
-  }
-
-  lacking(): string[] {
-    return NEEDED.filter((name) => !this.has(name));
-  }
-
-  /** What a machine needs, and what it takes where it is there. */
-  wanted(): Pick<GuestKernel, 'modules' | 'imageModules'> {
-    const modules = this.files([...NEEDED, ...WELCOME]);
-    const imageModules = this.files(OF_IMAGES).filter((path) => !modules.includes(path));
-    return { modules, imageModules };
-  }
-
-  /** Paths, each after those that it needs; none for what is missing. */
-  files(names: readonly string[]): string[] {
-    return [...new Set(names.flatMap((name) => this.paths(name)))];
-  }
-
-  has(name: string): boolean {
-    return this.#builtin.has(name) || this.#files.has(name);
-  }
-
-  /** Its file after those that it needs; none for what is built in. */
-  paths(name: string): string[] {
-    const found = this.#builtin.has(name) ? undefined : this.#files.get(name);
-    if (found === undefined) return [];
-    // modules.dep lists the nearest first.
-    return [...[...found.needs].reverse(), found.path].map((path) => join(this.#folder, path));
-  }
 }
