@@ -17,6 +17,8 @@ import { span } from '../host/trace/trace.ts';
 import type { Lock } from '../packages/repository/lock/lock.ts';
 import { requiredKeys } from '../packages/repository/trust/keys.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
+import { findImageKernel } from '../sandbox/domain/machine/kernel-of-image.ts';
+import type { GuestKernel } from '../sandbox/policy/guest-kernel.ts';
 import { type AssembledTree, assembleTree, extendTree } from './assemble.ts';
 import { digestOf, IMAGE_FORMAT, type ImageInputs } from './key.ts';
 import type { OnImageProgress } from './progress.ts';
@@ -58,6 +60,7 @@ export interface ImageSettings
   > {
   readonly files: readonly FileToWrite[];
   readonly folders?: readonly string[] | undefined;
+  readonly kernel?: true | undefined;
 }
 
 export interface ImageRequest {
@@ -81,7 +84,7 @@ export interface ImageRequest {
  * Leases the image of a request, and makes it first if there is none, or waits for the same caller's process that
  * does.
  * @throws KilnError of the repositories, E_DISK, E_DISK_FULL, E_DISK_LOW, E_FILE_CONFLICT, E_SCRIPTLET,
- * E_RPM_MISSING, E_IMAGE_USER
+ * E_RPM_MISSING, E_IMAGE_USER, E_MACHINE_KERNEL
  */
 export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   const { engine, onProgress, signal } = request;
@@ -243,7 +246,8 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   const contents = await contentsOf(request, inputs, tree);
   using root = closing(openSync(tree.path, constants.O_RDONLY | constants.O_DIRECTORY));
   const added = customizeTree(root.fd, settings);
-  const manifest = manifestOf(request, id, tree, contents, root.fd);
+  const kernel = settings.kernel && (await findImageKernel(root.fd));
+  const manifest = manifestOf(request, { id, tree, contents, kernel }, root.fd);
   await storageLeft(engine.paths, keeperOf(request), manifest.ownBytes);
   const directory = join(work.path, 'image');
   mkdirSync(directory, { mode: 0o700 });
@@ -285,11 +289,16 @@ async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {
   });
 }
 
+interface Made {
+  readonly id: string;
+  readonly tree: AssembledTree;
+  readonly contents: ImageContents;
+  readonly kernel: GuestKernel | undefined;
+}
+
 function manifestOf(
   { settings, lock }: ImageRequest,
-  id: string,
-  tree: AssembledTree,
-  contents: ImageContents,
+  { id, tree, contents, kernel }: Made,
   root: number,
 ): ImageManifest {
   const accounts = readAccounts(root);
@@ -305,6 +314,7 @@ function manifestOf(
     user,
     workdir: settings.workdir ?? user.home,
     accounts,
+    ...defined({ kernel }),
     packageCount: contents.packages.length,
     bytes: Math.round(tree.bytes) + written,
     ownBytes: Math.round(tree.ownBytes) + written,
@@ -342,7 +352,7 @@ async function inputsOf({ lock, settings, base }: ImageParts): Promise<ImageInpu
       ...rest,
       digest: hash('sha256', content, 'hex'),
     })),
-    ...defined({ folders: settings.folders }),
+    ...defined({ folders: settings.folders, kernel: settings.kernel }),
     users: settings.users,
     environment: settings.environment,
     user: settings.user,

@@ -26,6 +26,7 @@ export interface ImageInputs {
   readonly user: string;
   readonly workdir: string | null;
   readonly scriptlets: ScriptletPolicy['mode'];
+  readonly kernel?: true;
 }
 
 /** Independent of the order of an object's keys. @returns sha256, 64 hex digits */

@@ -33,6 +33,7 @@ const settingsSchema = z.strictObject({
     disk: z.number().positive().default(DEFAULT_DISK),
   }),
   folders: z.array(z.string().startsWith('/')).optional(),
+  kernel: z.literal(true).optional(),
   files: z.array(
     z.strictObject({
       path: z.string().startsWith('/'),

@@ -88,11 +88,13 @@ export async function readRecipe(
 }
 
 export async function settingsOf(recipe: LoadedImageRecipe): Promise<ImageSettings> {
-  const { name, description, folders, users, environment, user, workdir, scriptlets } = recipe;
+  const { name, description, folders, users, environment, user, workdir, scriptlets, kernel } =
+    recipe;
   const files = await Promise.all(recipe.files.map(readSource));
   return {
     ...{ name, description, users, environment, user, workdir, scriptlets, files },
     ...(folders.length > 0 ? { folders } : {}),
+    ...(kernel ? { kernel } : {}),
   };
 }
 

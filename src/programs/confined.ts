@@ -7,6 +7,7 @@ const tasks: TaskTable = {
   'changes-patch': () => import('../jobs/changes/patch-task.ts'),
   'image-unpack': () => import('../image/archive/unpack-task.ts'),
   'machine-boot': () => import('../sandbox/domain/machine/boot-task.ts'),
+  'machine-kernel': () => import('../sandbox/domain/machine/kernel-task.ts'),
   'recipe-script': () => import('../jobs/recipe/script-task.ts'),
   'repository-index': () => import('../packages/repository/metadata/index-task.ts'),
   'repository-modules': () => import('../packages/repository/metadata/modules-task.ts'),

@@ -157,6 +157,12 @@ export const imageRecipeSchema = z
       .describe('Who runs commands; unless given the first of `users`, or root'),
     workdir: absolutePath.optional().describe("Where commands start; the user's home unless given"),
     scriptlets: scriptletsSchema.optional(),
+    kernel: z
+      .boolean()
+      .optional()
+      .describe(
+        'Whether machines of the image boot the kernel that its packages bring; the host’s unless set',
+      ),
     disk: size
       .optional()
       .describe(

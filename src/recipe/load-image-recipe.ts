@@ -55,6 +55,8 @@ export interface LoadedImageRecipe {
   /** Null for the user's home. */
   readonly workdir: string | null;
   readonly scriptlets: ScriptletPolicy;
+  /** Whether its machines boot the kernel of its packages. */
+  readonly kernel: boolean;
 }
 
 interface LoadedFile extends RecipeFile {
@@ -163,6 +165,7 @@ export async function loadImageRecipe(
     files: written,
     user: merged.user ?? users[0]?.name ?? 'root',
     workdir: merged.workdir ?? null,
+    kernel: merged.kernel ?? false,
     scriptlets: {
       mode: merged.scriptlets?.mode ?? 'auto',
       timeout: merged.scriptlets?.timeout ?? 300,

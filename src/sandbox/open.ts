@@ -139,11 +139,20 @@ async function takeSandbox(
 /** A parked sandbox has the host's default label and knows its cgroups, which differ for a booted system. */
 function parkedWish(
   { owner }: SandboxHost,
-  { network, label, boot, isolation, kernel, limits, allowMissing }: SandboxSpecification,
+  {
+    network,
+    label,
+    boot,
+    isolation,
+    kernel,
+    kernelInside,
+    limits,
+    allowMissing,
+  }: SandboxSpecification,
 ): ParkedWish | undefined {
   if (network !== 'private' || label.kind !== 'auto' || boot) return undefined;
   if (isolation === 'container') return { isolation };
-  if (kernel !== undefined) return undefined;
+  if ((kernel ?? kernelInside) !== undefined) return undefined;
   return {
     isolation,
     memory: limits.memory ?? ownMemory(),
@@ -163,9 +172,11 @@ async function awaitTurn(
 
 async function startSandbox(
   host: SandboxHost,
-  { network, label, isolation, kernel, limits, allowMissing }: SandboxSpecification,
+  specification: SandboxSpecification,
 ): Promise<SandboxDomain> {
+  const { network, label, isolation, kernelInside, root, limits, allowMissing } = specification;
   const isMachine = isolation === 'vm';
+  const kernel = specification.kernel ?? (kernelInside && { tree: root, ...kernelInside });
   const connection = await host.connect(isMachine ? 'qemu' : 'lxc');
   // libvirt moves the new init into a cgroup 20 ms from now, and need not wait for the kernel then.
   ProcessCgroups.primeMove().catch(() => undefined);

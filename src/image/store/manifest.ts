@@ -12,6 +12,7 @@ import {
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { Lock } from '../../packages/repository/lock/lock.ts';
+import type { GuestKernel } from '../../sandbox/policy/guest-kernel.ts';
 import { IMAGE_FORMAT, type ImageInputs } from '../key.ts';
 import type { Account } from '../tree/accounts.ts';
 import { isDurable, type Moment } from './durability.ts';
@@ -51,6 +52,8 @@ export interface ImageManifest extends ImageStart {
   readonly accounts: readonly Account[];
   /** Folders of this host that a command sees, read-only: of the image `host` alone. */
   readonly host?: readonly string[];
+  /** What its machines boot, by paths in its tree, where its recipe says `kernel: true`. */
+  readonly kernel?: GuestKernel;
   readonly packageCount: number;
   readonly bytes: number;
   /** Bytes on disk that are not shared with the package store. */

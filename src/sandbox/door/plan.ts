@@ -6,6 +6,7 @@ import { ownPath } from '../../host/files/held.ts';
 import { requireArchitecture } from '../../host/process/architecture.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { requireAbility } from '../policy/ground-kinds.ts';
+import type { GuestKernel } from '../policy/guest-kernel.ts';
 import { formatPublish, type PublishedPort } from '../policy/network.ts';
 import { type PolicyRequest, userCapabilities } from '../policy/policy.ts';
 import {
@@ -48,6 +49,8 @@ export interface PlannedImage {
   readonly id: string | undefined;
   /** Of its programs; undefined for this machine's. */
   readonly arch: string | undefined;
+  /** As CommandImage has it. */
+  readonly kernel?: GuestKernel | undefined;
   readonly layers?: readonly SnapshotLayer[] | undefined;
   readonly environment: Readonly<Record<string, string>>;
 }
@@ -61,6 +64,8 @@ export interface CommandImage {
   readonly workdir: string;
   readonly user: Owner;
   readonly host?: readonly string[];
+  /** What its machines boot, by paths in its tree. */
+  readonly kernel?: GuestKernel;
   readonly accounts: readonly (Owner & { readonly name: string })[];
 }
 
@@ -149,7 +154,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
   return frozen({
     sandbox: {
       root: image.tree,
-      ...defined({ image: image.id, layers: image.layers }),
+      ...defined({ image: image.id, layers: image.layers, kernelInside: image.kernel }),
       hostname: DEFAULT_HOSTNAME,
       names: true,
       readonlyPaths: [],
@@ -169,12 +174,20 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
 
 export function planCommand(job: CommandJob, { tree, manifest, layers }: TakenImage): Plan {
   const { argv, env, workdir, user: wanted, capabilities, seccomp, time, ...sandbox } = job;
+  const { id, arch, environment, kernel } = manifest;
   const user = commandUser(manifest, wanted);
   const filter = chosenProfile(seccomp, job.nested);
   const binds = [...hostBinds(manifest), ...sandbox.binds];
   const plan = planSandbox(
     { ...sandbox, binds, owner: user, shownAs: argv },
-    { tree, id: manifest.id, arch: manifest.arch, layers, environment: manifest.environment },
+    {
+      tree,
+      layers,
+      id,
+      arch,
+      environment,
+      kernel: sandbox.isolation === 'vm' ? kernel : undefined,
+    },
   );
   return frozen({
     ...plan,

@@ -5,6 +5,7 @@ import { CAPABILITIES, type Capability } from '../../host/process/process.ts';
 import type { SeccompFilter } from '../seccomp/profile.ts';
 import type { LandlockWall } from '../wire/codec.ts';
 import type { IsolationKind } from './ground-kinds.ts';
+import type { GuestKernel } from './guest-kernel.ts';
 import type { LabelRequest } from './label-request.ts';
 import type { OptionalLayer } from './layers.ts';
 import type { SandboxLimits } from './limits.ts';
@@ -132,6 +133,8 @@ export interface SandboxImage {
   /** The image's tree: a host path with real owners. It is never written to. */
   readonly root: string;
   readonly image?: string;
+  /** What a machine of it boots unless told otherwise, by paths in the tree. */
+  readonly kernelInside?: GuestKernel;
   /** Layers of snapshots above the tree, the lowest first; each is a host path, as `root`. */
   readonly layers?: readonly SnapshotLayer[];
 }

@@ -27,6 +27,7 @@ import type { GuestKernel } from '../../policy/guest-kernel.ts';
 import { INIT_PATH, LAYOUT, MOUNT_POINTS, requireInit, requirePassable } from '../skeleton.ts';
 import type { BootInput } from './boot-task.ts';
 import { findKernel, givenKernel, IMAGE_MAX } from './kernel.ts';
+import { openImageKernel } from './kernel-of-image.ts';
 
 export interface BootFiles {
   /** Names this kernel and initramfs; its folder has both. */
@@ -50,9 +51,19 @@ export function machineProgram(name: 'kiln-relay' | 'kiln-stage0'): { path: stri
 
 let making: Promise<BootFiles> | undefined;
 
-/** @param image of a kernel, instead of the newest of the host's @throws KilnError E_MACHINE_KERNEL, E_NO_GUEST_INIT */
-export async function ensureBootFiles(paths: StatePaths, image?: string): Promise<BootFiles> {
-  if (image !== undefined) return await ensure(paths, givenKernel(image));
+/** A kernel's file, or what an image has in its tree. */
+export type WantedKernel = string | (GuestKernel & { readonly tree: string });
+
+/** @param wanted instead of the newest of the host's @throws KilnError E_MACHINE_KERNEL, E_NO_GUEST_INIT */
+export async function ensureBootFiles(
+  paths: StatePaths,
+  wanted?: WantedKernel,
+): Promise<BootFiles> {
+  if (typeof wanted === 'string') return await ensure(paths, givenKernel(wanted));
+  if (wanted !== undefined) {
+    using kernel = openImageKernel(wanted.tree, wanted);
+    return await ensure(paths, kernel);
+  }
   making ??= awaitedLater(
     ensure(paths, findKernel()).finally(() => {
       making = undefined;

@@ -7,7 +7,7 @@ import type { StatePaths } from '../../../host/state/paths.ts';
 import type { IdRange } from '../../../host/state/reservation.ts';
 import { layerMissingError } from '../../policy/layers.ts';
 import type { DomainOptions } from '../domain-xml.ts';
-import type { BootFiles } from './boot-files.ts';
+import type { BootFiles, WantedKernel } from './boot-files.ts';
 import { whyNoKvm } from './kvm.ts';
 import { type Accelerator, type MachineHardware, machineXml } from './machine-xml.ts';
 import { GUEST_MEMORY, ownMemory } from './memory.ts';
@@ -18,7 +18,7 @@ import { copySaved, type NamelessFile, savedPath } from './saved.ts';
 
 export interface MachineWish {
   readonly limits: { readonly memory?: number | undefined; readonly cpus?: number | undefined };
-  readonly kernel?: string | undefined;
+  readonly kernel?: WantedKernel | undefined;
   /** Whether KVM may be missing. */
   readonly mayBeEmulated: boolean;
 }
