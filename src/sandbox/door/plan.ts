@@ -180,14 +180,7 @@ export function planCommand(job: CommandJob, { tree, manifest, layers }: TakenIm
   const binds = [...hostBinds(manifest), ...sandbox.binds];
   const plan = planSandbox(
     { ...sandbox, binds, owner: user, shownAs: argv },
-    {
-      tree,
-      layers,
-      id,
-      arch,
-      environment,
-      kernel: sandbox.isolation === 'vm' ? kernel : undefined,
-    },
+    { tree, layers, id, arch, environment, kernel },
   );
   return frozen({
     ...plan,
