@@ -43,23 +43,26 @@ export interface HostDisk {
   readonly initrd: string;
 }
 
-/** The Debian packages that host-packages.txt names for running kiln. */
-async function kilnPackages(top: string): Promise<string[]> {
+/** The Debian packages that host-packages.txt names for these uses. */
+async function kilnPackages(top: string, uses: readonly string[]): Promise<string[]> {
   const text = await readFile(join(top, 'scripts/host-packages.txt'), 'utf8');
   return text
     .split('\n')
     .map((line) => line.trim().split(/\s+/))
-    .filter(([use, , debian]) => use === 'run' && debian !== undefined && debian !== '-')
+    .filter(([use = '', , debian]) => uses.includes(use) && debian !== undefined && debian !== '-')
     .map(([, , debian]) => String(debian));
 }
 
-/** Makes the disk of all hosts unless it is there. @param more packages that are on it beside kiln's and a host's */
+/** Makes the disk of all hosts unless it is there. @param more packages beside kiln's and a host's @param uses of kiln's */
 export async function ensureHostDisk(
   top: string,
   cache: string,
   more: readonly string[] = [],
+  uses: readonly string[] = ['run'],
 ): Promise<HostDisk> {
-  const packages = [...new Set([...HOST_PACKAGES, ...more, ...(await kilnPackages(top))])].sort();
+  const packages = [
+    ...new Set([...HOST_PACKAGES, ...more, ...(await kilnPackages(top, uses))]),
+  ].sort();
   const key = createHash('sha256')
     .update(JSON.stringify([SUITE, packages, SETUP, CUSTOMIZE, LABEL, DISK_BYTES]))
     .digest('hex')

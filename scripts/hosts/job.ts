@@ -22,6 +22,7 @@ import { checkImage } from './check-image.ts';
 import { checkLabels } from './check-labels.ts';
 import { checkLimits } from './check-limits.ts';
 import { checkMachined } from './check-machined.ts';
+import { checkMachines } from './check-machines.ts';
 import { checkModules } from './check-modules.ts';
 import { checkPackage } from './check-package.ts';
 import { checkHonesty, checkPolicy, withBarePolicy } from './check-policy.ts';
@@ -120,6 +121,12 @@ async function onEngine(engine: string, uri: string): Promise<void> {
   }
   if (wanted('modules')) {
     await check(`${engine}: a sandbox loads no module of the host’s`, () => onState(checkModules));
+  }
+  // Only where it is named: it takes qemu and a kernel, which main.ts puts on the disk then.
+  if (values.only?.split(',').includes('machines')) {
+    await check(`${engine}: the qemu of a machine has a label of its own`, () =>
+      onState(checkMachines),
+    );
   }
   if (wanted('session')) {
     await check(`${engine}: a kept sandbox outlives the unit that started it`, () =>

@@ -44,7 +44,8 @@ async function testHost(kind: HostKind): Promise<Counts> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   try {
-    const host = await ensureHostDisk(top, cache, TEST_PACKAGES);
+    const uses = values.only?.split(',').includes('machines') ? ['run', 'machine'] : ['run'];
+    const host = await ensureHostDisk(top, cache, TEST_PACKAGES, uses);
     process.stdout.write('==> the disk with this checkout\n');
     const { engine, only, match } = values;
     const words = [

@@ -123,6 +123,7 @@ const policy = z
       .object({
         kernel: z.string().describe('release of its kernel'),
         kvm: z.boolean().describe('false: the layer kvm is missing, qemu emulates the processor'),
+        label: label.describe('of qemu; null where the host has no security module'),
       })
       .optional()
       .describe('of a vm, as seen from the host'),

@@ -16,7 +16,7 @@ import { awaitedLater } from '../promise.ts';
 import { SandboxControl } from './command/control.ts';
 import { readSandboxFacts, type SandboxFacts } from './command/facts.ts';
 import { setupError } from './command/failures.ts';
-import { limitSandbox } from './domain/ground.ts';
+import { limitSandbox, requireOwnLabel } from './domain/ground.ts';
 import { ensureBootFiles } from './domain/machine/boot-files.ts';
 import { memoryWithin, mostWithin, ownMemory } from './domain/machine/memory.ts';
 import { createSandbox, SandboxDomain } from './domain/sandbox-domain.ts';
@@ -59,6 +59,7 @@ export async function openSandbox(
   try {
     const specification = { ...asked, ...describe(host, sandbox, asked, use) };
     await limitSandbox(sandbox.ground, specification);
+    requireOwnLabel(sandbox.ground, specification);
     if (specification.boot) sandbox.ground.delegate(sandbox.range.base);
     const owners = { ...use, groups: host.owner?.groups ?? [] };
     const neighbours = await neighboursOn(host.paths, specification.network, host.owner);

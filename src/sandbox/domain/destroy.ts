@@ -173,7 +173,7 @@ export async function removeSandbox(
     }
   } else {
     await releaseRange(paths, record.range, owner);
-    await releaseLabels(paths, record.labels, owner);
+    await releaseLabels(paths, record.labels ?? record.qemuLabel, owner);
   }
   // Rename first: a sweep must not make a lock file in a half-removed folder.
   const removed = join(removedDirectory(paths), basename(directory));

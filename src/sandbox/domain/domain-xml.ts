@@ -69,7 +69,7 @@ const MEMORY_SHARE = 0.9;
  * kiln labels files itself, because libvirt would give the skeleton, which all sandboxes share, the label of one.
  * libvirt refuses `type='none'` where it has no security driver.
  */
-function labelXml(context: string | undefined): string {
+export function labelXml(context: string | undefined): string {
   if (context === undefined) return '';
   const label = `<label>${escapeXml(context)}</label>`;
   return `<seclabel type='static' model='selinux' relabel='no'>${label}</seclabel>`;

@@ -12,6 +12,8 @@ import { connectLoopback, type Listener, listenLoopback } from '../../host/socke
 import type { IdRange } from '../../host/state/reservation.ts';
 import type { Channel } from '../command/channel.ts';
 import { SandboxControl } from '../command/control.ts';
+import type { MeasuredLabel } from '../labels/module.ts';
+import { whyNotOwn } from '../labels/qemu.ts';
 import { type ImageMount, imageError } from '../policy/filesystem.ts';
 import { layerMissingError, type OptionalLayer } from '../policy/layers.ts';
 import { DEFAULT_PIDS, MINIMUM_MEMORY } from '../policy/limits.ts';
@@ -24,6 +26,8 @@ export interface MachineFacts {
   readonly kernel: string;
   /** False where qemu emulates the processor. */
   readonly kvm: boolean;
+  /** Of qemu's process; null where the host has no security module. */
+  readonly label: MeasuredLabel | null;
 }
 
 export interface KnownProcess {
@@ -303,4 +307,14 @@ function disksBelow(path: string): string[] {
     hint: 'keep KILN_STATE, binds and volumes on a file system with a disk of its own, as ext4 or xfs',
     details: { path, fileSystem },
   });
+}
+
+/** Throws E_LAYER_MISSING where the host could hold a machine's qemu by a label, and none of its own is in force. */
+export function requireOwnLabel(
+  { machine }: Ground,
+  { allowMissing }: Pick<SandboxSpecification, 'allowMissing'>,
+): void {
+  const why = machine && whyNotOwn(machine.label);
+  if (why === undefined || allowMissing.includes('qemu-label')) return;
+  throw layerMissingError('qemu-label', why);
 }

@@ -90,7 +90,6 @@ export class SandboxDomain {
     connect: Connect,
   ): Promise<SandboxDomain> {
     const { directory, record, lock, domain } = started;
-    lowerOwnRange();
     let channel: Channel | undefined;
     try {
       // What is restored has booted before: one that is silent is damaged.

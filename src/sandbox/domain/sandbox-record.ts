@@ -10,6 +10,7 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import type { IdRange, Owner } from '../../host/state/reservation.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxLabels } from '../labels/module.ts';
+import type { QemuLabel } from '../labels/qemu.ts';
 import type { PublishedPort } from '../policy/network.ts';
 import type { SnapshotLayer, Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
@@ -27,6 +28,8 @@ export interface SandboxRecord {
   readonly skeleton: string;
   readonly network: DomainOptions['network'];
   readonly labels?: SandboxLabels | undefined;
+  /** Of a machine on a host with SELinux. */
+  readonly qemuLabel?: QemuLabel | undefined;
   /** Where the sandbox is a machine. */
   readonly machine?: MachineRecord;
   /** Once somebody has it. */

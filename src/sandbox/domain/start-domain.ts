@@ -13,7 +13,8 @@ import { span } from '../../host/trace/trace.ts';
 import { awaitedLater } from '../../promise.ts';
 import { releaseLabels, reserveLabels } from '../labels/labels.ts';
 import type { SandboxLabels } from '../labels/module.ts';
-import { ensureStoreContext, labelFile } from '../labels/relabel.ts';
+import { type QemuLabel, reserveQemuLabel } from '../labels/qemu.ts';
+import { ensureStoreContext, labelFile, lowerOwnRange } from '../labels/relabel.ts';
 import type { LabelRequest } from '../policy/label-request.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
 import { ensureBootFiles } from './machine/boot-files.ts';
@@ -88,6 +89,8 @@ export async function startDomain(
   options: StartOptions,
 ): Promise<StartedDomain> {
   ensureSandboxDirectories(paths);
+  // Before there are sockets of the relay's.
+  lowerOwnRange();
   await ensureStoreContext(paths);
   const boot = options.machine && (await ensureBootFiles(paths, options.machine.kernel));
   const skeleton = boot?.folder ?? (await ensureSkeleton(paths));
@@ -98,18 +101,20 @@ export async function startDomain(
   const owner = sandboxOwner(paths, id);
   const range = await allocateRange(paths, owner);
   let labels: SandboxLabels | undefined;
+  let qemuLabel: QemuLabel | undefined;
   let machine: StartedMachine | undefined;
   const giveBack = async () => {
     endRelay(machine?.relay);
     await removeOwnCgroups(domain);
     await releaseRange(paths, range, owner);
-    await releaseLabels(paths, labels, owner);
+    await releaseLabels(paths, labels ?? qemuLabel, owner);
     await lock.release();
     await removeTree(directory);
   };
   try {
-    // In a machine no module of the host's has a say.
+    // Of a machine only its qemu has a label: in its guest no module of the host's has a say.
     if (boot === undefined) labels = await reserveLabels(paths, options.label, owner);
+    else qemuLabel = await reserveQemuLabel(paths, owner);
     let record: SandboxRecord = {
       id,
       domain,
@@ -118,7 +123,7 @@ export async function startDomain(
       skeleton,
       network: options.network,
       parked: options.parked,
-      labels,
+      ...{ labels, qemuLabel },
     };
     writeSandboxRecord(directory, record);
     const socketDirectory = sandboxFiles.socketDirectory(directory);
@@ -129,7 +134,7 @@ export async function startDomain(
     const { network } = options;
     if (boot !== undefined && options.machine !== undefined) {
       machine = await startMachine(
-        { paths, directory, range, boot, network, ...names },
+        { paths, directory, range, boot, network, context: qemuLabel?.context, ...names },
         options.machine,
         options.start ?? 'restored',
       );

@@ -43,7 +43,7 @@ export function labelsInside(labels: SandboxLabels, nested: boolean): SandboxLab
 /** None of its processes may be left. */
 export async function releaseLabels(
   paths: StatePaths,
-  labels: SandboxLabels | undefined,
+  labels: Pick<SandboxLabels, 'pair'> | undefined,
   owner: Owner,
 ): Promise<void> {
   if (labels?.pair === undefined) return;

@@ -38,10 +38,13 @@ export function selinuxEnforces(): boolean {
   return read(`${SELINUX}/enforce`) === '1';
 }
 
+function attributeOf(process: string, module: SecurityModule): string | undefined {
+  const own = module === 'apparmor' ? read(`/proc/${process}/attr/apparmor/current`) : undefined;
+  return own ?? read(`/proc/${process}/attr/current`);
+}
+
 export function ownLabel(module: SecurityModule): string | undefined {
-  const label =
-    (module === 'apparmor' ? read('/proc/self/attr/apparmor/current') : undefined) ??
-    read('/proc/self/attr/current');
+  const label = attributeOf('self', module);
   // AppArmor: `NAME (MODE)`.
   return module === 'apparmor' ? label?.replace(/ \(\w+\)$/, '') : label;
 }
@@ -50,6 +53,13 @@ export interface MeasuredLabel {
   readonly module: SecurityModule;
   readonly label: string;
   readonly enforcing: boolean;
+}
+
+/** Of a process of this host, as its kernel tells; null where there is no module, or no such process. */
+export function labelOf(pid: number): MeasuredLabel | null {
+  const module = securityModule();
+  const text = module && attributeOf(`${pid}`, module);
+  return text === undefined ? null : parsedLabel(module as SecurityModule, text);
 }
 
 export function plannedLabel(labels: SandboxLabels | undefined, whose: 'init' | 'command') {

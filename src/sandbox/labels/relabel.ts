@@ -165,12 +165,12 @@ export async function labelForImages(tree: string): Promise<void> {
 }
 
 /**
- * Images, packages and the skeleton get the context that every sandbox may read. New files inherit it, so it is
+ * Images, packages, the skeleton and what machines boot get the context that every sandbox may read. New files inherit it, so it is
  * done once. Throws E_RELABEL.
  */
 export async function ensureStoreContext(paths: StatePaths): Promise<void> {
   if (securityModule() !== 'selinux') return;
-  for (const folder of [paths.store, paths.skeleton]) {
+  for (const folder of [paths.store, paths.skeleton, paths.machines]) {
     await mkdir(folder, { recursive: true, mode: 0o755 });
     if (!hasContext(folder, IMAGE_CONTEXT)) await relabelTree(folder, IMAGE_CONTEXT);
   }

@@ -20,9 +20,14 @@ import {
 
 /**
  * The types of kiln's policy module, policy/kiln.cil. `init` may mount and become one of the others. `command`
- * may do what every container of the policy may, except mount. `nested` may mount, too.
+ * may do what every container of the policy may, except mount. `nested` may mount, too. `qemu` is that of machines.
  */
-const TYPES = { init: 'kiln_init_t', command: 'kiln_t', nested: 'kiln_nested_t' } as const;
+const TYPES = {
+  init: 'kiln_init_t',
+  command: 'kiln_t',
+  nested: 'kiln_nested_t',
+  qemu: 'kiln_qemu_t',
+} as const;
 
 /** The type of containers' files in Debian's and Fedora's policy; podman uses it as well. */
 const FILE_TYPE = 'container_file_t';
@@ -67,7 +72,7 @@ export function isValidContext(context: string): boolean {
   return taken === true;
 }
 
-function requireContext(context: string): void {
+export function requireContext(context: string): void {
   if (isValidContext(context)) return;
   const own = isValidContext(processContext('init', 'c0,c1'));
   throw new KilnError('E_LAYER_MISSING', `SELinux’ policy knows no context ${context}`, {
@@ -78,10 +83,13 @@ function requireContext(context: string): void {
   });
 }
 
-/** Categories of a policy with MCS: c0 to c1023, in Debian's and Fedora's. */
-const CATEGORIES = 1024;
+/**
+ * Of those of a policy with MCS, c0 to c1023 in Debian's and Fedora's, the ones with three digits: all labels are as
+ * long, and one takes the place of another in the header of a saved machine.
+ */
+const CATEGORIES = { from: 100, to: 1000 };
 
-/** How many of 523,776 pairs are tried before kiln gives up. */
+/** How many of 404,550 pairs are tried before kiln gives up. */
 const ATTEMPTS = 10_000;
 
 /** Two categories, as in a level `s0:PAIR`: `c12,c345`, the smaller one first. */
@@ -92,8 +100,9 @@ export function pairDirectory(paths: StatePaths): string {
 }
 
 function randomPair(): Pair {
-  const first = randomInt(CATEGORIES);
-  const other = randomInt(CATEGORIES - 1);
+  const { from, to } = CATEGORIES;
+  const first = randomInt(from, to);
+  const other = randomInt(from, to - 1);
   const second = other < first ? other : other + 1;
   return `c${Math.min(first, second)},c${Math.max(first, second)}`;
 }

@@ -13,7 +13,7 @@ export const OPTIONAL_LAYERS = [
 ] as const;
 
 /** Those, and what a machine alone has; other layers can never be missing. */
-export const ALLOWABLE_LAYERS = [...OPTIONAL_LAYERS, 'kvm'] as const;
+export const ALLOWABLE_LAYERS = [...OPTIONAL_LAYERS, 'kvm', 'qemu-label'] as const;
 
 export type OptionalLayer = (typeof ALLOWABLE_LAYERS)[number];
 

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { SandboxNetwork } from '../../policy/network.ts';
 import { PORT } from '../../wire/port.ts';
-import { escapeXml, interfaceXml, MACHINE_CARD } from '../domain-xml.ts';
+import { escapeXml, interfaceXml, labelXml, MACHINE_CARD } from '../domain-xml.ts';
 import type { BootFiles } from './boot-files.ts';
 
 /** What each machine has of its own. */
@@ -13,6 +13,8 @@ export interface MachineIdentity {
   /** Whom qemu runs as: ids of the sandbox's own range. */
   readonly user: number;
   readonly group: number;
+  /** Of qemu, where the host has SELinux. */
+  readonly context?: string | undefined;
 }
 
 /** What is fixed when a machine boots. */
@@ -100,5 +102,6 @@ export function machineXml(
     <audio id='1' type='none'/>
   </devices>
   <seclabel type='static' model='dac' relabel='no'><label>+${user}:+${group}</label></seclabel>
+  ${labelXml(options.context)}
 </domain>`;
 }

@@ -7,6 +7,7 @@ import type { Listener } from '../../../host/sockets/unix-socket.ts';
 import type { IdRange } from '../../../host/state/reservation.ts';
 import { awaitedLater } from '../../../promise.ts';
 import { type Channel, INIT_DEADLINE } from '../../command/channel.ts';
+import { labelOf } from '../../labels/module.ts';
 import type { ImageMount } from '../../policy/filesystem.ts';
 import { layerMissingError } from '../../policy/layers.ts';
 import type { LibvirtNetwork } from '../../policy/network.ts';
@@ -55,7 +56,9 @@ export class Machine implements Ground {
 
   get machine(): MachineFacts {
     const { release, accelerator } = this.#record;
-    return { kernel: release, kvm: accelerator === 'kvm' };
+    const qemu = qemuOf(this.#directory, this.#record.relay);
+    const label = qemu === undefined ? null : labelOf(qemu);
+    return { kernel: release, kvm: accelerator === 'kvm', label };
   }
 
   /** @param group the name of its domain, and of the cgroups that kiln makes for it */

@@ -178,7 +178,10 @@ function renamed({ bytes, xml, cookie }: SavedHeader, to: MachineIdentity): Buff
     [only(/<name>([^<]+)<\/name>/), to.name],
     [only(/<uuid>([^<]+)<\/uuid>/), to.uuid],
     [only(/ path='([^']+)\/port\.sock'/), to.folder],
-    [only(/<label>([^<]+)<\/label>/), `+${to.user}:+${to.group}`],
+    [only(/<label>(\+\d+:\+\d+)<\/label>/), `+${to.user}:+${to.group}`],
+    ...(to.context === undefined
+      ? []
+      : [[only(/model='selinux'[^>]*>\s*<label>([^<]+)</), to.context] as const]),
   ] as const;
   const change = (text: string) =>
     words.reduce((all, [from, into]) => all.replaceAll(from, into), text);

@@ -9,7 +9,12 @@ import { layerMissingError } from '../../policy/layers.ts';
 import type { DomainOptions } from '../domain-xml.ts';
 import type { BootFiles, WantedKernel } from './boot-files.ts';
 import { whyNoKvm } from './kvm.ts';
-import { type Accelerator, type MachineHardware, machineXml } from './machine-xml.ts';
+import {
+  type Accelerator,
+  type MachineHardware,
+  type MachineIdentity,
+  machineXml,
+} from './machine-xml.ts';
 import { GUEST_MEMORY, ownMemory } from './memory.ts';
 import { machinePrograms } from './programs.ts';
 import type { MachineRecord } from './record.ts';
@@ -45,13 +50,11 @@ export async function startMachine(
     readonly range: IdRange;
     readonly boot: BootFiles;
     readonly network: DomainOptions['network'];
-    readonly name: string;
-    readonly uuid: string;
-  },
+  } & Pick<MachineIdentity, 'name' | 'uuid' | 'context'>,
   wish: MachineWish,
   how: MachineStart,
 ): Promise<StartedMachine> {
-  const { paths, directory, range, boot, network, name, uuid } = place;
+  const { paths, directory, range, boot, network, name, uuid, context } = place;
   const { virtiofsd, ...hardware } = await hardwareOf(paths, boot, wish, network);
   const { accelerator, memory } = hardware;
   const folder = machineFiles.folder(directory);
@@ -61,7 +64,7 @@ export async function startMachine(
   // The last id of the sandbox's own: nobody else has it, on the host or in the guest.
   const user = range.base + range.count - 1;
   const group = accelerator === 'kvm' ? statSync('/dev/kvm').gid : user;
-  const identity = { name, uuid, folder, user, group };
+  const identity = { name, uuid, folder, user, group, context };
   const path = savedPath(paths, hardware, virtiofsd);
   const saved =
     how === 'restored' && path !== undefined ? await copySaved(paths, path, identity) : undefined;

@@ -1,0 +1,84 @@
+/** A detached job in a machine: looked at while it runs, by kiln and from outside. */
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import anyTest from 'ava';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
+import { processesNaming } from '../support/processes.ts';
+
+const test = anyTest.serial;
+
+let state: BusyboxState;
+test.before(async () => {
+  state = await busyboxState();
+});
+test.after.always(() => state[Symbol.asyncDispose]());
+
+const kiln = (...words: string[]) => state.kiln(words, { timeout: 240_000 * PATIENCE });
+
+const MEBIBYTE = 2 ** 20;
+
+/** What the host's kernel has for a process in a control group, of either version. */
+function limitOf(pid: number, controller: string, ...files: readonly string[]): string {
+  const groups = readFileSync(`/proc/${pid}/cgroup`, 'latin1').trim().split('\n');
+  const places = groups.flatMap((line) => {
+    const [, controllers = '', path = ''] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
+    if (controllers === '') return [`/sys/fs/cgroup${path}`];
+    return controllers.split(',').includes(controller)
+      ? [`/sys/fs/cgroup/${controller}${path}`]
+      : [];
+  });
+  const found = places
+    .flatMap((place) => files.map((file) => join(place, file)))
+    .filter(existsSync);
+  return found.map((path) => readFileSync(path, 'latin1').trim()).join(' ');
+}
+
+test('a detached job in a machine is listed, bounded from outside, awaited and read', async (t) => {
+  t.timeout(300_000 * PATIENCE);
+  const bound = join(state.beside, 'bound');
+  mkdirSync(bound, { mode: 0o777 });
+  const script = `sleep 1001 & sleep 1002 & head -c 30000000 /dev/zero >/tmp/file; echo begun; touch /b/begun
+while [ ! -e /b/go ]; do sleep 0.1; done; echo over >&2; echo made > /tmp/made; exit 3`;
+  const started = await kiln(
+    ...['run', '--isolation', 'vm', '--allow-missing', 'kvm', '-r', IMAGE, '--detach'],
+    ...['--name', 'nightly', '--memory', '256M', '--cpus', '0.5', '--bind', `${bound}:/b`],
+    ...['--artifact', '/tmp/made', '--', 'sh', '-c', script],
+  );
+  t.is(started.exitCode, 0, String(started.stderr));
+  t.true(await eventually(() => existsSync(join(bound, 'begun'))));
+
+  const top = String((await kiln('top', 'nightly', '--format', '{{.Command}}')).stdout);
+  for (const command of ['sleep 1001', 'sleep 1002']) t.true(top.includes(command), top);
+  const isMeasured = async () => {
+    const [stats] = JSON.parse(String((await kiln('stats', '--no-stream', '--json')).stdout));
+    return stats.memoryBytes > 30_000_000 && stats;
+  };
+  const stats = await eventually(isMeasured);
+  t.like(stats, { name: 'nightly', state: 'running', memoryLimitBytes: 256 * MEBIBYTE });
+  t.true(stats.pids >= 4, String(stats.pids));
+
+  // Whatever the guest's kernel does, qemu has no more, by the host's own count.
+  const [qemu = 0, ...others] = processesNaming('guest=kiln-');
+  t.deepEqual(others, []);
+  const memory = Number(limitOf(qemu, 'memory', 'memory.max', 'memory.limit_in_bytes'));
+  t.true(memory > 256 * MEBIBYTE && memory < 2048 * MEBIBYTE, String(memory));
+  const [quota, period = limitOf(qemu, 'cpu', 'cpu.cfs_period_us')] = limitOf(
+    qemu,
+    'cpu',
+    'cpu.max',
+    'cpu.cfs_quota_us',
+  ).split(' ');
+  t.is(Number(quota) / Number(period), 0.5);
+
+  writeFileSync(join(bound, 'go'), '');
+  const waited = await kiln('wait', 'nightly');
+  t.is(waited.exitCode, 3, String(waited.stderr));
+  const logs = await kiln('logs', 'nightly');
+  t.is(`${logs.stdout} ${logs.stderr}`, 'begun over');
+  const results = join(state.beside, 'results');
+  t.is((await kiln('results', 'nightly', results)).exitCode, 0);
+  t.is(readFileSync(join(results, 'made'), 'utf8'), 'made\n');
+  t.like(JSON.parse(readFileSync(join(results, 'result.json'), 'utf8')), { exit: { code: 3 } });
+  t.deepEqual(processesNaming('guest=kiln-'), []);
+});
