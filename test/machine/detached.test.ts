@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import anyTest from 'ava';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
-import { eventually } from '../support/eventually.ts';
+import { eventually, until } from '../support/eventually.ts';
 import { processesNaming } from '../support/processes.ts';
 
 const test = anyTest.serial;
@@ -46,7 +46,7 @@ while [ ! -e /b/go ]; do sleep 0.1; done; echo over >&2; echo made > /tmp/made; 
     ...['--artifact', '/tmp/made', '--', 'sh', '-c', script],
   );
   t.is(started.exitCode, 0, String(started.stderr));
-  t.true(await eventually(() => existsSync(join(bound, 'begun'))));
+  t.true(await until(() => existsSync(join(bound, 'begun'))));
 
   const top = String((await kiln('top', 'nightly', '--format', '{{.Command}}')).stdout);
   for (const command of ['sleep 1001', 'sleep 1002']) t.true(top.includes(command), top);
