@@ -134,7 +134,12 @@ class Looks {
     return {
       ...{ id, state, ...sandboxUsage(paths, record) },
       ...defined({
-        ...{ name: record.name, pids, pidsLimit: limits.pids, memoryLimitBytes: limits.memory },
+        ...{
+          name: record.name ?? record.knownAs,
+          pids,
+          pidsLimit: limits.pids,
+          memoryLimitBytes: limits.memory,
+        },
         cpuPercent: share && Math.round(share * 10) / 10,
       }),
     };

@@ -516,8 +516,9 @@ test.serial(
     const script = `mount --make-rprivate /; mkdir $1/root; mount --rbind / $1/root
     exec chroot $1/root env KILN_STATE=$1/state ${kiln} doctor --json ${names.join(' ')}`;
     const unshare = ['--mount', 'sh', '-ec', script, 'sh', folder];
-    const { stdout } = await execa('unshare', unshare, { reject: false });
+    const { stdout, stderr } = await execa('unshare', unshare, { reject: false });
     await rm(folder, { recursive: true, force: true });
+    t.not(stdout, '', stderr);
     const { checks } = JSON.parse(stdout) as {
       checks: Record<'name' | 'status' | 'mend', string>[];
     };
