@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import anyTest from 'ava';
+import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { until } from '../support/eventually.ts';
 import { processesNaming } from '../support/processes.ts';
@@ -36,6 +37,7 @@ function limitsOf(pid: number, controller: string, ...files: readonly string[]):
 
 test('a detached job in a machine is listed, bounded from outside, awaited and read', async (t) => {
   t.timeout(300_000 * PATIENCE);
+  const own = `guest=${domainPrefix(state.paths)}`;
   const bound = join(state.beside, 'bound');
   mkdirSync(bound, { mode: 0o777 });
   const script = `sleep 1001 & sleep 1002 & head -c 30000000 /dev/zero >/tmp/file; echo begun; touch /b/begun
@@ -51,7 +53,7 @@ while [ ! -e /b/go ]; do sleep 0.1; done; echo over >&2; echo made > /tmp/made; 
   const top = String((await kiln('top', 'nightly', '--format', '{{.Command}}')).stdout);
   for (const command of ['sleep 1001', 'sleep 1002']) t.true(top.includes(command), top);
   // Whatever the guest's kernel does, qemu has no more, by the host's own count.
-  const [qemu = 0, ...others] = processesNaming('guest=kiln-');
+  const [qemu = 0, ...others] = processesNaming(own);
   t.deepEqual(others, []);
   const bytes = limitsOf(qemu, 'memory', 'memory.max', 'memory.limit_in_bytes').map(Number);
   const memory = Math.min(...bytes.filter((limit) => limit > 0));
@@ -76,5 +78,5 @@ while [ ! -e /b/go ]; do sleep 0.1; done; echo over >&2; echo made > /tmp/made; 
   t.is((await kiln('results', 'nightly', results)).exitCode, 0);
   t.is(readFileSync(join(results, 'made'), 'utf8'), 'made\n');
   t.like(JSON.parse(readFileSync(join(results, 'result.json'), 'utf8')), { exit: { code: 3 } });
-  t.deepEqual(processesNaming('guest=kiln-'), []);
+  t.deepEqual(processesNaming(own), []);
 });
