@@ -213,6 +213,22 @@ long('all that comes in and goes out arrives, and ends', async (t) => {
   t.is((await machine.sh('cat; echo end', { input: Buffer.from('a\n') })).out, 'a\nend\n');
 });
 
+long('much output is whole, whatever its pages are and whatever writes it', async (t) => {
+  t.timeout(300_000 * PATIENCE);
+  // busybox's cat has the kernel put pages of the file into the pipe.
+  const script = `head -c 9000001 /dev/urandom > /tmp/much; sha256sum < /tmp/much >&2
+cat /tmp/much; dd if=/tmp/much bs=777 2>/dev/null; { echo a; cat /tmp/much; echo b; } | dd bs=65537 2>/dev/null
+head -c 20000 /tmp/much; sha256sum < /tmp/much >&2`;
+  const { out, err } = await machine.sh(script);
+  const [before = '', after] = err.trim().split('\n');
+  t.is(before, after, 'what was passed on is still in the file');
+  const bytes = Buffer.from(out, 'latin1');
+  const much = bytes.subarray(0, 9_000_001);
+  t.is(`${createHash('sha256').update(much).digest('hex')}  -`, before);
+  const wanted = [much, much, 'a\n', much, 'b\n', much.subarray(0, 20_000)];
+  t.true(bytes.equals(Buffer.concat(wanted.map((part) => Buffer.from(part)))));
+});
+
 long('a command that nobody reads any more, or that reads no more, is told', async (t) => {
   const { process, ended } = await machine.start(['yes']);
   process.stdout.once('data', () => process.stdout.destroy());

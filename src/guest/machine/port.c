@@ -2,6 +2,7 @@
 #include "port.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,6 +13,11 @@ static int port_fd = -1;
 enum end port_own;
 static unsigned char in[8 * FRAME_MAX], out[8 * FRAME_MAX];
 static size_t in_length, out_at, out_length;
+// A frame whose payload is pages of a pipe's, behind all that is in `out`. It is put together in the second of two
+// pipes, which has room for whatever is in the first, and for the header.
+static int taken[2] = {-1, -1}, framed[2] = {-1, -1};
+static size_t framed_length;
+static int broken;
 
 int stream_frame(const struct frame *frame);
 void streams_reset(void);
@@ -19,7 +25,13 @@ void streams_reset(void);
 void port_start(int fd, enum end end) {
   port_fd = fd;
   port_own = end;
-  in_length = out_at = out_length = 0;
+  in_length = out_at = out_length = framed_length = 0;
+  broken = 0;
+  for (int i = 0; i < 2; i++) {
+    if (taken[i] >= 0) close(taken[i]);
+    if (framed[i] >= 0) close(framed[i]);
+    taken[i] = framed[i] = -1;
+  }
   streams_reset();
 }
 
@@ -63,6 +75,16 @@ int port_read(void) {
   return 0;
 }
 
+static int flush_framed(void) {
+  while (framed_length > 0) {
+    ssize_t n = splice(framed[0], NULL, port_fd, NULL, framed_length, SPLICE_F_NONBLOCK);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return n < 0 && errno == EAGAIN ? 0 : -1;
+    framed_length -= (size_t)n;
+  }
+  return broken ? -1 : 0;
+}
+
 int port_flush(void) {
   while (out_length > 0) {
     ssize_t n = write(port_fd, out + out_at, out_length);
@@ -72,12 +94,34 @@ int port_flush(void) {
     out_length -= (size_t)n;
   }
   out_at = 0;
-  return 0;
+  return flush_framed();
 }
 
-int port_waits(void) { return out_length > 0; }
+int port_waits(void) { return out_length > 0 || framed_length > 0; }
+
+static int open_pipes(void) {
+  if (framed[0] >= 0) return 0;
+  if (pipe2(taken, O_CLOEXEC) != 0 || pipe2(framed, O_CLOEXEC) != 0) return -1;
+  return fcntl(taken[0], F_SETPIPE_SZ, PORT_PAYLOAD) == PORT_PAYLOAD &&
+                 fcntl(framed[0], F_SETPIPE_SZ, 2 * PORT_PAYLOAD) == 2 * PORT_PAYLOAD
+             ? 0
+             : -1;
+}
+
+ssize_t port_pass(uint16_t type, uint16_t stream, int pipe, size_t most) {
+  broken = open_pipes() != 0;
+  if (broken) return -1;
+  ssize_t n = splice(pipe, NULL, taken[1], NULL, most, SPLICE_F_NONBLOCK);
+  if (n <= 0) return n;
+  struct port_header header = {(uint32_t)n, type, stream};
+  broken = write(framed[1], &header, HEADER) != HEADER ||
+           splice(taken[0], NULL, framed[1], NULL, (size_t)n, SPLICE_F_NONBLOCK) != n;
+  framed_length = HEADER + (size_t)n;
+  return n;
+}
 
 size_t port_frames(void) {
+  if (framed_length > 0) return 0;
   if (sizeof out - out_at - out_length < sizeof out / 2 && out_at > 0) {
     memmove(out, out + out_at, out_length);
     out_at = 0;

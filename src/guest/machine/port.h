@@ -38,6 +38,9 @@ void port_send_bytes(uint16_t type, uint16_t stream, const void *words, size_t l
 // A frame whose payload is read into place: where to, then how much it has become.
 unsigned char *port_begin(void);
 void port_end(uint16_t type, uint16_t stream, size_t length);
+// A frame of what is in a pipe, whose pages go on to the port: no byte is copied, and one look at the port by the host
+// is for all of them. As read(2); only with room. Where the port cannot go on, the next flush says so.
+ssize_t port_pass(uint16_t type, uint16_t stream, int pipe, size_t most);
 
 struct stream {
   uint16_t id;
@@ -54,6 +57,7 @@ struct stream {
   uint64_t moved_out, moved_in, fence;
   ssize_t (*put)(struct stream *stream, const void *bytes, size_t length);
   int polled;
+  int much; // the last read gave much
 };
 
 // The connection between kiln and the init.

@@ -21,6 +21,7 @@
 
 #define INIT_SOCKET SOCKETS "/init.sock"
 #define USAGE_MS 1000
+#define LAST_WORDS_MS 1000
 #define POLLED_MAX (2 * PORT_STREAMS + 4)
 
 static int port = -1, arrivals = -1;
@@ -42,6 +43,8 @@ void power_off(void) {
 // Nothing that has to be kept is in a machine.
 static _Noreturn void end(uint32_t status) {
   struct port_gone gone = {status};
+  struct pollfd host = {.fd = port, .events = POLLOUT};
+  while (port_room() == 0 && poll(&host, 1, LAST_WORDS_MS) > 0 && port_flush() == 0) continue;
   if (port_room() > 0) port_send(FRAME_GONE, 0, &gone, sizeof gone);
   port_flush();
   power_off();

@@ -10,6 +10,8 @@
 
 #include "port.h"
 
+#define PAGE 4096
+
 int stream_frame(const struct frame *frame);
 void streams_reset(void);
 
@@ -245,7 +247,7 @@ void streams_reset(void) {
 static short wanted(const struct stream *stream) {
   short events = 0;
   // Of the connection at least the head of a message is passed on at once.
-  int may = stream->credit >= (stream == &connection ? 2 * 4096 : 1);
+  int may = stream->credit >= (stream == &connection ? 2 * PAGE : 1);
   if (stream == &connection && !messages_room()) may = 0;
   if (stream->reads && !stream->read_over && may && port_room() > 0) events |= POLLIN;
   if (stream->length > 0) events |= POLLOUT;
@@ -279,17 +281,27 @@ int streams_poll(struct pollfd *polled, int most) {
   return count;
 }
 
+static ssize_t take_bytes(struct stream *stream, size_t room) {
+  ssize_t n = read(stream->fd, port_begin(), room);
+  if (n > 0) port_end(FRAME_DATA, stream->id, (size_t)n);
+  return n;
+}
+
 static void take(struct stream *stream) {
   size_t room = port_room();
   if (room > stream->credit) room = stream->credit;
   if (room == 0 || stream->read_over) return;
-  ssize_t n = read(stream->fd, port_begin(), room);
+  // What a command writes much of goes on as the pages that it is, which takes two thirds of the time. Half pages would
+  // be copied, and a few bytes are copied sooner than passed on.
+  size_t pages = room - room % PAGE;
+  int passes = stream->kind == DESCRIPTOR_OUTPUT && stream->much && pages > 0;
+  ssize_t n = passes ? port_pass(FRAME_DATA, stream->id, stream->fd, pages) : take_bytes(stream, room);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (n <= 0) {
     stop_reading(stream, 1);
     return;
   }
-  port_end(FRAME_DATA, stream->id, (size_t)n);
+  stream->much = n >= 4 * PAGE;
   stream->credit -= (uint32_t)n;
   stream->moved_out += (uint64_t)n;
 }

@@ -11,8 +11,8 @@
 export const PORT = {
   name: 'kiln.0',
   version: 1,
-  /** With its header, what the guest's kernel takes in one write (virtio_console's 32 KiB). */
-  payload: 32 * 1024 - 8,
+  /** What a pipe has unless it was enlarged: stage 0 passes that on in one go. */
+  payload: 64 * 1024,
   /** Bytes of a stream that may be on the way: whoever reads them gives credit for more. */
   window: 256 * 1024,
   /** Streams that each end may open at once. */
