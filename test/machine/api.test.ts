@@ -1,9 +1,11 @@
-/** Machines by the library, and by `kiln mcp`. Emulated ones take long to start. */
+/** Machines by the library, by systemd's client of the API, and by `kiln mcp`. Emulated ones take long to start. */
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { Client } from '@modelcontextprotocol/client';
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import test, { type ExecutionContext } from 'ava';
 import { connect } from '../../src/api/connect.ts';
+import { program } from '../support/api.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -59,12 +61,20 @@ async function isMachines(t: ExecutionContext, said: string) {
   t.false(said.includes(await release()), said);
 }
 
-long('commands of the library and of kiln mcp run in machines', async (t) => {
+long('commands of the library, of varlinkctl and of kiln mcp run in machines', async (t) => {
   t.timeout(900_000 * PATIENCE);
   await using kiln = await connect({ state: state.paths.root });
   await using sandbox = await kiln.open({ image: IMAGE, surroundings: GROUND });
   const { stdout } = await sandbox.exec('uname -r');
   await isMachines(t, String(stdout));
+  const parameters = { image: IMAGE, argv: ['uname', '-r'], surroundings: GROUND };
+  const socket = join(state.paths.root, 'io.kiln');
+  const asked = ['call', socket, 'io.kiln.Run', JSON.stringify(parameters)];
+  const { stdout: said, stderr } = await program('varlinkctl', ['--no-pager', '-j', ...asked]);
+  t.is(stderr, '');
+  const reply = JSON.parse(said);
+  await isMachines(t, Buffer.from(reply.stdout, 'base64').toString());
+  t.like(reply.result.report.policy, { isolation: 'vm', machine: { kvm: false } });
   const words = ['--isolation', 'vm', '--allow-missing', 'kvm'];
   await isMachines(t, await called(words, 'run_command', { command: 'uname -r' }));
 });

@@ -220,7 +220,7 @@ long('much output is whole, whatever its pages are and whatever writes it', asyn
 cat /tmp/much; dd if=/tmp/much bs=777 2>/dev/null; { echo a; cat /tmp/much; echo b; } | dd bs=65537 2>/dev/null
 head -c 20000 /tmp/much; sha256sum < /tmp/much >&2`;
   const { out, err } = await machine.sh(script);
-  const [before = '', after] = err.trim().split('\n');
+  const [before = '', after = ''] = err.trim().split('\n');
   t.is(before, after, 'what was passed on is still in the file');
   const bytes = Buffer.from(out, 'latin1');
   const much = bytes.subarray(0, 9_000_001);

@@ -1,6 +1,14 @@
 /** A detached job in a machine: looked at while it runs, by kiln and from outside. */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
 import anyTest from 'ava';
 import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
@@ -33,6 +41,30 @@ function limitsOf(pid: number, controller: string, ...files: readonly string[]):
     });
   });
   return found.filter(existsSync).map((path) => readFileSync(path, 'latin1').trim());
+}
+
+/** A process's sockets by the kernel's list: the names of those that have one, and which are no unix sockets. */
+function socketsOf(pid: number) {
+  const held = readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    const [, inode] = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`)) ?? [];
+    return inode ?? [];
+  });
+  const lines = readFileSync(`/proc/${pid}/net/unix`, 'latin1').trim().split('\n').slice(1);
+  const named = new Map<string, string | undefined>();
+  for (const line of lines) {
+    const [inode = '', name] = line.trim().split(/\s+/).slice(6);
+    named.set(inode, name);
+  }
+  return {
+    names: held.flatMap((inode) => named.get(inode) ?? []),
+    others: held.filter((inode) => !named.has(inode)),
+  };
+}
+
+/** Whether somebody who is nobody on the host comes to a path, if it is there at all. */
+function isOpenToAll(path: string): boolean {
+  const above = dirname(path);
+  return above === path || ((statSync(above).mode & 1) === 1 && isOpenToAll(above));
 }
 
 test('a detached job in a machine is listed, bounded from outside, awaited and read', async (t) => {
@@ -68,6 +100,14 @@ while [ ! -e /b/go ]; do sleep 0.1; done; echo over >&2; echo made > /tmp/made; 
     return Number(quota) / Number(period);
   });
   t.is(Math.min(...shares.filter((share) => share > 0)), 0.5);
+  // Nothing of qemu's can be reached from other sandboxes, not from one on the host's network either.
+  const { names, others: ofNetworks } = socketsOf(qemu);
+  t.true(names.length > 0);
+  t.deepEqual(
+    names.filter((name) => !name.startsWith('/') || (existsSync(name) && isOpenToAll(name))),
+    [],
+  );
+  t.deepEqual(ofNetworks, []);
 
   writeFileSync(join(bound, 'go'), '');
   const waited = await kiln('wait', 'nightly');

@@ -13,7 +13,7 @@ import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/bus
 import { daemonPid } from '../support/daemon.ts';
 import { eventually, until } from '../support/eventually.ts';
 import { openKiln } from '../support/kiln.ts';
-import { Parked } from '../support/parking.ts';
+import { Parked, parkedIds } from '../support/parking.ts';
 
 const test = anyTest.serial;
 
@@ -35,6 +35,26 @@ async function machineNames(): Promise<string[]> {
   const { stdout } = await execa('virsh', ['-q', '-c', machineUri, 'list', '--name']);
   return stdout.split('\n').filter(Boolean);
 }
+
+/** Another one has the settings of whoever starts it. */
+async function endDaemon(signal: NodeJS.Signals): Promise<void> {
+  const daemon = daemonPid(state.paths.root) ?? 0;
+  process.kill(daemon, signal);
+  await waitForDeath(daemon, 60_000 * PATIENCE);
+}
+
+test('kilnd parks as many machines as its settings say', async (t) => {
+  t.timeout(300_000 * PATIENCE);
+  const env = { ...state.env, KILN_PARKED: '0', KILN_PARKED_VMS: '1' };
+  const kiln = (...words: string[]) => state.kiln(words, { env });
+  t.is((await kiln('run', '-r', IMAGE, '--', 'true')).exitCode, 0);
+  const isOne = async () =>
+    (await machineNames()).length === 1 && parkedIds(state.paths).length === 1;
+  t.true(await eventually(isOne));
+  t.is((await kiln('park', '--none')).exitCode, 0);
+  t.deepEqual(await machineNames(), []);
+  await endDaemon('SIGTERM');
+});
 
 test('kiln run claims a machine that kiln park has booted, and what a dead kilnd leaves is swept', async (t) => {
   t.timeout(300_000 * PATIENCE);
@@ -78,9 +98,7 @@ grep -c . /proc/net/dev; sleep 1`;
   // It is used once; another one boots in its place now, and nobody is left to claim it.
   const isReplaced = async () => (await machineNames()).some((name) => name !== names[0]);
   t.true(await eventually(isReplaced));
-  const daemon = daemonPid(state.paths.root) ?? 0;
-  process.kill(daemon, 'SIGKILL');
-  await waitForDeath(daemon, 5000 * PATIENCE);
+  await endDaemon('SIGKILL');
   t.is((await kiln('park', '--none')).exitCode, 0);
   t.is((await kiln('gc')).exitCode, 0);
   t.deepEqual(await machineNames(), []);
