@@ -2,14 +2,21 @@
 
 import { spawnSync } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { cpus, loadavg, release, totalmem } from 'node:os';
+import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { scratchFolder } from '../scratch.ts';
 import { refuseCall, scriptOptions } from '../testing/options.ts';
 import { makeBed, top } from './bed.ts';
 import { checkLayers } from './layers.ts';
 import { interleave } from './measure.ts';
-import { markdownTable, type Outcome, outcomeOf, svgPlot } from './report.ts';
+import {
+  type HostedOutcome,
+  hostsOf,
+  markdownTable,
+  type Outcome,
+  outcomeOf,
+  svgPlot,
+} from './report.ts';
 import { rows } from './rows.ts';
 
 const values = scriptOptions({
@@ -68,31 +75,25 @@ async function write(outcomes: readonly Outcome[]): Promise<void> {
   await mkdir(directory, { recursive: true });
   const file = join(directory, 'results.json');
   const before = await readFile(file, 'utf8').then(
-    (text) => (JSON.parse(text) as { outcomes: Outcome[] }).outcomes,
+    (text) => (JSON.parse(text) as { outcomes: HostedOutcome[] }).outcomes,
     () => [],
   );
-  // A row that was not measured now keeps what it had.
+  const host = `${cpus().length} cores of ${cpus()[0]?.model}, Linux ${release()}, Node ${process.version}`;
+  const measuredNow = `${host}; ${new Date().toISOString().slice(0, 10)}; load ${loadavg()[0]?.toFixed(1)}`;
+  // A row that was not measured now keeps what it had, and where.
   const all = rows.flatMap(({ id }) => {
-    const found = outcomes.find((one) => one.id === id) ?? before.find((one) => one.id === id);
+    const now = outcomes.find((one) => one.id === id);
+    const found = now ? { ...now, host: measuredNow } : before.find((one) => one.id === id);
     return found === undefined ? [] : [found];
   });
-  const machine = {
-    cpu: cpus()[0]?.model,
-    cores: cpus().length,
-    memory: totalmem(),
-    kernel: release(),
-    node: process.version,
-  };
-  const at = new Date().toISOString();
-  await writeFile(file, `${JSON.stringify({ at, machine, outcomes: all }, null, 2)}\n`);
+  await writeFile(file, `${JSON.stringify({ outcomes: all }, null, 2)}\n`);
   await writeFile(join(directory, 'results.svg'), svgPlot(all));
   const page = join(top, 'docs/performance.md');
   const text = await readFile(page, 'utf8');
   const [start, end] = [text.indexOf(BEGIN) + BEGIN.length, text.indexOf(END)];
-  const where = `${machine.cores} cores of ${machine.cpu}, Linux ${machine.kernel}, Node ${machine.node}; ${at.slice(0, 10)}; load ${loadavg()[0]?.toFixed(1)}; median (min–max, runs)`;
   await writeFile(
     page,
-    `${text.slice(0, start)}\n\n${markdownTable(all)}\n\n${where}\n\n${PLOT}\n\n${text.slice(end)}`,
+    `${text.slice(0, start)}\n\n${markdownTable(all)}\n\n${hostsOf(all)}\n\n${PLOT}\n\n${text.slice(end)}`,
   );
 }
 

@@ -12,6 +12,9 @@ export interface Outcome {
   readonly sides: readonly Figures[];
 }
 
+/** `host`: what it was measured on, and when. */
+export type HostedOutcome = Outcome & { readonly host: string };
+
 export function outcomeOf(
   row: { readonly id: string; readonly title: string; readonly goal: Goal },
   sides: readonly Figures[],
@@ -63,6 +66,16 @@ export function markdownTable(outcomes: readonly Outcome[]): string {
     '| --- | --- | --- | --- | --- | --- |',
   ];
   return [...head, ...lines.map((line) => line.trim())].join('\n');
+}
+
+/** Hosts, each with the rows that were measured there, as `--only` calls them. */
+export function hostsOf(outcomes: readonly HostedOutcome[]): string {
+  const hosts = Map.groupBy(outcomes, ({ host }) => host);
+  const lines = [...hosts].map(([host, rows]) => {
+    const ids = rows.map(({ id }) => `\`${id}\``);
+    return `| ${ids.join(', ')} | ${host} |`;
+  });
+  return ['| rows | host |', '| --- | --- |', ...lines].join('\n');
 }
 
 /** One bar a row: how much of its goal it uses up; the line is the goal. */
